@@ -1,0 +1,51 @@
+# `make run` and `make test` do all their own set-up.
+VENV   := .venv
+PYTHON ?= python3.11
+BIN    := $(VENV)/bin
+
+.PHONY: run test check bench format clean system-packages proto
+
+run: $(VENV)/.run ## Start a node
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/imctl serve
+
+test: $(VENV)/.dev system-packages tests/js/node_modules/.done ## Run the tests
+	$(BIN)/python -m pytest -n auto --dist loadgroup -q $(ARGS)
+
+check: $(VENV)/.dev ## Lint, formatting, types, import directions, generated code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m bridge.grpc_api.generate --check
+
+bench: $(VENV)/.dev ## Compare with other brokers, in one run
+	@./scripts/system-packages mosquitto || true
+	$(BIN)/python -m benchmarks $(ARGS)
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(VENV)/.dev
+	$(BIN)/python -m bridge.grpc_api.generate
+
+system-packages:
+	@./scripts/system-packages mosquitto mosquitto-clients nodejs npm
+
+# The virtual environment, with the locked versions: what a node needs, then what tests need too.
+$(VENV)/.run: requirements.lock pyproject.toml
+	@./scripts/make-venv $(PYTHON) $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.lock
+	@touch $@
+
+tests/js/node_modules/.done: tests/js/package-lock.json | system-packages
+	cd tests/js && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+clean:
+	rm -rf $(VENV) tests/js/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""Compare Parley with other MQTT brokers in one run: ``python -m benchmarks --help``."""

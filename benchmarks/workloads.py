@@ -1,0 +1,229 @@
+"""The workloads. Each measures one running node and returns a Sample.
+
+How much to send is not fixed but found out: short warm-up bursts measure the broker's pace, and
+the measured interval is sized from it. So a slow broker gets fewer messages, and a fast one
+enough of them to outweigh the 10 ms ticks in which the kernel accounts CPU time.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from . import frames, procfs
+from .brokers import Node
+from .loadgen import BenchmarkError, Client, Flow, open_client
+
+PAIRS = 20
+SUBSCRIBERS = 200
+OPEN_CONCURRENTLY = 50
+MAX_DELIVERIES = 1_000_000
+MAX_CONNECTS = 6000
+WARM_UP_SECONDS = 0.2
+# A broker that sends something twice, or is still allocating, gets this long to show it.
+SETTLE_SECONDS = 0.3
+# A slow broker is asked for as many idle connections as it accepts in this time.
+OPENING_SECONDS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measurement; what a workload does not measure is None.
+
+    rate: deliveries (or connects) per second. cpu_us: broker CPU microseconds for each.
+    generator_share: CPU seconds of the load generator per second; near 1 the generator, not the
+    broker, sets the rate. idle_mb: resident MB with no client. connection_kb: resident KB that
+    one more idle connection costs.
+    """
+
+    rate: float | None = None
+    cpu_us: float | None = None
+    generator_share: float | None = None
+    idle_mb: float | None = None
+    connection_kb: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard to try: aim for intervals of `seconds`, open `connections` idle ones, and give
+    the whole measurement up after `deadline` seconds.
+    """
+
+    seconds: float
+    connections: int
+    deadline: float
+
+
+class Meter:
+    """Broker CPU, generator CPU and wall time, from construction to `sample()`."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._broker = procfs.cpu_seconds(pid)
+        self._generator = time.process_time()
+        self._clock = time.perf_counter()
+
+    def sample(self, operations: int) -> Sample:
+        seconds = time.perf_counter() - self._clock
+        generator = time.process_time() - self._generator
+        broker = procfs.cpu_seconds(self._pid) - self._broker
+        return Sample(
+            rate=operations / seconds,
+            cpu_us=broker / operations * 1e6,
+            generator_share=generator / seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """`publishers` with `fan_out` receivers each, and at most `window` messages under way."""
+
+    qos: int
+    publishers: int
+    fan_out: int
+    window: int
+
+    async def measure(self, node: Node, effort: Effort) -> Sample:
+        flows: dict[str, Flow] = {}
+        try:
+            async with asyncio.timeout(effort.deadline):
+                await self._connect(node, flows)
+                sample = await self._burst(node, flows, self.window)
+                for seconds in (WARM_UP_SECONDS, effort.seconds):
+                    sample = await self._burst(node, flows, self._count(sample, seconds))
+                await asyncio.sleep(SETTLE_SECONDS)
+        except TimeoutError as error:
+            missing = sum(flow.missing() for flow in flows.values())
+            raise BenchmarkError(f"timeout: {missing:,} deliveries missing") from error
+        finally:
+            for flow in flows.values():
+                flow.close()
+        for flow in flows.values():
+            flow.verify()
+        return sample
+
+    def _count(self, sample: Sample, seconds: float) -> int:
+        """Messages for each publisher that take about `seconds` at the pace of `sample`."""
+        deliveries = min((sample.rate or 0) * seconds, MAX_DELIVERIES)
+        return max(round(deliveries / self.publishers / self.fan_out), self.window)
+
+    async def _connect(self, node: Node, flows: dict[str, Flow]) -> None:
+        """Open all connections and enter the flow of each topic."""
+        for number in range(self.publishers):
+            receivers = [await _join(node, _receiver(number, copy)) for copy in range(self.fan_out)]
+            topic = f"bench/{number:02}"
+            if node.tokens:
+                topic = f"users/{_receiver(number)}/inbox"
+            for receiver in receivers:
+                await receiver.subscribe(topic, self.qos)
+            publisher = await _join(node, _sender(number))
+            flows[topic] = Flow(publisher, receivers, self.qos, self.window)
+
+    async def _burst(self, node: Node, flows: dict[str, Flow], count: int) -> Sample:
+        """Send `count` messages in every flow and wait until all of them have arrived."""
+        if node.tokens:
+            prefix = secrets.token_hex(4)
+            blocks = [frames.message_block(topic, count, prefix) for topic in flows]
+        else:
+            blocks = [frames.plain_block(topic, self.qos) for topic in flows]
+        meter = Meter(node.pid)
+        runs = zip(flows.values(), blocks, strict=True)
+        await asyncio.gather(*(flow.run(block, count) for flow, block in runs))
+        return meter.sample(count * self.publishers * self.fan_out)
+
+
+async def measure_connects(node: Node, effort: Effort) -> Sample:
+    """CONNECT, CONNACK, DISCONNECT, a few at a time."""
+    async with asyncio.timeout(effort.deadline):
+        sample = await _connect_burst(node, OPEN_CONCURRENTLY)
+        for seconds in (WARM_UP_SECONDS, effort.seconds):
+            count = min(round((sample.rate or 0) * seconds), MAX_CONNECTS)
+            sample = await _connect_burst(node, max(count, OPEN_CONCURRENTLY))
+    return sample
+
+
+async def _connect_burst(node: Node, count: int) -> Sample:
+    prefix = secrets.token_hex(4)
+    numbers = iter(range(count))
+
+    async def work() -> None:
+        for number in numbers:
+            client = await _join(node, f"bench-{prefix}-{number}")
+            client.close()
+
+    meter = Meter(node.pid)
+    await asyncio.gather(*(work() for _ in range(OPEN_CONCURRENTLY)))
+    return meter.sample(count)
+
+
+async def measure_idle(node: Node, effort: Effort) -> Sample:
+    """Resident memory with no client, and what each of many idle connections adds."""
+    async with asyncio.timeout(effort.deadline):
+        await asyncio.sleep(SETTLE_SECONDS)
+        idle = procfs.rss_kb(node.pid)
+        # The first connections also pay for what is set up once; they stay, but do not count.
+        clients = await _open_idle(node, OPEN_CONCURRENTLY, "first")
+        before = procfs.rss_kb(node.pid)
+        counted = await _open_idle(node, effort.connections, "idle")
+        await asyncio.sleep(SETTLE_SECONDS)
+        grown = procfs.rss_kb(node.pid) - before
+    for client in clients + counted:
+        client.close()
+    return Sample(idle_mb=idle / 1024, connection_kb=grown / len(counted))
+
+
+async def _open_idle(node: Node, count: int, name: str) -> list[Client]:
+    """Up to `count` accepted connections: as many as come about in OPENING_SECONDS."""
+    clients: list[Client] = []
+    numbers = iter(range(count))
+    end = time.monotonic() + OPENING_SECONDS
+
+    async def work() -> None:
+        for number in numbers:
+            clients.append(await _join(node, f"bench-{name}-{number}"))
+            if time.monotonic() > end:
+                return
+
+    await asyncio.gather(*(work() for _ in range(OPEN_CONCURRENTLY)))
+    return clients
+
+
+async def _join(node: Node, name: str) -> Client:
+    """Connect as client `name`, and as user `name` where the node knows users."""
+    if not node.tokens:
+        return await open_client(node.host, node.port, name)
+    return await open_client(node.host, node.port, name, name, node.tokens[name])
+
+
+def _sender(number: int) -> str:
+    return f"bench-s{number:02}"
+
+
+def _receiver(number: int, copy: int = 0) -> str:
+    return f"bench-r{number:02}" + (f"-{copy}" if copy else "")
+
+
+def pair_users() -> list[str]:
+    """The users who must exist for the pairs to talk through inboxes."""
+    return [name(number) for name in (_sender, _receiver) for number in range(PAIRS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A named measurement; `durable` if a node with users can run it, through their inboxes."""
+
+    name: str
+    title: str
+    measure: Callable[[Node, Effort], Awaitable[Sample]]
+    durable: bool = False
+
+
+WORKLOADS = (
+    Workload("pairs-qos0", "20 pairs, QoS 0", Traffic(0, PAIRS, 1, window=100).measure),
+    Workload("pairs-qos1", "20 pairs, QoS 1", Traffic(1, PAIRS, 1, window=50).measure, True),
+    Workload("fanout-qos0", "1 to 200, QoS 0", Traffic(0, 1, SUBSCRIBERS, window=20).measure),
+    Workload("fanout-qos1", "1 to 200, QoS 1", Traffic(1, 1, SUBSCRIBERS, window=20).measure),
+    Workload("connect", "connects", measure_connects),
+    Workload("idle", "idle memory", measure_idle),
+)

@@ -1,0 +1,205 @@
+"""The configuration: config/broker.yaml, environment variables and --set, checked as a whole.
+
+`listeners` and `plugins` are amqtt's own sections and are checked by amqtt; the rest are the
+platform's. Later sources win: defaults, the file, `IM_KEY__PATH` variables, `--set key.path=value`.
+Whatever is unknown or of the wrong type is refused with the path of its key.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from broker.domain.topics import Kind, is_valid_filter, parse_topic
+
+ENV_PREFIX = "IM_"
+
+
+class ConfigError(Exception):
+    """The configuration is wrong; the text names the key's path."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Node(_Section):
+    """`node`."""
+
+    id: Annotated[int, Field(ge=0, le=1023)] = 0
+
+
+class Storage(_Section):
+    """`storage`."""
+
+    data_dir: str = "data"
+    backend: Literal["sqlite"] = "sqlite"
+    directory_url: str | None = None
+    max_batch: Annotated[int, Field(ge=1, le=10_000)] = 1000
+
+
+class Topics(_Section):
+    """`topics`."""
+
+    open: list[str] = []
+
+    @field_validator("open")
+    @classmethod
+    def _valid(cls, filters: list[str]) -> list[str]:
+        for topic_filter in filters:
+            root = topic_filter.split("/")[0]
+            if not is_valid_filter(topic_filter) or topic_filter.startswith("$"):
+                raise ValueError(f"{topic_filter!r} is not a topic filter that can be opened")
+            if root in ("users", "groups", "#", "+") or parse_topic(topic_filter).kind is not Kind.OTHER:
+                raise ValueError(f"{topic_filter!r} covers topics of the platform's own")
+        return filters
+
+
+class Limits(_Section):
+    """`limits`."""
+
+    max_packet_bytes: Annotated[int, Field(ge=1024, le=268_435_455)] = 256 * 1024
+    max_packet_bytes_before_connect: Annotated[int, Field(ge=256)] = 16 * 1024
+    connect_timeout: Seconds = 10.0
+    max_inflight: Annotated[int, Field(ge=1, le=65_000)] = 100
+    max_queued: Count = 1000
+    outbox_bytes: Annotated[int, Field(ge=4096)] = 1024 * 1024
+    uncommitted_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024
+    session_expiry: Seconds = 30 * 86400.0
+    rpc_concurrency: Count = 64
+
+
+class Sys(_Section):
+    """`sys`."""
+
+    interval: Annotated[float, Field(ge=0)] = 10.0
+
+
+class Grpc(_Section):
+    """`grpc`."""
+
+    bind: str = "127.0.0.1:50051"
+
+
+class Log(_Section):
+    """`log`."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(_Section):
+    """The whole. `listeners` and `plugins` are as amqtt reads them."""
+
+    listeners: dict[str, Any]
+    plugins: dict[str, Any]
+    node: Node = Node()
+    storage: Storage = Storage()
+    topics: Topics = Topics()
+    limits: Limits = Limits()
+    sys: Sys = Sys()
+    grpc: Grpc = Grpc()
+    log: Log = Log()
+
+    @field_validator("plugins", mode="before")
+    @classmethod
+    def _plugins(cls, value: object) -> object:
+        # amqtt lets a plugin without options stand in a list, or with nothing behind its name.
+        if isinstance(value, list):
+            value = {
+                k: v for item in value for k, v in (item.items() if isinstance(item, dict) else [(item, {})])
+            }
+        if isinstance(value, dict):
+            return {name: {} if options is None else options for name, options in value.items()}
+        return value
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the node keeps its files."""
+        return Path(self.storage.data_dir)
+
+
+def load(
+    file: Path, environment: Mapping[str, str], settings: Iterable[str], data_dir: Path | None = None
+) -> Config:
+    """Read and check the configuration.
+
+    `settings` are `key.path=value`, values in YAML.
+
+    Raises:
+        ConfigError: a file is missing or no YAML, a key unknown, a value of the wrong type.
+    """
+    values = _read(file)
+    for name, text in sorted(environment.items()):
+        if name.startswith(ENV_PREFIX):
+            path = name.removeprefix(ENV_PREFIX).lower().split("__")
+            if path[0] in Config.model_fields:  # other programs have variables that begin so, too
+                _put(values, path, _value(name, text))
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {setting}: expected key.path=value")
+        _put(values, _split(values, key), _value(f"--set {key}", text))
+    if data_dir is not None:
+        _put(values, ["storage", "data_dir"], str(data_dir))
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{file}: {_explain(each)}" for each in error.errors())) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: expected sections, found {type(values).__name__}")
+    return values
+
+
+def _value(name: str, text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: {text!r} is not valid YAML") from error
+
+
+def _split(values: dict[str, Any], key: str) -> list[str]:
+    """Split a dotted path, where a key that is there may itself hold dots (a plugin's)."""
+    parts = key.split(".")
+    path: list[str] = []
+    here: object = values
+    while parts:
+        known = here if isinstance(here, dict) else {}
+        count = next((n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in known), 1)
+        path.append(".".join(parts[:count]))
+        here = known.get(path[-1])
+        parts = parts[count:]
+    return path
+
+
+def _put(values: dict[str, Any], path: list[str], value: object) -> None:
+    here = values
+    for level in path[:-1]:
+        inner = here.get(level)
+        if not isinstance(inner, dict):
+            inner = here[level] = {}
+        here = inner
+    here[path[-1]] = value
+
+
+def _explain(error: Any) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{path}: unknown key"
+    if error["type"] == "missing":
+        return f"{path}: missing"
+    return f"{path}: {error['msg']} (found {error['input']!r})"

@@ -1,0 +1,1 @@
+"""The types everyone shares: ids, topics, messages, refusals. Pure values, no I/O."""

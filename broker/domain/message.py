@@ -1,0 +1,209 @@
+"""A message: from the payload a client publishes to the JSON every reader gets.
+
+    payload --parse_payload--> Content --stamp--> body (JSON without `offset`)
+                                                    --with_offset--> what is delivered
+
+The body is encoded once and stored once. Only `offset` differs between the logs a message
+stands in, so it is spliced in front when an entry is delivered.
+"""
+
+import base64
+from typing import Literal
+
+import msgspec
+
+from broker.domain import conversation
+from broker.domain.errors import ReasonCode, Refusal
+from broker.domain.ids import is_id
+from broker.domain.topics import Kind, Topic, inbox_topic
+
+MAX_CLIENT_MSG_ID = 64
+MAX_TYPE = 32
+MAX_MENTIONS = 1000
+
+
+class Content(msgspec.Struct, frozen=True, gc=False):
+    """What a sender said: the validated fields of a payload. `content` is raw JSON."""
+
+    content: msgspec.Raw
+    type: str = "text"
+    client_msg_id: str | None = None
+    reply_to: str | None = None
+    mentions: list[str] | Literal["all"] | None = None
+
+
+class Draft(msgspec.Struct, frozen=True, gc=False):
+    """A message that is authorized and addressed, but has no id, seq or offset yet."""
+
+    sender: str
+    topic: Topic
+    conversation_id: str
+    content: Content
+    qos: int = 1
+    """As published: readers get it with at most this QoS."""
+
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """The inbox logs that get an entry: receiver and sender. A group needs none."""
+        if self.topic.kind is Kind.GROUP:
+            return ()
+        own = inbox_topic(self.sender)
+        return (self.topic.name,) if own == self.topic.name else (self.topic.name, own)
+
+
+class Stamped(msgspec.Struct, frozen=True, gc=False):
+    """A message with its place: ready to be committed, as it will be read for ever."""
+
+    draft: Draft
+    id: int
+    seq: int
+    offsets: tuple[int, ...]
+    """The offset in each of `draft.logs`, in that order."""
+    body: bytes
+
+
+class Body(msgspec.Struct, omit_defaults=True, gc=False):
+    """The JSON of contract.md, "Receiving", without `offset`."""
+
+    id: str
+    conversation_id: str
+    conversation_type: Literal["private", "group"]
+    seq: int
+    from_user_id: str
+    type: str
+    content: msgspec.Raw
+    created_at: int
+    client_msg_id: str | None = None
+    to_user_id: str | None = None
+    group_id: str | None = None
+    reply_to: str | None = None
+    mentions: list[str] | Literal["all"] | None = None
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """An entry of a log as the store returns it: its offset and the message's body.
+
+    `qos` is the one the message was published with.
+    """
+
+    offset: int
+    body: bytes
+    qos: int = 1
+
+    @property
+    def payload(self) -> bytes:
+        """The JSON a reader gets."""
+        return with_offset(self.body, self.offset)
+
+
+_decode_content = msgspec.json.Decoder(Content).decode
+_decode_body = msgspec.json.Decoder(Body).decode
+_decode_any = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+def draft(sender: str, topic: Topic, content: Content, qos: int = 1) -> Draft:
+    """Address a message from `sender` to an inbox or group topic."""
+    if topic.kind is Kind.GROUP:
+        conversation_id = conversation.group_id(topic.owner)
+    else:
+        conversation_id = conversation.private_id(sender, topic.owner)
+    return Draft(sender, topic, conversation_id, content, qos)
+
+
+def parse_payload(payload: bytes) -> Content | Refusal:
+    """Read a published payload (contract.md, "Sending").
+
+    A JSON object with a `content` key is a message, and must then be a valid one. Anything
+    else is the content itself: UTF-8 as text, other bytes as base64 of type `binary`.
+    """
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError:
+        encoded = base64.b64encode(payload).decode()
+        return Content(msgspec.Raw(_encode(encoded)), type="binary")
+    if payload[:1] == b"{" or text.lstrip()[:1] == "{":
+        try:
+            content = _decode_content(payload)
+        except msgspec.ValidationError as error:
+            if "content" in _object_keys(payload):
+                return _invalid(str(error))
+        except RecursionError:
+            return _invalid("nested too deeply")
+        except msgspec.DecodeError:
+            pass  # not JSON after all, so it is text that begins with a brace
+        else:
+            return _check(content)
+    return Content(msgspec.Raw(_encode(text)))
+
+
+def _object_keys(payload: bytes) -> frozenset[str]:
+    try:
+        value = _decode_any(payload)
+    except (msgspec.DecodeError, RecursionError):
+        return frozenset()
+    return frozenset(value) if isinstance(value, dict) else frozenset()
+
+
+def _invalid(detail: str) -> Refusal:
+    return Refusal("invalid_payload", ReasonCode.PAYLOAD_FORMAT_INVALID, detail)
+
+
+def _check(content: Content) -> Content | Refusal:
+    client_msg_id = content.client_msg_id
+    if client_msg_id is not None and not 1 <= len(client_msg_id) <= MAX_CLIENT_MSG_ID:
+        return _invalid(f"client_msg_id must have 1 to {MAX_CLIENT_MSG_ID} characters")
+    if not 1 <= len(content.type) <= MAX_TYPE:
+        return _invalid(f"type must have 1 to {MAX_TYPE} characters")
+    if content.reply_to is not None and not (content.reply_to.isascii() and content.reply_to.isdigit()):
+        return _invalid("reply_to must be a message id")
+    mentions = content.mentions
+    if isinstance(mentions, list):
+        if len(mentions) > MAX_MENTIONS:
+            return _invalid(f"mentions must have at most {MAX_MENTIONS} users")
+        for user in mentions:
+            if not is_id(user):
+                return _invalid(f"mentions: {user[:64]!r} is not a user id")
+    return content
+
+
+def stamp(draft: Draft, message_id: int, seq: int, offsets: tuple[int, ...], now_ms: int) -> Stamped:
+    """Give a draft its id, seq and offsets, and encode its body."""
+    content = draft.content
+    group = draft.topic.kind is Kind.GROUP
+    body = Body(
+        id=str(message_id),
+        conversation_id=draft.conversation_id,
+        conversation_type="group" if group else "private",
+        seq=seq,
+        from_user_id=draft.sender,
+        type=content.type,
+        content=content.content,
+        created_at=now_ms,
+        client_msg_id=content.client_msg_id,
+        to_user_id=None if group else draft.topic.owner,
+        group_id=draft.topic.owner if group else None,
+        reply_to=content.reply_to,
+        mentions=content.mentions,
+    )
+    return Stamped(draft, message_id, seq, offsets, _encode(body))
+
+
+def with_offset(body: bytes, offset: int) -> bytes:
+    """The delivered JSON: `offset` spliced in as the first member of the stored body."""
+    return b'{"offset":%d,%b' % (offset, body[1:])
+
+
+def read_body(body: bytes) -> Body:
+    """Decode a stored body."""
+    return _decode_body(body)
+
+
+def says_the_same(body: Body, content: Content) -> bool:
+    """Whether a stored message has the content of a new one, white space in its JSON aside."""
+    return (
+        body.type == content.type
+        and body.reply_to == content.reply_to
+        and body.mentions == content.mentions
+        and _decode_any(body.content) == _decode_any(content.content)
+    )

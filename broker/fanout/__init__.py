@@ -1,0 +1,1 @@
+"""From committed messages to sockets: coalesced writes, live pushes, catching up."""

@@ -1,0 +1,138 @@
+"""Serves sessions that are not live: what is retained, and entries after their cursors.
+
+A slow reader, a device that comes back and a tail that missed a push are all the same here:
+"entries after offset n", paced by the session's room. There is one task per session that is
+behind, and none for the others.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from broker.domain.errors import StoreError
+from broker.domain.message import Entry
+from broker.domain.topics import Kind, parse_topic
+from broker.metrics import Metrics
+from broker.ports import MessageLog, Retained
+from broker.session.session import Session
+from broker.session.tail import Tail
+from broker.wire.encoder import Outgoing
+
+logger = logging.getLogger(__name__)
+
+RetainedReader = Callable[[str, str, int], Awaitable[list[Retained]]]
+
+_CHUNK = 100
+_CHUNK_BYTES = 256 * 1024
+_RETRY_SECONDS = 1.0
+
+
+class RetainedQuery(msgspec.Struct, frozen=True):
+    """What to send of the retained messages: `only_open` leaves out topics of the table."""
+
+    topic_filter: str
+    qos: int
+    only_open: bool
+
+
+class _Job:
+    __slots__ = ("retained", "room", "task")
+
+    def __init__(self) -> None:
+        self.room = asyncio.Event()
+        self.retained: list[RetainedQuery] = []
+        self.task: asyncio.Task[None] | None = None
+
+
+class Feeder:
+    """Lets sessions catch up. `retained` reads as `StateStore.retained` does."""
+
+    def __init__(self, log: MessageLog, retained: RetainedReader, metrics: Metrics) -> None:
+        self._log = log
+        self._retained = retained
+        self._metrics = metrics
+        self._jobs: dict[Session, _Job] = {}
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def lagging(self, session: Session) -> None:
+        """Some tail of the session is behind: see to it."""
+        self._job(session)
+
+    def send_retained(self, session: Session, queries: list[RetainedQuery]) -> None:
+        """Send what is retained."""
+        self._job(session).retained += queries
+
+    def forget(self, session: Session) -> None:
+        """The session is not connected any more."""
+        job = self._jobs.pop(session, None)
+        if job is not None:
+            session.waiter = None
+            if job.task is not None:
+                job.task.cancel()
+
+    def _job(self, session: Session) -> _Job:
+        job = self._jobs.get(session)
+        if job is None:
+            job = self._jobs[session] = _Job()
+            session.waiter = job.room.set
+            job.task = asyncio.get_running_loop().create_task(self._feed(session, job))
+        return job
+
+    async def _feed(self, session: Session, job: _Job) -> None:
+        while job.retained or session.behind:
+            try:
+                if job.retained:
+                    await self._send_retained(session, job, job.retained[0])
+                    del job.retained[0]
+                else:
+                    for tail in list(session.behind.values()):
+                        await self._advance(session, job, tail)
+            except StoreError as error:
+                logger.error("reading for session %s: %s; trying again", session.key, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+        # No await since the loop's test: a push from here on finds the tails live.
+        del self._jobs[session]
+        session.waiter = None
+
+    async def _advance(self, session: Session, job: _Job, tail: Tail) -> None:
+        """Send one chunk of a tail's log, or find that it has caught up."""
+        limit = min(await self._room(session, job), _CHUNK)
+        entries = await self._log.read(tail.log, tail.position, limit, _CHUNK_BYTES)
+        for entry in entries:
+            if session.room <= 0:
+                return
+            if session.tails.get(tail.topic) is not tail:
+                return  # the right to read was lost meanwhile
+            session.send_entry(tail, entry.offset, _outgoing(tail, entry))
+            self._metrics.delivered += 1
+        if not entries and tail.head <= tail.position and session.tails.get(tail.topic) is tail:
+            session.caught_up(tail)
+
+    async def _send_retained(self, session: Session, job: _Job, query: RetainedQuery) -> None:
+        after = ""
+        while True:
+            messages = await self._retained(query.topic_filter, after, _CHUNK)
+            for message in messages:
+                if query.only_open and parse_topic(message.topic).kind is not Kind.OTHER:
+                    continue
+                await self._room(session, job)
+                qos = min(query.qos, message.qos)
+                session.offer(Outgoing(message.topic, message.payload, qos, retain=True), qos)
+                self._metrics.delivered += 1
+            if len(messages) < _CHUNK:
+                return
+            after = messages[-1].topic
+
+    async def _room(self, session: Session, job: _Job) -> int:
+        while session.room <= 0:
+            job.room.clear()
+            await job.room.wait()
+        return session.room
+
+
+def _outgoing(tail: Tail, entry: Entry) -> Outgoing:
+    return Outgoing(tail.topic, entry.payload, entry.qos)

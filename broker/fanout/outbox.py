@@ -1,0 +1,102 @@
+"""Bytes on their way out: gathered during a turn of the event loop, written once at its end."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Sink(Protocol):
+    """Where bytes go: a transport."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def get_write_buffer_size(self) -> int: ...
+
+
+class Flusher:
+    """Writes each outbox that got bytes during this turn of the event loop, once.
+
+    `call_soon` is the event loop's. `observer`, if set, sees what each outbox writes: whole
+    packets, as nothing else is ever sent.
+    """
+
+    __slots__ = ("_call_soon", "_dirty", "bytes_written", "observer")
+
+    def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
+        self._call_soon = call_soon
+        self._dirty: list[ByteOutbox] = []
+        self.bytes_written = 0
+        self.observer: Callable[[ByteOutbox, bytes], None] | None = None
+
+    def add(self, outbox: "ByteOutbox") -> None:
+        """Have the outbox flushed at the end of this turn."""
+        if not self._dirty:
+            self._call_soon(self._flush)
+        self._dirty.append(outbox)
+
+    def _flush(self) -> None:
+        dirty = self._dirty
+        self._dirty = []
+        for outbox in dirty:
+            outbox.flush()
+
+
+class ByteOutbox:
+    """A connection's outgoing bytes, with a budget.
+
+    `full` is set when more than `budget` bytes are gathered or wait in the transport, and
+    `room_again` is called when they no longer do. The connection says when the transport has
+    `drained`.
+    """
+
+    __slots__ = ("_budget", "_chunks", "_flusher", "_room_again", "_sink", "_size", "full")
+
+    def __init__(self, sink: Sink, flusher: Flusher, budget: int, room_again: Callable[[], None]) -> None:
+        self._sink: Sink | None = sink
+        self._flusher = flusher
+        self._budget = budget
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._room_again = room_again
+        self.full = False
+
+    def send(self, data: bytes) -> None:
+        """Append bytes to what this turn writes. After `close`, does nothing."""
+        chunks = self._chunks
+        if not chunks:
+            if self._sink is None:
+                return
+            self._flusher.add(self)
+        chunks.append(data)
+        self._size += len(data)
+        if self._size > self._budget:
+            self.full = True
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        chunks, sink = self._chunks, self._sink
+        if not chunks or sink is None:
+            return
+        self._chunks = []
+        self._flusher.bytes_written += self._size
+        self._size = 0
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if self._flusher.observer is not None:
+            self._flusher.observer(self, data)
+        sink.write(data)
+        self._measure(sink)
+
+    def drained(self) -> None:
+        """The transport takes bytes again."""
+        if self._sink is not None:
+            self._measure(self._sink)
+
+    def _measure(self, sink: Sink) -> None:
+        was_full = self.full
+        self.full = self._size + sink.get_write_buffer_size() > self._budget
+        if was_full and not self.full:
+            self._room_again()
+
+    def close(self) -> None:
+        """Write what was gathered, then let go of the transport."""
+        self.flush()
+        self._sink = None

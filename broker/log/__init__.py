@@ -1,0 +1,1 @@
+"""The log: places are given (sequencer), batches committed (committer), readers served (reader)."""

@@ -1,0 +1,196 @@
+"""Group commit: while one batch is committed the next collects, and starts when it is done.
+
+There is no timer. When idle a message waits for one commit; under load the batches grow by
+themselves, up to a cap.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+import msgspec
+
+from broker.domain.errors import DuplicateMessageError, ReasonCode, Refusal, StoreError
+from broker.domain.message import Draft, Stamped, read_body, says_the_same
+from broker.log.sequencer import Sequencer
+from broker.ports import Clock, DedupKey, MessageLog
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_ATTEMPTS = 3
+
+
+class GroupCommit(Generic[T]):
+    """Hands what was submitted to `commit` in batches of at most `max_batch`, one at a time.
+
+    `commit` answers each item itself and must not raise.
+    """
+
+    def __init__(self, commit: Callable[[list[T]], Awaitable[None]], max_batch: int) -> None:
+        self._commit = commit
+        self._max_batch = max_batch
+        self._waiting: list[T] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, item: T) -> None:
+        """Have the item committed with the next batch."""
+        self._waiting.append(item)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                batch = self._waiting[: self._max_batch]
+                del self._waiting[: self._max_batch]
+                try:
+                    await self._commit(batch)
+                except Exception:  # a receiver's bug must not stop everyone's commits
+                    logger.exception("after a commit of %d items", len(batch))
+        finally:
+            self._task = None
+
+    async def drain(self) -> None:
+        """Wait until everything submitted so far and meanwhile is committed."""
+        while self._task is not None:
+            await asyncio.wait({self._task})
+
+
+class Duplicate(msgspec.Struct, frozen=True):
+    """The message was stored before, under this id and seq."""
+
+    id: str
+    seq: int
+
+
+Outcome = Stamped | Duplicate | Refusal | StoreError
+
+
+class Submission(msgspec.Struct, frozen=True, gc=False):
+    """A draft on its way to the store; `done` is told what became of it."""
+
+    draft: Draft
+    done: Callable[[Outcome], None]
+
+
+class MessageCommitter:
+    """Stamps and commits drafts; tells the sender, then hands the message on.
+
+    `publish` is called for each stored message, in the order of the log, after the sender's
+    `done`: acknowledgement first, then the push.
+    """
+
+    def __init__(
+        self,
+        log: MessageLog,
+        sequencer: Sequencer,
+        clock: Clock,
+        publish: Callable[[Stamped], None],
+        max_batch: int,
+    ) -> None:
+        self._log = log
+        self._sequencer = sequencer
+        self._clock = clock
+        self._publish = publish
+        self._group = GroupCommit(self._commit, max_batch)
+        self.submit = self._group.submit
+        self.drain = self._group.drain
+
+    def __len__(self) -> int:
+        return len(self._group)
+
+    async def _commit(self, batch: list[Submission]) -> None:
+        try:
+            stamped = await self._append([item.draft for item in batch])
+        except DuplicateMessageError:
+            await self._commit_again(batch)
+        except Exception as error:  # whatever failed, nothing was stored: nobody is acknowledged
+            self._fail(batch, error)
+        else:
+            self._succeed(batch, stamped)
+
+    async def _append(self, drafts: Sequence[Draft]) -> list[Stamped]:
+        sequencer = self._sequencer
+        try:
+            if unknown := sequencer.unknown(drafts):
+                sequencer.learn(await self._log.heads(unknown))
+            stamped = sequencer.stamp(drafts, self._clock.now_ms())
+            await self._log.append(stamped)
+        except BaseException:
+            sequencer.forget(drafts)
+            raise
+        return stamped
+
+    def _succeed(self, batch: Sequence[Submission], stamped: Sequence[Stamped]) -> None:
+        for item, message in zip(batch, stamped, strict=True):
+            item.done(message)
+        for message in stamped:
+            self._publish(message)
+
+    def _fail(self, batch: Sequence[Submission], error: Exception) -> None:
+        logger.error("commit of %d messages failed, none acknowledged: %s", len(batch), error)
+        failure = error if isinstance(error, StoreError) else StoreError(repr(error))
+        for item in batch:
+            item.done(failure)
+
+    async def _commit_again(self, batch: list[Submission]) -> None:
+        """The store has seen some of the batch before: find out which, and commit the rest.
+
+        Asking first for every message would cost each of them a look-up; a client that sends
+        the same `client_msg_id` twice is rare and pays for it here.
+        """
+        for _ in range(_ATTEMPTS):
+            first: dict[DedupKey, Submission] = {}
+            repeated = []
+            fresh = []
+            for item in batch:
+                key = _key(item.draft)
+                if key is None:
+                    fresh.append(item)
+                elif key in first:
+                    repeated.append((item, key))
+                else:
+                    first[key] = item
+                    fresh.append(item)
+            try:
+                stored = await self._log.find(list(first))
+                fresh = [item for item in fresh if _key(item.draft) not in stored]
+                stamped = await self._append([item.draft for item in fresh])
+            except DuplicateMessageError:
+                continue
+            except Exception as error:
+                self._fail(batch, error)
+                return
+            for key, item in first.items():
+                if key in stored:
+                    item.done(_repeat(item.draft, stored[key]))
+            self._succeed(fresh, stamped)
+            bodies = {key: message.body for message in stamped if (key := _key(message.draft))}
+            for item, key in repeated:
+                item.done(_repeat(item.draft, stored.get(key) or bodies[key]))
+            return
+        self._fail(batch, StoreError("the places of a batch were taken again and again"))
+
+
+def _key(draft: Draft) -> DedupKey | None:
+    client_msg_id = draft.content.client_msg_id
+    if client_msg_id is None:
+        return None
+    return DedupKey(draft.sender, draft.conversation_id, client_msg_id)
+
+
+def _repeat(draft: Draft, body: bytes) -> Duplicate | Refusal:
+    before = read_body(body)
+    if says_the_same(before, draft.content):
+        return Duplicate(before.id, before.seq)
+    return Refusal(
+        "duplicate_conflict",
+        ReasonCode.UNSPECIFIED,
+        f"client_msg_id {draft.content.client_msg_id!r} was used for other content (message {before.id})",
+    )

@@ -1,0 +1,56 @@
+"""Gives every message its id, its `seq` in the conversation and its offsets in the inboxes.
+
+Sans-IO: it knows the heads of the logs it was told of and counts on from there. What the store
+then refuses is forgotten and learned anew, so a failed commit leaves no gap.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from broker.domain.ids import Snowflakes
+from broker.domain.message import Draft, Stamped, stamp
+
+
+class Sequencer:
+    """`capacity`: how many logs' heads are kept in memory."""
+
+    def __init__(self, node: int, capacity: int = 100_000) -> None:
+        self._ids = Snowflakes(node)
+        self._heads: dict[str, int] = {}
+        self._capacity = capacity
+
+    def unknown(self, drafts: Iterable[Draft]) -> list[str]:
+        """The logs whose heads must be learned before these drafts can be stamped."""
+        heads = self._heads
+        if len(heads) > self._capacity:
+            heads.clear()
+        missing = {}
+        for draft in drafts:
+            for log in (draft.conversation_id, *draft.logs):
+                if log not in heads:
+                    missing[log] = None
+        return list(missing)
+
+    def learn(self, heads: dict[str, int]) -> None:
+        """Take over the last offsets of logs, as the store has them."""
+        self._heads.update(heads)
+
+    def stamp(self, drafts: Sequence[Draft], now_ms: int) -> list[Stamped]:
+        """Places for a batch, in its order. All heads must be known."""
+        return [self._stamp(draft, now_ms) for draft in drafts]
+
+    def _stamp(self, draft: Draft, now_ms: int) -> Stamped:
+        heads = self._heads
+        seq = heads[draft.conversation_id] + 1
+        heads[draft.conversation_id] = seq
+        offsets = []
+        for log in draft.logs:
+            offset = heads[log] + 1
+            heads[log] = offset
+            offsets.append(offset)
+        return stamp(draft, self._ids.next(now_ms), seq, tuple(offsets), now_ms)
+
+    def forget(self, drafts: Iterable[Draft]) -> None:
+        """Drop the heads of these drafts' logs: their places were not committed."""
+        for draft in drafts:
+            for log in (draft.conversation_id, *draft.logs):
+                self._heads.pop(log, None)

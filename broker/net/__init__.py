@@ -1,0 +1,1 @@
+"""Sockets: the thin, impure edge of the data plane."""

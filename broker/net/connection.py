@@ -1,0 +1,456 @@
+"""One client's connection, whatever it came by: packets in, answers out.
+
+    waiting --CONNECT--> authenticating --CONNACK 0--> open --> closed
+       |                       |                                  ^
+       +-----------------------+----------------------------------+
+
+Packets are taken one by one in the order they came. One that something must be awaited for
+(an authentication, a first publish to a topic, a SUBSCRIBE) suspends the connection: nothing
+more is read from it until that is done.
+"""
+
+import asyncio
+import enum
+import logging
+import secrets
+from collections.abc import Awaitable
+from functools import partial
+from typing import Protocol
+
+from broker.domain.errors import RemoteError, StoreError
+from broker.domain.topics import parse_topic
+from broker.fanout.outbox import ByteOutbox, Flusher
+from broker.log.committer import Outcome
+from broker.metrics import Metrics
+from broker.net.deadlines import Deadlines
+from broker.pipeline import Pipeline, Publisher
+from broker.ports import Credentials, Gate, PluginEvents, Principal, SessionKey
+from broker.registry import Registry
+from broker.session.session import Session
+from broker.subscriptions import Subscriptions
+from broker.wire import encoder
+from broker.wire.decoder import Decoder, UnsupportedProtocolError
+from broker.wire.packets import (
+    Ack,
+    Connect,
+    ConnectCode,
+    Disconnect,
+    Packet,
+    Pingreq,
+    Publish,
+    Subscribe,
+    Type,
+    Unsubscribe,
+    Will,
+)
+
+logger = logging.getLogger(__name__)
+
+_CLOSE_SECONDS = 5.0
+_MAX_CLIENT_ID = 256
+_PUBLISH_OVERHEAD = 256
+
+
+class Sink(Protocol):
+    """The transport of a connection."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def get_write_buffer_size(self) -> int: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class NetLimits(Protocol):
+    """Bounds of a connection: bytes and seconds."""
+
+    max_packet_bytes: int
+    max_packet_bytes_before_connect: int
+    outbox_bytes: int
+    uncommitted_bytes: int
+    connect_timeout: float
+
+
+class Hub:
+    """What all connections of a node share."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        registry: Registry,
+        subscriptions: Subscriptions,
+        pipeline: Pipeline,
+        metrics: Metrics,
+        limits: NetLimits,
+        loop: asyncio.AbstractEventLoop,
+        events: PluginEvents,
+    ) -> None:
+        self.gate = gate
+        self.registry = registry
+        self.subscriptions = subscriptions
+        self.pipeline = pipeline
+        self.metrics = metrics
+        self.limits = limits
+        self.loop = loop
+        self.events = events
+        self.flusher = Flusher(loop.call_soon)
+        self.deadlines = Deadlines()
+        self.connections: set[Connection] = set()
+
+
+class State(enum.IntEnum):
+    """See the module's drawing."""
+
+    WAITING = 0
+    AUTHENTICATING = 1
+    OPEN = 2
+    CLOSED = 3
+
+
+class Connection:
+    """A connection of a client."""
+
+    __slots__ = (
+        "_acks",
+        "_connect_by",
+        "_decoder",
+        "_hub",
+        "_keep_alive",
+        "_last_seen",
+        "_paused",
+        "_receiving",
+        "_sink",
+        "_state",
+        "_suspended",
+        "_task",
+        "_uncommitted",
+        "outbox",
+        "peer",
+        "publisher",
+        "session",
+        "will",
+    )
+
+    def __init__(self, hub: Hub, sink: Sink, peer: tuple[str, int]) -> None:
+        self._hub = hub
+        self._sink = sink
+        self.peer = peer
+        limits = hub.limits
+        self.outbox = ByteOutbox(sink, hub.flusher, limits.outbox_bytes, self._room_again)
+        self._decoder = Decoder(limits.max_packet_bytes_before_connect)
+        self._state = State.WAITING
+        self.session: Session | None = None
+        self.publisher: Publisher
+        self.will: Will | None = None
+        self._suspended = False
+        self._paused = False
+        self._task: asyncio.Task[None] | None = None
+        # Answers to publishes, in the order of the publishes [MQTT-4.6.0-2]: an empty one
+        # is not ready, and holds back those behind it.
+        self._acks: list[list[bytes]] = []
+        self._receiving: set[int] | None = None
+        self._uncommitted = 0
+        self._keep_alive = 0.0
+        self._last_seen = hub.loop.time()
+        self._connect_by = self._last_seen + limits.connect_timeout
+        hub.connections.add(self)
+        hub.deadlines.watch(self, self._connect_by)
+
+    # --- from the transport ----------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        """Bytes came."""
+        hub = self._hub
+        hub.metrics.bytes_received += len(data)
+        self._last_seen = hub.loop.time()
+        self._decoder.feed(data)
+        if not self._suspended:
+            self._take_packets()
+
+    def drained(self) -> None:
+        """The transport's buffer has emptied."""
+        self.outbox.drained()
+
+    def _room_again(self) -> None:
+        if self.session is not None:
+            self.session.refill()
+
+    def lost(self) -> None:
+        """The transport is gone."""
+        self.close("connection lost")
+        self._hub.connections.discard(self)
+        self._hub.deadlines.forget(self)
+
+    def check(self, now: float) -> float | None:
+        """See `deadlines.Watched`."""
+        if self._state is State.CLOSED:
+            self._sink.abort()  # the peer does not take what is left for it
+            return None
+        if self._state is not State.OPEN:
+            if now >= self._connect_by:
+                self.close("no CONNECT in time")
+                return now + _CLOSE_SECONDS
+            return self._connect_by
+        due = []
+        if self._keep_alive:
+            silent_until = self._last_seen + self._keep_alive
+            if now >= silent_until:  # [MQTT-3.1.2-24]
+                self.close("keep-alive timeout")
+                return now + _CLOSE_SECONDS
+            due.append(silent_until)
+        expires_in = self._hub.registry.expires_in(self)
+        if expires_in is not None:
+            if expires_in <= 0:
+                self.close("token expired")
+                return now + _CLOSE_SECONDS
+            due.append(now + expires_in)
+        return min(due, default=None)
+
+    # --- packets ---------------------------------------------------------------------
+
+    def _take_packets(self) -> None:
+        next_packet = self._decoder.next_packet
+        try:
+            while (packet := next_packet()) is not None:
+                self._take(packet)
+                if self._suspended or self._state is State.CLOSED:
+                    return
+        except UnsupportedProtocolError as error:
+            if self._state is State.WAITING:  # [MQTT-3.1.2-2]
+                self.outbox.send(encoder.connack(ConnectCode.UNACCEPTABLE_PROTOCOL))
+            self.close(f"protocol error: {error.reason}")
+        except RemoteError as error:
+            self.close(f"protocol error: {error.reason}")
+
+    def _take(self, packet: Packet) -> None:
+        hub = self._hub
+        if hub.events.packets:
+            hub.events.packet_received(self._decoder.packet, self._principal)
+        session = self.session
+        if session is None:
+            if self._state is not State.WAITING or not isinstance(packet, Connect):
+                raise RemoteError("first packet is not CONNECT")  # [MQTT-3.1.0-1]
+            self._state = State.AUTHENTICATING
+            self._await(self._connect(packet))
+        elif isinstance(packet, Publish):
+            self._publish(packet, session)
+        elif isinstance(packet, Ack):
+            self._acknowledged(packet, session)
+        elif isinstance(packet, Pingreq):
+            self.outbox.send(encoder.PINGRESP)
+        elif isinstance(packet, Subscribe):
+            self._await(self._subscribe(packet, session))
+        elif isinstance(packet, Unsubscribe):
+            self._await(self._unsubscribe(packet, session))
+        elif isinstance(packet, Disconnect):
+            self.will = None  # [MQTT-3.1.2-10]
+            self.close("disconnected")
+        else:
+            raise RemoteError("second CONNECT")  # [MQTT-3.1.0-2]
+
+    @property
+    def _principal(self) -> Principal | None:
+        return self.publisher.principal if self.session is not None else None
+
+    def _acknowledged(self, packet: Ack, session: Session) -> None:
+        packet_id = packet.packet_id
+        match packet.type:
+            case Type.PUBACK:
+                session.puback(packet_id)
+            case Type.PUBREC:
+                session.pubrec(packet_id)
+            case Type.PUBCOMP:
+                session.pubcomp(packet_id)
+            case Type.PUBREL:
+                session.received.discard(packet_id)
+                self.outbox.send(encoder.pubcomp(packet_id))
+
+    def _await(self, step: Awaitable[None]) -> None:
+        """Suspend until `step` is done."""
+        self._suspended = True
+        self._regulate()
+        self._task = self._hub.loop.create_task(self._go_on_after(step))
+
+    async def _go_on_after(self, step: Awaitable[None]) -> None:
+        try:
+            await step
+        except RemoteError as error:
+            self.close(f"protocol error: {error.reason}")
+        except StoreError as error:
+            self.close(f"store failed: {error}")
+        finally:
+            self._task = None
+            self._suspended = False
+        if self._state is not State.CLOSED:
+            self._regulate()
+            self._take_packets()
+
+    def _regulate(self) -> None:
+        """Read from the socket only while neither suspended nor too far ahead of the store."""
+        limit = self._hub.limits.uncommitted_bytes
+        should_pause = self._suspended or self._uncommitted > (limit // 2 if self._paused else limit)
+        if should_pause != self._paused:
+            self._paused = should_pause
+            if should_pause:
+                self._sink.pause_reading()
+            else:
+                self._sink.resume_reading()
+
+    # --- CONNECT ---------------------------------------------------------------------
+
+    async def _connect(self, packet: Connect) -> None:
+        hub = self._hub
+        client_id = packet.client_id
+        if not client_id:
+            if not packet.clean_session:  # [MQTT-3.1.3-8]
+                self._refuse_connect(
+                    ConnectCode.IDENTIFIER_REJECTED, "persistent session without a client id"
+                )
+                return
+            client_id = f"auto-{secrets.token_hex(8)}"
+        elif len(client_id) > _MAX_CLIENT_ID:
+            self._refuse_connect(ConnectCode.IDENTIFIER_REJECTED, "client id of more than 256 characters")
+            return
+        credentials = Credentials(client_id, packet.username, packet.password, *self.peer)
+        principal = await hub.gate.authenticate(credentials)
+        if principal is None:
+            self._refuse_connect(ConnectCode.NOT_AUTHORIZED, f"authentication of {packet.username!r} failed")
+            return
+        self.publisher = Publisher(principal)
+        if packet.will is not None:
+            refusal = await hub.gate.may_publish(principal, parse_topic(packet.will.topic))
+            if refusal is not None:
+                self._refuse_connect(
+                    ConnectCode.NOT_AUTHORIZED, f"will on {packet.will.topic}: {refusal.detail}"
+                )
+                return
+        self.will = packet.will
+        self._keep_alive = packet.keep_alive * 1.5
+        key = SessionKey(principal.identity.user, client_id)
+        await hub.registry.attach(self, key, packet.clean_session, self._accept)
+
+    def _accept(self, session_present: bool) -> None:
+        hub = self._hub
+        self._state = State.OPEN
+        self._decoder.max_packet = hub.limits.max_packet_bytes
+        self.outbox.send(encoder.connack(ConnectCode.ACCEPTED, session_present))
+        again = self.check(hub.loop.time())
+        if again is None:
+            hub.deadlines.forget(self)
+        else:
+            hub.deadlines.watch(self, again)
+        hub.events.connected(self.publisher.principal)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended."""
+        return self._state is State.CLOSED
+
+    def _refuse_connect(self, code: ConnectCode, reason: str) -> None:
+        self._hub.metrics.refused[f"connect_{code.name.lower()}"] += 1
+        if self._state is not State.CLOSED:
+            self.outbox.send(encoder.connack(code))
+        self.close(f"refused: {reason}")
+
+    # --- PUBLISH ---------------------------------------------------------------------
+
+    def _publish(self, packet: Publish, session: Session) -> None:
+        slot: list[bytes] | None = None
+        if packet.qos:
+            if packet.qos == 2:
+                if packet.packet_id in session.received:
+                    # [MQTT-4.3.3-2]: stored before; the PUBREC was lost
+                    self.outbox.send(encoder.pubrec(packet.packet_id))
+                    return
+                if self._receiving is None:
+                    self._receiving = set()
+                elif packet.packet_id in self._receiving:
+                    return  # its PUBREC comes with the commit
+                self._receiving.add(packet.packet_id)
+            slot = [b""]
+            self._acks.append(slot)
+        self._uncommitted += len(packet.payload) + _PUBLISH_OVERHEAD
+        waiting = self._hub.pipeline.publish(self.publisher, packet, partial(self._published, packet, slot))
+        if self._hub.events.messages:
+            self._hub.events.message_received(packet, self.publisher.principal)
+        if waiting is not None:
+            self._await(waiting)
+        elif self._uncommitted > self._hub.limits.uncommitted_bytes:
+            self._regulate()
+
+    def _published(self, packet: Publish, slot: list[bytes] | None, outcome: Outcome | None) -> None:
+        self._uncommitted -= len(packet.payload) + _PUBLISH_OVERHEAD
+        if isinstance(outcome, StoreError):
+            # There is no PUBACK for "not stored". The client sends it again on a new connection
+            # [MQTT-4.4.0-1]; on this one it would wait for ever.
+            self.close(f"store failed: {outcome}")
+            return
+        if self._state is State.CLOSED:
+            return
+        if slot is not None:
+            if packet.qos == 1:
+                slot[0] = encoder.puback(packet.packet_id)
+            else:
+                if self._receiving is not None:
+                    self._receiving.discard(packet.packet_id)
+                if self.session is not None:
+                    self.session.received.add(packet.packet_id)
+                slot[0] = encoder.pubrec(packet.packet_id)
+            acks = self._acks
+            while acks and acks[0][0]:
+                self.outbox.send(acks.pop(0)[0])
+        if self._paused:
+            self._regulate()
+
+    # --- SUBSCRIBE, UNSUBSCRIBE ------------------------------------------------------
+
+    async def _subscribe(self, packet: Subscribe, session: Session) -> None:
+        hub = self._hub
+        codes = await hub.subscriptions.subscribe(session, packet.filters)
+        self.outbox.send(encoder.suback(packet.packet_id, codes))
+        granted = [pair for pair, code in zip(packet.filters, codes, strict=True) if code <= 2]
+        hub.subscriptions.send_retained(session, dict(granted))
+        hub.events.subscribed(granted, self.publisher.principal)
+        for topic_filter, _ in packet.filters:
+            if (topic_filter, _) not in granted:
+                hub.metrics.refused["subscribe"] += 1
+                logger.info("refused %s subscribing to %s", self._name(), topic_filter)
+
+    async def _unsubscribe(self, packet: Unsubscribe, session: Session) -> None:
+        hub = self._hub
+        await hub.subscriptions.unsubscribe(session, packet.filters)
+        self.outbox.send(encoder.unsuback(packet.packet_id))
+        hub.events.unsubscribed(packet.filters, self.publisher.principal)
+
+    # --- the end ---------------------------------------------------------------------
+
+    def close(self, reason: str) -> None:
+        """End the connection. Its session is detached before this returns."""
+        if self._state is State.CLOSED:
+            return
+        was_open = self.session is not None
+        level = logging.DEBUG if reason in ("disconnected", "connection lost") else logging.INFO
+        if logger.isEnabledFor(level):
+            logger.log(level, "closing %s: %s", self._name(), reason)
+        self._state = State.CLOSED
+        if was_open:
+            self._hub.registry.detach(self, reason.split(":")[0])
+            self._hub.events.disconnected(self.publisher.principal)
+        else:
+            self._hub.metrics.disconnects["before_connect"] += 1
+        self.outbox.close()
+        self._sink.close()
+        self._hub.deadlines.watch(self, self._hub.loop.time() + _CLOSE_SECONDS)
+
+    def _name(self) -> str:
+        address = f"{self.peer[0]}:{self.peer[1]}"
+        if self.session is None:
+            return address
+        key = self.session.key
+        return f"{address} (user {key.user or 'anonymous'}, client {key.client_id})"

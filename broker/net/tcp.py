@@ -1,0 +1,40 @@
+"""MQTT over TCP."""
+
+import asyncio
+from typing import cast
+
+from broker.net.connection import Connection, Hub
+from broker.net.listeners import Slots
+
+
+class TcpProtocol(asyncio.Protocol):
+    """Ties a transport to a `Connection`."""
+
+    __slots__ = ("_connection", "_hub", "_slots")
+
+    def __init__(self, hub: Hub, slots: Slots) -> None:
+        self._hub = hub
+        self._slots = slots
+        self._connection: Connection | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream = cast("asyncio.Transport", transport)
+        if not self._slots.take():
+            stream.abort()
+            return
+        peer = stream.get_extra_info("peername") or ("", 0)
+        self._connection = Connection(self._hub, stream, (str(peer[0]), int(peer[1])))
+
+    def data_received(self, data: bytes) -> None:
+        if self._connection is not None:
+            self._connection.received(data)
+
+    def resume_writing(self) -> None:
+        if self._connection is not None:
+            self._connection.drained()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._connection is not None:
+            self._connection.lost()
+            self._connection = None
+            self._slots.give_back()

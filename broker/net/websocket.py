@@ -1,0 +1,103 @@
+"""MQTT over WebSocket (MQTT 3.1.1, chapter 6), on picows."""
+
+import logging
+
+from picows import (
+    WSCloseCode,
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+)
+
+from broker.net.connection import Connection, Hub
+from broker.net.listeners import Slots
+
+logger = logging.getLogger(__name__)
+
+PATH = "/mqtt"
+SUBPROTOCOL = "mqtt"
+
+
+class _Sink:
+    """A WebSocket as the transport of a `Connection`: what is written is one binary frame."""
+
+    __slots__ = ("_ws",)
+
+    def __init__(self, ws: WSTransport) -> None:
+        self._ws = ws
+
+    def write(self, data: bytes) -> None:
+        self._ws.send(WSMsgType.BINARY, data)
+
+    def get_write_buffer_size(self) -> int:
+        return self._ws.underlying_transport.get_write_buffer_size()
+
+    def pause_reading(self) -> None:
+        self._ws.underlying_transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._ws.underlying_transport.resume_reading()
+
+    def close(self) -> None:
+        if not self._ws.is_disconnected:
+            self._ws.send_close(WSCloseCode.OK)
+            self._ws.disconnect()
+
+    def abort(self) -> None:
+        self._ws.disconnect(graceful=False)
+
+
+class WebSocketClient(WSListener):
+    """Ties a WebSocket to a `Connection`."""
+
+    def __init__(self, hub: Hub, slots: Slots) -> None:
+        self._hub = hub
+        self._slots = slots
+        self._connection: Connection | None = None
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        if not self._slots.take():
+            transport.disconnect(graceful=False)
+            return
+        peer = transport.underlying_transport.get_extra_info("peername") or ("", 0)
+        self._connection = Connection(self._hub, _Sink(transport), (str(peer[0]), int(peer[1])))
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if frame.msg_type in (WSMsgType.BINARY, WSMsgType.CONTINUATION):
+            connection.received(frame.get_payload_as_bytes())
+        elif frame.msg_type is WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+        elif frame.msg_type is WSMsgType.TEXT:  # [MQTT-6.0.0-1]
+            connection.close("protocol error: WebSocket text frame")
+
+    def resume_writing(self) -> None:
+        if self._connection is not None:
+            self._connection.drained()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        if self._connection is not None:
+            self._connection.lost()
+            self._connection = None
+            self._slots.give_back()
+
+
+def accept(
+    hub: Hub, slots: Slots, request: WSUpgradeRequest
+) -> WSListener | WSUpgradeResponseWithListener | None:
+    """Answer a WebSocket handshake: at the path, with the subprotocol [MQTT-6.0.0-3]."""
+    if request.path.decode(errors="replace").split("?")[0] != PATH:
+        return None
+    offered = request.headers.get("Sec-WebSocket-Protocol", "")
+    if SUBPROTOCOL not in [name.strip() for name in offered.split(",")]:
+        reason = f"the subprotocol {SUBPROTOCOL!r} must be offered\n".encode()
+        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(400, reason), None)
+    response = WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": SUBPROTOCOL})
+    return WSUpgradeResponseWithListener(response, WebSocketClient(hub, slots))

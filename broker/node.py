@@ -1,0 +1,374 @@
+"""One node: the data plane put together from its parts."""
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import picows
+
+from broker import VERSION
+from broker.amqtt_host import AmqttHost, BrokerView, PluginSession
+from broker.config import Config
+from broker.domain.errors import Refusal, StoreError
+from broker.domain.topics import Topic, parse_topic, presence_topic
+from broker.fanout.feeder import Feeder
+from broker.log.committer import GroupCommit, MessageCommitter
+from broker.log.sequencer import Sequencer
+from broker.metrics import Metrics
+from broker.net import tcp, websocket
+from broker.net.connection import Hub
+from broker.net.listeners import Listener, Slots, bind
+from broker.pipeline import Pipeline
+from broker.ports import (
+    AccountChanged,
+    Directory,
+    DirectoryChange,
+    Grant,
+    MembershipChanged,
+    MessageLog,
+    Retained,
+    StateStore,
+)
+from broker.presence import Presence, offline_document
+from broker.registry import Client, Registry
+from broker.routing.router import Router
+from broker.session.session import Session
+from broker.session.subscriber import Subscriber
+from broker.states import States
+from broker.subscriptions import Subscriptions
+from broker.sys_topics import SysTopics
+from broker.typing_notice import stamp_typing
+
+logger = logging.getLogger(__name__)
+
+_EVENTS_WAITING = 10_000
+_EVENT_BATCH = 500
+_CURSOR_SECONDS = 0.5
+_EXPIRY_SECONDS = 3600.0
+
+
+class SystemClock:
+    """Wall time."""
+
+    def now_ms(self) -> int:
+        """Unix milliseconds."""
+        return time.time_ns() // 1_000_000
+
+
+class Services:
+    """See `ports.PluginServices`."""
+
+    def __init__(self, config: Config, directory: Directory, passwords: object) -> None:
+        self.directory = directory
+        self.passwords = passwords
+        self.data_dir: Path = config.data_dir
+        self.open_filters = config.topics.open
+        self.now_ms = SystemClock().now_ms
+
+
+class _Hooks:
+    """See `pipeline.Hooks`."""
+
+    def __init__(self, presence: Presence, rpc: Callable[[Topic, bytes], Refusal | None]) -> None:
+        self.presence = presence.claim
+        self.typing = stamp_typing
+        self.rpc = rpc
+
+
+class Node:
+    """The broker of one process, over the stores it is given.
+
+    Raises:
+        ConfigError: a plugin refuses its configuration.
+    """
+
+    def __init__(
+        self, config: Config, log: MessageLog, store: StateStore, directory: Directory, passwords: object
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._directory = directory
+        self._clock = SystemClock()
+        self._started_at = time.time()
+        now_ms = self._clock.now_ms
+        loop = asyncio.get_running_loop()
+        self.metrics = Metrics()
+        self.router: Router[Subscriber] = Router()
+        self.states = States(store, self.metrics)
+        view = BrokerView()
+        self.host = AmqttHost(config, view, Services(config, directory, passwords))
+        self.pipeline = Pipeline(self.router, self.host, self.states, self.metrics)
+        self.sys = SysTopics(store, partial(self.pipeline.broadcast, qos=0))
+        self.feeder = Feeder(log, self.sys.retained, self.metrics)
+        screens = self.host.screens
+        self.subscriptions = Subscriptions(
+            self.router,
+            log,
+            self.states,
+            self.feeder,
+            self._grant,
+            now_ms,
+            self._may_receive if screens else None,
+        )
+        self.registry = Registry(
+            self.router,
+            self.subscriptions,
+            self.states,
+            self.pipeline,
+            self.metrics,
+            config.limits,
+            config.topics.open,
+            now_ms,
+        )
+        self.registry.lagging = self.feeder.lagging
+        self.presence = Presence(self._devices, self._publish_presence, now_ms)
+        self.registry.devices_changed = self.presence.devices_changed
+        self.pipeline.committer = MessageCommitter(
+            log, Sequencer(config.node.id), self._clock, self.pipeline.push, config.storage.max_batch
+        )
+        self._events = GroupCommit(self.registry.queue_events, _EVENT_BATCH)
+        self.pipeline.queue_event = self._queue_event
+        self.hub = Hub(
+            self.host,
+            self.registry,
+            self.subscriptions,
+            self.pipeline,
+            self.metrics,
+            config.limits,
+            loop,
+            self.host,
+        )
+        if self.host.packets:
+            self.hub.flusher.observer = lambda _outbox, data: self.host.packets_sent(data)
+        self._fill_in(view)
+        self._servers: list[asyncio.Server] = []
+        self._tasks: set[asyncio.Future[None]] = set()
+        directory.on_change(self._directory_changed)
+
+    def on_rpc(self, call: Callable[[Topic, bytes], Refusal | None]) -> None:
+        """Say who serves RPC calls."""
+        self.pipeline.hooks = _Hooks(self.presence, call)
+
+    # --- the joints ------------------------------------------------------------------
+
+    async def _grant(self, session: Session, topic_filter: str) -> Grant | None:
+        client = self.registry.online.get(session.key)
+        if client is None or client.session is not session:
+            return None
+        return await self.host.grant(client.publisher.principal, topic_filter)
+
+    async def _may_receive(self, session: Session, topic: str) -> bool:
+        client = self.registry.online.get(session.key)
+        if client is None or client.session is not session:
+            return False
+        return await self.host.may_receive(client.publisher.principal, topic)
+
+    def _devices(self, user: str) -> int:
+        return len(self.registry.users.get(user, ()))
+
+    def _publish_presence(self, user: str, document: bytes, live: bool) -> None:
+        self.pipeline.retain(presence_topic(user), document, 1, live=live)
+
+    def _queue_event(self, user: str, topic: str, payload: bytes) -> None:
+        if len(self._events) < _EVENTS_WAITING:
+            self._events.submit((user, topic, payload))
+        else:
+            self.metrics.dropped["events_waiting"] += 1
+
+    def _directory_changed(self, change: DirectoryChange) -> None:
+        if isinstance(change, MembershipChanged):
+            self._spawn(self.registry.follow(change.user_id))
+        else:
+            self._spawn(self._account_changed(change))
+
+    async def _account_changed(self, change: AccountChanged) -> None:
+        user = change.user_id
+        self.registry.forget_permits()
+        try:
+            account = await self._directory.account(user)
+        except StoreError as error:  # not known to be enabled still: out, they may come back
+            logger.error("account %s changed and cannot be read: %s", user, error)
+            self.registry.kick(user, "account changed")
+            return
+        if account is None:
+            self.registry.remove(user)
+        elif account.disabled:
+            self.registry.kick(user, "user disabled")
+        else:
+            for client in list(self.registry.users.get(user, {}).values()):
+                if client.publisher.principal.identity.role != account.role:
+                    client.close("role changed")
+
+    def _fill_in(self, view: BrokerView) -> None:
+        view.broadcast = self.pipeline.broadcast
+        view.retain = self._plugin_retains
+        view.sessions = lambda: [plugin_session(client) for client in self.registry.online.values()]
+        view.retained = lambda: self.sys.values
+        view.subscriptions = self._plugin_subscriptions
+
+    def _plugin_retains(self, topic: str, payload: bytes) -> None:
+        if topic.startswith("$"):
+            self.sys.retain(topic, payload)
+        else:
+            self.pipeline.retain(topic, payload, 0)
+
+    def _plugin_subscriptions(self) -> dict[str, list[tuple[PluginSession, int]]]:
+        found: dict[str, list[tuple[PluginSession, int]]] = defaultdict(list)
+        for client in self.registry.online.values():
+            if client.session is not None:
+                for topic_filter, qos in client.session.filters.items():
+                    found[topic_filter].append((plugin_session(client), qos))
+        return dict(found)
+
+    # --- life ------------------------------------------------------------------------
+
+    async def start(self, listeners: list[Listener]) -> list[tuple[Listener, int]]:
+        """Open the ports; returns each listener with the port it got.
+
+        Raises:
+            ListenError: a port could not be opened; none is open then.
+        """
+        sockets = [(listener, bind(listener)) for listener in listeners]
+        await self.host.starting()
+        await self._mark_offline()
+        await self.registry.load_away()
+        for listener, bound in sockets:
+            slots = Slots(listener.max_connections)
+            for sock in bound:
+                self._servers.append(await self._serve(listener, slots, sock))
+        await self.host.started()
+        self._spawn(self._every(1.0, self._tick))
+        self._spawn(self._every(_CURSOR_SECONDS, self.registry.save_cursors))
+        self._spawn(self._expire_sessions())
+        if self._config.sys.interval:
+            self._update_sys()
+            self._spawn(self._every(self._config.sys.interval, self._update_sys))
+        return [(listener, bound[0].getsockname()[1]) for listener, bound in sockets]
+
+    async def _serve(self, listener: Listener, slots: Slots, sock: socket.socket) -> asyncio.Server:
+        if listener.type == "tcp":
+            loop = asyncio.get_running_loop()
+            return await loop.create_server(lambda: tcp.TcpProtocol(self.hub, slots), sock=sock)
+        limits = self._config.limits
+        return await picows.ws_create_server(
+            partial(websocket.accept, self.hub, slots),
+            sock=sock,
+            max_frame_size=limits.max_packet_bytes + 1024,
+            websocket_handshake_timeout=limits.connect_timeout,
+        )
+
+    async def stop(self) -> None:
+        """Close the ports, end all connections, commit what is under way."""
+        for server in self._servers:
+            server.close()
+        for connection in list(self.hub.connections):
+            connection.close("node shuts down")
+        await self.host.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        await self.pipeline.committer.drain()
+        await self._events.drain()
+        await self.states.drain()
+
+    async def _mark_offline(self) -> None:
+        """Whoever was online when the node died is not any more."""
+        now = self._clock.now_ms()
+        changes = [
+            Retained(topic, offline_document(parse_topic(topic).owner, now), 1)
+            for topic in await self._store.live_retained()
+        ]
+        if changes:
+            await self.states.save(changes)
+
+    async def _expire_sessions(self) -> None:
+        while True:
+            now = self._clock.now_ms()
+            keep = [
+                key
+                for key, client in self.registry.online.items()
+                if client.session and client.session.persistent
+            ]
+            try:
+                before = now - int(self._config.limits.session_expiry * 1000)
+                self.metrics.dropped["session_expired"] += await self._store.expire(before, keep, now)
+            except StoreError as error:
+                logger.error("expiring sessions failed: %s", error)
+            await asyncio.sleep(_EXPIRY_SECONDS)
+
+    def _tick(self) -> None:
+        self.hub.deadlines.tick(self.hub.loop.time())
+        if self.host.screens:
+            # Plugins that cannot say when a right changes are asked again every second.
+            self.registry.forget_permits()
+            self.subscriptions.forget_screens()
+
+    async def _every(self, seconds: float, job: Callable[[], None]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                job()
+            except Exception:
+                logger.exception("a periodic job failed")
+
+    def _spawn(self, job: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(job)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Future[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a background job failed: %r", error)
+
+    # --- what it says about itself ---------------------------------------------------
+
+    def stats(self) -> dict[str, int]:
+        """Counters and gauges, by flat names."""
+        return self.metrics.as_dict() | {
+            "bytes_sent": self.hub.flusher.bytes_written,
+            "uptime_seconds": int(time.time() - self._started_at),
+            "clients_connected": len(self.registry.online),
+            "users_online": len(self.registry.users),
+            "subscriptions": len(self.router),
+            "sessions_catching_up": len(self.feeder),
+            "commits_waiting": len(self.pipeline.committer),
+            "rss_bytes": resident_bytes(),
+        }
+
+    def _update_sys(self) -> None:
+        stats = self.stats()
+        self.sys.update(
+            {
+                "version": f"Parley {VERSION}",
+                "uptime": stats["uptime_seconds"],
+                "clients/connected": stats["clients_connected"],
+                "clients/total": stats["connections"],
+                "subscriptions/count": stats["subscriptions"],
+                "messages/received": stats["published"],
+                "messages/sent": stats["delivered"],
+                "messages/stored": stats["stored"],
+                "messages/dropped": sum(self.metrics.dropped.values()),
+                "messages/refused": sum(self.metrics.refused.values()),
+                "load/bytes/received": stats["bytes_received"],
+                "load/bytes/sent": stats["bytes_sent"],
+                "heap/current": stats["rss_bytes"],
+            }
+        )
+
+
+def plugin_session(client: Client) -> PluginSession:
+    """A client as amqtt's plugins see it."""
+    return cast("PluginSession", client.publisher.principal.plugin_session)
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

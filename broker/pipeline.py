@@ -1,0 +1,253 @@
+"""The story of a publish.
+
+    publish     may this client publish there? (the answer is remembered)
+    _accept     which kind of topic is it?
+    _store      a message: read the payload, hand it to the committer
+                  committer: id, seq, offsets -> one transaction, fsync        (log/committer.py)
+    _answered   tell the sender: PUBACK with what became of it
+    push        hand the stored message to those subscribed now; all others will read the log
+
+Topics that are not logs skip the middle: `_forward`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Protocol
+
+import msgspec
+
+from broker.domain import message
+from broker.domain.errors import Refusal, StoreError
+from broker.domain.message import Content, Stamped
+from broker.domain.topics import LOG_KINDS, Kind, Topic, parse_topic
+from broker.log.committer import Duplicate, MessageCommitter, Outcome, Submission
+from broker.metrics import Metrics
+from broker.ports import Gate, Principal, Retained, StateChange
+from broker.routing.router import Router
+from broker.session.subscriber import Subscriber
+from broker.states import States
+from broker.wire.encoder import Outgoing
+from broker.wire.packets import Publish
+
+logger = logging.getLogger(__name__)
+
+Done = Callable[[Outcome | None], None]
+"""Told what became of a publish; None: accepted, and nothing was to be stored in a log."""
+
+_PERMITS_CACHED = 1000
+
+
+class Publisher:
+    """A client that publishes, and where it may: topics it was allowed, till a right changes."""
+
+    __slots__ = ("permits", "principal")
+
+    def __init__(self, principal: Principal) -> None:
+        self.principal = principal
+        self.permits: dict[str, Topic] = {}
+
+
+class Hooks(Protocol):
+    """What happens on topics with a meaning of their own."""
+
+    def presence(self, user: str, payload: bytes) -> bytes | Refusal:
+        """A client says how its user is: the presence to retain, stamped."""
+        ...
+
+    def typing(self, user: str, topic: Topic, payload: bytes) -> bytes | Refusal:
+        """A client says its user is typing: the stamped payload to pass on."""
+        ...
+
+    def rpc(self, topic: Topic, payload: bytes) -> Refusal | None:
+        """A client calls a method."""
+        ...
+
+
+class Pipeline:
+    """Takes what clients, wills, plugins and the bridge publish to where it goes."""
+
+    def __init__(self, router: Router[Subscriber], gate: Gate, states: States, metrics: Metrics) -> None:
+        self._router = router
+        self._gate = gate
+        self._states = states
+        self._metrics = metrics
+        self._taps: dict[str, set[asyncio.Event]] = {}
+        self.offline: list[StateChange] = []
+        """Where subscribers that are away put what is to be queued for them."""
+        self.committer: MessageCommitter
+        self.hooks: Hooks
+        self.queue_event: Callable[[str, str, bytes], None]
+        """Queues an event for a user's sessions that are away: (user, topic, payload)."""
+
+    # --- from clients ----------------------------------------------------------------
+
+    def publish(self, publisher: Publisher, packet: Publish, done: Done | None) -> Awaitable[None] | None:
+        """Take a client's publish. If something must be awaited first, returns it: until then
+        nothing else of this client may be published. `done` may be None with QoS 0."""
+        self._metrics.published += 1
+        topic = publisher.permits.get(packet.topic)
+        if topic is None:
+            return self._authorize(publisher, packet, done)
+        self._accept(publisher, topic, packet, done)
+        return None
+
+    async def _authorize(self, publisher: Publisher, packet: Publish, done: Done | None) -> None:
+        topic = parse_topic(packet.topic)
+        refusal = await self._gate.may_publish(publisher.principal, topic)
+        if refusal is not None:
+            self._refuse(publisher, packet, done, refusal)
+            return
+        if len(publisher.permits) >= _PERMITS_CACHED:
+            publisher.permits.clear()
+        publisher.permits[packet.topic] = topic
+        self._accept(publisher, topic, packet, done)
+
+    def _accept(self, publisher: Publisher, topic: Topic, packet: Publish, done: Done | None) -> None:
+        kind = topic.kind
+        if kind is Kind.OTHER:
+            self._forward(topic.name, packet.payload, packet.qos, packet.retain, done)
+            return
+        if kind in LOG_KINDS:
+            self._store(publisher, topic, packet, done)
+            return
+        user = publisher.principal.identity.user
+        if kind is Kind.RPC:
+            refusal = self.hooks.rpc(topic, packet.payload)
+            if refusal is not None:
+                self._refuse(publisher, packet, done, refusal)
+            elif done is not None:
+                done(None)
+            return
+        stamp = self.hooks.presence if kind is Kind.PRESENCE else None
+        payload = stamp(user, packet.payload) if stamp else self.hooks.typing(user, topic, packet.payload)
+        if isinstance(payload, Refusal):
+            self._refuse(publisher, packet, done, payload)
+        elif kind is Kind.PRESENCE:
+            self.retain(topic.name, payload, packet.qos, live=True, done=done)
+        else:
+            self._forward(topic.name, payload, 0, False, done)
+
+    def _store(self, publisher: Publisher, topic: Topic, packet: Publish, done: Done | None) -> None:
+        content = message.parse_payload(packet.payload)
+        if isinstance(content, Refusal):
+            self._refuse(publisher, packet, done, content)
+            return
+        draft = message.draft(publisher.principal.identity.user, topic, content, packet.qos)
+        self.committer.submit(Submission(draft, partial(self._answered, publisher, packet, done)))
+
+    def _answered(self, publisher: Publisher, packet: Publish, done: Done | None, outcome: Outcome) -> None:
+        if isinstance(outcome, Stamped):
+            self._metrics.stored += 1
+        elif isinstance(outcome, Refusal):
+            self._refuse(publisher, packet, done, outcome)
+            return
+        elif isinstance(outcome, Duplicate):
+            self._metrics.dropped["duplicate"] += 1
+        else:
+            self._metrics.commit_failures += 1
+        if done is not None:
+            done(outcome)
+
+    def push(self, stamped: Stamped) -> None:
+        """Hand a stored message to its live readers: a hint, all it holds is in the log."""
+        draft = stamped.draft
+        if draft.topic.kind is Kind.GROUP:
+            self._push(draft.topic.name, stamped.seq, stamped)
+        else:
+            for log, offset in zip(draft.logs, stamped.offsets, strict=True):
+                self._push(log, offset, stamped)
+
+    def _push(self, topic: str, offset: int, stamped: Stamped) -> None:
+        for tap in self._taps.get(topic, ()):
+            tap.set()
+        readers = self._router.exact(topic)
+        observers = self._router.wild(topic)
+        if not readers and not observers:
+            return
+        qos = stamped.draft.qos
+        outgoing = Outgoing(topic, message.with_offset(stamped.body, offset), qos)
+        for session in readers:
+            session.offer_entry(topic, offset, outgoing)
+        self._metrics.delivered += len(readers)
+        for session, granted in observers.items():
+            if session not in readers:
+                session.offer(outgoing, min(granted, qos))
+                self._metrics.delivered += 1
+
+    def _refuse(self, publisher: Publisher, packet: Publish, done: Done | None, refusal: Refusal) -> None:
+        """A refusal is never silent: MQTT 3.1.1 has no reason codes, so an event says it."""
+        self._metrics.refused[refusal.code] += 1
+        user = publisher.principal.identity.user
+        logger.info("refused %s publishing to %s: %s", user or "anonymous", packet.topic, refusal.detail)
+        if user:
+            content = message.parse_payload(packet.payload)
+            event = {
+                "event": "error",
+                "code": refusal.code,
+                "reason_code": refusal.reason_code,
+                "topic": packet.topic,
+                "detail": refusal.detail,
+            }
+            if isinstance(content, Content) and content.client_msg_id is not None:
+                event["client_msg_id"] = content.client_msg_id
+            self.emit(user, event)
+        if done is not None:
+            done(refusal)
+
+    # --- topics that are not logs ----------------------------------------------------
+
+    def _forward(self, topic: str, payload: bytes, qos: int, retain: bool, done: Done | None) -> None:
+        outgoing = Outgoing(topic, payload, qos)
+        plan = self._router.plan(topic)
+        for session, granted in plan.items():
+            session.offer(outgoing, granted if granted < qos else qos)
+        self._metrics.delivered += len(plan)
+        offline = self.offline
+        if retain:
+            offline.append(Retained(topic, payload, qos))
+        if offline:
+            self.offline = []
+            self._states.submit(offline, partial(_saved, done))
+        elif done is not None:
+            done(None)
+
+    def retain(
+        self, topic: str, payload: bytes, qos: int, *, live: bool = False, done: Done | None = None
+    ) -> None:
+        """Publish and retain, marked `live` if it must not outlast the node."""
+        self.offline.append(Retained(topic, payload, qos, live))
+        self._forward(topic, payload, qos, False, done)
+
+    def broadcast(self, topic: str, payload: bytes, qos: int) -> None:
+        """Publish as the server, to whoever is subscribed. Not for logs."""
+        if parse_topic(topic).kind in LOG_KINDS:
+            raise ValueError(f"{topic} is a log: what stands in it has a sender")
+        self._forward(topic, payload, qos, False, None)
+
+    def emit(self, user: str, event: dict[str, object]) -> None:
+        """Send an event to all of a user's sessions, those that are away included."""
+        topic = f"users/{user}/events"
+        payload = msgspec.json.encode(event)
+        self._forward(topic, payload, 1, False, None)
+        self.queue_event(user, topic, payload)
+
+    # --- readers in this process -----------------------------------------------------
+
+    def tap(self, topic: str, event: asyncio.Event) -> Callable[[], None]:
+        """Have `event` set whenever the topic's log grows; call the result to stop that."""
+        taps = self._taps.setdefault(topic, set())
+        taps.add(event)
+
+        def stop() -> None:
+            taps.discard(event)
+            if not taps:
+                self._taps.pop(topic, None)
+
+        return stop
+
+
+def _saved(done: Done | None, error: StoreError | None) -> None:
+    if done is not None:
+        done(error)

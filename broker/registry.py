@@ -1,0 +1,244 @@
+"""Who is connected: sessions, their take-over, and what is kept of them in between."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from broker.domain.topics import Kind, is_wild, matches, overlaps, parse_topic
+from broker.metrics import Metrics
+from broker.pipeline import Pipeline, Publisher
+from broker.ports import Enqueued, Forgotten, Moved, QueuedMessage, Saved, SessionKey, StateChange
+from broker.routing.router import Router
+from broker.session.away import Away
+from broker.session.session import Limits, Outbox, Session
+from broker.session.subscriber import Subscriber
+from broker.states import States
+from broker.subscriptions import Subscriptions
+from broker.wire.packets import Publish, Will
+
+logger = logging.getLogger(__name__)
+
+
+class Client(Protocol):
+    """A connection, as the registry sees it."""
+
+    session: Session | None
+    publisher: Publisher
+    will: Will | None
+    outbox: Outbox
+
+    @property
+    def closed(self) -> bool: ...
+
+    def close(self, reason: str) -> None:
+        """End the connection; it leaves the registry before this returns."""
+        ...
+
+
+class Registry:
+    """The sessions of a node. `devices_changed(user, devices)` is told of every change."""
+
+    def __init__(
+        self,
+        router: Router[Subscriber],
+        subscriptions: Subscriptions,
+        states: States,
+        pipeline: Pipeline,
+        metrics: Metrics,
+        limits: Limits,
+        open_filters: list[str],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._router = router
+        self._subscriptions = subscriptions
+        self._states = states
+        self._pipeline = pipeline
+        self._metrics = metrics
+        self._limits = limits
+        self._open_filters = open_filters
+        self._now_ms = now_ms
+        self.online: dict[SessionKey, Client] = {}
+        self.users: dict[str, dict[SessionKey, Client]] = {}
+        self.devices_changed: Callable[[str, int], None]
+        self.lagging: Callable[[Session], None]
+        self._away: dict[SessionKey, Away] = {}
+        self._to_save: set[Session] = set()
+        self._wills: set[asyncio.Future[None]] = set()
+
+    # --- Watcher, for sessions -------------------------------------------------------
+
+    def moved(self, session: Session) -> None:
+        """A persistent session has cursors to save."""
+        self._to_save.add(session)
+
+    def dropped(self, reason: str) -> None:
+        """A session gave a message up."""
+        self._metrics.dropped[reason] += 1
+
+    # --- connections -----------------------------------------------------------------
+
+    async def attach(
+        self, client: Client, key: SessionKey, clean: bool, accept: Callable[[bool], None]
+    ) -> None:
+        """Give a connection its session, taking it over from an older connection
+        [MQTT-3.1.4-2]. `accept(session_present)` is called before anything is sent to it.
+
+        Raises:
+            StoreError: the session could not be loaded.
+        """
+        while True:
+            self._take_over(key)
+            away = self._away.get(key)
+            added = away.added if away is not None else 0
+            state = None if clean else await self._states.load(key)
+            # While the store was asked, another connection of the same session may have come,
+            # or a message for it: then what was loaded is out of date.
+            unchanged = self._away.get(key) is away and (away is None or away.added == added)
+            if key not in self.online and unchanged:
+                break
+        if client.closed:
+            return
+        self._wake(key)
+        identity = client.publisher.principal.identity
+        session = client.session = Session(key, identity, not clean, client.outbox, self._limits, self)
+        self.online[key] = client
+        self._metrics.connections += 1
+        accept(state is not None)
+        if key.user:
+            devices = self.users.setdefault(key.user, {})
+            devices[key] = client
+            self.devices_changed(key.user, len(devices))
+        if clean:
+            self._states.submit([Forgotten(key.user, key.client_id)])
+        elif state is not None:
+            session.restore(state)
+            await self._subscriptions.resume(session, state.cursors)
+
+    def _take_over(self, key: SessionKey) -> None:
+        old = self.online.get(key)
+        if old is not None:
+            old.close("taken over by a new connection")
+
+    def detach(self, client: Client, reason: str) -> None:
+        """A connection ended: publish its will, if it still has one, and keep what is to be kept."""
+        session = client.session
+        if session is None:
+            return
+        client.session = None
+        key = session.key
+        del self.online[key]
+        self._subscriptions.release(session)
+        self._to_save.discard(session)
+        self._metrics.disconnects[reason] += 1
+        if session.persistent:
+            self._states.submit([Saved(key, session.snapshot(), self._now_ms())])
+            self._stand_in(key, session.filters)
+        if client.will is not None:
+            self._publish_will(client.publisher, client.will)
+            client.will = None
+        devices = self.users.get(key.user)
+        if devices is not None and devices.pop(key, None) is not None:
+            if not devices:
+                del self.users[key.user]
+            self.devices_changed(key.user, len(devices))
+
+    def _publish_will(self, publisher: Publisher, will: Will) -> None:
+        # The right is asked for anew: it may have been lost since CONNECT.
+        publisher.permits.clear()
+        packet = Publish(will.topic, will.payload, will.qos, 0, will.retain)
+        asked = self._pipeline.publish(publisher, packet, None)
+        if asked is not None:
+            task = asyncio.ensure_future(asked)
+            self._wills.add(task)
+            task.add_done_callback(self._wills.discard)
+
+    # --- sessions nobody is connected to ---------------------------------------------
+
+    async def load_away(self) -> None:
+        """At start: stand in for the kept sessions that are subscribed to open topics."""
+        if self._open_filters:
+            for key, filters in await self._states.store.subscriptions():
+                self._stand_in(key, filters)
+
+    def _stand_in(self, key: SessionKey, filters: dict[str, int]) -> None:
+        held = {
+            f: qos for f, qos in filters.items() if qos and any(overlaps(f, o) for o in self._open_filters)
+        }
+        if not held:
+            return
+        away = self._away[key] = Away(key, held, self._limits.max_queued, self._pipeline_offline)
+        for topic_filter, qos in held.items():
+            if is_wild(topic_filter):
+                self._router.add_wild(topic_filter, away, qos)
+            elif parse_topic(topic_filter).kind is Kind.OTHER:
+                self._router.add(topic_filter, away, qos)
+
+    def _wake(self, key: SessionKey) -> None:
+        away = self._away.pop(key, None)
+        if away is not None:
+            for topic_filter in away.filters:
+                self._router.discard(topic_filter, away)
+
+    def _pipeline_offline(self, change: StateChange) -> None:
+        self._pipeline.offline.append(change)
+
+    async def queue_events(self, batch: list[tuple[str, str, bytes]]) -> None:
+        """Queue events for their users' sessions that are away."""
+        kept: dict[str, list[tuple[SessionKey, dict[str, int]]]] = {}
+        changes: list[StateChange] = []
+        for user, topic, payload in batch:
+            if user not in kept:
+                kept[user] = await self._states.store.subscriptions(user)
+            for key, filters in kept[user]:
+                qos = max((qos for f, qos in filters.items() if matches(f, topic)), default=0)
+                if qos and key not in self.online:
+                    queued = QueuedMessage(topic, payload, 1)
+                    changes.append(Enqueued(key, queued, self._limits.max_queued))
+        if changes:
+            await self._states.save(changes)
+
+    def save_cursors(self) -> None:
+        """Store the cursors that moved since the last time."""
+        if not self._to_save:
+            return
+        moved = []
+        for session in self._to_save:
+            moved.append(Moved(session.key, session.to_save))
+            session.to_save = {}
+        self._to_save.clear()
+        self._states.submit(moved)
+
+    def expires_in(self, client: Client) -> float | None:
+        """Seconds until a connection's credential ends, or None if it does not."""
+        expires_at = client.publisher.principal.identity.expires_at
+        return None if expires_at is None else expires_at - self._now_ms() / 1000
+
+    # --- rights ----------------------------------------------------------------------
+
+    def kick(self, user: str, reason: str) -> int:
+        """End all connections of a user; returns how many there were."""
+        clients = list(self.users.get(user, {}).values())
+        for client in clients:
+            client.close(reason)
+        return len(clients)
+
+    async def follow(self, user: str) -> None:
+        """A user's memberships changed: their permits are asked for anew, their grants worked
+        out anew."""
+        for client in list(self.users.get(user, {}).values()):
+            client.publisher.permits.clear()
+            if client.session is not None:
+                await self._subscriptions.follow(client.session)
+
+    def remove(self, user: str) -> None:
+        """A user is gone: so are their connections and all that was kept for them."""
+        self.kick(user, "user removed")
+        for key in [key for key in self._away if key.user == user]:
+            self._wake(key)
+        self._states.submit([Forgotten(user, None)])
+
+    def forget_permits(self) -> None:
+        """An account changed: whoever may write to whom is asked anew."""
+        for client in self.online.values():
+            client.publisher.permits.clear()

@@ -1,0 +1,77 @@
+"""Topic filters with wildcards, matched level by level."""
+
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class _Node(Generic[T]):
+    __slots__ = ("children", "values")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node[T]] = {}
+        self.values: dict[T, int] = {}
+
+
+class Trie(Generic[T]):
+    """Maps topic filters to subscribers and their QoS."""
+
+    def __init__(self) -> None:
+        self._root: _Node[T] = _Node()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, topic_filter: str, value: T, qos: int) -> None:
+        """Subscribe `value` to the filter, in place of an earlier QoS."""
+        node = self._root
+        for level in topic_filter.split("/"):
+            node = node.children.setdefault(level, _Node())
+        if value not in node.values:
+            self._count += 1
+        node.values[value] = qos
+
+    def discard(self, topic_filter: str, value: T) -> None:
+        """Take a subscription out, and the branch that is left empty."""
+        path = [self._root]
+        levels = topic_filter.split("/")
+        for level in levels:
+            child = path[-1].children.get(level)
+            if child is None:
+                return
+            path.append(child)
+        if path[-1].values.pop(value, None) is not None:
+            self._count -= 1
+        for level, parent, node in zip(reversed(levels), path[-2::-1], path[:0:-1], strict=True):
+            if node.values or node.children:
+                break
+            del parent.children[level]
+
+    def match(self, topic: str) -> dict[T, int]:
+        """Subscribers of all filters that match the topic, with their highest QoS (4.7)."""
+        found: dict[T, int] = {}
+        levels = topic.split("/")
+        # [MQTT-4.7.2-1]: a leading wildcard does not match a topic that begins with "$"
+        self._match(self._root, levels, 0, found, topic.startswith("$"))
+        return found
+
+    def _match(
+        self, node: _Node[T], levels: list[str], depth: int, found: dict[T, int], is_system: bool
+    ) -> None:
+        children = node.children
+        if not is_system and (rest := children.get("#")):
+            _merge(found, rest.values)
+        if depth == len(levels):
+            _merge(found, node.values)
+            return
+        if child := children.get(levels[depth]):
+            self._match(child, levels, depth + 1, found, False)
+        if not is_system and (child := children.get("+")):
+            self._match(child, levels, depth + 1, found, False)
+
+
+def _merge(found: dict[T, int], values: dict[T, int]) -> None:
+    for value, qos in values.items():
+        if found.get(value, -1) < qos:
+            found[value] = qos

@@ -1,0 +1,346 @@
+"""Session state and the delivery half of QoS 0, 1 and 2 (MQTT 3.1.1, chapter 4).
+
+Messages come two ways. Entries of logs go by tails: nothing is queued, a session that cannot
+take an entry now leaves the live stream and has it read from the log later. Messages of other
+topics go by the window and, when it is full, a bounded queue.
+
+Laws of the window, for each packet id:
+
+    free --PUBLISH 1--> sent --PUBACK--> free
+    free --PUBLISH 2--> sent --PUBREC--> released --PUBCOMP--> free
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from broker.ports import Identity, QueuedMessage, Redelivery, SessionKey, SessionState
+from broker.session.tail import Tail
+from broker.wire.encoder import Outgoing, pubrel
+
+
+class Outbox(Protocol):
+    """The bytes on their way to one client."""
+
+    full: bool
+    """Whether the byte budget is reached: what can wait should."""
+
+    def send(self, data: bytes) -> None:
+        """Append bytes; they are written with the rest of this turn of the event loop."""
+        ...
+
+
+class Watcher(Protocol):
+    """Told what a session cannot do by itself."""
+
+    def lagging(self, session: "Session") -> None:
+        """A tail left the live stream."""
+        ...
+
+    def moved(self, session: "Session") -> None:
+        """Cursors of a persistent session went forward."""
+        ...
+
+    def dropped(self, reason: str) -> None:
+        """A message was given up."""
+        ...
+
+
+class _Sent:
+    """A PUBLISH in the window: either an entry of a tail or another message."""
+
+    __slots__ = ("offset", "outgoing", "qos", "released", "tail")
+
+    def __init__(self, qos: int, tail: Tail | None, offset: int, outgoing: Outgoing | None) -> None:
+        self.qos = qos
+        self.tail = tail
+        self.offset = offset
+        self.outgoing = outgoing
+        self.released = False
+
+
+class Limits(Protocol):
+    """What a session may hold."""
+
+    max_inflight: int
+    max_queued: int
+
+
+class Session:
+    """One (user, client id), while connected."""
+
+    __slots__ = (
+        "_inflight",
+        "_last_id",
+        "_limits",
+        "_pending",
+        "_redeliver",
+        "_watcher",
+        "behind",
+        "connected",
+        "filters",
+        "grants",
+        "identity",
+        "key",
+        "open_wildcards",
+        "outbox",
+        "persistent",
+        "received",
+        "tails",
+        "to_save",
+        "waiter",
+    )
+
+    def __init__(
+        self,
+        key: SessionKey,
+        identity: Identity,
+        persistent: bool,
+        outbox: Outbox,
+        limits: Limits,
+        watcher: Watcher,
+    ) -> None:
+        self.key = key
+        self.connected = True
+        self.identity = identity
+        self.persistent = persistent
+        self.outbox = outbox
+        self.filters: dict[str, int] = {}
+        self.grants: dict[str, int] = {}
+        """Topic or wildcard filter in the routing tables -> QoS: what `filters` come to."""
+        self.open_wildcards: frozenset[str] = frozenset()
+        """Those of `grants` that are wildcards for topics outside the contract's table only."""
+        self.tails: dict[str, Tail] = {}
+        self.behind: dict[str, Tail] = {}
+        """The tails that are not live."""
+        self.received: set[int] = set()
+        """Packet ids of QoS 2 publishes that were stored and wait for their PUBREL."""
+        self.waiter: Callable[[], None] | None = None
+        """Called when there may be room again."""
+        self.to_save: dict[str, int] = {}
+        """Log -> cursor that moved since it was last stored."""
+        self._limits = limits
+        self._watcher = watcher
+        self._inflight: dict[int, _Sent] = {}
+        self._pending: deque[tuple[Outgoing, int]] | None = None
+        # (log, offset) -> packet id of entries that the last connection sent.
+        self._redeliver: dict[tuple[str, int], int] = {}
+        self._last_id = 0
+
+    # --- entries of logs -------------------------------------------------------------
+
+    def offer_entry(self, topic: str, offset: int, outgoing: Outgoing) -> None:
+        """A new entry of a subscribed log was committed: send it now, or leave it to the log."""
+        tail = self.tails.get(topic)
+        if tail is None:
+            return
+        qos = tail.qos if tail.qos < outgoing.qos else outgoing.qos
+        # Fast path: the tail is at the entry before, and neither window nor outbox is full.
+        if tail.live and offset == tail.position + 1 and not self.outbox.full:
+            if not qos:
+                tail.position = offset
+                self.outbox.send(outgoing.frame())
+                return
+            if len(self._inflight) < self._limits.max_inflight:
+                self._send(outgoing, qos, tail, offset)
+                return
+        if offset > tail.position:
+            tail.head = max(tail.head, offset)
+            tail.live = False
+            self.behind[topic] = tail
+            self._watcher.lagging(self)
+
+    def add_tail(self, tail: Tail) -> None:
+        """Start reading a log; the tail is behind until the reader has looked."""
+        self.tails[tail.topic] = self.behind[tail.topic] = tail
+
+    def drop_tail(self, topic: str) -> None:
+        """Stop reading a log."""
+        self.tails.pop(topic, None)
+        self.behind.pop(topic, None)
+
+    def caught_up(self, tail: Tail) -> None:
+        """The log has nothing after the tail's position: from here on it gets pushes."""
+        tail.live = True
+        self.behind.pop(tail.topic, None)
+
+    def send_entry(self, tail: Tail, offset: int, outgoing: Outgoing) -> None:
+        """Send an entry read from the log; the caller has asked `room`."""
+        qos = min(tail.qos, outgoing.qos)
+        again = self._redeliver.pop((tail.log, offset), None) if self._redeliver else None
+        if again is not None:
+            self._send_again(tail, offset, outgoing, again)
+        elif qos:
+            self._send(outgoing, qos, tail, offset)
+        else:
+            tail.position = offset
+            self.outbox.send(outgoing.frame())
+
+    def _send_again(self, tail: Tail, offset: int, outgoing: Outgoing, packet_id: int) -> None:
+        sent = self._inflight.get(packet_id)
+        if sent is None or sent.released:  # the receiver has it already
+            tail.position = offset
+            return
+        sent.tail = tail
+        sent.offset = offset
+        tail.sent(offset, sent.qos)
+        self.outbox.send(outgoing.packet(sent.qos, packet_id, dup=True))
+
+    @property
+    def room(self) -> int:
+        """How many more messages the window and the outbox take now."""
+        if self.outbox.full:
+            return 0
+        # Entries to be sent again have their packet ids, hence their places, already.
+        return self._limits.max_inflight - len(self._inflight) + len(self._redeliver)
+
+    # --- other messages --------------------------------------------------------------
+
+    def offer(self, outgoing: Outgoing, qos: int) -> None:
+        """Send a message of a topic that is not a log, or queue it within bounds."""
+        if not qos:
+            if self.outbox.full:
+                self._watcher.dropped("slow_consumer")
+            else:
+                self.outbox.send(outgoing.frame())
+        elif self._pending or self.room <= 0:
+            self._queue(outgoing, qos)
+        else:
+            self._send(outgoing, qos, None, 0)
+
+    def _queue(self, outgoing: Outgoing, qos: int) -> None:
+        if self._pending is None:
+            self._pending = deque()
+        if len(self._pending) >= self._limits.max_queued:
+            self._pending.popleft()
+            self._watcher.dropped("queue_full")
+        self._pending.append((outgoing, qos))
+
+    def _send(self, outgoing: Outgoing, qos: int, tail: Tail | None, offset: int) -> None:
+        packet_id = self._last_id % 65535 + 1
+        inflight = self._inflight
+        while packet_id in inflight:  # [MQTT-2.3.1-2]
+            packet_id = packet_id % 65535 + 1
+        self._last_id = packet_id
+        # Only what may have to be sent again is kept, and an entry can be read again.
+        inflight[packet_id] = _Sent(qos, tail, offset, outgoing if tail is None else None)
+        if tail is not None:
+            tail.sent(offset, qos)
+        send = self.outbox.send
+        send(outgoing.head(qos))
+        send(packet_id.to_bytes(2, "big"))
+        send(outgoing.payload)
+
+    # --- acknowledgements ------------------------------------------------------------
+
+    def puback(self, packet_id: int) -> None:
+        """4.3.2: the receiver has it."""
+        sent = self._inflight.get(packet_id)
+        if sent is None or sent.qos != 1:
+            return  # late, or for a packet of an earlier connection
+        del self._inflight[packet_id]
+        self._had(sent)
+        self.refill()
+
+    def pubrec(self, packet_id: int) -> None:
+        """4.3.3: the receiver has it; release it. An unknown id is released too, as its owner
+        may have forgotten what this side has."""
+        sent = self._inflight.get(packet_id)
+        if sent is not None and sent.qos == 2 and not sent.released:
+            sent.released = True
+            sent.outgoing = None
+            self._had(sent)
+        self.outbox.send(pubrel(packet_id))
+
+    def pubcomp(self, packet_id: int) -> None:
+        """4.3.3: done."""
+        sent = self._inflight.get(packet_id)
+        if sent is not None and sent.released:
+            del self._inflight[packet_id]
+            self.refill()
+
+    def _had(self, sent: _Sent) -> None:
+        tail = sent.tail
+        if tail is not None:
+            tail.acknowledged(sent.offset)
+            if self.persistent and tail.qos:
+                if not self.to_save:
+                    self._watcher.moved(self)
+                self.to_save[tail.log] = tail.cursor
+
+    def refill(self) -> None:
+        """There is room again: send what waited, then wake who waits for room."""
+        pending = self._pending
+        while pending and self.room > 0:
+            outgoing, qos = pending.popleft()
+            self._send(outgoing, qos, None, 0)
+        if self.waiter is not None:
+            self.waiter()
+
+    # --- between connections ---------------------------------------------------------
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Messages in the window, and queued."""
+        return len(self._inflight), len(self._pending or ())
+
+    def forget_lost(self) -> None:
+        """Free the packet ids of entries of logs that may not be read any more."""
+        logs = {tail.log for tail in self.tails.values()}
+        for place in [place for place in self._redeliver if place[0] not in logs]:
+            packet_id = self._redeliver.pop(place)
+            sent = self._inflight.get(packet_id)
+            if sent is not None and not sent.released:
+                del self._inflight[packet_id]
+
+    def snapshot(self) -> SessionState:
+        """What must be kept for the next connection."""
+        waiting = {packet_id: place for place, packet_id in self._redeliver.items()}
+        inflight = []
+        queue = []
+        for packet_id, sent in self._inflight.items():
+            if packet_id in waiting:
+                log, offset = waiting[packet_id]
+                inflight.append(Redelivery(packet_id, log, offset, sent.qos, sent.released))
+            elif sent.tail is not None:
+                inflight.append(Redelivery(packet_id, sent.tail.log, sent.offset, sent.qos, sent.released))
+            elif sent.outgoing is not None:
+                out = sent.outgoing
+                queue.append(QueuedMessage(out.topic, out.payload, sent.qos, out.retain, packet_id))
+            else:
+                queue.append(QueuedMessage("", b"", sent.qos, False, packet_id, released=True))
+        for out, qos in self._pending or ():
+            queue.append(QueuedMessage(out.topic, out.payload, qos, out.retain))
+        cursors = {tail.log: tail.cursor for tail in self.tails.values() if tail.qos}
+        return SessionState(dict(self.filters), cursors, inflight, sorted(self.received), queue)
+
+    def restore(self, state: SessionState) -> None:
+        """Take up what the last connection left: resend what it had in its window
+        [MQTT-4.4.0-1], then what was queued. Entries of logs follow as their tails are read."""
+        self.filters = state.filters
+        self.received = set(state.received)
+        for item in state.inflight:
+            # The entry will be read again on the way, and is then sent with this id or, if the
+            # receiver has it, passed over. Till then the id is taken.
+            if item.offset > state.cursors.get(item.log, 0):
+                self._redeliver[item.log, item.offset] = item.packet_id
+            sent = self._inflight[item.packet_id] = _Sent(item.qos, None, item.offset, None)
+            if item.released:
+                sent.released = True
+                self.outbox.send(pubrel(item.packet_id))
+        for message in state.queue:
+            if message.packet_id == 0:
+                self.offer(_outgoing(message), message.qos)
+                continue
+            sent = _Sent(message.qos, None, 0, None)
+            self._inflight[message.packet_id] = sent
+            if message.released:
+                sent.released = True
+                self.outbox.send(pubrel(message.packet_id))
+            else:
+                sent.outgoing = _outgoing(message)
+                self.outbox.send(sent.outgoing.packet(message.qos, message.packet_id, dup=True))
+
+
+def _outgoing(message: QueuedMessage) -> Outgoing:
+    return Outgoing(message.topic, message.payload, message.qos, message.retain)

@@ -1,0 +1,38 @@
+"""A reader's place in one log."""
+
+
+class Tail:
+    """Where a session stands in a log it is subscribed to.
+
+    `position` is the last offset handed to the connection, `cursor` the last before which
+    everything is acknowledged. A live tail gets entries pushed; one that is not reads the log
+    until it has caught up with `head`, the last offset it was told of.
+    """
+
+    __slots__ = ("_unacknowledged", "head", "live", "log", "position", "qos", "topic")
+
+    def __init__(self, topic: str, log: str, position: int, qos: int) -> None:
+        self.topic = topic
+        self.log = log
+        self.position = position
+        self.qos = qos
+        self.head = position
+        self.live = False
+        self._unacknowledged: dict[int, None] = {}
+
+    @property
+    def cursor(self) -> int:
+        """What a reader that comes back has had for certain."""
+        for offset in self._unacknowledged:  # in the order sent: the first is the lowest
+            return offset - 1
+        return self.position
+
+    def sent(self, offset: int, qos: int) -> None:
+        """The entry at `offset` went out with `qos`."""
+        self.position = offset
+        if qos:
+            self._unacknowledged[offset] = None
+
+    def acknowledged(self, offset: int) -> None:
+        """The receiver has the entry at `offset`."""
+        self._unacknowledged.pop(offset, None)

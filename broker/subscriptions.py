@@ -1,0 +1,203 @@
+"""What each session is subscribed to, kept true while memberships change.
+
+A session's filters are turned into grants: the topics of the contract's table they match and
+the user may read, spelled out, and what remains of them as wildcards. When a right changes the
+grants are worked out anew, so a filter follows a membership without a new SUBSCRIBE.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+
+from broker.domain.conversation import log_name
+from broker.domain.topics import LOG_KINDS, Kind, is_wild, matches, parse_topic
+from broker.fanout.feeder import Feeder, RetainedQuery
+from broker.ports import Grant, MessageLog, Saved
+from broker.routing.router import Router
+from broker.session.screened import Screened
+from broker.session.session import Session
+from broker.session.subscriber import Subscriber
+from broker.session.tail import Tail
+from broker.states import States
+from broker.wire.packets import SUBSCRIBE_FAILURE
+
+logger = logging.getLogger(__name__)
+
+Granter = Callable[[Session, str], Awaitable[Grant | None]]
+
+
+class Subscriptions:
+    """`grant(session, filter)` asks who may read what; `now_ms` is the wall clock.
+
+    `may_receive(session, topic)`, if given, is asked before each delivery, too.
+    """
+
+    def __init__(
+        self,
+        router: Router[Subscriber],
+        log: MessageLog,
+        states: States,
+        feeder: Feeder,
+        grant: Granter,
+        now_ms: Callable[[], int],
+        may_receive: Callable[[Session, str], Awaitable[bool]] | None,
+    ) -> None:
+        self._router = router
+        self._log = log
+        self._states = states
+        self._feeder = feeder
+        self._grant = grant
+        self._now_ms = now_ms
+        self._may_receive = may_receive
+        self._screened: dict[Session, Screened] = {}
+        self._locks: dict[Session, asyncio.Lock] = {}
+
+    async def subscribe(self, session: Session, filters: list[tuple[str, int]]) -> list[int]:
+        """Subscribe (3.8.4); returns the SUBACK's codes. A persistent session's subscription is
+        on disk on return. Raises `StoreError`."""
+        async with self._lock(session):
+            granted = []
+            codes = []
+            for topic_filter, qos in filters:
+                grant = await self._grant(session, topic_filter)
+                if grant is None:
+                    codes.append(SUBSCRIBE_FAILURE)
+                    continue
+                codes.append(qos)
+                granted.append((topic_filter, qos))
+                if session.identity.role == "admin" and topic_filter not in grant.topics:
+                    logger.warning("admin %s subscribed to %s", session.key.user, topic_filter)
+            if granted:
+                session.filters |= dict(granted)
+                await self._apply(session, {}, from_head=True)
+                await self._save(session)
+            return codes
+
+    def send_retained(self, session: Session, filters: Iterable[str]) -> None:
+        """Send what is retained on filters just subscribed to [MQTT-3.3.1-6]."""
+        wanted = []
+        for topic_filter in filters:
+            for topic, qos in session.grants.items():
+                if topic == topic_filter:
+                    wanted.append(RetainedQuery(topic, qos, only_open=topic in session.open_wildcards))
+                elif parse_topic(topic).kind is Kind.PRESENCE and matches(topic_filter, topic):
+                    wanted.append(RetainedQuery(topic, qos, only_open=False))
+        if wanted:
+            self._feeder.send_retained(session, wanted)
+
+    async def unsubscribe(self, session: Session, filters: list[str]) -> None:
+        """Unsubscribe (3.10.4). Raises `StoreError`."""
+        async with self._lock(session):
+            for topic_filter in filters:
+                session.filters.pop(topic_filter, None)
+            await self._apply(session, {}, from_head=True)
+            await self._save(session)
+
+    async def resume(self, session: Session, cursors: Mapping[str, int]) -> None:
+        """Take up the filters of a session that came back, and its place in each log."""
+        async with self._lock(session):
+            await self._apply(session, cursors, from_head=False)
+        session.forget_lost()
+
+    async def follow(self, session: Session) -> None:
+        """Memberships changed: work the grants out anew."""
+        async with self._lock(session):
+            await self._apply(session, {}, from_head=False)
+
+    def release(self, session: Session) -> None:
+        """Take a session whose connection ended out of the routing tables."""
+        session.connected = False
+        subscriber = self._screened.pop(session, session)
+        for topic in session.grants:
+            self._router.discard(topic, subscriber)
+        self._feeder.forget(session)
+        self._locks.pop(session, None)
+
+    def forget_screens(self) -> None:
+        """Have plugins asked anew about what sessions may receive."""
+        for screened in self._screened.values():
+            screened.forget()
+
+    def _subscriber(self, session: Session) -> Session | Screened:
+        if self._may_receive is None:
+            return session
+        if session not in self._screened:
+            self._screened[session] = Screened(session, partial(self._may_receive, session))
+        return self._screened[session]
+
+    def _lock(self, session: Session) -> asyncio.Lock:
+        return self._locks.setdefault(session, asyncio.Lock())
+
+    async def _save(self, session: Session) -> None:
+        if session.persistent:
+            await self._states.save([Saved(session.key, session.snapshot(), self._now_ms())])
+
+    async def _apply(self, session: Session, cursors: Mapping[str, int], *, from_head: bool) -> None:
+        """Bring grants, routes and tails in line with the session's filters.
+
+        A log that is new to the session begins at its stored cursor if there is one, else at the
+        head (`from_head`: the reader just subscribed) or where the right to read began.
+        """
+        exact: dict[str, int] = {}
+        floors: dict[str, int] = {}
+        wild: dict[str, tuple[int, bool]] = {}
+        for topic_filter, qos in list(session.filters.items()):
+            grant = await self._grant(session, topic_filter)
+            if grant is None:
+                continue
+            for topic, floor in grant.topics.items():
+                exact[topic] = max(qos, exact.get(topic, 0))
+                floors[topic] = floor
+            if not is_wild(topic_filter):
+                if grant.open or grant.everything:
+                    exact[topic_filter] = max(qos, exact.get(topic_filter, 0))
+            elif grant.open or grant.everything:
+                wild[topic_filter] = (qos, grant.everything)
+        tails = [topic for topic in exact if parse_topic(topic).kind in LOG_KINDS]
+        heads = await self._heads(session, tails)
+        if not session.connected:
+            return  # the connection went while the directory was asked
+        self._route(session, exact, wild)
+        for topic in [topic for topic in session.tails if topic not in exact]:
+            session.drop_tail(topic)
+        for topic in tails:
+            known = session.tails.get(topic)
+            if known is not None:
+                known.qos = exact[topic]
+                continue
+            log = log_name(parse_topic(topic))
+            if log in cursors:
+                position = max(cursors[log], floors.get(topic, 0))
+            elif from_head or not exact[topic] or parse_topic(topic).kind is not Kind.GROUP:
+                position = heads[log]
+            else:
+                position = floors.get(topic, heads[log])
+            session.add_tail(Tail(topic, log, position, exact[topic]))
+        if session.behind:
+            self._feeder.lagging(session)
+
+    async def _heads(self, session: Session, topics: Iterable[str]) -> dict[str, int]:
+        logs = [log_name(parse_topic(topic)) for topic in topics if topic not in session.tails]
+        return await self._log.heads(logs) if logs else {}
+
+    def _route(self, session: Session, exact: dict[str, int], wild: dict[str, tuple[int, bool]]) -> None:
+        router = self._router
+        subscriber = self._subscriber(session)
+        grants = exact | {topic_filter: qos for topic_filter, (qos, _) in wild.items()}
+        for topic in session.grants:
+            if topic not in grants:
+                router.discard(topic, subscriber)
+        for topic, qos in exact.items():
+            if session.grants.get(topic) != qos:
+                router.add(topic, subscriber, qos)
+        for topic_filter, (qos, everything) in wild.items():
+            router.discard(topic_filter, subscriber)
+            if everything:
+                router.add_everything(topic_filter, subscriber, qos)
+            else:
+                router.add_wild(topic_filter, subscriber, qos)
+        session.grants = grants
+        session.open_wildcards = frozenset(
+            topic_filter for topic_filter, (_, everything) in wild.items() if not everything
+        )

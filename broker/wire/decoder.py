@@ -1,0 +1,296 @@
+"""Bytes to packets: framing (2.2) and the packets a server may receive.
+
+A decoder is fed what the socket brought and asked for one packet at a time, so whoever
+drives it can stop between two packets and go on later. It never reads ahead of the limit:
+a packet that announces more than `max_packet` bytes is refused from its header alone.
+"""
+
+from broker.domain.errors import RemoteError
+from broker.domain.topics import is_valid_filter, is_wild
+from broker.wire.packets import (
+    Ack,
+    Connect,
+    Disconnect,
+    Packet,
+    Pingreq,
+    Publish,
+    Subscribe,
+    Type,
+    Unsubscribe,
+    Will,
+)
+
+
+class MalformedPacketError(RemoteError):
+    """Bytes that are no MQTT packet a client may send."""
+
+
+class UnsupportedProtocolError(RemoteError):
+    """A CONNECT in a protocol version that is not spoken here: CONNACK 1 [MQTT-3.1.2-2]."""
+
+
+class Decoder:
+    """Splits a byte stream into packets.
+
+    `max_packet` is the greatest size of a whole packet in bytes, header included.
+    """
+
+    __slots__ = ("_buffer", "_need", "_pos", "_start", "_tail", "max_packet")
+
+    def __init__(self, max_packet: int) -> None:
+        self.max_packet = max_packet
+        self._buffer = b""
+        self._pos = 0
+        self._start = 0
+        self._tail = bytearray()
+        self._need = 0
+
+    def feed(self, data: bytes) -> None:
+        """Add what the socket brought."""
+        if not self._tail:
+            # After next_packet() returned None the buffer is spent; else it has packets left.
+            self._buffer = data if self._pos == len(self._buffer) else self._buffer[self._pos :] + data
+            self._pos = 0
+            return
+        # A packet that arrives in pieces is gathered in place: joining the pieces anew for
+        # each would cost the square of its size.
+        self._tail += data
+        if len(self._tail) >= self._need:
+            self._buffer = bytes(self._tail)
+            self._pos = 0
+            self._tail = bytearray()
+
+    @property
+    def packet(self) -> bytes:
+        """The bytes of the packet that `next_packet` returned last."""
+        return self._buffer[self._start : self._pos]
+
+    def next_packet(self) -> Packet | None:
+        """The next whole packet, or None until more bytes are fed.
+
+        Raises:
+            MalformedPacketError: the stream is broken; no further packet can be read.
+            UnsupportedProtocolError: a CONNECT of another protocol version.
+        """
+        buffer, pos = self._buffer, self._pos
+        size = len(buffer)
+        if size - pos < 2:
+            return self._keep(2)
+        first = buffer[pos]
+        length = buffer[pos + 1]
+        start = pos + 2
+        if length > 127:
+            length &= 127
+            shift = 7
+            while True:
+                if start == size:
+                    return self._keep(start - pos + 1)
+                byte = buffer[start]
+                start += 1
+                length |= (byte & 127) << shift
+                if byte < 128:
+                    break
+                shift += 7
+                if shift > 21:  # 2.2.3: at most four bytes
+                    raise MalformedPacketError("remaining length of more than four bytes")
+        end = start + length
+        if end - pos > self.max_packet:
+            raise MalformedPacketError(f"packet of {end - pos} bytes, the limit is {self.max_packet}")
+        if end > size:
+            return self._keep(end - pos)
+        self._start = pos
+        self._pos = end
+        if first & 0xF0 == 0x30:
+            return _publish(first, buffer, start, end)
+        # Fast path: a PUBACK is the one other packet of a busy connection.
+        if first == 0x40 and length == 2:
+            packet_id = buffer[start] << 8 | buffer[start + 1]
+            if packet_id:
+                return Ack(Type.PUBACK, packet_id)
+        return _decode(first, buffer[start:end])
+
+    def _keep(self, need: int) -> None:
+        """Set the unfinished packet aside until `need` bytes of it are here."""
+        if self._pos < len(self._buffer):
+            self._tail += self._buffer[self._pos :]
+            self._need = need
+        self._buffer = b""
+        self._pos = 0
+
+
+def _publish(first: int, buffer: bytes, pos: int, end: int) -> Publish:
+    """3.3."""
+    if end - pos < 2:
+        raise MalformedPacketError("PUBLISH without a topic")
+    topic_end = pos + 2 + (buffer[pos] << 8 | buffer[pos + 1])
+    qos = first >> 1 & 3
+    if qos == 3:  # [MQTT-3.3.1-4]
+        raise MalformedPacketError("PUBLISH with QoS 3")
+    body = topic_end + 2 if qos else topic_end
+    if body > end:
+        raise MalformedPacketError("PUBLISH shorter than its topic")
+    topic = _text(buffer[pos + 2 : topic_end])
+    if not topic:  # [MQTT-4.7.3-1]
+        raise MalformedPacketError("PUBLISH to an empty topic")
+    if is_wild(topic):  # [MQTT-3.3.2-2]
+        raise MalformedPacketError(f"wildcard in topic name {topic[:100]!r}")
+    if not qos:
+        if first & 8:  # [MQTT-3.3.1-2]
+            raise MalformedPacketError("PUBLISH with DUP and QoS 0")
+        return Publish(topic, buffer[body:end], 0, 0, bool(first & 1))
+    packet_id = buffer[topic_end] << 8 | buffer[topic_end + 1]
+    if not packet_id:  # [MQTT-2.3.1-1]
+        raise MalformedPacketError("PUBLISH with packet id 0")
+    return Publish(topic, buffer[body:end], qos, packet_id, bool(first & 1), bool(first & 8))
+
+
+def _text(data: bytes) -> str:
+    """A UTF-8 string (1.5.3)."""
+    try:
+        text = data.decode()  # Python's decoder refuses surrogates [MQTT-1.5.3-1]
+    except UnicodeDecodeError:
+        raise MalformedPacketError("malformed UTF-8") from None
+    if "\0" in text:  # [MQTT-1.5.3-2]
+        raise MalformedPacketError("U+0000 in a string")
+    return text
+
+
+class _Reader:
+    """Reads the fields of one packet's body."""
+
+    __slots__ = ("data", "pos")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.pos = 0
+
+    def take(self, count: int) -> bytes:
+        end = self.pos + count
+        if end > len(self.data):
+            raise MalformedPacketError("packet shorter than its fields")
+        piece = self.data[self.pos : end]
+        self.pos = end
+        return piece
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def uint16(self) -> int:
+        return int.from_bytes(self.take(2), "big")
+
+    def binary(self) -> bytes:
+        return self.take(self.uint16())
+
+    def text(self) -> str:
+        return _text(self.binary())
+
+    def packet_id(self) -> int:
+        value = self.uint16()
+        if not value:  # [MQTT-2.3.1-1]
+            raise MalformedPacketError("packet id 0")
+        return value
+
+    def more(self) -> bool:
+        return self.pos < len(self.data)
+
+
+# The low four bits of the first byte a packet must have (2.2.2). CONNACK, SUBACK, UNSUBACK
+# and PINGRESP are the server's alone and have no row.
+_FLAGS = {
+    Type.CONNECT: 0,
+    Type.PUBACK: 0,
+    Type.PUBREC: 0,
+    Type.PUBREL: 2,
+    Type.PUBCOMP: 0,
+    Type.SUBSCRIBE: 2,
+    Type.UNSUBSCRIBE: 2,
+    Type.PINGREQ: 0,
+    Type.DISCONNECT: 0,
+}
+
+
+def _decode(first: int, body: bytes) -> Packet:
+    kind = first >> 4
+    flags = _FLAGS.get(kind)  # type: ignore[call-overload]  # an int finds its IntEnum key
+    if flags is None:
+        raise MalformedPacketError(f"packet type {kind} is not a client's")
+    if flags != first & 0x0F:  # [MQTT-2.2.2-2]
+        raise MalformedPacketError(f"reserved flags of packet type {kind}")
+    reader = _Reader(body)
+    packet: Packet
+    match kind:
+        case Type.CONNECT:
+            packet = _connect(reader)
+        case Type.SUBSCRIBE:
+            packet = _subscribe(reader)
+        case Type.UNSUBSCRIBE:
+            packet = _unsubscribe(reader)
+        case Type.PINGREQ:
+            packet = Pingreq()
+        case Type.DISCONNECT:
+            packet = Disconnect()
+        case _:
+            packet = Ack(kind, reader.packet_id())
+    if reader.more():
+        raise MalformedPacketError(f"{len(body) - reader.pos} bytes too many in packet type {kind}")
+    return packet
+
+
+def _connect(reader: _Reader) -> Connect:
+    """3.1."""
+    name = reader.text()
+    if name not in ("MQTT", "MQIsdp"):  # [MQTT-3.1.2-1]
+        raise MalformedPacketError(f"protocol name {name[:16]!r}")
+    level = reader.byte()
+    if level != 4 or name != "MQTT":
+        raise UnsupportedProtocolError(f"protocol {name} level {level}, spoken here: MQTT level 4 (3.1.1)")
+    flags = reader.byte()
+    if flags & 1:  # [MQTT-3.1.2-3]
+        raise MalformedPacketError("reserved CONNECT flag")
+    has_will, will_qos, will_retain = flags & 4, flags >> 3 & 3, bool(flags & 32)
+    if will_qos == 3 or (not has_will and (will_qos or will_retain)):  # [MQTT-3.1.2-11] ff.
+        raise MalformedPacketError("will flags of CONNECT")
+    if flags & 64 and not flags & 128:  # [MQTT-3.1.2-22]
+        raise MalformedPacketError("CONNECT with a password but no user name")
+    keep_alive = reader.uint16()
+    client_id = reader.text()
+    will = None
+    if has_will:
+        topic = reader.text()
+        if not topic or is_wild(topic):
+            raise MalformedPacketError(f"will topic {topic[:100]!r}")
+        will = Will(topic, reader.binary(), will_qos, will_retain)
+    username = reader.text() if flags & 128 else None
+    password = reader.binary() if flags & 64 else None
+    return Connect(client_id, level, bool(flags & 2), keep_alive, username, password, will)
+
+
+def _subscribe(reader: _Reader) -> Subscribe:
+    """3.8."""
+    packet_id = reader.packet_id()
+    filters = []
+    while reader.more():
+        topic_filter, qos = reader.text(), reader.byte()
+        if qos > 2:  # [MQTT-3-8.3-4]
+            raise MalformedPacketError("SUBSCRIBE with a bad QoS")
+        filters.append((_filter(topic_filter), qos))
+    if not filters:  # [MQTT-3.8.3-3]
+        raise MalformedPacketError("SUBSCRIBE without a filter")
+    return Subscribe(packet_id, filters)
+
+
+def _unsubscribe(reader: _Reader) -> Unsubscribe:
+    """3.10."""
+    packet_id = reader.packet_id()
+    filters = []
+    while reader.more():
+        filters.append(_filter(reader.text()))
+    if not filters:  # [MQTT-3.10.3-2]
+        raise MalformedPacketError("UNSUBSCRIBE without a filter")
+    return Unsubscribe(packet_id, filters)
+
+
+def _filter(topic_filter: str) -> str:
+    if not is_valid_filter(topic_filter):
+        raise MalformedPacketError(f"topic filter {topic_filter[:100]!r}")
+    return topic_filter

@@ -1,0 +1,1 @@
+"""imctl: the command line of the platform."""

@@ -1,0 +1,5 @@
+"""`python -m cli` is imctl."""
+
+from cli.main import main
+
+main()

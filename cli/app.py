@@ -1,0 +1,66 @@
+"""The commands of imctl, put together."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import groups, messages, node, users
+from cli.location import Options
+
+app = typer.Typer(
+    help="Run and administrate a node.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    try:
+        typer.echo(f"imctl {version('parley')}")
+    except PackageNotFoundError:
+        typer.echo("imctl (run from a source tree)")
+    raise typer.Exit
+
+
+@app.callback()
+def main(
+    context: typer.Context,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The node's data directory; else IM_DATA_DIR, IM_STORAGE__DATA_DIR, or data.",
+        ),
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="A node elsewhere; needs its token.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The admin token; else admin.token in DIR.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, metavar="SECONDS", help="How long a call may take.")
+    ] = 10,
+    _show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+    context.obj = Options(data_dir, server, token_file, timeout)
+
+
+app.command()(node.serve)
+app.add_typer(users.app, name="user")
+app.command()(users.token)
+app.add_typer(groups.app, name="group")
+app.command()(messages.send)
+app.command()(messages.tail)
+app.command()(messages.history)
+app.command()(node.stats)

@@ -1,0 +1,32 @@
+"""What all commands share: the options before the command, and the way to the node."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.location import Options, locate
+
+if TYPE_CHECKING:
+    from cli.client import AdminClient
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def options(context: typer.Context) -> Options:
+    """The options that stand before the command."""
+    given = context.obj
+    assert isinstance(given, Options)
+    return given
+
+
+def connect(context: typer.Context) -> "AdminClient":
+    """A client for the node the options lead to.
+
+    Raises:
+        CommandError: there is no node.
+    """
+    given = options(context)
+    location = locate(given)
+    from cli.client import AdminClient  # noqa: PLC0415 - gRPC, only once there is a node to call
+
+    return AdminClient(location, given.timeout)

@@ -1,0 +1,92 @@
+"""Which node to speak to, and with which token.
+
+A running node writes its address to `<data-dir>/node.json` and a token to `<data-dir>/admin.token`.
+Whoever may read that file may administrate the node.
+"""
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+from cli.errors import CommandError
+
+DEFAULT_DATA_DIR = "data"
+_DATA_DIR_VARIABLES = ("IM_DATA_DIR", "IM_STORAGE__DATA_DIR")
+
+
+class Options(NamedTuple):
+    """The options that stand before the command."""
+
+    data_dir: Path | None
+    server: str | None
+    token_file: Path | None
+    timeout: float
+
+    @property
+    def where(self) -> Path:
+        """The data directory: the option's, the environment's, or the default."""
+        names = (os.environ.get(name) for name in _DATA_DIR_VARIABLES)
+        return self.data_dir or Path(next(filter(None, names), DEFAULT_DATA_DIR))
+
+
+class Location(NamedTuple):
+    """A node to connect to. `absent` is what to say when nobody answers there."""
+
+    address: str
+    token: str
+    token_file: Path
+    absent: str
+
+
+def locate(options: Options) -> Location:
+    """Find the node.
+
+    Raises:
+        CommandError: there is none, or its files cannot be read.
+    """
+    folder = options.where
+    token_file = options.token_file or folder / "admin.token"
+    if options.server is not None:
+        address, absent = options.server, f"no node answers at {options.server}"
+        missing = f"cannot read {token_file}: no such file (name the node's with --token-file)"
+    else:
+        shown = shlex.quote(str(folder))
+        absent = (
+            f"no node is running on data directory {folder} (start one with: imctl serve --data-dir {shown})"
+        )
+        missing = f"cannot read {token_file}: no such file" if options.token_file else absent
+        address = _address(folder / "node.json", absent)
+    return Location(address, _token(token_file, missing), token_file, absent)
+
+
+def _address(file: Path, absent: str) -> str:
+    try:
+        node = json.loads(_read(file, absent))
+        address = node["grpc"]
+    except (ValueError, KeyError, TypeError):
+        raise CommandError(f"{file} does not say where the node's gRPC API is") from None
+    if not isinstance(address, str):
+        raise CommandError(f"{file} does not say where the node's gRPC API is")
+    return address
+
+
+def _token(file: Path, missing: str) -> str:
+    token = _read(file, missing).strip()
+    # what cannot stand in a header is no token
+    if not token or not all(0x21 <= byte <= 0x7E for byte in token):
+        raise CommandError(f"{file} does not hold a token")
+    return token.decode()
+
+
+def _read(file: Path, missing: str) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(65536)
+    except (FileNotFoundError, NotADirectoryError):
+        raise CommandError(missing) from None
+    except OSError as error:
+        raise CommandError(f"cannot read {file}: {error.strerror}") from None
+    except ValueError as error:  # a NUL in the name
+        raise CommandError(f"cannot read {file}: {error}") from None

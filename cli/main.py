@@ -1,0 +1,59 @@
+"""The entry point: every way a command can end comes to one exit status and at most one line.
+
+0 done, 1 refused or not found, 2 wrong usage; 130 interrupted, as shells have it. Nothing heavy is
+imported before `main` runs, so that even an early Ctrl-C finds it in place.
+"""
+
+import os
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run imctl with the process's arguments."""
+    try:
+        status = _flushed(_run())
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+def _run() -> int:
+    from cli.app import app  # noqa: PLC0415
+    from cli.errors import CommandError, OutputClosedError  # noqa: PLC0415
+
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        app(prog_name="imctl")
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 0
+    except OutputClosedError:
+        return 0
+    except CommandError as error:
+        return _complain(str(error))
+    except UnicodeEncodeError:
+        _complain("an argument is not valid UTF-8")
+        return 2
+    except Exception as error:
+        return _complain(f"unexpected {type(error).__name__}: {error}")
+    return 0
+
+
+def _complain(text: str) -> int:
+    from cli.output import printable  # noqa: PLC0415
+
+    print(f"imctl: {printable(text)}", file=sys.stderr)
+    return 1
+
+
+def _flushed(status: int) -> int:
+    """Write out what is still buffered here, where it can fail without a traceback."""
+    try:
+        sys.stdout.flush()
+        return status
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return status
+        return _complain(f"cannot write the output: {error.strerror}")

@@ -1,0 +1,39 @@
+"""`imctl serve` and `imctl stats`: the node itself."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import output
+from cli.context import Json, connect, options
+
+
+def serve(
+    context: typer.Context,
+    config: Annotated[Path, typer.Option(metavar="FILE", help="The configuration.")] = Path(
+        "config/broker.yaml"
+    ),
+    data_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the node keeps it all.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Overrides the configuration; repeatable."),
+    ] = None,
+) -> None:
+    """Run a node until it is told to stop."""
+    named = os.environ.get("IM_DATA_DIR")  # all other variables the node reads itself
+    folder = data_dir or options(context).data_dir or (Path(named) if named else None)
+    from broker.app import serve as run  # noqa: PLC0415 - the whole broker
+
+    raise typer.Exit(run(config, folder, settings or []))
+
+
+def stats(context: typer.Context, as_json: Json = False) -> None:
+    """Print the node's counters and gauges."""
+    with connect(context) as node:
+        values = dict(sorted(node.stats().items()))
+    if as_json:
+        output.json_value(values)
+        return
+    output.table(("NAME", "VALUE"), values.items())

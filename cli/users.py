@@ -1,0 +1,161 @@
+"""`imctl user …` and `imctl token`: accounts."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cli import output
+from cli.context import Json, connect
+from cli.parsing import duration
+
+if TYPE_CHECKING:
+    from bridge.grpc_api import im_admin_pb2 as pb
+
+app = typer.Typer(help="Accounts.", no_args_is_help=True)
+
+User = Annotated[str, typer.Argument(metavar="USER", help="A user id.", show_default=False)]
+Password = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="The password. Others on this host can see it in the process list."),
+]
+FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read it from standard input, one line.")]
+
+
+def _read_password(password: str | None, from_stdin: bool) -> str:
+    """The password from wherever the options say, else asked for twice on a terminal."""
+    if password is not None and from_stdin:
+        raise typer.BadParameter("--password and --password-stdin exclude each other")
+    if password is not None:
+        return password
+    if from_stdin:
+        try:
+            return sys.stdin.readline().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise typer.BadParameter("the password on standard input is not valid UTF-8") from None
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("give --password or --password-stdin: there is no terminal to ask on")
+    return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+
+
+@app.command()
+def add(
+    context: typer.Context,
+    user: User,
+    password: Password = None,
+    password_stdin: FromStdin = False,
+    no_password: Annotated[
+        bool, typer.Option("--no-password", help="None: the user connects with tokens only.")
+    ] = False,
+    role: Annotated[Literal["user", "admin"], typer.Option(help="An admin may subscribe to all.")] = "user",
+) -> None:
+    """Add an account; asks for the password unless it is given."""
+    if no_password and (password is not None or password_stdin):
+        raise typer.BadParameter("--no-password excludes a password")
+    with connect(context) as node:
+        chosen = None if no_password else _read_password(password, password_stdin)
+        node.add_user(user, chosen, role)
+    output.line(f"user {user} added")
+
+
+@app.command()
+def passwd(
+    context: typer.Context, user: User, password: Password = None, password_stdin: FromStdin = False
+) -> None:
+    """Set a user's password; asks for it unless it is given."""
+    with connect(context) as node:
+        node.set_password(user, _read_password(password, password_stdin))
+    output.line(f"password of {user} set")
+
+
+@app.command("list")
+def list_(context: typer.Context, as_json: Json = False) -> None:
+    """List accounts."""
+    with connect(context) as node:
+        users = node.users()
+    if as_json:
+        output.json_array(map(_as_dict, users))
+        return
+    output.table(
+        ("USER", "ROLE", "STATE", "PASSWORD", "CREATED"),
+        (
+            (
+                user.user_id,
+                user.role,
+                "disabled" if user.disabled else "active",
+                "set" if user.has_password else "none",
+                output.local_time(user.created_at),
+            )
+            for user in users
+        ),
+    )
+
+
+@app.command()
+def show(context: typer.Context, user: User, as_json: Json = False) -> None:
+    """Show an account and its groups."""
+    with connect(context) as node:
+        found = node.user(user)
+    if as_json:
+        groups = [
+            {"group_id": membership.group_id, "role": membership.role, "joined_seq": membership.joined_seq}
+            for membership in found.groups
+        ]
+        output.json_value(_as_dict(found.user) | {"groups": groups})
+        return
+    output.fields(
+        (
+            ("user", found.user.user_id),
+            ("role", found.user.role),
+            ("state", "disabled" if found.user.disabled else "active"),
+            ("password", "set" if found.user.has_password else "none"),
+            ("created", output.local_time(found.user.created_at)),
+            ("groups", ", ".join(membership.group_id for membership in found.groups) or "none"),
+        )
+    )
+
+
+def _as_dict(user: "pb.User") -> dict[str, Any]:
+    return {
+        "user_id": user.user_id,
+        "role": user.role,
+        "disabled": user.disabled,
+        "has_password": user.has_password,
+        "created_at": user.created_at,
+    }
+
+
+@app.command()
+def disable(context: typer.Context, user: User) -> None:
+    """Disable an account: it keeps everything and cannot connect."""
+    with connect(context) as node:
+        node.set_user_disabled(user, True)
+    output.line(f"user {user} disabled")
+
+
+@app.command()
+def enable(context: typer.Context, user: User) -> None:
+    """Enable an account again."""
+    with connect(context) as node:
+        node.set_user_disabled(user, False)
+    output.line(f"user {user} enabled")
+
+
+@app.command()
+def remove(context: typer.Context, user: User) -> None:
+    """Remove an account; its messages stay. Refused while it owns a group."""
+    with connect(context) as node:
+        node.remove_user(user)
+    output.line(f"user {user} removed")
+
+
+def token(
+    context: typer.Context,
+    user: User,
+    ttl: Annotated[
+        int, typer.Option(parser=duration, metavar="DURATION", help="Seconds, or like 30m, 12h, 7d.")
+    ] = 43200,
+) -> None:
+    """Print a token that stands for a user's password for a while."""
+    with connect(context) as node:
+        output.line(node.issue_token(user, ttl))

@@ -1,0 +1,93 @@
+"""The platform's authentication and topic rules as amqtt plugins."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+from amqtt.contexts import Action, BaseContext
+from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
+from amqtt.session import Session
+
+from broker.domain.ids import is_id
+from broker.domain.topics import is_valid_filter, parse_topic
+from broker.ports import IDENTITY_ATTRIBUTE, Identity, PluginServices
+from plugins.auth.passwords import Passwords
+from plugins.auth.rules import ContractRules
+from plugins.auth.tokens import Tokens, looks_like_token
+
+
+class HostContext(Protocol):
+    """What the node adds to amqtt's context."""
+
+    services: PluginServices
+
+
+def _services(context: BaseContext) -> PluginServices:
+    return cast("HostContext", context).services
+
+
+class UserAuthPlugin(BaseAuthPlugin):
+    """User name and password, or user name and token, against the directory."""
+
+    def __init__(self, context: BaseContext) -> None:
+        super().__init__(context)
+        services = _services(context)
+        self._directory = services.directory
+        self._passwords: Passwords = cast("Passwords", services.passwords)
+        key_file = self.config.token_keys or services.data_dir / "token_keys.json"
+        self.tokens = Tokens(Path(key_file))
+
+    async def authenticate(self, *, session: Session) -> bool | None:
+        """True for a known, enabled user with the right password or a valid token."""
+        user = session.username
+        if user is None:
+            session.is_anonymous = self.config.allow_anonymous
+            return bool(self.config.allow_anonymous)
+        password = (session.password or "").encode(errors="surrogateescape")
+        if not is_id(user) or not password:
+            return False
+        account = await self._directory.account(user)
+        expires_at = None
+        if looks_like_token(password):
+            token = self.tokens.verify(password.decode(errors="replace"))
+            right = token is not None and token.user == user
+            expires_at = token.expires_at if token is not None else None
+        else:
+            right = await self._passwords.verify(password, account.password_hash if account else None)
+        if not right or account is None or account.disabled:
+            return False
+        session.attributes[IDENTITY_ATTRIBUTE] = Identity(user, account.role, expires_at)
+        return True
+
+    @dataclass
+    class Config:
+        """Options in config/broker.yaml."""
+
+        allow_anonymous: bool = False
+        """Let clients without a user name in; they may use open topics only."""
+        token_keys: str | None = None
+        """The token key file; token_keys.json in the data directory if not set."""
+
+
+class TopicRulesPlugin(BaseTopicPlugin):
+    """The contract's topic table. The broker asks `rules`, whose answers say more than yes or no;
+    `topic_filtering` says the same to other callers."""
+
+    def __init__(self, context: BaseContext) -> None:
+        super().__init__(context)
+        services = _services(context)
+        self.rules = ContractRules(services.directory, services.open_filters, services.now_ms)
+
+    async def topic_filtering(
+        self, *, session: Session | None = None, topic: str | None = None, action: Action | None = None
+    ) -> bool | None:
+        """Whether the action is allowed."""
+        if session is None or not topic or not is_valid_filter(topic):
+            return False
+        identity = session.attributes.get(IDENTITY_ATTRIBUTE) or Identity(session.username or "")
+        if action is Action.PUBLISH:
+            return await self.rules.may_publish(identity, parse_topic(topic)) is None
+        grant = await self.rules.grant(identity, topic)
+        if action is Action.SUBSCRIBE:
+            return grant is not None
+        return grant is not None and (grant.everything or grant.open or topic in grant.topics)

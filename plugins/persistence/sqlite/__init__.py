@@ -1,0 +1,7 @@
+"""The embedded default: one SQLite file for messages, sessions and retained messages."""
+
+from plugins.persistence.sqlite.database import Database, open_database
+from plugins.persistence.sqlite.message_log import SqliteMessageLog
+from plugins.persistence.sqlite.state_store import SqliteStateStore
+
+__all__ = ["Database", "SqliteMessageLog", "SqliteStateStore", "open_database"]

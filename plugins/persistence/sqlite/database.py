@@ -1,0 +1,97 @@
+"""One SQLite file, one thread that writes it and one that reads it.
+
+SQLite releases the GIL while it works, so the event loop goes on meanwhile. Jobs of the writer
+run in the order they were given: a load after a save sees what was saved.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from broker.domain.errors import StoreError
+from plugins.persistence.sqlite.schema import migrate
+
+T = TypeVar("T")
+
+
+class Database:
+    """Runs functions of a connection on the writer's or the reader's thread.
+
+    A write is a transaction: it commits when the function returns and is undone when it raises.
+    Both methods raise `StoreError` for whatever SQLite raises, integrity errors excepted.
+    """
+
+    def __init__(self, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
+        self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-reader")
+
+    async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `job` in a transaction; on return it is on disk."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._write_thread, _transaction, self._writer, job)
+
+    async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `job` on what is committed."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._read_thread, _query, self._reader, job)
+
+    async def close(self) -> None:
+        """Finish what was given, then close the file."""
+        for thread, connection in (
+            (self._read_thread, self._reader),
+            (self._write_thread, self._writer),
+        ):
+            await asyncio.get_running_loop().run_in_executor(thread, connection.close)
+            thread.shutdown()
+
+
+def _transaction(connection: sqlite3.Connection, job: Callable[[sqlite3.Connection], T]) -> T:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        result = job(connection)
+        connection.execute("COMMIT")
+        return result
+    except BaseException as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+            raise StoreError(str(error)) from error
+        raise
+
+
+def _query(connection: sqlite3.Connection, job: Callable[[sqlite3.Connection], T]) -> T:
+    try:
+        return job(connection)
+    except sqlite3.Error as error:
+        raise StoreError(str(error)) from error
+
+
+def open_database(path: Path) -> Database:
+    """Open or create the file and bring its schema up to date.
+
+    Raises:
+        StoreError: the file cannot be opened, is no database, or is newer than this program.
+    """
+    try:
+        writer = _connect(path)
+        migrate(writer)
+        reader = _connect(path)
+        reader.execute("PRAGMA query_only = ON")
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: {error}") from error
+    return Database(writer, reader)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    # FULL syncs the WAL at every commit: what is acknowledged survives a power cut.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA busy_timeout = 5000")
+    return connection

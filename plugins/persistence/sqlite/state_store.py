@@ -1,0 +1,177 @@
+"""StateStore on SQLite: persistent sessions and retained messages."""
+
+import sqlite3
+from collections.abc import Sequence
+
+import msgspec
+
+from broker.domain.topics import matches
+from broker.ports import (
+    Enqueued,
+    Forgotten,
+    Moved,
+    QueuedMessage,
+    Redelivery,
+    Retained,
+    Saved,
+    SessionKey,
+    SessionState,
+    StateChange,
+)
+from plugins.persistence.sqlite.database import Database
+
+_encode = msgspec.msgpack.encode
+_filters = msgspec.msgpack.Decoder(dict[str, int]).decode
+_inflight = msgspec.msgpack.Decoder(list[Redelivery]).decode
+_received = msgspec.msgpack.Decoder(list[int]).decode
+_queued = msgspec.msgpack.Decoder(QueuedMessage).decode
+
+
+class SqliteStateStore:
+    """See `broker.ports.StateStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def apply(self, changes: Sequence[StateChange]) -> int:
+        def job(connection: sqlite3.Connection) -> int:
+            return sum(_apply(connection, change) for change in changes)
+
+        return await self._database.write(job)
+
+    async def load(self, key: SessionKey) -> SessionState | None:
+        # On the writer's thread, behind the saves that were given before.
+        return await self._database.write(lambda connection: _load(connection, key))
+
+    async def subscriptions(self, user: str | None = None) -> list[tuple[SessionKey, dict[str, int]]]:
+        def job(connection: sqlite3.Connection) -> list[tuple[SessionKey, dict[str, int]]]:
+            rows = connection.execute(
+                "SELECT user, client_id, filters FROM sessions WHERE ?1 IS NULL OR user = ?1", (user,)
+            )
+            return [(SessionKey(name, client_id), _filters(filters)) for name, client_id, filters in rows]
+
+        return await self._database.read(job)
+
+    async def expire(self, before: int, keep: Sequence[SessionKey], now: int) -> int:
+        def job(connection: sqlite3.Connection) -> int:
+            connection.executemany(
+                "UPDATE sessions SET saved_at = ? WHERE user = ? AND client_id = ?",
+                [(now, key.user, key.client_id) for key in keep],
+            )
+            return connection.execute("DELETE FROM sessions WHERE saved_at < ?", (before,)).rowcount
+
+        return await self._database.write(job)
+
+    async def retained(self, topic_filter: str, after: str, limit: int) -> list[Retained]:
+        def job(connection: sqlite3.Connection) -> list[Retained]:
+            # The levels before the first wildcard bound the range of topics to look at.
+            prefix = topic_filter.replace("#", "+").split("+")[0]
+            rows = connection.execute(
+                "SELECT topic, payload, qos, live FROM retained "
+                "WHERE topic > ? AND topic >= ? AND topic < ? ORDER BY topic",
+                (after, prefix.removesuffix("/"), prefix + "\U0010ffff"),
+            )
+            found = []
+            for topic, payload, qos, live in rows:
+                if matches(topic_filter, topic):
+                    found.append(Retained(topic, payload, qos, bool(live)))
+                    if len(found) == limit:
+                        break
+            return found
+
+        return await self._database.read(job)
+
+    async def live_retained(self) -> list[str]:
+        def job(connection: sqlite3.Connection) -> list[str]:
+            return [row[0] for row in connection.execute("SELECT topic FROM retained WHERE live")]
+
+        return await self._database.read(job)
+
+
+def _apply(connection: sqlite3.Connection, change: StateChange) -> int:
+    match change:
+        case Saved():
+            _save(connection, change)
+        case Moved(key, cursors):
+            connection.executemany(
+                "INSERT INTO cursors SELECT id, ?3, ?4 FROM sessions WHERE user = ?1 AND client_id = ?2 "
+                "ON CONFLICT DO UPDATE SET offset = excluded.offset",
+                [(key.user, key.client_id, log, offset) for log, offset in cursors.items()],
+            )
+        case Enqueued():
+            return _enqueue(connection, change)
+        case Forgotten(user, None):
+            connection.execute("DELETE FROM sessions WHERE user = ?", (user,))
+        case Forgotten(user, client_id):
+            connection.execute("DELETE FROM sessions WHERE user = ? AND client_id = ?", (user, client_id))
+        case Retained(topic, payload, qos, live):
+            if payload:
+                connection.execute(
+                    "INSERT OR REPLACE INTO retained VALUES (?, ?, ?, ?)", (topic, payload, qos, live)
+                )
+            else:
+                connection.execute("DELETE FROM retained WHERE topic = ?", (topic,))
+    return 0
+
+
+def _save(connection: sqlite3.Connection, change: Saved) -> None:
+    key, state = change.key, change.state
+    (number,) = connection.execute(
+        "INSERT INTO sessions (user, client_id, saved_at, filters, inflight, received) "
+        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (user, client_id) DO UPDATE SET saved_at = excluded.saved_at, "
+        "filters = excluded.filters, inflight = excluded.inflight, received = excluded.received RETURNING id",
+        (
+            key.user,
+            key.client_id,
+            change.at,
+            _encode(state.filters),
+            _encode(state.inflight),
+            _encode(state.received),
+        ),
+    ).fetchone()
+    connection.execute("DELETE FROM cursors WHERE session = ?", (number,))
+    connection.executemany(
+        "INSERT INTO cursors VALUES (?, ?, ?)",
+        [(number, log, offset) for log, offset in state.cursors.items()],
+    )
+    connection.execute("DELETE FROM session_queue WHERE session = ?", (number,))
+    connection.executemany(
+        "INSERT INTO session_queue (session, message) VALUES (?, ?)",
+        [(number, _encode(message)) for message in state.queue],
+    )
+
+
+def _enqueue(connection: sqlite3.Connection, change: Enqueued) -> int:
+    row = connection.execute(
+        "SELECT id FROM sessions WHERE user = ? AND client_id = ?", (change.key.user, change.key.client_id)
+    ).fetchone()
+    if row is None:
+        return 0
+    (number,) = row
+    connection.execute(
+        "INSERT INTO session_queue (session, message) VALUES (?, ?)", (number, _encode(change.message))
+    )
+    return connection.execute(
+        "DELETE FROM session_queue WHERE id IN "
+        "(SELECT id FROM session_queue WHERE session = ? ORDER BY id DESC LIMIT -1 OFFSET ?)",
+        (number, change.limit),
+    ).rowcount
+
+
+def _load(connection: sqlite3.Connection, key: SessionKey) -> SessionState | None:
+    row = connection.execute(
+        "SELECT id, filters, inflight, received FROM sessions WHERE user = ? AND client_id = ?",
+        (key.user, key.client_id),
+    ).fetchone()
+    if row is None:
+        return None
+    number, filters, inflight, received = row
+    cursors = connection.execute("SELECT log, offset FROM cursors WHERE session = ?", (number,))
+    queue = connection.execute("SELECT message FROM session_queue WHERE session = ? ORDER BY id", (number,))
+    return SessionState(
+        _filters(filters),
+        dict(cursors.fetchall()),
+        _inflight(inflight),
+        _received(received),
+        [_queued(message) for (message,) in queue],
+    )

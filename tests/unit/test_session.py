@@ -1,0 +1,543 @@
+"""Session and Tail: windows, cursors, the queue, and what is kept between connections."""
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from broker.ports import Identity, QueuedMessage, Redelivery, SessionKey, SessionState
+from broker.session.session import Session
+from broker.session.tail import Tail
+from broker.wire.decoder import Decoder
+from broker.wire.encoder import Outgoing
+from broker.wire.packets import Ack, Packet, Publish, Type
+
+KEY = SessionKey("alice", "phone")
+INBOX = "users/alice/inbox"
+TEAM = "groups/team"
+
+
+class Limits(msgspec.Struct):
+    max_inflight: int = 3
+    max_queued: int = 2
+
+
+class Wire:
+    """The outbox and the watcher of a session, and the client that reads it all."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.bytes = b""
+        self.was_told: list[str] = []
+
+    def send(self, data: bytes) -> None:
+        self.bytes += data
+
+    def lagging(self, _session: Session) -> None:
+        self.was_told.append("lagging")
+
+    def moved(self, _session: Session) -> None:
+        self.was_told.append("moved")
+
+    def dropped(self, reason: str) -> None:
+        self.was_told.append(reason)
+
+    def take(self) -> list[Packet]:
+        """The packets that came since the last time."""
+        decoder = Decoder(1 << 20)
+        decoder.feed(self.bytes)
+        self.bytes = b""
+        packets = []
+        while (packet := decoder.next_packet()) is not None:
+            packets.append(packet)
+        return packets
+
+    def told(self) -> list[str]:
+        told, self.was_told = self.was_told, []
+        return told
+
+
+def connect(
+    wire: Wire, limits: Limits | None = None, state: SessionState | None = None, persistent: bool = True
+) -> Session:
+    session = Session(KEY, Identity("alice"), persistent, wire, limits or Limits(), wire)
+    if state is not None:
+        session.restore(state)
+    return session
+
+
+def follow(session: Session, topic: str = INBOX, position: int = 0, qos: int = 1) -> Tail:
+    """Subscribe to a log; the tail is live, as after the reader has looked."""
+    log = topic if topic.startswith("users/") else "g:" + topic.removeprefix("groups/")
+    tail = Tail(topic, log, position, qos)
+    session.add_tail(tail)
+    session.caught_up(tail)
+    return tail
+
+
+def entry(topic: str, offset: int, qos: int) -> Outgoing:
+    return Outgoing(topic, b"%d" % offset, qos)
+
+
+def offer(session: Session, *offsets: int, topic: str = INBOX, qos: int = 1) -> None:
+    for offset in offsets:
+        session.offer_entry(topic, offset, entry(topic, offset, qos))
+
+
+def read(session: Session, tail: Tail, *offsets: int, qos: int = 1) -> None:
+    for offset in offsets:
+        assert session.room > 0
+        session.send_entry(tail, offset, entry(tail.topic, offset, qos))
+
+
+def kept(session: Session) -> SessionState:
+    """What the session leaves, through the store's eyes."""
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(session.snapshot()), type=SessionState)
+
+
+def sent(offset: int, qos: int, packet_id: int, dup: bool = False, topic: str = INBOX) -> Publish:
+    return Publish(topic, b"%d" % offset, qos, packet_id, dup=dup)
+
+
+# --- the flows of chapter 4.3 ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("published", "granted"), [(p, g) for p in range(3) for g in range(3)])
+def test_an_entry_goes_with_the_lower_qos(published: int, granted: int) -> None:
+    wire = Wire()
+    session = connect(wire)
+    tail = follow(session, qos=granted)
+    offer(session, 1, qos=published)
+    qos = min(published, granted)
+    assert wire.take() == [sent(1, qos, 1 if qos else 0)]
+    assert tail.position == 1
+    assert tail.cursor == (0 if qos else 1)
+    assert session.counts == (1 if qos else 0, 0)
+
+
+def _puback(session: Session) -> None:
+    session.puback(1)
+
+
+def _pubrec(session: Session) -> None:
+    session.pubrec(1)
+
+
+def _pubcomp(session: Session) -> None:
+    session.pubcomp(1)
+
+
+PUBREL_1 = Ack(Type.PUBREL, 1)
+
+
+@pytest.mark.parametrize(
+    ("qos", "answers", "replies", "inflight", "cursor"),
+    [
+        (1, [], [], 1, 0),
+        (1, [_puback], [], 0, 1),
+        (1, [_puback, _puback], [], 0, 1),
+        (1, [_pubcomp], [], 1, 0),
+        (2, [_pubrec], [PUBREL_1], 1, 1),
+        (2, [_pubrec, _pubrec], [PUBREL_1, PUBREL_1], 1, 1),
+        (2, [_pubrec, _pubcomp], [PUBREL_1], 0, 1),
+        (2, [_pubrec, _pubcomp, _pubcomp], [PUBREL_1], 0, 1),
+        (2, [_pubrec, _pubcomp, _pubrec], [PUBREL_1, PUBREL_1], 0, 1),
+        (2, [_puback], [], 1, 0),
+        (2, [_pubcomp], [], 1, 0),
+        (2, [_pubrec, _puback], [PUBREL_1], 1, 1),
+    ],
+)
+def test_acknowledgements(
+    qos: int, answers: list[Callable[[Session], None]], replies: list[Packet], inflight: int, cursor: int
+) -> None:
+    wire = Wire()
+    session = connect(wire)
+    tail = follow(session, qos=2)
+    offer(session, 1, qos=qos)
+    wire.take()
+    for answer in answers:
+        answer(session)
+    assert wire.take() == replies
+    assert session.counts == (inflight, 0)
+    assert tail.cursor == cursor
+    assert session.to_save == ({INBOX: 1} if cursor else {})
+
+
+def test_acknowledgements_of_nothing() -> None:
+    wire = Wire()
+    session = connect(wire)
+    session.puback(5)
+    session.pubcomp(5)
+    assert wire.take() == []
+    session.pubrec(5)
+    assert wire.take() == [Ack(Type.PUBREL, 5)]
+    assert session.counts == (0, 0)
+
+
+def test_only_a_persistent_session_saves_cursors() -> None:
+    wire = Wire()
+    session = connect(wire, persistent=False)
+    follow(session)
+    offer(session, 1)
+    session.puback(1)
+    assert session.to_save == {}
+    assert wire.told() == []
+
+
+def test_the_watcher_is_told_once_until_cursors_are_taken() -> None:
+    wire = Wire()
+    session = connect(wire)
+    follow(session)
+    offer(session, 1, 2, 3)
+    session.puback(1)
+    session.puback(2)
+    assert wire.told() == ["moved"]
+    session.to_save = {}
+    session.puback(3)
+    assert wire.told() == ["moved"]
+    assert session.to_save == {INBOX: 3}
+
+
+def test_acknowledgements_out_of_order() -> None:
+    wire = Wire()
+    session = connect(wire, Limits(max_inflight=5))
+    tail = follow(session)
+    offer(session, 1, 2, 3, 4, 5)
+    cursors = []
+    for packet_id in (3, 2, 5, 1, 4):
+        session.puback(packet_id)
+        cursors.append(tail.cursor)
+    assert cursors == [0, 0, 0, 3, 5]
+
+
+def test_logs_have_cursors_of_their_own() -> None:
+    session = connect(Wire())
+    inbox, team = follow(session), follow(session, TEAM, position=7)
+    offer(session, 1)
+    offer(session, 8, 9, topic=TEAM)
+    session.puback(2)
+    assert (inbox.cursor, team.cursor) == (0, 8)
+
+
+# --- leaving the live stream and returning --------------------------------------------------
+
+
+def test_the_window_is_never_exceeded() -> None:
+    wire = Wire()
+    session = connect(wire, Limits(max_inflight=3))
+    tail = follow(session)
+    offer(session, 1, 2, 3, 4, 5)
+    assert wire.take() == [sent(1, 1, 1), sent(2, 1, 2), sent(3, 1, 3)]
+    assert session.room == 0
+    assert not tail.live
+    assert session.behind == {INBOX: tail}
+    assert (tail.position, tail.head) == (3, 5)
+    assert "lagging" in wire.told()
+
+
+def test_a_tail_that_is_behind_gets_no_pushes_until_it_has_caught_up() -> None:
+    wire = Wire()
+    session = connect(wire, Limits(max_inflight=1))
+    tail = follow(session)
+    offer(session, 1, 2)
+    session.puback(1)
+    offer(session, 3)  # there is room, but 2 comes first
+    assert wire.take() == [sent(1, 1, 1)]
+    assert tail.head == 3
+    read(session, tail, 2)
+    session.puback(2)
+    read(session, tail, 3)
+    session.puback(3)
+    session.caught_up(tail)
+    offer(session, 4)
+    assert wire.take() == [sent(2, 1, 2), sent(3, 1, 3), sent(4, 1, 4)]
+    assert session.behind == {}
+
+
+def test_a_gap_is_left_to_the_log() -> None:
+    wire = Wire()
+    session = connect(wire)
+    tail = follow(session, position=4)
+    offer(session, 6)
+    assert wire.take() == []
+    assert not tail.live
+    assert wire.told() == ["lagging"]
+    assert tail.head == 6
+
+
+def test_what_was_sent_already_is_not_sent_again() -> None:
+    wire = Wire()
+    session = connect(wire)
+    tail = follow(session, position=4)
+    offer(session, 3, 4)
+    assert wire.take() == []
+    assert tail.live
+    assert wire.told() == []
+
+
+def test_a_full_outbox_ends_the_live_stream_for_qos_0_too() -> None:
+    wire = Wire()
+    session = connect(wire)
+    tail = follow(session, qos=0)
+    wire.full = True
+    offer(session, 1)
+    assert wire.take() == []
+    assert not tail.live
+    assert session.room == 0
+    wire.full = False
+    read(session, tail, 1, qos=1)
+    assert wire.take() == [sent(1, 0, 0)]
+
+
+def test_room_wakes_who_waits_for_it() -> None:
+    wire = Wire()
+    session = connect(wire, Limits(max_inflight=1))
+    follow(session, qos=2)
+    woken = []
+    session.waiter = lambda: woken.append(session.room)
+    offer(session, 1, qos=2)
+    session.pubrec(1)
+    assert woken == []  # the packet id is taken until PUBCOMP
+    session.pubcomp(1)
+    assert woken == [1]
+
+
+def test_a_log_that_is_not_followed() -> None:
+    wire = Wire()
+    session = connect(wire)
+    tail = follow(session)
+    offer(session, 1, topic=TEAM)
+    offer(session, 1)
+    session.drop_tail(INBOX)
+    offer(session, 2)
+    session.puback(1)
+    assert wire.take() == [sent(1, 1, 1)]
+    assert session.tails == session.behind == {}
+    assert tail.cursor == 1
+
+
+def test_a_new_tail_is_behind() -> None:
+    wire = Wire()
+    session = connect(wire)
+    tail = Tail(INBOX, INBOX, 0, 1)
+    session.add_tail(tail)
+    offer(session, 1)
+    assert wire.take() == []
+    assert session.behind == {INBOX: tail}
+
+
+# --- messages of other topics ---------------------------------------------------------------
+
+
+def note(text: str, qos: int = 1) -> Outgoing:
+    return Outgoing("sensors/1", text.encode(), qos)
+
+
+def test_other_messages_wait_for_the_window_in_a_bounded_queue() -> None:
+    wire = Wire()
+    session = connect(wire, Limits(max_inflight=1, max_queued=2))
+    for text in ("a", "b", "c", "d"):
+        session.offer(note(text), 1)
+    assert session.counts == (1, 2)
+    assert wire.told() == ["queue_full"]  # "b", the oldest that waited
+    for packet_id in (1, 2, 3):
+        session.puback(packet_id)
+    assert [(p.payload, p.packet_id) for p in wire.take() if isinstance(p, Publish)] == [
+        (b"a", 1),
+        (b"c", 2),
+        (b"d", 3),
+    ]
+    assert session.counts == (0, 0)
+
+
+def test_nothing_overtakes_the_queue() -> None:
+    wire = Wire()
+    session = connect(wire, Limits(max_inflight=1))
+    wire.full = True
+    session.offer(note("a"), 1)
+    wire.full = False
+    session.offer(note("b"), 1)
+    session.refill()
+    session.puback(1)
+    assert [p.payload for p in wire.take() if isinstance(p, Publish)] == [b"a", b"b"]
+
+
+def test_qos_0_needs_no_window_but_an_outbox() -> None:
+    wire = Wire()
+    session = connect(wire, Limits(max_inflight=0))
+    session.offer(note("a"), 0)
+    wire.full = True
+    session.offer(note("b"), 0)
+    assert wire.take() == [Publish("sensors/1", b"a")]
+    assert wire.told() == ["slow_consumer"]
+    assert session.counts == (0, 0)
+
+
+def test_packet_ids_wrap_around_and_pass_over_those_in_use() -> None:
+    wire = Wire()
+    session = connect(wire, Limits(max_inflight=10))
+    used = []
+    for i in range(65535 + 5):
+        session.offer(note("x"), 1)
+        (packet,) = wire.take()
+        assert isinstance(packet, Publish)
+        used.append(packet.packet_id)
+        if i != 2:  # 3 stays in use
+            session.puback(packet.packet_id)
+    assert used[:65535] == list(range(1, 65536))
+    assert used[65535:] == [1, 2, 4, 5, 6]
+    assert session.counts == (1, 0)
+
+
+# --- a session taken up again ---------------------------------------------------------------
+
+STATE = SessionState(
+    filters={INBOX: 2, TEAM: 1},
+    cursors={INBOX: 5, "g:team": 9},
+    inflight=[Redelivery(1, INBOX, 6, 1), Redelivery(4, INBOX, 7, 2), Redelivery(2, "g:team", 9, 2, True)],
+    received=[3, 8],
+    queue=[
+        QueuedMessage("sensors/1", b"sent", 1, False, 6),
+        QueuedMessage("", b"", 2, False, 7, True),
+        QueuedMessage("sensors/1", b"waits", 2, True),
+    ],
+)
+
+
+def test_a_session_that_came_back_sends_what_was_in_its_window() -> None:
+    wire = Wire()
+    session = connect(wire, Limits(max_inflight=10), STATE)
+    assert wire.take() == [
+        Ack(Type.PUBREL, 2),
+        Publish("sensors/1", b"sent", 1, 6, dup=True),
+        Ack(Type.PUBREL, 7),
+        Publish("sensors/1", b"waits", 2, 3, retain=True),
+    ]
+    assert session.received == {3, 8}
+    assert session.filters == STATE.filters
+    tail = follow(session, position=5, qos=2)
+    read(session, tail, 6)
+    read(session, tail, 7, 8, qos=2)
+    assert wire.take() == [sent(6, 1, 1, dup=True), sent(7, 2, 4, dup=True), sent(8, 2, 5)]
+    session.puback(1)
+    session.pubrec(4)
+    assert tail.cursor == 7
+
+
+def test_a_connection_that_ends_before_its_logs_are_followed_loses_nothing() -> None:
+    session = connect(Wire(), Limits(max_inflight=10), STATE)
+    left = kept(session)
+    assert left.cursors == STATE.cursors
+    assert left.filters == STATE.filters
+    assert left.received == STATE.received
+    assert {item.packet_id for item in left.inflight} >= {1, 4}
+    assert {m.payload: m.retain for m in left.queue if m.payload} == {b"sent": False, b"waits": True}
+
+
+def test_what_one_connection_leaves_the_next_takes_up() -> None:
+    wire = Wire()
+    session = connect(wire, Limits(max_inflight=3, max_queued=5))
+    session.filters = {INBOX: 2, "sensors/#": 2}
+    session.received = {9}
+    tail = follow(session, position=10, qos=2)
+    offer(session, 11)
+    offer(session, 12, qos=2)
+    session.offer(note("n", 2), 2)
+    session.offer(note("later"), 1)
+    session.pubrec(3)
+    assert kept(session) == SessionState(
+        {INBOX: 2, "sensors/#": 2},
+        {INBOX: 10},
+        [Redelivery(1, INBOX, 11, 1), Redelivery(2, INBOX, 12, 2)],
+        [9],
+        [QueuedMessage("", b"", 2, False, 3, True), QueuedMessage("sensors/1", b"later", 1)],
+    )
+    assert tail.cursor == 10
+
+
+def test_an_entry_that_is_released_is_passed_over() -> None:
+    """4.3.3: the receiver has it; only PUBREL and PUBCOMP are left."""
+    wire = Wire()
+    state = SessionState({}, {INBOX: 5}, [Redelivery(1, INBOX, 6, 1), Redelivery(2, INBOX, 7, 2, True)], [], [])
+    session = connect(wire, state=state)
+    tail = follow(session, position=5, qos=2)
+    read(session, tail, 6)
+    read(session, tail, 7, 8, qos=2)
+    assert wire.take() == [Ack(Type.PUBREL, 2), sent(6, 1, 1, dup=True), sent(8, 2, 3)]
+    session.puback(1)
+    assert tail.cursor == 7
+
+
+def test_a_packet_id_freed_early_is_not_used_for_two() -> None:
+    """PUBCOMP comes before the reader reaches the released entry in the log."""
+    wire = Wire()
+    state = SessionState({}, {INBOX: 5}, [Redelivery(1, INBOX, 6, 2, True)], [], [])
+    session = connect(wire, state=state)
+    session.pubcomp(1)
+    session.offer(note("new"), 1)
+    tail = follow(session, position=5, qos=2)
+    read(session, tail, 6, 7, qos=2)
+    assert wire.take() == [Ack(Type.PUBREL, 1), Publish("sensors/1", b"new", 1, 1), sent(7, 2, 2)]
+    session.puback(1)
+    assert session.counts == (1, 0)
+
+
+def test_the_window_holds_when_a_released_entry_is_done_early() -> None:
+    state = SessionState({}, {INBOX: 5}, [Redelivery(1, INBOX, 6, 2, True)], [], [])
+    session = connect(Wire(), Limits(max_inflight=2), state)
+    session.pubcomp(1)
+    assert session.room == 2
+
+
+@pytest.mark.parametrize("offset", [5, 6])
+def test_rights_that_were_lost_free_their_packet_ids(offset: int) -> None:
+    wire = Wire()
+    state = SessionState({}, {"g:team": 5}, [Redelivery(1, "g:team", offset, 1)], [], [])
+    session = connect(wire, Limits(max_inflight=1), state)
+    session.forget_lost()
+    assert session.counts == (0, 0)
+    assert session.room == 1
+
+
+def test_an_entry_before_the_cursor_holds_no_place_in_the_window() -> None:
+    """Unsubscribed with an entry unacknowledged, then subscribed again further on."""
+    session = connect(Wire(), Limits(max_inflight=1))
+    follow(session)
+    offer(session, 1)
+    session.drop_tail(INBOX)
+    follow(session, position=10)
+    wire = Wire()
+    session = connect(wire, Limits(max_inflight=1), kept(session))
+    tail = follow(session, position=10)
+    session.forget_lost()
+    read(session, tail, 11)
+    assert wire.take() == [sent(11, 1, 2)] or session.counts == (1, 0)
+
+
+def test_a_qos_2_entry_that_is_done_is_never_sent_again() -> None:
+    """An entry of QoS 1 before it is not acknowledged yet, so the cursor stands still."""
+    session = connect(Wire())
+    follow(session, qos=2)
+    offer(session, 1)
+    offer(session, 2, qos=2)
+    session.pubrec(2)
+    session.pubcomp(2)
+    wire = Wire()
+    session = connect(wire, state=kept(session))
+    tail = follow(session, position=session.snapshot().cursors.get(INBOX, 0), qos=2)
+    read(session, tail, 1)
+    read(session, tail, 2, qos=2)
+    assert [p.payload for p in wire.take() if isinstance(p, Publish)] == [b"1"]
+
+
+def test_a_session_away_queues_what_is_no_log() -> None:
+    from broker.ports import Enqueued
+    from broker.session.away import Away
+
+    changes: list[object] = []
+    away = Away(KEY, {"sensors/#": 1}, 7, changes.append)
+    away.offer(note("zero"), 0)
+    away.offer(note("one"), 1)
+    away.offer_entry(INBOX, 1, entry(INBOX, 1, 1))
+    assert changes == [Enqueued(KEY, QueuedMessage("sensors/1", b"one", 1), 7)]
+    assert away.added == 1
