@@ -156,7 +156,7 @@ class Parley(Broker):
             f"listeners.ws.bind={HOST}:{websocket}",
             f"grpc.bind={HOST}:{grpc}",
             'topics.open=["bench/#"]',
-            "auth.allow_anonymous=true",
+            "plugins.plugins.auth.UserAuthPlugin.allow_anonymous=true",
         )
         options = [part for setting in settings for part in ("--set", setting)]
         serve = ("serve", "--config", "config/broker.yaml", "--data-dir", str(self.data_dir))

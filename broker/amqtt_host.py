@@ -211,9 +211,14 @@ class AmqttHost:
         topic_plugins = [p for p in plugins if isinstance(p, BaseTopicPlugin)]
         self._rules = [cast("TopicRules", p.rules) for p in topic_plugins if hasattr(p, "rules")]
         self._filters = [p for p in topic_plugins if not hasattr(p, "rules")]
-        self.packets = self._wants(MQTTEvents.PACKET_RECEIVED) or self._wants(MQTTEvents.PACKET_SENT)
-        self.messages = self._wants(BrokerEvents.MESSAGE_RECEIVED) or self._wants(
-            BrokerEvents.MESSAGE_BROADCAST
+        self._wanted = {
+            event
+            for event in (*BrokerEvents, *MQTTEvents)
+            if any(hasattr(plugin, f"on_{event}") for plugin in plugins)
+        }
+        self.packets = bool(self._wanted & set(MQTTEvents))
+        self.messages = bool(
+            self._wanted & {BrokerEvents.MESSAGE_RECEIVED, BrokerEvents.MESSAGE_BROADCAST}
         )
         self._tasks: set[asyncio.Future[None]] = set()
 
@@ -347,11 +352,8 @@ class AmqttHost:
         except AMQTTError as error:
             logger.debug("amqtt cannot read a packet for its plugins: %s", error)
 
-    def _wants(self, event: Events) -> bool:
-        return any(hasattr(plugin, f"on_{event}") for plugin in self._manager.plugins)
-
     def _fire(self, event: Events, **values: Any) -> None:
-        if self._wants(event):
+        if event in self._wanted:
             self._spawn(self._manager.fire_event(event, **values))
 
     def _spawn(self, job: Awaitable[None]) -> None:

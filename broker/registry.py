@@ -110,7 +110,7 @@ class Registry:
             devices[key] = client
             self.devices_changed(key.user, len(devices))
         if clean:
-            self._states.submit([Forgotten(key.user, key.client_id)])
+            self._states.forget(Forgotten(key.user, key.client_id))
         elif state is not None:
             session.restore(state)
             await self._subscriptions.resume(session, state.cursors)
@@ -199,7 +199,8 @@ class Registry:
             await self._states.save(changes)
 
     def save_cursors(self) -> None:
-        """Store the cursors that moved since the last time."""
+        """Store the cursors that moved since the last time, and drop replaced sessions."""
+        self._states.flush()
         if not self._to_save:
             return
         moved = []

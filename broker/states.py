@@ -9,7 +9,7 @@ import msgspec
 from broker.domain.errors import StoreError
 from broker.log.committer import GroupCommit
 from broker.metrics import Metrics
-from broker.ports import SessionKey, SessionState, StateChange, StateStore
+from broker.ports import Forgotten, SessionKey, SessionState, StateChange, StateStore
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +32,30 @@ class States:
         self.store = store
         self._metrics = metrics
         self._group = GroupCommit(self._commit, _MAX_BATCH)
-        self.drain = self._group.drain
+        self._forgotten: list[StateChange] = []
 
     def submit(
         self, changes: Sequence[StateChange], done: Callable[[StoreError | None], None] = _ignore
     ) -> None:
         """Have changes committed; `done` is told None when they are on disk, or why not."""
+        if self._forgotten:
+            changes, self._forgotten = [*self._forgotten, *changes], []
         self._group.submit(_Submission(changes, done))
+
+    def forget(self, change: Forgotten) -> None:
+        """Drop a session that a clean one takes the place of. Nobody waits for it, and most such
+        sessions were never kept: it goes with what is submitted next, or with `flush`."""
+        self._forgotten.append(change)
+
+    def flush(self) -> None:
+        """Commit what `forget` gathered."""
+        if self._forgotten:
+            self.submit(())
+
+    async def drain(self) -> None:
+        """Wait until all is committed."""
+        self.flush()
+        await self._group.drain()
 
     async def save(self, changes: Sequence[StateChange]) -> None:
         """Commit changes and all that were submitted before. Raises `StoreError`."""

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from cli import groups, messages, node, users
+from broker import VERSION
+from cli import groups, messages, node, output, users
 from cli.location import Options
 
 app = typer.Typer(
@@ -18,15 +19,9 @@ app = typer.Typer(
 
 
 def _version(wanted: bool) -> None:
-    if not wanted:
-        return
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
-
-    try:
-        typer.echo(f"imctl {version('parley')}")
-    except PackageNotFoundError:
-        typer.echo("imctl (run from a source tree)")
-    raise typer.Exit
+    if wanted:
+        output.line(f"imctl {VERSION}")
+        raise typer.Exit
 
 
 @app.callback()

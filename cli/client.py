@@ -1,7 +1,7 @@
 """A node's administration as typed calls. Everything here raises `CommandError`."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -141,8 +141,8 @@ class AdminClient:
         )
         return reply
 
-    def tail(self, topic: str, after: int | None) -> Iterator[bytes]:
-        """Entries as JSON, for ever; close the iterator to end it."""
+    def tail(self, topic: str, after: int | None) -> Generator[bytes, None, None]:
+        """Entries as JSON, for ever; close the generator to end it."""
         call = self._stub.Tail(pb.TailRequest(topic=topic, after=after), metadata=self._metadata)
         connected = False
         try:
@@ -160,7 +160,7 @@ class AdminClient:
 
     def history(self, conversation: str, before: int, limit: int) -> list[bytes]:
         """The last `limit` messages before seq `before` (0: the last ones), as JSON, ascending."""
-        from broker.domain.message import read_body  # noqa: PLC0415
+        from broker.domain.message import read_body
 
         found: list[bytes] = []
         while len(found) < limit:
@@ -184,17 +184,18 @@ class AdminClient:
     def _reason(self, error: Any) -> str:
         """One line on why a call failed."""
         status = error.code()
+        node = f"the node at {self._location.address}"
         if status is grpc.StatusCode.UNAUTHENTICATED:
-            return f"the node at {self._location.address} does not accept the token in {self._location.token_file}"
+            return f"{node} does not accept the token in {self._location.token_file}"
         if _error_code(error) is not None:
             return str(error.details())
         if status is grpc.StatusCode.UNAVAILABLE:
             return self._location.absent
         if status is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return f"no answer from the node at {self._location.address} within {self._timeout:g} s"
+            return f"no answer from {node} within {self._timeout:g} s"
         if status is grpc.StatusCode.UNIMPLEMENTED:
-            return f"the node at {self._location.address} does not know this command: its version differs"
-        return f"the node at {self._location.address} failed: {status.name}: {error.details()}"
+            return f"{node} does not know this command: its version differs"
+        return f"{node} failed: {status.name}: {error.details()}"
 
 
 def _error_code(error: Any) -> str | None:

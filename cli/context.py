@@ -7,15 +7,14 @@ import typer
 from cli.location import Options, locate
 
 if TYPE_CHECKING:
-    from cli.client import AdminClient
+    from cli.client import AdminClient  # gRPC: only once there is a node to call
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def options(context: typer.Context) -> Options:
     """The options that stand before the command."""
-    given = context.obj
-    assert isinstance(given, Options)
+    given: Options = context.obj
     return given
 
 
@@ -27,6 +26,6 @@ def connect(context: typer.Context) -> "AdminClient":
     """
     given = options(context)
     location = locate(given)
-    from cli.client import AdminClient  # noqa: PLC0415 - gRPC, only once there is a node to call
+    from cli.client import AdminClient  # gRPC: only once there is a node to call
 
     return AdminClient(location, given.timeout)

@@ -1,7 +1,7 @@
 """The entry point: every way a command can end comes to one exit status and at most one line.
 
 0 done, 1 refused or not found, 2 wrong usage; 130 interrupted, as shells have it. Nothing heavy is
-imported before `main` runs, so that even an early Ctrl-C finds it in place.
+imported before `run` does, so that even an early Ctrl-C finds it in place.
 """
 
 import os
@@ -9,18 +9,18 @@ import sys
 from typing import NoReturn
 
 
-def main() -> NoReturn:
+def run() -> NoReturn:
     """Run imctl with the process's arguments."""
     try:
-        status = _flushed(_run())
+        status = _flushed(_command())
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
 
 
-def _run() -> int:
-    from cli.app import app  # noqa: PLC0415
-    from cli.errors import CommandError, OutputClosedError  # noqa: PLC0415
+def _command() -> int:
+    from cli.app import app
+    from cli.errors import CommandError, OutputClosedError
 
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -41,7 +41,7 @@ def _run() -> int:
 
 
 def _complain(text: str) -> int:
-    from cli.output import printable  # noqa: PLC0415
+    from cli.output import printable
 
     print(f"imctl: {printable(text)}", file=sys.stderr)
     return 1

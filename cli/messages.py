@@ -1,7 +1,6 @@
 """`imctl send`, `tail` and `history`."""
 
 import os
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from itertools import islice
 from typing import Annotated, Any
@@ -57,11 +56,14 @@ def tail(
     ] = None,
 ) -> None:
     """Print what is stored in an inbox or group, one JSON a line, until Ctrl-C."""
-    with suppress(KeyboardInterrupt), connect(context) as node:
-        entries: Iterator[bytes] = node.tail(parsing.topic(topic), 0 if from_start else None)
-        with closing(entries):  # type: ignore[type-var]
-            for entry in islice(entries, count):
-                output.line(output.raw_json(entry), flush=True)
+    after = 0 if from_start else None
+    with (
+        suppress(KeyboardInterrupt),
+        connect(context) as node,
+        closing(node.tail(parsing.topic(topic), after)) as entries,
+    ):
+        for entry in islice(entries, count):
+            output.line(output.raw_json(entry), flush=True)
 
 
 def history(
@@ -86,7 +88,7 @@ def history(
 
 
 def _row(document: bytes) -> tuple[object, ...]:
-    from broker.domain.message import read_body  # noqa: PLC0415
+    from broker.domain.message import read_body
 
     body = read_body(document)
     return body.seq, output.local_time(body.created_at), body.from_user_id, body.type, _text(body.content)
@@ -94,7 +96,7 @@ def _row(document: bytes) -> tuple[object, ...]:
 
 def _text(content: Any) -> str:
     """Text as it is, any other content as JSON."""
-    import msgspec  # noqa: PLC0415
+    import msgspec
 
     raw = bytes(content)
     return msgspec.json.decode(raw, type=str) if raw.startswith(b'"') else output.raw_json(raw)

@@ -74,7 +74,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     if sys.stdout.isatty():
         _fitted(header, cells)
         return
-    from rich.cells import cell_len  # noqa: PLC0415
+    from rich.cells import cell_len
 
     columns = list(zip(header, *cells, strict=True))
     widths = [max(map(cell_len, column)) for column in columns]
@@ -84,9 +84,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def _fitted(header: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     fitted = Table(box=None, pad_edge=False, header_style="bold")
     for name in header:

@@ -52,8 +52,8 @@ def add(
     """Add an account; asks for the password unless it is given."""
     if no_password and (password is not None or password_stdin):
         raise typer.BadParameter("--no-password excludes a password")
+    chosen = None if no_password else _read_password(password, password_stdin)
     with connect(context) as node:
-        chosen = None if no_password else _read_password(password, password_stdin)
         node.add_user(user, chosen, role)
     output.line(f"user {user} added")
 
@@ -63,8 +63,9 @@ def passwd(
     context: typer.Context, user: User, password: Password = None, password_stdin: FromStdin = False
 ) -> None:
     """Set a user's password; asks for it unless it is given."""
+    chosen = _read_password(password, password_stdin)
     with connect(context) as node:
-        node.set_password(user, _read_password(password, password_stdin))
+        node.set_password(user, chosen)
     output.line(f"password of {user} set")
 
 

@@ -1,5 +1,7 @@
 """`im.AdminService`: protobuf in, `bridge.admin.Administration`, protobuf out."""
 
+# ruff: noqa: N802 - the calls have the names the .proto gives them
+
 from collections.abc import AsyncIterator
 from typing import Any
 

@@ -49,6 +49,7 @@ logger = logging.getLogger(__name__)
 _CLOSE_SECONDS = 5.0
 _MAX_CLIENT_ID = 256
 _PUBLISH_OVERHEAD = 256
+_READ_AHEAD = 16 * 1024
 
 
 class Sink(Protocol):
@@ -172,6 +173,8 @@ class Connection:
         self._decoder.feed(data)
         if not self._suspended:
             self._take_packets()
+        elif not self._paused:
+            self._regulate()
 
     def drained(self) -> None:
         """The transport's buffer has emptied."""
@@ -274,7 +277,6 @@ class Connection:
     def _await(self, step: Awaitable[None]) -> None:
         """Suspend until `step` is done."""
         self._suspended = True
-        self._regulate()
         self._task = self._hub.loop.create_task(self._go_on_after(step))
 
     async def _go_on_after(self, step: Awaitable[None]) -> None:
@@ -288,13 +290,17 @@ class Connection:
             self._task = None
             self._suspended = False
         if self._state is not State.CLOSED:
-            self._regulate()
+            if self._paused:
+                self._regulate()
             self._take_packets()
 
     def _regulate(self) -> None:
-        """Read from the socket only while neither suspended nor too far ahead of the store."""
+        """Read from the socket only while what was read can be worked on: not far ahead of the
+        store, nor of a step that is awaited."""
         limit = self._hub.limits.uncommitted_bytes
-        should_pause = self._suspended or self._uncommitted > (limit // 2 if self._paused else limit)
+        should_pause = self._uncommitted > (limit // 2 if self._paused else limit) or (
+            self._suspended and self._decoder.buffered > _READ_AHEAD
+        )
         if should_pause != self._paused:
             self._paused = should_pause
             if should_pause:

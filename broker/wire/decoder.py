@@ -61,6 +61,11 @@ class Decoder:
             self._tail = bytearray()
 
     @property
+    def buffered(self) -> int:
+        """Bytes held that were not returned as packets yet."""
+        return len(self._buffer) - self._pos + len(self._tail)
+
+    @property
     def packet(self) -> bytes:
         """The bytes of the packet that `next_packet` returned last."""
         return self._buffer[self._start : self._pos]

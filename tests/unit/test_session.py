@@ -1,103 +1,15 @@
-"""Session and Tail: windows, cursors, the queue, and what is kept between connections."""
+"""Session and Tail: the flows of QoS 0, 1 and 2, windows, cursors and the bounded queue."""
 
 from collections.abc import Callable
 
-import msgspec
 import pytest
 
-from broker.ports import Identity, QueuedMessage, Redelivery, SessionKey, SessionState
+from broker.ports import Enqueued, QueuedMessage
+from broker.session.away import Away
 from broker.session.session import Session
 from broker.session.tail import Tail
-from broker.wire.decoder import Decoder
-from broker.wire.encoder import Outgoing
 from broker.wire.packets import Ack, Packet, Publish, Type
-
-KEY = SessionKey("alice", "phone")
-INBOX = "users/alice/inbox"
-TEAM = "groups/team"
-
-
-class Limits(msgspec.Struct):
-    max_inflight: int = 3
-    max_queued: int = 2
-
-
-class Wire:
-    """The outbox and the watcher of a session, and the client that reads it all."""
-
-    def __init__(self) -> None:
-        self.full = False
-        self.bytes = b""
-        self.was_told: list[str] = []
-
-    def send(self, data: bytes) -> None:
-        self.bytes += data
-
-    def lagging(self, _session: Session) -> None:
-        self.was_told.append("lagging")
-
-    def moved(self, _session: Session) -> None:
-        self.was_told.append("moved")
-
-    def dropped(self, reason: str) -> None:
-        self.was_told.append(reason)
-
-    def take(self) -> list[Packet]:
-        """The packets that came since the last time."""
-        decoder = Decoder(1 << 20)
-        decoder.feed(self.bytes)
-        self.bytes = b""
-        packets = []
-        while (packet := decoder.next_packet()) is not None:
-            packets.append(packet)
-        return packets
-
-    def told(self) -> list[str]:
-        told, self.was_told = self.was_told, []
-        return told
-
-
-def connect(
-    wire: Wire, limits: Limits | None = None, state: SessionState | None = None, persistent: bool = True
-) -> Session:
-    session = Session(KEY, Identity("alice"), persistent, wire, limits or Limits(), wire)
-    if state is not None:
-        session.restore(state)
-    return session
-
-
-def follow(session: Session, topic: str = INBOX, position: int = 0, qos: int = 1) -> Tail:
-    """Subscribe to a log; the tail is live, as after the reader has looked."""
-    log = topic if topic.startswith("users/") else "g:" + topic.removeprefix("groups/")
-    tail = Tail(topic, log, position, qos)
-    session.add_tail(tail)
-    session.caught_up(tail)
-    return tail
-
-
-def entry(topic: str, offset: int, qos: int) -> Outgoing:
-    return Outgoing(topic, b"%d" % offset, qos)
-
-
-def offer(session: Session, *offsets: int, topic: str = INBOX, qos: int = 1) -> None:
-    for offset in offsets:
-        session.offer_entry(topic, offset, entry(topic, offset, qos))
-
-
-def read(session: Session, tail: Tail, *offsets: int, qos: int = 1) -> None:
-    for offset in offsets:
-        assert session.room > 0
-        session.send_entry(tail, offset, entry(tail.topic, offset, qos))
-
-
-def kept(session: Session) -> SessionState:
-    """What the session leaves, through the store's eyes."""
-    return msgspec.msgpack.decode(msgspec.msgpack.encode(session.snapshot()), type=SessionState)
-
-
-def sent(offset: int, qos: int, packet_id: int, dup: bool = False, topic: str = INBOX) -> Publish:
-    return Publish(topic, b"%d" % offset, qos, packet_id, dup=dup)
-
+from tests.unit.session_kit import INBOX, KEY, TEAM, Limits, Wire, connect, entry, follow, note, offer, read, sent
 
 # --- the flows of chapter 4.3 ---------------------------------------------------------------
 
@@ -329,10 +241,6 @@ def test_a_new_tail_is_behind() -> None:
 # --- messages of other topics ---------------------------------------------------------------
 
 
-def note(text: str, qos: int = 1) -> Outgoing:
-    return Outgoing("sensors/1", text.encode(), qos)
-
-
 def test_other_messages_wait_for_the_window_in_a_bounded_queue() -> None:
     wire = Wire()
     session = connect(wire, Limits(max_inflight=1, max_queued=2))
@@ -389,151 +297,7 @@ def test_packet_ids_wrap_around_and_pass_over_those_in_use() -> None:
     assert session.counts == (1, 0)
 
 
-# --- a session taken up again ---------------------------------------------------------------
-
-STATE = SessionState(
-    filters={INBOX: 2, TEAM: 1},
-    cursors={INBOX: 5, "g:team": 9},
-    inflight=[Redelivery(1, INBOX, 6, 1), Redelivery(4, INBOX, 7, 2), Redelivery(2, "g:team", 9, 2, True)],
-    received=[3, 8],
-    queue=[
-        QueuedMessage("sensors/1", b"sent", 1, False, 6),
-        QueuedMessage("", b"", 2, False, 7, True),
-        QueuedMessage("sensors/1", b"waits", 2, True),
-    ],
-)
-
-
-def test_a_session_that_came_back_sends_what_was_in_its_window() -> None:
-    wire = Wire()
-    session = connect(wire, Limits(max_inflight=10), STATE)
-    assert wire.take() == [
-        Ack(Type.PUBREL, 2),
-        Publish("sensors/1", b"sent", 1, 6, dup=True),
-        Ack(Type.PUBREL, 7),
-        Publish("sensors/1", b"waits", 2, 3, retain=True),
-    ]
-    assert session.received == {3, 8}
-    assert session.filters == STATE.filters
-    tail = follow(session, position=5, qos=2)
-    read(session, tail, 6)
-    read(session, tail, 7, 8, qos=2)
-    assert wire.take() == [sent(6, 1, 1, dup=True), sent(7, 2, 4, dup=True), sent(8, 2, 5)]
-    session.puback(1)
-    session.pubrec(4)
-    assert tail.cursor == 7
-
-
-def test_a_connection_that_ends_before_its_logs_are_followed_loses_nothing() -> None:
-    session = connect(Wire(), Limits(max_inflight=10), STATE)
-    left = kept(session)
-    assert left.cursors == STATE.cursors
-    assert left.filters == STATE.filters
-    assert left.received == STATE.received
-    assert {item.packet_id for item in left.inflight} >= {1, 4}
-    assert {m.payload: m.retain for m in left.queue if m.payload} == {b"sent": False, b"waits": True}
-
-
-def test_what_one_connection_leaves_the_next_takes_up() -> None:
-    wire = Wire()
-    session = connect(wire, Limits(max_inflight=3, max_queued=5))
-    session.filters = {INBOX: 2, "sensors/#": 2}
-    session.received = {9}
-    tail = follow(session, position=10, qos=2)
-    offer(session, 11)
-    offer(session, 12, qos=2)
-    session.offer(note("n", 2), 2)
-    session.offer(note("later"), 1)
-    session.pubrec(3)
-    assert kept(session) == SessionState(
-        {INBOX: 2, "sensors/#": 2},
-        {INBOX: 10},
-        [Redelivery(1, INBOX, 11, 1), Redelivery(2, INBOX, 12, 2)],
-        [9],
-        [QueuedMessage("", b"", 2, False, 3, True), QueuedMessage("sensors/1", b"later", 1)],
-    )
-    assert tail.cursor == 10
-
-
-def test_an_entry_that_is_released_is_passed_over() -> None:
-    """4.3.3: the receiver has it; only PUBREL and PUBCOMP are left."""
-    wire = Wire()
-    state = SessionState({}, {INBOX: 5}, [Redelivery(1, INBOX, 6, 1), Redelivery(2, INBOX, 7, 2, True)], [], [])
-    session = connect(wire, state=state)
-    tail = follow(session, position=5, qos=2)
-    read(session, tail, 6)
-    read(session, tail, 7, 8, qos=2)
-    assert wire.take() == [Ack(Type.PUBREL, 2), sent(6, 1, 1, dup=True), sent(8, 2, 3)]
-    session.puback(1)
-    assert tail.cursor == 7
-
-
-def test_a_packet_id_freed_early_is_not_used_for_two() -> None:
-    """PUBCOMP comes before the reader reaches the released entry in the log."""
-    wire = Wire()
-    state = SessionState({}, {INBOX: 5}, [Redelivery(1, INBOX, 6, 2, True)], [], [])
-    session = connect(wire, state=state)
-    session.pubcomp(1)
-    session.offer(note("new"), 1)
-    tail = follow(session, position=5, qos=2)
-    read(session, tail, 6, 7, qos=2)
-    assert wire.take() == [Ack(Type.PUBREL, 1), Publish("sensors/1", b"new", 1, 1), sent(7, 2, 2)]
-    session.puback(1)
-    assert session.counts == (1, 0)
-
-
-def test_the_window_holds_when_a_released_entry_is_done_early() -> None:
-    state = SessionState({}, {INBOX: 5}, [Redelivery(1, INBOX, 6, 2, True)], [], [])
-    session = connect(Wire(), Limits(max_inflight=2), state)
-    session.pubcomp(1)
-    assert session.room == 2
-
-
-@pytest.mark.parametrize("offset", [5, 6])
-def test_rights_that_were_lost_free_their_packet_ids(offset: int) -> None:
-    wire = Wire()
-    state = SessionState({}, {"g:team": 5}, [Redelivery(1, "g:team", offset, 1)], [], [])
-    session = connect(wire, Limits(max_inflight=1), state)
-    session.forget_lost()
-    assert session.counts == (0, 0)
-    assert session.room == 1
-
-
-def test_an_entry_before_the_cursor_holds_no_place_in_the_window() -> None:
-    """Unsubscribed with an entry unacknowledged, then subscribed again further on."""
-    session = connect(Wire(), Limits(max_inflight=1))
-    follow(session)
-    offer(session, 1)
-    session.drop_tail(INBOX)
-    follow(session, position=10)
-    wire = Wire()
-    session = connect(wire, Limits(max_inflight=1), kept(session))
-    tail = follow(session, position=10)
-    session.forget_lost()
-    read(session, tail, 11)
-    assert wire.take() == [sent(11, 1, 2)] or session.counts == (1, 0)
-
-
-def test_a_qos_2_entry_that_is_done_is_never_sent_again() -> None:
-    """An entry of QoS 1 before it is not acknowledged yet, so the cursor stands still."""
-    session = connect(Wire())
-    follow(session, qos=2)
-    offer(session, 1)
-    offer(session, 2, qos=2)
-    session.pubrec(2)
-    session.pubcomp(2)
-    wire = Wire()
-    session = connect(wire, state=kept(session))
-    tail = follow(session, position=session.snapshot().cursors.get(INBOX, 0), qos=2)
-    read(session, tail, 1)
-    read(session, tail, 2, qos=2)
-    assert [p.payload for p in wire.take() if isinstance(p, Publish)] == [b"1"]
-
-
 def test_a_session_away_queues_what_is_no_log() -> None:
-    from broker.ports import Enqueued
-    from broker.session.away import Away
-
     changes: list[object] = []
     away = Away(KEY, {"sensors/#": 1}, 7, changes.append)
     away.offer(note("zero"), 0)

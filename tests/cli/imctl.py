@@ -1,0 +1,74 @@
+"""How the tests run imctl: as its users do, in a process of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.cli.fakes import FakeNode
+
+Result = subprocess.CompletedProcess[str]
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("IM_")}
+COMMAND = (sys.executable, "-m", "cli")
+
+
+def run(*arguments: str, input: str = "", **environment: str) -> Result:
+    """Run imctl; nothing it does may show a traceback."""
+    result = subprocess.run(
+        (*COMMAND, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=ROOT,
+        check=False,
+        input=input,
+        env=ENVIRONMENT | environment,
+    )
+    assert "Traceback" not in result.stdout + result.stderr
+    return result
+
+
+def on(node: FakeNode, *arguments: str, input: str = "") -> Result:
+    """Run imctl on a node's data directory."""
+    return run("--data-dir", str(node.data_dir), *arguments, input=input)
+
+
+def done(result: Result) -> str:
+    """The output of a command that must have succeeded and been quiet about it."""
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+def refused(result: Result) -> str:
+    """The one line of a command that must have been refused."""
+    assert (result.returncode, result.stdout) == (1, "")
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("imctl: ")
+    return lines[0].removeprefix("imctl: ")
+
+
+def misused(result: Result) -> str:
+    """What a command says that was used wrongly."""
+    assert (result.returncode, result.stdout) == (2, "")
+    return " ".join(result.stderr.replace("│", " ").split())
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    """Wait until it holds, 10 s at most."""
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def expect(terminal: int, words: str) -> str:
+    """Read from a pseudo-terminal until the words have come."""
+    seen = ""
+    while words not in seen:
+        seen += os.read(terminal, 4096).decode()
+    return seen

@@ -1,0 +1,435 @@
+"""Group commit, and the committer over a log in memory that can be held up and made to fail."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+import pytest
+
+from broker.domain.errors import DuplicateMessageError, Refusal, StoreError
+from broker.domain.message import Content, Draft, Entry, Stamped, draft, parse_payload, read_body
+from broker.domain.topics import parse_topic
+from broker.log.committer import Duplicate, GroupCommit, MessageCommitter, Outcome, Submission
+from broker.log.sequencer import Sequencer
+from broker.ports import DedupKey
+
+NOW = 1_764_000_000_000
+
+
+class MemoryLog:
+    """A `MessageLog`. `failures` are raised by the next appends, one each; while `gate` is
+    closed, appends wait."""
+
+    def __init__(self) -> None:
+        self.logs: dict[str, list[Stamped]] = {}
+        self.keys: dict[DedupKey, bytes] = {}
+        self.batches: list[list[Stamped]] = []
+        self.failures: list[Exception | None] = []
+        self.after_failures: Callable[[], None] = lambda: None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.running = 0
+        self.heads_asked: list[str] = []
+
+    async def append(self, batch: Sequence[Stamped]) -> None:
+        self.running += 1
+        assert self.running == 1, "two commits at once"
+        await self.gate.wait()
+        self.running -= 1
+        failure = self.failures.pop(0) if self.failures else None
+        if failure is not None:
+            self.after_failures()
+            raise failure
+        places = [place for message in batch for place in _places(message)]
+        keys = [key for message in batch if (key := _key(message)) is not None]
+        new = {(log, len(self.logs.get(log, [])) + 1) for log, _ in places}
+        taken = any(offset <= len(self.logs.get(log, [])) for log, offset in places)
+        if taken or len(set(keys)) < len(keys) or any(key in self.keys for key in keys):
+            raise DuplicateMessageError("taken")
+        assert new <= set(places), "a gap"
+        self.batches.append(list(batch))
+        for message in batch:
+            for log, offset in _places(message):
+                assert len(self.logs.setdefault(log, [])) == offset - 1, "a gap"
+                self.logs[log].append(message)
+            if (key := _key(message)) is not None:
+                self.keys[key] = message.body
+
+    async def heads(self, logs: Sequence[str]) -> dict[str, int]:
+        self.heads_asked += logs
+        return {log: len(self.logs.get(log, [])) for log in logs}
+
+    async def find(self, keys: Sequence[DedupKey]) -> dict[DedupKey, bytes]:
+        return {key: self.keys[key] for key in keys if key in self.keys}
+
+    async def read(self, log: str, after: int, limit: int, max_bytes: int) -> list[Entry]:
+        raise NotImplementedError
+
+    async def read_back(self, log: str, before: int, limit: int) -> list[Entry]:
+        raise NotImplementedError
+
+
+def _places(message: Stamped) -> list[tuple[str, int]]:
+    conversation = (message.draft.conversation_id, message.seq)
+    return [conversation, *zip(message.draft.logs, message.offsets, strict=True)]
+
+
+def _key(message: Stamped) -> DedupKey | None:
+    said, of = message.draft.content.client_msg_id, message.draft
+    return None if said is None else DedupKey(of.sender, of.conversation_id, said)
+
+
+class FixedClock:
+    def now_ms(self) -> int:
+        return NOW
+
+
+class Bench:
+    """A committer, and all that came of what was submitted: (what, name or seq)."""
+
+    def __init__(self, max_batch: int = 1000, log: MemoryLog | None = None) -> None:
+        self.log = log or MemoryLog()
+        self.story: list[tuple[str, object]] = []
+        self.outcomes: dict[str, Outcome] = {}
+        self.published: list[Stamped] = []
+        self.committer = MessageCommitter(self.log, Sequencer(1), FixedClock(), self._publish, max_batch)
+
+    def _publish(self, message: Stamped) -> None:
+        self.published.append(message)
+        self.story.append(("push", message.seq))
+
+    def submit(self, name: str, draft: Draft) -> None:
+        def done(outcome: Outcome) -> None:
+            assert name not in self.outcomes, "told twice"
+            self.outcomes[name] = outcome
+            self.story.append(("done", name))
+
+        self.committer.submit(Submission(draft, done))
+
+    def seqs(self) -> list[int | None]:
+        return [o.seq if isinstance(o, Stamped | Duplicate) else None for o in self.outcomes.values()]
+
+
+def group(text: str = "hi", client_msg_id: str | None = None, sender: str = "alice", to: str = "team") -> Draft:
+    return draft(sender, parse_topic(f"groups/{to}"), _content(text, client_msg_id))
+
+
+def private(text: str = "hi", client_msg_id: str | None = None, sender: str = "alice", to: str = "bob") -> Draft:
+    return draft(sender, parse_topic(f"users/{to}/inbox"), _content(text, client_msg_id))
+
+
+def _content(text: str, client_msg_id: str | None) -> Content:
+    return Content(msgspec.Raw(msgspec.json.encode(text)), client_msg_id=client_msg_id)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let other tasks run until something holds; a test that never gets there is stopped."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never came to that")
+
+
+# --- GroupCommit ----------------------------------------------------------------------------
+
+
+async def test_while_one_batch_is_committed_the_next_collects() -> None:
+    batches: list[list[int]] = []
+    gate = asyncio.Event()
+
+    async def commit(batch: list[int]) -> None:
+        batches.append(batch)
+        await gate.wait()
+
+    group = GroupCommit(commit, max_batch=4)
+    group.submit(0)
+    await until(lambda: len(batches) == 1)
+    for i in range(1, 11):
+        group.submit(i)
+    assert (batches, len(group)) == ([[0]], 10)
+    gate.set()
+    await group.drain()
+    assert batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
+    assert len(group) == 0
+
+
+async def test_a_commit_that_raises_does_not_stop_the_next() -> None:
+    batches: list[list[int]] = []
+
+    async def commit(batch: list[int]) -> None:
+        batches.append(batch)
+        if len(batches) == 1:
+            raise RuntimeError("a receiver's bug")
+
+    group = GroupCommit(commit, max_batch=1)
+    group.submit(1)
+    group.submit(2)
+    await group.drain()
+    group.submit(3)
+    await group.drain()
+    assert batches == [[1], [2], [3]]
+
+
+async def test_drain_waits_for_what_is_submitted_meanwhile() -> None:
+    committed: list[int] = []
+
+    async def commit(batch: list[int]) -> None:
+        await asyncio.sleep(0)
+        committed.extend(batch)
+        if batch[0] < 5:
+            group.submit(batch[0] + 1)
+
+    group = GroupCommit(commit, max_batch=10)
+    await group.drain()  # nothing to wait for
+    group.submit(1)
+    await group.drain()
+    assert committed == [1, 2, 3, 4, 5]
+
+
+# --- order ----------------------------------------------------------------------------------
+
+
+async def test_acknowledged_and_pushed_in_the_order_submitted() -> None:
+    bench = Bench(max_batch=2)
+    for name in "abcde":
+        bench.submit(name, group(name))
+    await bench.committer.drain()
+    assert bench.seqs() == [1, 2, 3, 4, 5]
+    done, push = [("done", name) for name in "abcde"], [("push", seq) for seq in range(1, 6)]
+    assert [step for step in bench.story if step[0] == "done"] == done
+    assert [step for step in bench.story if step[0] == "push"] == push
+    for name, seq in zip("abcde", range(1, 6), strict=True):  # acknowledged first, then pushed
+        assert bench.story.index(("done", name)) < bench.story.index(("push", seq))
+    assert [len(batch) for batch in bench.log.batches] == [2, 2, 1]
+
+
+async def test_nobody_hears_of_a_message_that_is_not_committed_yet() -> None:
+    bench = Bench()
+    bench.log.gate.clear()
+    bench.submit("a", group())
+    await until(lambda: bench.log.running == 1)
+    for name in "bcd":
+        bench.submit(name, group(name))
+    assert bench.story == []
+    assert len(bench.committer) == 3
+    bench.log.gate.set()
+    await bench.committer.drain()
+    assert [len(batch) for batch in bench.log.batches] == [1, 3]
+    assert bench.seqs() == [1, 2, 3, 4]
+
+
+async def test_places_in_all_logs_of_a_private_message() -> None:
+    bench = Bench()
+    bench.submit("1", private(sender="alice", to="bob"))
+    bench.submit("2", private(sender="bob", to="alice"))
+    bench.submit("3", private(sender="carol", to="bob"))
+    bench.submit("4", private(sender="bob", to="bob"))
+    await bench.committer.drain()
+    assert [(m.draft.conversation_id, m.seq, m.offsets) for m in bench.published] == [
+        ("p:alice:bob", 1, (1, 1)),  # of bob, of alice
+        ("p:alice:bob", 2, (2, 2)),  # of alice, of bob
+        ("p:bob:carol", 1, (3, 1)),  # of bob, of carol
+        ("p:bob:bob", 1, (4,)),
+    ]
+
+
+async def test_counting_goes_on_where_the_log_ends() -> None:
+    log = MemoryLog()
+    for expected in (1, 2, 3):
+        bench = Bench(log=log)  # a new process: nothing is known of the heads
+        bench.submit("a", private())
+        await bench.committer.drain()
+        assert bench.published[0].seq == expected
+        assert bench.published[0].offsets == (expected, expected)
+
+
+async def test_heads_are_asked_for_once() -> None:
+    bench = Bench()
+    for name in "abc":
+        bench.submit(name, private(name))
+        await bench.committer.drain()
+    assert sorted(bench.log.heads_asked) == ["p:alice:bob", "users/alice/inbox", "users/bob/inbox"]
+
+
+async def test_more_logs_than_heads_are_kept() -> None:
+    bench = Bench()
+    sequencer = Sequencer(1, capacity=3)
+    committer = MessageCommitter(bench.log, sequencer, FixedClock(), bench.published.append, 10)
+    for i in range(40):
+        committer.submit(Submission(private(to=f"u{i % 5}"), lambda _outcome: None))
+        await committer.drain()
+    assert [m.seq for m in bench.published] == [i // 5 + 1 for i in range(40)]
+    assert [m.offsets[1] for m in bench.published] == list(range(1, 41))
+
+
+# --- failures -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", [StoreError("disk full"), OSError("gone"), RuntimeError("bug")])
+async def test_a_failed_commit_acknowledges_nobody_and_leaves_no_gap(failure: Exception) -> None:
+    bench = Bench(max_batch=2)
+    bench.log.failures = [None, failure, None]
+    for name in "abcdef":
+        bench.submit(name, private(name))
+    await bench.committer.drain()
+    assert bench.seqs() == [1, 2, None, None, 3, 4]
+    assert isinstance(bench.outcomes["c"], StoreError)
+    assert isinstance(bench.outcomes["d"], StoreError)
+    assert [m.seq for m in bench.published] == [1, 2, 3, 4]
+    assert [m.offsets for m in bench.published] == [(n, n) for n in (1, 2, 3, 4)]
+
+
+async def test_a_store_that_cannot_tell_its_heads() -> None:
+    bench = Bench()
+
+    async def fail(_logs: Sequence[str]) -> dict[str, int]:
+        raise StoreError("closed")
+
+    heads: Callable[[Sequence[str]], Awaitable[dict[str, int]]] = bench.log.heads
+    bench.log.heads = fail  # type: ignore[method-assign, assignment]
+    bench.submit("a", group())
+    await bench.committer.drain()
+    bench.log.heads = heads  # type: ignore[method-assign, assignment]
+    bench.submit("b", group())
+    await bench.committer.drain()
+    assert isinstance(bench.outcomes["a"], StoreError)
+    assert bench.seqs() == [None, 1]
+
+
+async def test_places_that_somebody_else_took() -> None:
+    """The heads this node knows are stale: it learns them anew."""
+    log = MemoryLog()
+    mine, theirs = Bench(log=log), Bench(log=log)
+    mine.submit("a", private("a"))
+    await mine.committer.drain()
+    theirs.submit("b", private("b", sender="bob", to="alice"))
+    theirs.submit("c", private("c", sender="carol", to="bob"))
+    await theirs.committer.drain()
+    mine.submit("d", private("d"))
+    mine.submit("e", private("e"))
+    await mine.committer.drain()
+    assert [(m.seq, m.offsets) for m in mine.published] == [(1, (1, 1)), (3, (4, 3)), (4, (5, 4))]
+    assert len(log.logs["users/bob/inbox"]) == 5
+
+
+async def test_places_that_are_taken_again_and_again() -> None:
+    bench = Bench()
+    bench.log.failures = [DuplicateMessageError("taken") for _ in range(4)]
+    bench.submit("a", group("a", "c-1"))
+    bench.submit("b", group("b"))
+    await bench.committer.drain()
+    bench.submit("c", group("c"))
+    await bench.committer.drain()
+    assert isinstance(bench.outcomes["a"], StoreError)
+    assert isinstance(bench.outcomes["b"], StoreError)
+    assert bench.seqs() == [None, None, 1]
+
+
+async def test_one_receiver_that_raises_takes_nothing_from_the_others() -> None:
+    bench = Bench()
+
+    def broken(_outcome: Outcome) -> None:
+        raise RuntimeError("a receiver's bug")
+
+    bench.submit("a", group("a"))
+    bench.committer.submit(Submission(group("b"), broken))
+    bench.submit("c", group("c"))
+    await bench.committer.drain()
+    assert bench.seqs() == [1, 3]
+    assert [m.seq for m in bench.published] == [1, 2, 3]
+
+
+# --- the same message again -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_batch", [1, 2, 100])
+@pytest.mark.parametrize("make", [group, private])
+async def test_the_same_again_is_acknowledged_and_not_stored(
+    max_batch: int, make: Callable[..., Draft]
+) -> None:
+    bench = Bench(max_batch)
+    bench.submit("first", make("hi", "c-1"))
+    bench.submit("other", make("ho", "c-2"))
+    bench.submit("again", make("hi", "c-1"))
+    bench.submit("no id", make("hi"))
+    bench.submit("no id again", make("hi"))
+    bench.submit("and again", make("hi", "c-1"))
+    await bench.committer.drain()
+    first = bench.outcomes["first"]
+    assert isinstance(first, Stamped)
+    same = Duplicate(str(first.id), first.seq)
+    assert bench.outcomes["again"] == bench.outcomes["and again"] == same
+    assert [m.seq for m in bench.published] == [1, 2, 3, 4]
+    assert [bytes(read_body(m.body).content) for m in bench.published] == [b'"hi"', b'"ho"', b'"hi"', b'"hi"']
+    assert len(bench.outcomes) == 6
+
+
+@pytest.mark.parametrize("max_batch", [1, 100])
+async def test_the_same_id_with_other_content_is_refused(max_batch: int) -> None:
+    bench = Bench(max_batch)
+    bench.submit("first", group("hi", "c-1"))
+    bench.submit("other", group("ho", "c-1"))
+    bench.submit("fine", group("ho", "c-2"))
+    await bench.committer.drain()
+    refusal = bench.outcomes["other"]
+    assert isinstance(refusal, Refusal)
+    assert refusal.code == "duplicate_conflict"
+    assert isinstance(bench.outcomes["first"], Stamped)
+    assert isinstance(bench.outcomes["fine"], Stamped)
+    assert [m.seq for m in bench.published] == [1, 2]
+
+
+async def test_the_same_id_elsewhere_is_another_message() -> None:
+    bench = Bench()
+    bench.submit("a", group("hi", "c-1"))
+    bench.submit("other sender", group("hi", "c-1", sender="bob"))
+    bench.submit("other group", group("hi", "c-1", to="crew"))
+    bench.submit("private", private("hi", "c-1"))
+    bench.submit("the other way", private("hi", "c-1", sender="bob", to="alice"))
+    await bench.committer.drain()
+    assert all(isinstance(outcome, Stamped) for outcome in bench.outcomes.values())
+
+
+async def test_the_same_again_after_a_restart() -> None:
+    log = MemoryLog()
+    outcomes = []
+    for _ in range(2):
+        bench = Bench(log=log)
+        bench.submit("a", private("hi", "c-1"))
+        await bench.committer.drain()
+        outcomes.append(bench.outcomes["a"])
+    first, second = outcomes
+    assert isinstance(first, Stamped)
+    assert second == Duplicate(str(first.id), first.seq)
+
+
+async def test_a_failure_while_duplicates_are_sorted_out() -> None:
+    bench = Bench()
+    bench.submit("first", group("hi", "c-1"))
+    await bench.committer.drain()
+    bench.log.failures = [None, StoreError("disk full")]
+    bench.log.failures[0] = DuplicateMessageError("taken")
+    bench.submit("again", group("hi", "c-1"))
+    bench.submit("new", group("new", "c-2"))
+    await bench.committer.drain()
+    assert isinstance(bench.outcomes["new"], StoreError)
+    assert [m.seq for m in bench.published] == [1]
+    bench.submit("later", group("later"))
+    await bench.committer.drain()
+    assert [m.seq for m in bench.published] == [1, 2]
+
+
+@pytest.mark.parametrize("text", [b"1e999", b"[" * 900 + b"]" * 900])
+async def test_content_that_is_hard_to_compare_hurts_nobody_else(text: bytes) -> None:
+    content = parse_payload(b'{"content": %b, "client_msg_id": "c-1"}' % text)
+    assert isinstance(content, Content)
+    bench = Bench()
+    odd = draft("eve", parse_topic("groups/team"), content)
+    bench.submit("odd", odd)
+    await bench.committer.drain()
+    bench.submit("odd again", odd)
+    bench.submit("new", group("new"))
+    await bench.committer.drain()
+    assert set(bench.outcomes) == {"odd", "odd again", "new"}
+    assert [m.seq for m in bench.published] == [1, 2]
