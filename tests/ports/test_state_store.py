@@ -1,0 +1,271 @@
+"""What every `StateStore` does (broker.ports)."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker.domain.topics import matches
+from broker.ports import (
+    Enqueued,
+    Forgotten,
+    Moved,
+    QueuedMessage,
+    Redelivery,
+    Retained,
+    Saved,
+    SessionKey,
+    SessionState,
+)
+
+if TYPE_CHECKING:
+    from tests.ports.conftest import SqliteStores
+
+PHONE = SessionKey("alice", "phone")
+TABLET = SessionKey("alice", "tablet")
+BOB = SessionKey("bob", "phone")
+NOBODY = SessionKey("", "phone")
+KEYS = [PHONE, TABLET, BOB, NOBODY]
+
+
+def queued(text: str, packet_id: int = 0) -> QueuedMessage:
+    return QueuedMessage("sensors/é", text.encode(), 1, packet_id=packet_id)
+
+
+def state(**changes: object) -> SessionState:
+    fields: dict[str, object] = {"filters": {}, "cursors": {}, "inflight": [], "received": [], "queue": []}
+    return SessionState(**fields | changes)  # type: ignore[arg-type]
+
+
+FULL = SessionState(
+    filters={"users/alice/inbox": 2, "groups/+": 1, "é/#": 0},
+    cursors={"users/alice/inbox": 7, "g:team": 1 << 31},
+    inflight=[Redelivery(1, "g:team", 8, 1), Redelivery(65535, "users/alice/inbox", 9, 2, True)],
+    received=[1, 2, 65535],
+    queue=[
+        QueuedMessage("a/b", b"\x00\xff", 2, True, 5, False),
+        QueuedMessage("", b"", 2, False, 6, True),
+        QueuedMessage("a/b", b"", 0),
+    ],
+)
+
+
+async def texts(stores: "SqliteStores", key: SessionKey = PHONE) -> list[str]:
+    loaded = await stores.states.load(key)
+    assert loaded is not None
+    return [message.payload.decode() for message in loaded.queue]
+
+
+# --- sessions -------------------------------------------------------------------------------
+
+
+async def test_an_empty_store(stores: "SqliteStores") -> None:
+    assert await stores.states.load(PHONE) is None
+    assert await stores.states.subscriptions() == []
+    assert await stores.states.subscriptions("alice") == []
+    assert await stores.states.retained("#", "", 10) == []
+    assert await stores.states.live_retained() == []
+    assert await stores.states.expire(1 << 60, [], 0) == 0
+    assert await stores.states.apply([]) == 0
+
+
+@pytest.mark.parametrize("saved", [FULL, state()], ids=["full", "empty"])
+async def test_what_is_saved_is_loaded(stores: "SqliteStores", saved: SessionState) -> None:
+    assert await stores.states.apply([Saved(PHONE, saved, 1)]) == 0
+    assert await stores.states.load(PHONE) == saved
+    await stores.reopen()
+    assert await stores.states.load(PHONE) == saved
+
+
+async def test_a_session_belongs_to_a_user_and_a_client_id(stores: "SqliteStores") -> None:
+    for i, key in enumerate(KEYS):
+        await stores.states.apply([Saved(key, state(cursors={"g:team": i}), 1)])
+    for i, key in enumerate(KEYS):
+        assert await stores.states.load(key) == state(cursors={"g:team": i})
+    assert await stores.states.load(SessionKey("Alice", "phone")) is None
+    assert await stores.states.load(SessionKey("alice", "Phone")) is None
+
+
+async def test_saving_replaces_all(stores: "SqliteStores") -> None:
+    await stores.states.apply([Saved(PHONE, FULL, 1), Saved(TABLET, FULL, 1)])
+    other = state(filters={"a": 1}, cursors={"g:crew": 3}, queue=[queued("x")])
+    await stores.states.apply([Saved(PHONE, other, 2)])
+    assert await stores.states.load(PHONE) == other
+    await stores.states.apply([Saved(PHONE, state(), 3)])
+    assert await stores.states.load(PHONE) == state()
+    assert await stores.states.load(TABLET) == FULL
+
+
+async def test_changes_are_made_in_their_order(stores: "SqliteStores") -> None:
+    await stores.states.apply(
+        [
+            Saved(PHONE, FULL, 1),
+            Forgotten("alice", "phone"),
+            Moved(PHONE, {"g:team": 5}),
+            Saved(PHONE, state(cursors={"g:team": 1}), 1),
+            Moved(PHONE, {"g:team": 2}),
+            Moved(PHONE, {"g:team": 3, "g:crew": 9}),
+        ]
+    )
+    assert await stores.states.load(PHONE) == state(cursors={"g:team": 3, "g:crew": 9})
+
+
+async def test_cursors_move(stores: "SqliteStores") -> None:
+    await stores.states.apply([Saved(PHONE, FULL, 1), Saved(TABLET, FULL, 1)])
+    await stores.states.apply([Moved(PHONE, {"g:team": 5, "g:new": 1}), Moved(PHONE, {})])
+    loaded = await stores.states.load(PHONE)
+    assert loaded is not None
+    assert loaded.cursors == {"users/alice/inbox": 7, "g:team": 5, "g:new": 1}
+    assert (loaded.filters, loaded.inflight, loaded.queue) == (FULL.filters, FULL.inflight, FULL.queue)
+    assert await stores.states.load(TABLET) == FULL
+
+
+@pytest.mark.parametrize("change", [Moved(PHONE, {"g:team": 5}), Enqueued(PHONE, queued("x"), 10)])
+async def test_a_session_that_is_not_kept_stays_unknown(
+    stores: "SqliteStores", change: Moved | Enqueued
+) -> None:
+    assert await stores.states.apply([change]) == 0
+    assert await stores.states.load(PHONE) is None
+    assert await stores.states.subscriptions() == []
+    await stores.states.apply([Saved(PHONE, state(), 1)])
+    assert await stores.states.load(PHONE) == state()
+
+
+async def test_forgetting(stores: "SqliteStores") -> None:
+    await stores.states.apply([Saved(key, FULL, 1) for key in KEYS])
+    await stores.states.apply([Forgotten("alice", "phone"), Forgotten("alice", "unknown")])
+    assert [await stores.states.load(key) for key in KEYS] == [None, FULL, FULL, FULL]
+    await stores.states.apply([Saved(PHONE, state(), 1)])  # nothing of the first is left
+    assert await stores.states.load(PHONE) == state()
+    await stores.states.apply([Forgotten("alice", None)])
+    assert [await stores.states.load(key) for key in KEYS] == [None, None, FULL, FULL]
+    await stores.states.apply([Forgotten("", None)])
+    assert [await stores.states.load(key) for key in KEYS] == [None, None, FULL, None]
+    await stores.states.apply([Saved(TABLET, state(), 1)])
+    assert await stores.states.load(TABLET) == state()
+
+
+async def test_subscriptions(stores: "SqliteStores") -> None:
+    await stores.states.apply([Saved(key, state(filters={f"{i}/#": i}), 1) for i, key in enumerate(KEYS[1:])])
+    await stores.states.apply([Saved(PHONE, FULL, 1)])
+    found = dict(await stores.states.subscriptions())
+    assert found == {PHONE: FULL.filters, TABLET: {"0/#": 0}, BOB: {"1/#": 1}, NOBODY: {"2/#": 2}}
+    assert dict(await stores.states.subscriptions("alice")) == {PHONE: FULL.filters, TABLET: {"0/#": 0}}
+    assert dict(await stores.states.subscriptions("")) == {NOBODY: {"2/#": 2}}
+    assert await stores.states.subscriptions("carol") == []
+
+
+async def test_expiry(stores: "SqliteStores") -> None:
+    await stores.states.apply([Saved(key, FULL, at) for key, at in zip(KEYS, (10, 20, 30, 40), strict=True)])
+    assert await stores.states.expire(10, [], 50) == 0
+    assert await stores.states.expire(25, [PHONE], 50) == 1  # the tablet's
+    assert [await stores.states.load(key) is not None for key in KEYS] == [True, False, True, True]
+    assert await stores.states.expire(45, [SessionKey("no", "one")], 60) == 2
+    assert await stores.states.load(PHONE) == FULL  # counts as saved at 50
+    assert await stores.states.expire(50, [], 60) == 0
+    assert await stores.states.expire(51, [], 60) == 1
+    assert await stores.states.subscriptions() == []
+
+
+async def test_a_session_saved_again_lives_on(stores: "SqliteStores") -> None:
+    await stores.states.apply([Saved(PHONE, FULL, 10)])
+    await stores.states.apply([Saved(PHONE, state(), 30)])
+    assert await stores.states.expire(20, [], 40) == 0
+    assert await stores.states.load(PHONE) == state()
+
+
+# --- queues ---------------------------------------------------------------------------------
+
+
+async def test_a_queue_is_appended_to(stores: "SqliteStores") -> None:
+    await stores.states.apply([Saved(PHONE, state(queue=[queued("a"), queued("b")]), 1), Saved(BOB, FULL, 1)])
+    assert await stores.states.apply([Enqueued(PHONE, queued("c"), 10), Enqueued(PHONE, queued("d"), 10)]) == 0
+    await stores.reopen()
+    assert await texts(stores) == ["a", "b", "c", "d"]
+    assert await stores.states.load(BOB) == FULL
+
+
+async def test_a_full_queue_drops_the_oldest_and_says_how_many(stores: "SqliteStores") -> None:
+    await stores.states.apply([Saved(PHONE, state(), 1), Saved(BOB, state(), 1)])
+    changes = [Enqueued(PHONE, queued(f"{i}"), 3) for i in range(5)]
+    assert await stores.states.apply(changes) == 2
+    assert await texts(stores) == ["2", "3", "4"]
+    assert await stores.states.apply([Enqueued(PHONE, queued("x"), 3), Enqueued(BOB, queued("y"), 3)]) == 1
+    assert await texts(stores) == ["3", "4", "x"]
+    assert await texts(stores, BOB) == ["y"]
+    assert await stores.states.apply([Enqueued(PHONE, queued("z"), 1)]) == 3  # the limit was lowered
+    assert await texts(stores) == ["z"]
+
+
+async def test_a_queue_saved_anew_goes_before_what_comes_later(stores: "SqliteStores") -> None:
+    await stores.states.apply([Saved(PHONE, state(queue=[queued("a")]), 1), Enqueued(PHONE, queued("b"), 9)])
+    await stores.states.apply([Saved(PHONE, state(queue=[queued("c", 7)]), 2), Enqueued(PHONE, queued("d"), 9)])
+    loaded = await stores.states.load(PHONE)
+    assert loaded is not None
+    assert loaded.queue == [queued("c", 7), queued("d")]
+
+
+# --- retained messages ----------------------------------------------------------------------
+
+TOPICS = sorted(
+    ["a", "a/", "a/b", "a/b/c", "a/é", "a!", "a0", "ab", "b", "/", "/a", "$SYS/x", "a/\U0001f389", "a/\uffff/z", "z/b"]
+)
+
+
+async def retain(stores: "SqliteStores", topics: list[str]) -> None:
+    await stores.states.apply([Retained(topic, topic.encode(), 1) for topic in reversed(topics)])
+
+
+@pytest.mark.parametrize(
+    "topic_filter",
+    [*TOPICS, "#", "+", "a/#", "a/+", "+/b", "+/+", "/#", "/+", "$SYS/#", "+/b/#", "a/+/c", "a/b/#", "x", "x/#", "a/+/+"],
+)
+async def test_retained_messages_that_match(stores: "SqliteStores", topic_filter: str) -> None:
+    await retain(stores, TOPICS)
+    wanted = [Retained(t, t.encode(), 1) for t in TOPICS if matches(topic_filter, t)]
+    assert await stores.states.retained(topic_filter, "", 100) == wanted
+    await stores.reopen()
+    assert await stores.states.retained(topic_filter, "", 100) == wanted
+
+
+async def test_retained_topics_of_the_last_code_point(stores: "SqliteStores") -> None:
+    topics = ["a/\U0010ffff", "a/\U0010ffff/b", "\U0010ffff"]
+    await retain(stores, topics)
+    for topic_filter in ("a/+", "a/#", "#", "a/\U0010ffff", "+"):
+        found = await stores.states.retained(topic_filter, "", 100)
+        assert [r.topic for r in found] == sorted(t for t in topics if matches(topic_filter, t)), topic_filter
+
+
+@pytest.mark.parametrize("topic_filter", ["#", "a/#", "+/+"])
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+async def test_retained_messages_page_by_page(stores: "SqliteStores", topic_filter: str, limit: int) -> None:
+    await retain(stores, TOPICS)
+    after, found = "", []
+    while page := await stores.states.retained(topic_filter, after, limit):
+        assert len(page) <= limit
+        found += [message.topic for message in page]
+        after = page[-1].topic
+    assert found == [t for t in TOPICS if matches(topic_filter, t)]
+
+
+async def test_a_page_may_start_after_a_topic_that_is_gone(stores: "SqliteStores") -> None:
+    await retain(stores, ["a/1", "a/3"])
+    assert [r.topic for r in await stores.states.retained("a/+", "a/2", 10)] == ["a/3"]
+    assert [r.topic for r in await stores.states.retained("a/#", "0", 10)] == ["a/1", "a/3"]
+    assert await stores.states.retained("a/+", "b", 10) == []
+
+
+async def test_the_last_retained_message_counts_and_an_empty_one_removes(stores: "SqliteStores") -> None:
+    await stores.states.apply([Retained("a", b"1", 0), Retained("b", b"\x00\xff", 2, True)])
+    await stores.states.apply([Retained("a", b"2", 1, True)])
+    both = [Retained("a", b"2", 1, True), Retained("b", b"\x00\xff", 2, True)]
+    assert await stores.states.retained("#", "", 10) == both
+    await stores.states.apply([Retained("a", b"", 1), Retained("never", b"", 0)])
+    assert await stores.states.retained("#", "", 10) == both[1:]
+
+
+async def test_live_ones(stores: "SqliteStores") -> None:
+    await stores.states.apply([Retained("a", b"1", 1, True), Retained("b", b"1", 1), Retained("c", b"1", 1, True)])
+    assert sorted(await stores.states.live_retained()) == ["a", "c"]
+    await stores.states.apply([Retained("a", b"0", 1), Retained("b", b"1", 1, True), Retained("c", b"", 1, True)])
+    await stores.reopen()
+    assert await stores.states.live_retained() == ["b"]
