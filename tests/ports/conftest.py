@@ -44,7 +44,12 @@ class Scribe:
         self._ids = 0
 
     def group(
-        self, group: str, text: str = "hi", client_msg_id: str | None = None, sender: str = "alice", qos: int = 1
+        self,
+        group: str,
+        text: str = "hi",
+        client_msg_id: str | None = None,
+        sender: str = "alice",
+        qos: int = 1,
     ) -> Stamped:
         return self._stamp(parse_topic(f"groups/{group}"), sender, text, client_msg_id, qos)
 

@@ -131,7 +131,9 @@ async def test_a_cursor_below_zero_reads_no_other_log(
     """Cursors come from clients."""
     await fill(stores, scribe, 3, "secret")
     await fill(stores, scribe, 2, "team")
-    await stores.log.append([scribe.private("alice", "bob", "secret"), scribe.private("carol", "dave", "mine")])
+    await stores.log.append(
+        [scribe.private("alice", "bob", "secret"), scribe.private("carol", "dave", "mine")]
+    )
     assert texts(await stores.log.read("g:team", after, 10, MUCH)) == ["m1", "m2"]
     assert texts(await stores.log.read("users/dave/inbox", after, 10, MUCH)) == ["mine"]
 
@@ -160,7 +162,15 @@ async def test_heads(stores: "SqliteStores", scribe: "Scribe") -> None:
     await fill(stores, scribe, 3, "one")
     await fill(stores, scribe, 5, "two")
     await stores.log.append([scribe.private("alice", "bob"), scribe.private("carol", "bob")])
-    asked = ["g:one", "g:two", "g:three", "users/bob/inbox", "users/carol/inbox", "p:alice:bob", "users/x/inbox"]
+    asked = [
+        "g:one",
+        "g:two",
+        "g:three",
+        "users/bob/inbox",
+        "users/carol/inbox",
+        "p:alice:bob",
+        "users/x/inbox",
+    ]
     assert await stores.log.heads(asked) == dict(zip(asked, [3, 5, 0, 2, 1, 1, 0], strict=True))
 
 
@@ -194,7 +204,10 @@ async def test_a_key_twice_in_a_batch_is_refused(stores: "SqliteStores", scribe:
     batch = [scribe.private("alice", "bob", "a", "c-1"), scribe.private("alice", "bob", "b", "c-1")]
     with pytest.raises(DuplicateMessageError):
         await stores.log.append(batch)
-    assert await stores.log.heads(["p:alice:bob", "users/bob/inbox"]) == {"p:alice:bob": 0, "users/bob/inbox": 0}
+    assert await stores.log.heads(["p:alice:bob", "users/bob/inbox"]) == {
+        "p:alice:bob": 0,
+        "users/bob/inbox": 0,
+    }
 
 
 async def test_no_id_is_no_key(stores: "SqliteStores", scribe: "Scribe") -> None:
@@ -216,9 +229,7 @@ async def test_the_same_id_elsewhere_is_another_key(stores: "SqliteStores", scri
     assert texts(await read_all(stores, "p:alice:bob")) == ["d", "e"]
 
 
-async def test_a_place_that_is_taken_is_refused(
-    stores: "SqliteStores", scribe: "Scribe"
-) -> None:
+async def test_a_place_that_is_taken_is_refused(stores: "SqliteStores", scribe: "Scribe") -> None:
     await stores.log.append([scribe.private("alice", "bob", "a")])
     for log in ("p:alice:bob", "users/bob/inbox", "users/alice/inbox"):
         stale = dict(scribe.heads)
@@ -244,7 +255,10 @@ async def test_a_duplicate_writes_nothing_of_its_batch(stores: "SqliteStores", s
         await stores.log.append(doomed)
     logs = ["g:new", "g:newer", "users/carol/inbox", "users/dave/inbox", "p:carol:dave"]
     assert await stores.log.heads(logs) == dict.fromkeys(logs, 0)
-    assert await stores.log.find([DedupKey("alice", "g:new", "c-2"), DedupKey("carol", "p:carol:dave", "c-3")]) == {}
+    assert (
+        await stores.log.find([DedupKey("alice", "g:new", "c-2"), DedupKey("carol", "p:carol:dave", "c-3")])
+        == {}
+    )
     # Its names are as good as new: the same messages without the duplicate, and others before.
     scribe.heads = heads
     await stores.log.append([scribe.group("between", "x"), scribe.private("eve", "mallory", "y")])

@@ -178,7 +178,9 @@ async def test_a_session_saved_again_lives_on(stores: "SqliteStores") -> None:
 
 async def test_a_queue_is_appended_to(stores: "SqliteStores") -> None:
     await stores.states.apply([Saved(PHONE, state(queue=[queued("a"), queued("b")]), 1), Saved(BOB, FULL, 1)])
-    assert await stores.states.apply([Enqueued(PHONE, queued("c"), 10), Enqueued(PHONE, queued("d"), 10)]) == 0
+    assert (
+        await stores.states.apply([Enqueued(PHONE, queued("c"), 10), Enqueued(PHONE, queued("d"), 10)]) == 0
+    )
     await stores.reopen()
     assert await texts(stores) == ["a", "b", "c", "d"]
     assert await stores.states.load(BOB) == FULL
@@ -198,7 +200,9 @@ async def test_a_full_queue_drops_the_oldest_and_says_how_many(stores: "SqliteSt
 
 async def test_a_queue_saved_anew_goes_before_what_comes_later(stores: "SqliteStores") -> None:
     await stores.states.apply([Saved(PHONE, state(queue=[queued("a")]), 1), Enqueued(PHONE, queued("b"), 9)])
-    await stores.states.apply([Saved(PHONE, state(queue=[queued("c", 7)]), 2), Enqueued(PHONE, queued("d"), 9)])
+    await stores.states.apply(
+        [Saved(PHONE, state(queue=[queued("c", 7)]), 2), Enqueued(PHONE, queued("d"), 9)]
+    )
     loaded = await stores.states.load(PHONE)
     assert loaded is not None
     assert loaded.queue == [queued("c", 7), queued("d")]
@@ -207,7 +211,23 @@ async def test_a_queue_saved_anew_goes_before_what_comes_later(stores: "SqliteSt
 # --- retained messages ----------------------------------------------------------------------
 
 TOPICS = sorted(
-    ["a", "a/", "a/b", "a/b/c", "a/é", "a!", "a0", "ab", "b", "/", "/a", "$SYS/x", "a/\U0001f389", "a/\uffff/z", "z/b"]
+    [
+        "a",
+        "a/",
+        "a/b",
+        "a/b/c",
+        "a/é",
+        "a!",
+        "a0",
+        "ab",
+        "b",
+        "/",
+        "/a",
+        "$SYS/x",
+        "a/\U0001f389",
+        "a/\uffff/z",
+        "z/b",
+    ]
 )
 
 
@@ -217,7 +237,24 @@ async def retain(stores: "SqliteStores", topics: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "topic_filter",
-    [*TOPICS, "#", "+", "a/#", "a/+", "+/b", "+/+", "/#", "/+", "$SYS/#", "+/b/#", "a/+/c", "a/b/#", "x", "x/#", "a/+/+"],
+    [
+        *TOPICS,
+        "#",
+        "+",
+        "a/#",
+        "a/+",
+        "+/b",
+        "+/+",
+        "/#",
+        "/+",
+        "$SYS/#",
+        "+/b/#",
+        "a/+/c",
+        "a/b/#",
+        "x",
+        "x/#",
+        "a/+/+",
+    ],
 )
 async def test_retained_messages_that_match(stores: "SqliteStores", topic_filter: str) -> None:
     await retain(stores, TOPICS)
@@ -264,8 +301,12 @@ async def test_the_last_retained_message_counts_and_an_empty_one_removes(stores:
 
 
 async def test_live_ones(stores: "SqliteStores") -> None:
-    await stores.states.apply([Retained("a", b"1", 1, True), Retained("b", b"1", 1), Retained("c", b"1", 1, True)])
+    await stores.states.apply(
+        [Retained("a", b"1", 1, True), Retained("b", b"1", 1), Retained("c", b"1", 1, True)]
+    )
     assert sorted(await stores.states.live_retained()) == ["a", "c"]
-    await stores.states.apply([Retained("a", b"0", 1), Retained("b", b"1", 1, True), Retained("c", b"", 1, True)])
+    await stores.states.apply(
+        [Retained("a", b"0", 1), Retained("b", b"1", 1, True), Retained("c", b"", 1, True)]
+    )
     await stores.reopen()
     assert await stores.states.live_retained() == ["b"]

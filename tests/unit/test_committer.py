@@ -47,11 +47,15 @@ class Bench:
         return [o.seq if isinstance(o, Stamped | Duplicate) else None for o in self.outcomes.values()]
 
 
-def group(text: str = "hi", client_msg_id: str | None = None, sender: str = "alice", to: str = "team") -> Draft:
+def group(
+    text: str = "hi", client_msg_id: str | None = None, sender: str = "alice", to: str = "team"
+) -> Draft:
     return draft(sender, parse_topic(f"groups/{to}"), _content(text, client_msg_id))
 
 
-def private(text: str = "hi", client_msg_id: str | None = None, sender: str = "alice", to: str = "bob") -> Draft:
+def private(
+    text: str = "hi", client_msg_id: str | None = None, sender: str = "alice", to: str = "bob"
+) -> Draft:
     return draft(sender, parse_topic(f"users/{to}/inbox"), _content(text, client_msg_id))
 
 
@@ -79,16 +83,16 @@ async def test_while_one_batch_is_committed_the_next_collects() -> None:
         batches.append(batch)
         await gate.wait()
 
-    group = GroupCommit(commit, max_batch=4)
-    group.submit(0)
+    commits = GroupCommit(commit, max_batch=4)
+    commits.submit(0)
     await until(lambda: len(batches) == 1)
     for i in range(1, 11):
-        group.submit(i)
-    assert (batches, len(group)) == ([[0]], 10)
+        commits.submit(i)
+    assert (batches, len(commits)) == ([[0]], 10)
     gate.set()
-    await group.drain()
+    await commits.drain()
     assert batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
-    assert len(group) == 0
+    assert len(commits) == 0
 
 
 async def test_a_commit_that_raises_does_not_stop_the_next() -> None:
@@ -99,12 +103,12 @@ async def test_a_commit_that_raises_does_not_stop_the_next() -> None:
         if len(batches) == 1:
             raise RuntimeError("a receiver's bug")
 
-    group = GroupCommit(commit, max_batch=1)
-    group.submit(1)
-    group.submit(2)
-    await group.drain()
-    group.submit(3)
-    await group.drain()
+    commits = GroupCommit(commit, max_batch=1)
+    commits.submit(1)
+    commits.submit(2)
+    await commits.drain()
+    commits.submit(3)
+    await commits.drain()
     assert batches == [[1], [2], [3]]
 
 
@@ -115,12 +119,12 @@ async def test_drain_waits_for_what_is_submitted_meanwhile() -> None:
         await asyncio.sleep(0)
         committed.extend(batch)
         if batch[0] < 5:
-            group.submit(batch[0] + 1)
+            commits.submit(batch[0] + 1)
 
-    group = GroupCommit(commit, max_batch=10)
-    await group.drain()  # nothing to wait for
-    group.submit(1)
-    await group.drain()
+    commits = GroupCommit(commit, max_batch=10)
+    await commits.drain()  # nothing to wait for
+    commits.submit(1)
+    await commits.drain()
     assert committed == [1, 2, 3, 4, 5]
 
 

@@ -14,7 +14,9 @@ def test_is_id(text: str) -> None:
     assert is_id(text)
 
 
-@pytest.mark.parametrize("text", ["", "0" * 65, "a b", "a/b", "a+", "#", "a\n", "é", "\u0660", "a\0", "a:b", "$a"])
+@pytest.mark.parametrize(
+    "text", ["", "0" * 65, "a b", "a/b", "a+", "#", "a\n", "é", "\u0660", "a\0", "a:b", "$a"]
+)
 def test_is_no_id(text: str) -> None:
     assert not is_id(text)
 

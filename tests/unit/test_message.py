@@ -85,7 +85,9 @@ def test_text_is_the_content_itself(payload: bytes) -> None:
     assert delivered(content)["content"] == payload.decode()
 
 
-@pytest.mark.parametrize("payload", [b"\xff", b"\x00\x80", b"\xed\xa0\x80", b'{"content": "\xff"}', b"\xc0\x80"])
+@pytest.mark.parametrize(
+    "payload", [b"\xff", b"\x00\x80", b"\xed\xa0\x80", b'{"content": "\xff"}', b"\xc0\x80"]
+)
 def test_other_bytes_are_binary(payload: bytes) -> None:
     content = accepted(payload)
     assert content.type == "binary"
@@ -101,11 +103,17 @@ def test_any_payload_is_answered_and_its_message_is_json(payload: bytes) -> None
         assert content.code == "invalid_payload"
 
 
-@given(st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=8,
-))
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=8,
+    )
+)
 def test_any_json_may_be_the_content(value: object) -> None:
     payload = json.dumps({"content": value, "type": "custom"}).encode()
     assert delivered(accepted(payload))["content"] == value

@@ -96,9 +96,23 @@ def test_a_filter_of_many_levels(depth: int, level: str) -> None:
 
 # --- the router -----------------------------------------------------------------------------
 
-table_topics = st.sampled_from(["users/al/inbox", "users/al/presence", "groups/team", "$SYS/x", "a/b", "a", "a/"])
+table_topics = st.sampled_from(
+    ["users/al/inbox", "users/al/presence", "groups/team", "$SYS/x", "a/b", "a", "a/"]
+)
 table_filters = st.sampled_from(
-    ["#", "+", "users/#", "users/+/inbox", "users/+/presence", "groups/+", "$SYS/#", "+/+", "a/#", "a/+", "+/b"]
+    [
+        "#",
+        "+",
+        "users/#",
+        "users/+/inbox",
+        "users/+/presence",
+        "groups/+",
+        "$SYS/#",
+        "+/+",
+        "a/#",
+        "a/+",
+        "+/b",
+    ]
 )
 steps = st.lists(
     st.one_of(

@@ -9,7 +9,20 @@ from broker.session.away import Away
 from broker.session.session import Session
 from broker.session.tail import Tail
 from broker.wire.packets import Ack, Packet, Publish, Type
-from tests.unit.session_kit import INBOX, KEY, TEAM, Limits, Wire, connect, entry, follow, note, offer, read, sent
+from tests.unit.session_kit import (
+    INBOX,
+    KEY,
+    TEAM,
+    Limits,
+    Wire,
+    connect,
+    entry,
+    follow,
+    note,
+    offer,
+    read,
+    sent,
+)
 
 # --- the flows of chapter 4.3 ---------------------------------------------------------------
 

@@ -84,7 +84,9 @@ class SessionMachine(RuleBasedStateMachine):
 
     # --- the log and its reader ---------------------------------------------------------
 
-    @rule(topic=st.sampled_from(list(LOGS)), qos=st.integers(0, 2), pushed=st.sampled_from([True, True, False]))
+    @rule(
+        topic=st.sampled_from(list(LOGS)), qos=st.integers(0, 2), pushed=st.sampled_from([True, True, False])
+    )
     def append(self, topic: str, qos: int, pushed: bool) -> None:
         qos = {"groups/one": 1, "groups/two": 2}.get(topic, qos)
         log = self.logs[topic]

@@ -73,7 +73,9 @@ def test_what_one_connection_leaves_the_next_takes_up() -> None:
 def test_an_entry_that_is_released_is_passed_over() -> None:
     """4.3.3: the receiver has it; only PUBREL and PUBCOMP are left."""
     wire = Wire()
-    state = SessionState({}, {INBOX: 5}, [Redelivery(1, INBOX, 6, 1), Redelivery(2, INBOX, 7, 2, True)], [], [])
+    state = SessionState(
+        {}, {INBOX: 5}, [Redelivery(1, INBOX, 6, 1), Redelivery(2, INBOX, 7, 2, True)], [], []
+    )
     session = connect(wire, state=state)
     tail = follow(session, position=5, qos=2)
     read(session, tail, 6)

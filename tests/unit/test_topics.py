@@ -92,7 +92,24 @@ def test_names_are_made_as_they_are_read(name: str) -> None:
 
 @pytest.mark.parametrize(
     "topic_filter",
-    ["a", "/", "//", "#", "+", "+/+", "+/#", "/#", "/+", "a/#", "a/+/b", "a//b", "$SYS/#", "a/+/#", " ", "é/#"],
+    [
+        "a",
+        "/",
+        "//",
+        "#",
+        "+",
+        "+/+",
+        "+/#",
+        "/#",
+        "/+",
+        "a/#",
+        "a/+/b",
+        "a//b",
+        "$SYS/#",
+        "a/+/#",
+        " ",
+        "é/#",
+    ],
 )
 def test_valid_filters(topic_filter: str) -> None:
     assert is_valid_filter(topic_filter)
@@ -100,7 +117,8 @@ def test_valid_filters(topic_filter: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "topic_filter", ["", "##", "a#", "#a", "a/#/b", "#/", "#/#", "++", "a+", "+a", "a/b+", "a/+b/c", "+#", "a/#+"]
+    "topic_filter",
+    ["", "##", "a#", "#a", "a/#/b", "#/", "#/#", "++", "a+", "+a", "a/b+", "a/+b/c", "+#", "a/#+"],
 )
 def test_invalid_filters(topic_filter: str) -> None:
     assert not is_valid_filter(topic_filter)
@@ -187,7 +205,9 @@ def test_a_group_conversation(name: str) -> None:
     assert conversation.participants(conversation.group_id(name)) is None
 
 
-@pytest.mark.parametrize("name", ["", "p:", "p:a", "p:b:a", "p:a:b:c", "x:a:b", "ga", "users/a/inbox", "g:a:b"])
+@pytest.mark.parametrize(
+    "name", ["", "p:", "p:a", "p:b:a", "p:a:b:c", "x:a:b", "ga", "users/a/inbox", "g:a:b"]
+)
 def test_what_is_no_conversation(name: str) -> None:
     assert conversation.participants(name) is None
     assert conversation.group_of(name) is None

@@ -215,9 +215,7 @@ def test_any_body_of_any_type(body: bytes, kind: int, flags: int) -> None:
 
 # --- messages out and back ------------------------------------------------------------------
 
-names = st.text(
-    st.characters(codec="utf-8", exclude_characters="\0+#"), min_size=1, max_size=100
-)
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0+#"), min_size=1, max_size=100)
 payloads = st.one_of(st.binary(max_size=300), st.sampled_from([bytes(n) for n in (16370, 16380, 16390)]))
 
 
