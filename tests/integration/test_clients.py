@@ -101,8 +101,8 @@ class Aiomqtt:
         client = aiomqtt.Client(HOST, self._port, username=user, password=secret, timeout=SECONDS)
         try:
             self._client = await self._stack.enter_async_context(client)
-        except aiomqtt.MqttConnectError as error:
-            return AS_CONNACK[getattr(error.rc, "value", error.rc)]
+        except aiomqtt.MqttCodeError as error:
+            return AS_CONNACK[error.rc.value]
         return 0
 
     async def subscribe(self, filters: list[str], qos: int) -> list[int]:
