@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from broker.domain.errors import Refusal, ReasonCode
+from broker.domain.errors import ReasonCode, Refusal
 from broker.domain.topics import Topic, matches
 from broker.pipeline import Pipeline
 

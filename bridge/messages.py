@@ -66,19 +66,21 @@ class Messages:
             wanted = {inbox_topic(user): 0} | {group_topic(group.group_id): 0 for group in groups}
         if len(wanted) > _MAX_TOPICS:
             raise RpcError("invalid_params", f"cursors: at most {_MAX_TOPICS} topics")
-        result = SyncResult([], {}, more=False)
+        cursors = {topic: max(cursor, await self._floor(user, topic)) for topic, cursor in wanted.items()}
+        logs = {topic: log_name(parse_topic(topic)) for topic in cursors}
+        heads = await self._log.heads(list(logs.values()))
+        result = SyncResult([], cursors, more=False)
         space = _REPLY_BYTES
-        for topic, cursor in wanted.items():
-            after = max(cursor, await self._floor(user, topic))
+        for topic, log in logs.items():
             room = parameters.limit - len(result.messages)
-            # One more than fits is read, to know whether there is more.
-            entries = await self._log.read(log_name(parse_topic(topic)), after, room + 1, max(space, 1))
-            taken = _fitting(entries, room, space, at_least_one=not result.messages)
-            result.messages += [msgspec.Raw(entry.payload) for entry in taken]
-            result.cursors[topic] = taken[-1].offset if taken else after
-            space -= sum(len(entry.body) for entry in taken)
-            if len(taken) < len(entries) or (taken and space <= 0):
-                result.more = True
+            if heads[log] > cursors[topic] and room > 0 and space > 0:
+                entries = await self._log.read(log, cursors[topic], room, space)
+                taken = _fitting(entries, room, space, at_least_one=not result.messages)
+                if taken:
+                    result.messages += [msgspec.Raw(entry.payload) for entry in taken]
+                    cursors[topic] = taken[-1].offset
+                    space -= sum(len(entry.body) for entry in taken)
+            result.more = result.more or heads[log] > cursors[topic]
         return result
 
     async def _floor(self, user: str, topic_name: str) -> int:

@@ -61,8 +61,6 @@ def read_listeners(config: Config) -> list[Listener]:
     listeners = []
     for name, listener in _broker_config(config).listeners.items():
         kind = str(listener.type.value)
-        if kind not in _DEFAULT_PORTS:
-            raise ConfigError(f"listeners.{name}.type: {kind} listeners are not supported, use tcp or ws")
         if listener.ssl:
             raise ConfigError(f"listeners.{name}.ssl: TLS is not supported yet; put a TLS proxy in front")
         host, port = _address(name, listener, _DEFAULT_PORTS[kind])
@@ -78,6 +76,9 @@ def _broker_config(config: Config) -> BrokerConfig:
         for key in section:
             if key.replace("-", "_") not in known:
                 raise ConfigError(f"listeners.{name}.{key}: unknown key")
+        kind = section.get("type", "tcp")
+        if kind not in _DEFAULT_PORTS:
+            raise ConfigError(f"listeners.{name}.type: expected tcp or ws, found {kind!r}")
     if "default" not in config.listeners:
         raise ConfigError("listeners.default: missing")
     values = {"listeners": config.listeners, "plugins": config.plugins}
@@ -114,7 +115,7 @@ class PluginSession(Session):
         self.remote_address = credentials.remote_address
         self.remote_port = credentials.remote_port
         self.is_anonymous = False
-        self.attributes = {}
+        self.attributes: dict[str, Any] = {}
 
     def _counts(self) -> tuple[int, int, int]:
         return self.counts() if self.counts is not None else (0, 0, 0)
@@ -217,9 +218,7 @@ class AmqttHost:
             if any(hasattr(plugin, f"on_{event}") for plugin in plugins)
         }
         self.packets = bool(self._wanted & set(MQTTEvents))
-        self.messages = bool(
-            self._wanted & {BrokerEvents.MESSAGE_RECEIVED, BrokerEvents.MESSAGE_BROADCAST}
-        )
+        self.messages = bool(self._wanted & {BrokerEvents.MESSAGE_RECEIVED, BrokerEvents.MESSAGE_BROADCAST})
         self._tasks: set[asyncio.Future[None]] = set()
 
     def plugin(self, kind: type[Any]) -> Any | None:
@@ -399,12 +398,13 @@ def _check_options(name: str, options: object) -> None:
         raise ConfigError(f"plugins.{name}: {error}") from error
     if not (isinstance(plugin, type) and issubclass(plugin, BasePlugin)):
         raise ConfigError(f"plugins.{name}: not an amqtt plugin")
+    declared: Any = plugin.Config  # type: ignore[attr-defined]  # of BasePlugin, which is Any to mypy
     if not isinstance(options, dict):
         raise ConfigError(f"plugins.{name}: expected options, found {options!r}")
     for key in options:
-        if key not in plugin.Config.__dataclass_fields__:  # type: ignore[attr-defined]  # a dataclass
+        if key not in declared.__dataclass_fields__:
             raise ConfigError(f"plugins.{name}.{key}: unknown key")
     try:
-        from_dict(plugin.Config, options, DaciteConfig(strict=True))
+        from_dict(declared, options, DaciteConfig(strict=True))
     except DaciteError as error:
         raise ConfigError(f"plugins.{name}: {error}") from error

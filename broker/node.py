@@ -17,7 +17,7 @@ from broker import VERSION
 from broker.amqtt_host import AmqttHost, BrokerView, PluginSession
 from broker.config import Config
 from broker.domain.errors import Refusal, StoreError
-from broker.domain.topics import Topic, parse_topic, presence_topic
+from broker.domain.topics import Topic, group_topics, parse_topic, presence_topic
 from broker.fanout.feeder import Feeder
 from broker.log.committer import GroupCommit, MessageCommitter
 from broker.log.sequencer import Sequencer
@@ -105,7 +105,7 @@ class Node:
         view = BrokerView()
         self.host = AmqttHost(config, view, Services(config, directory, passwords))
         self.pipeline = Pipeline(self.router, self.host, self.states, self.metrics)
-        self.sys = SysTopics(store, partial(self.pipeline.broadcast, qos=0))
+        self.sys = SysTopics(self.states.retained, partial(self.pipeline.broadcast, qos=0))
         self.feeder = Feeder(log, self.sys.retained, self.metrics)
         screens = self.host.screens
         self.subscriptions = Subscriptions(
@@ -183,14 +183,18 @@ class Node:
             self.metrics.dropped["events_waiting"] += 1
 
     def _directory_changed(self, change: DirectoryChange) -> None:
+        # What is lost is lost at once, before whoever made the change hears that it is done.
         if isinstance(change, MembershipChanged):
+            self.registry.forget_permits(change.user_id)
+            if not change.member:
+                self.registry.revoke(change.user_id, group_topics(change.group_id))
             self._spawn(self.registry.follow(change.user_id))
         else:
+            self.registry.forget_permits()
             self._spawn(self._account_changed(change))
 
     async def _account_changed(self, change: AccountChanged) -> None:
         user = change.user_id
-        self.registry.forget_permits()
         try:
             account = await self._directory.account(user)
         except StoreError as error:  # not known to be enabled still: out, they may come back

@@ -234,10 +234,11 @@ class AccountChanged(msgspec.Struct, frozen=True):
 
 
 class MembershipChanged(msgspec.Struct, frozen=True):
-    """A user joined or left a group, or their rights in it changed."""
+    """A user joined or left a group, or their rights in it changed. `member`: is one now."""
 
     group_id: str
     user_id: str
+    member: bool
 
 
 DirectoryChange = AccountChanged | MembershipChanged
@@ -383,11 +384,19 @@ IDENTITY_ATTRIBUTE = "parley.identity"
 class PluginServices(Protocol):
     """What the platform's own plugins find in their context."""
 
-    directory: Directory
-    passwords: object
-    """The `plugins.auth` password hasher, shared with the directory."""
-    data_dir: Path
-    open_filters: Sequence[str]
+    @property
+    def directory(self) -> Directory: ...
+
+    @property
+    def passwords(self) -> object:
+        """The `plugins.auth` password hasher, shared with the directory."""
+        ...
+
+    @property
+    def data_dir(self) -> Path: ...
+
+    @property
+    def open_filters(self) -> Sequence[str]: ...
 
     def now_ms(self) -> int:
         """Unix milliseconds."""

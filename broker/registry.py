@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from broker.domain.topics import Kind, is_wild, matches, overlaps, parse_topic
@@ -26,7 +26,9 @@ class Client(Protocol):
     session: Session | None
     publisher: Publisher
     will: Will | None
-    outbox: Outbox
+
+    @property
+    def outbox(self) -> Outbox: ...
 
     @property
     def closed(self) -> bool: ...
@@ -225,12 +227,16 @@ class Registry:
         return len(clients)
 
     async def follow(self, user: str) -> None:
-        """A user's memberships changed: their permits are asked for anew, their grants worked
-        out anew."""
+        """A user's memberships changed: their grants are worked out anew."""
         for client in list(self.users.get(user, {}).values()):
-            client.publisher.permits.clear()
             if client.session is not None:
                 await self._subscriptions.follow(client.session)
+
+    def revoke(self, user: str, topics: Iterable[str]) -> None:
+        """A user may not read these topics any more."""
+        for client in self.users.get(user, {}).values():
+            if client.session is not None:
+                self._subscriptions.revoke(client.session, topics)
 
     def remove(self, user: str) -> None:
         """A user is gone: so are their connections and all that was kept for them."""
@@ -239,7 +245,8 @@ class Registry:
             self._wake(key)
         self._states.submit([Forgotten(user, None)])
 
-    def forget_permits(self) -> None:
-        """An account changed: whoever may write to whom is asked anew."""
-        for client in self.online.values():
+    def forget_permits(self, user: str | None = None) -> None:
+        """Where a user, or everybody, may publish is asked anew."""
+        clients = self.online if user is None else self.users.get(user, {})
+        for client in clients.values():
             client.publisher.permits.clear()

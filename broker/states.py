@@ -9,7 +9,7 @@ import msgspec
 from broker.domain.errors import StoreError
 from broker.log.committer import GroupCommit
 from broker.metrics import Metrics
-from broker.ports import Forgotten, SessionKey, SessionState, StateChange, StateStore
+from broker.ports import Forgotten, Retained, SessionKey, SessionState, StateChange, StateStore
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,13 @@ class States:
         """What is kept of a session, all that was submitted before included."""
         await self.save(())
         return await self.store.load(key)
+
+    async def retained(self, topic_filter: str, after: str, limit: int) -> list[Retained]:
+        """As `StateStore.retained`, all that was submitted before included: whoever subscribes
+        just after a message was published must not miss it."""
+        if self._group.is_busy:
+            await self.save(())
+        return await self.store.retained(topic_filter, after, limit)
 
     async def _commit(self, batch: list[_Submission]) -> None:
         changes = [change for submission in batch for change in submission.changes]

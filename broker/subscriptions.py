@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
+from typing import NamedTuple
 
 from broker.domain.conversation import log_name
 from broker.domain.topics import LOG_KINDS, Kind, is_wild, matches, parse_topic
@@ -25,6 +26,17 @@ from broker.wire.packets import SUBSCRIBE_FAILURE
 logger = logging.getLogger(__name__)
 
 Granter = Callable[[Session, str], Awaitable[Grant | None]]
+
+
+class _Wanted(NamedTuple):
+    """What a session's filters come to."""
+
+    exact: dict[str, int]
+    """Topic -> QoS."""
+    floors: dict[str, int]
+    """Topic -> the offset at which the right to read it begins."""
+    wild: dict[str, tuple[int, bool]]
+    """Wildcard -> QoS, and whether it covers everything or open topics only."""
 
 
 class Subscriptions:
@@ -51,6 +63,7 @@ class Subscriptions:
         self._now_ms = now_ms
         self._may_receive = may_receive
         self._screened: dict[Session, Screened] = {}
+        self._revocations = 0
         self._locks: dict[Session, asyncio.Lock] = {}
 
     async def subscribe(self, session: Session, filters: list[tuple[str, int]]) -> list[int]:
@@ -105,6 +118,15 @@ class Subscriptions:
         async with self._lock(session):
             await self._apply(session, {}, from_head=False)
 
+    def revoke(self, session: Session, topics: Iterable[str]) -> None:
+        """Take topics of the table from a session at once; its filters stay."""
+        self._revocations += 1
+        subscriber = self._subscriber(session)
+        for topic in topics:
+            if session.grants.pop(topic, None) is not None:
+                self._router.discard(topic, subscriber)
+            session.drop_tail(topic)
+
     def release(self, session: Session) -> None:
         """Take a session whose connection ended out of the routing tables."""
         session.connected = False
@@ -139,26 +161,17 @@ class Subscriptions:
         A log that is new to the session begins at its stored cursor if there is one, else at the
         head (`from_head`: the reader just subscribed) or where the right to read began.
         """
-        exact: dict[str, int] = {}
-        floors: dict[str, int] = {}
-        wild: dict[str, tuple[int, bool]] = {}
-        for topic_filter, qos in list(session.filters.items()):
-            grant = await self._grant(session, topic_filter)
-            if grant is None:
-                continue
-            for topic, floor in grant.topics.items():
-                exact[topic] = max(qos, exact.get(topic, 0))
-                floors[topic] = floor
-            if not is_wild(topic_filter):
-                if grant.open or grant.everything:
-                    exact[topic_filter] = max(qos, exact.get(topic_filter, 0))
-            elif grant.open or grant.everything:
-                wild[topic_filter] = (qos, grant.everything)
-        tails = [topic for topic in exact if parse_topic(topic).kind in LOG_KINDS]
-        heads = await self._heads(session, tails)
-        if not session.connected:
-            return  # the connection went while the directory was asked
-        self._route(session, exact, wild)
+        while True:
+            revocations = self._revocations
+            wanted = await self._wanted(session)
+            tails = [topic for topic in wanted.exact if parse_topic(topic).kind in LOG_KINDS]
+            heads = await self._heads(session, tails)
+            if not session.connected:
+                return  # the connection went while the directory was asked
+            if revocations == self._revocations:
+                break  # else what was granted may have been lost meanwhile
+        exact, floors = wanted.exact, wanted.floors
+        self._route(session, exact, wanted.wild)
         for topic in [topic for topic in session.tails if topic not in exact]:
             session.drop_tail(topic)
         for topic in tails:
@@ -176,6 +189,23 @@ class Subscriptions:
             session.add_tail(Tail(topic, log, position, exact[topic]))
         if session.behind:
             self._feeder.lagging(session)
+
+    async def _wanted(self, session: Session) -> "_Wanted":
+        wanted = _Wanted({}, {}, {})
+        for topic_filter, qos in list(session.filters.items()):
+            grant = await self._grant(session, topic_filter)
+            if grant is None:
+                continue
+            topics = dict(grant.topics)
+            if grant.open or grant.everything:
+                if is_wild(topic_filter):
+                    wanted.wild[topic_filter] = (qos, grant.everything)
+                else:
+                    topics.setdefault(topic_filter, 0)
+            wanted.floors.update(topics)
+            for topic in topics:
+                wanted.exact[topic] = max(qos, wanted.exact.get(topic, 0))
+        return wanted
 
     async def _heads(self, session: Session, topics: Iterable[str]) -> dict[str, int]:
         logs = [log_name(parse_topic(topic)) for topic in topics if topic not in session.tails]

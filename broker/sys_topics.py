@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from broker.domain.topics import matches
-from broker.ports import Retained, StateStore
+from broker.fanout.feeder import RetainedReader
+from broker.ports import Retained
 
 ROOT = "$SYS/broker/"
 
@@ -11,11 +12,12 @@ ROOT = "$SYS/broker/"
 class SysTopics:
     """Keeps the last value of each `$SYS` topic and publishes changes.
 
-    `publish(topic, payload)` hands a value to those subscribed.
+    `publish(topic, payload)` hands a value to those subscribed; `stored` reads what is retained of
+    other topics.
     """
 
-    def __init__(self, store: StateStore, publish: Callable[[str, bytes], None]) -> None:
-        self._store = store
+    def __init__(self, stored: RetainedReader, publish: Callable[[str, bytes], None]) -> None:
+        self._stored = stored
         self._publish = publish
         self.values: dict[str, bytes] = {}
 
@@ -34,6 +36,6 @@ class SysTopics:
     async def retained(self, topic_filter: str, after: str, limit: int) -> list[Retained]:
         """As `StateStore.retained`, with the `$SYS` topics answered from memory."""
         if not topic_filter.startswith("$"):
-            return await self._store.retained(topic_filter, after, limit)
+            return await self._stored(topic_filter, after, limit)
         found = sorted(t for t in self.values if t > after and matches(topic_filter, t))
         return [Retained(topic, self.values[topic], 0) for topic in found[:limit]]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-# Set before gRPC is loaded: its own warnings are not for the users of a command.
+# gRPC reads it when it is imported: its own warnings are not for the users of a command.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc

@@ -69,29 +69,33 @@ async def serve(services: tuple[Service, ...], bind: str, token: str) -> Server:
     server = grpc.aio.server(interceptors=(Authentication(token), Failures()), options=_OPTIONS)
     for service in services:
         service.join(server)
+    # Asked for first: gRPC keeps the reason to itself and writes lines of its own to standard error.
+    if reason := _why_not(bind):
+        raise OSError(f"grpc.bind: cannot listen on {bind}: {reason}")
     try:
         port = server.add_insecure_port(bind)
-    except RuntimeError:
-        port = 0
-    if not port:
-        raise OSError(f"cannot listen for gRPC on {bind}: {_why_not(bind)}")
+    except RuntimeError as error:
+        raise OSError(f"grpc.bind: cannot listen on {bind}: {error}") from error
     await server.start()
     return Server(server, bind.rpartition(":")[0], port)
 
 
-def _why_not(bind: str) -> str:
-    """The reason an address cannot be bound, which gRPC keeps to itself."""
+def _why_not(bind: str) -> str | None:
+    """Why an address cannot be listened on, or None if it can."""
     host, _, port = bind.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:  # gRPC would listen somewhere else
+        return "not of the form host:port"
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen()
     except OSError as error:
         return error.strerror or str(error)
-    return "the address was refused"
+    return None
 
 
 class Authentication(grpc.aio.ServerInterceptor):

@@ -80,6 +80,11 @@ def group_topic(group: str) -> str:
     return f"groups/{group}"
 
 
+def group_topics(group: str) -> tuple[str, ...]:
+    """The topics of a group a member may read."""
+    return f"groups/{group}", f"groups/{group}/typing"
+
+
 def presence_topic(user: str) -> str:
     """The retained presence of a user."""
     return f"users/{user}/presence"
@@ -130,7 +135,7 @@ def overlaps(one: str, other: str) -> bool:
     for left, right in zip(a, b, strict=False):
         if left == "#" or right == "#":
             return True
-        if left != right and left != "+" and right != "+":
+        if left != right and "+" not in (left, right):
             return False
     longer = a if len(a) > len(b) else b
     return len(a) == len(b) or longer[min(len(a), len(b))] == "#"

@@ -38,6 +38,11 @@ class GroupCommit(Generic[T]):
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything submitted is not committed yet."""
+        return self._task is not None
+
     def submit(self, item: T) -> None:
         """Have the item committed with the next batch."""
         self._waiting.append(item)

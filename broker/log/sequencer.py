@@ -23,7 +23,7 @@ class Sequencer:
         heads = self._heads
         if len(heads) > self._capacity:
             heads.clear()
-        missing = {}
+        missing: dict[str, None] = {}
         for draft in drafts:
             for log in (draft.conversation_id, *draft.logs):
                 if log not in heads:

@@ -446,7 +446,7 @@ class Connection:
             logger.log(level, "closing %s: %s", self._name(), reason)
         self._state = State.CLOSED
         if was_open:
-            self._hub.registry.detach(self, reason.split(":")[0])
+            self._hub.registry.detach(self, reason.partition(":")[0])
             self._hub.events.disconnected(self.publisher.principal)
         else:
             self._hub.metrics.disconnects["before_connect"] += 1

@@ -60,7 +60,7 @@ def bind(listener: Listener) -> list[socket.socket]:
             sock.setblocking(False)
             sockets.append(sock)
     except OSError as error:
-        raise ListenError(
-            f"listeners.{listener.name}: cannot listen on {listener.host}:{listener.port}: {error.strerror or error}"
-        ) from error
+        address = f"{listener.host}:{listener.port}"
+        reason = error.strerror or error
+        raise ListenError(f"listeners.{listener.name}: cannot listen on {address}: {reason}") from error
     return sockets

@@ -80,7 +80,8 @@ class Decoder:
         buffer, pos = self._buffer, self._pos
         size = len(buffer)
         if size - pos < 2:
-            return self._keep(2)
+            self._keep(2)
+            return None
         first = buffer[pos]
         length = buffer[pos + 1]
         start = pos + 2
@@ -89,7 +90,8 @@ class Decoder:
             shift = 7
             while True:
                 if start == size:
-                    return self._keep(start - pos + 1)
+                    self._keep(start - pos + 1)
+                    return None
                 byte = buffer[start]
                 start += 1
                 length |= (byte & 127) << shift
@@ -102,7 +104,8 @@ class Decoder:
         if end - pos > self.max_packet:
             raise MalformedPacketError(f"packet of {end - pos} bytes, the limit is {self.max_packet}")
         if end > size:
-            return self._keep(end - pos)
+            self._keep(end - pos)
+            return None
         self._start = pos
         self._pos = end
         if first & 0xF0 == 0x30:

@@ -12,7 +12,7 @@ from broker.domain.topics import (
     Kind,
     Topic,
     any_match,
-    group_topic,
+    group_topics,
     is_wild,
     matches,
     overlaps,
@@ -119,11 +119,9 @@ class ContractRules:
         topics = {topic: 0 for topic in user_topics(user) if matches(topic_filter, topic)}
         if overlaps(topic_filter, "groups/#"):
             for group, membership in (await self._groups(user)).items():
-                topic = group_topic(group)
-                if matches(topic_filter, topic):
-                    topics[topic] = membership.joined_seq
-                if matches(topic_filter, f"{topic}/typing"):
-                    topics[f"{topic}/typing"] = 0
+                for name in group_topics(group):
+                    if matches(topic_filter, name):
+                        topics[name] = membership.joined_seq
         return topics
 
     # --- the directory, remembered ---------------------------------------------------

@@ -1,6 +1,7 @@
 """How the tests run imctl: as its users do, in a process of its own."""
 
 import os
+import select
 import subprocess
 import sys
 import time
@@ -67,8 +68,9 @@ def wait(condition: Callable[[], bool]) -> None:
 
 
 def expect(terminal: int, words: str) -> str:
-    """Read from a pseudo-terminal until the words have come."""
+    """Read from a pseudo-terminal until the words have come, 10 s at most."""
     seen = ""
     while words not in seen:
+        assert select.select([terminal], [], [], 10)[0], f"{words!r} did not come, only {seen!r}"
         seen += os.read(terminal, 4096).decode()
     return seen

@@ -84,11 +84,12 @@ def test_a_password_is_asked_for_twice_on_a_terminal(node: FakeNode) -> None:
         start_new_session=True,
     ) as process:
         os.close(follower)
-        expect(leader, "Password")
+        # the space after the colon comes once the terminal has stopped to echo
+        seen = expect(leader, "Password: ")
         os.write(leader, b"hidden\n")
-        expect(leader, "Repeat")
+        seen += expect(leader, "Repeat for confirmation: ")
         os.write(leader, b"hidden\n")
-        seen = expect(leader, "added")
+        seen += expect(leader, "added")
     os.close(leader)
     assert process.returncode == 0
     assert "hidden" not in seen
@@ -151,8 +152,8 @@ def test_refusals(shared_node: FakeNode, arguments: tuple[str, ...], said: str) 
         (("token", "alice", "--ttl", ""), "is not a duration"),
         (("group", "create", "new"), "--owner"),
         (("send", "bob", "hi"), "--as"),
-        (("tail", "bob", "-n", "0"), "0 is not in the range"),
-        (("history", "g:team", "--limit", "many"), "many"),
+        (("tail", "bob", "-n", "0"), "--count"),
+        (("history", "g:team", "--limit", "many"), "--limit"),
         (("dance",), "dance"),
         (("stats", "--loud"), "--loud"),
     ],

@@ -148,7 +148,7 @@ def test_a_terminal_gets_no_control_characters_of_users(shared_node: FakeNode) -
     command = (*COMMAND, "--data-dir", str(shared_node.data_dir), "history", "p:alice:bob")
     with subprocess.Popen(command, stdout=follower, cwd=ROOT, env=ENVIRONMENT | {"TERM": "dumb"}) as process:
         os.close(follower)
-        seen = expect(leader, "alice\r\n")
+        seen = expect(leader, "你好 alice")
     os.close(leader)
     assert process.returncode == 0
     assert "\x1b[2J" not in seen

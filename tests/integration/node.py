@@ -115,7 +115,9 @@ class Node:
 
     def group(self, owner: str, *members: str, name: str | None = None) -> str:
         group = name or f"g-{next(_names)}"
-        self.call("CreateGroup", pb.CreateGroupRequest(group_id=group, name=group, owner=owner, members=members))
+        self.call(
+            "CreateGroup", pb.CreateGroupRequest(group_id=group, name=group, owner=owner, members=members)
+        )
         return group
 
     def token(self, user: str, ttl: int = 3600) -> str:

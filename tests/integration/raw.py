@@ -116,7 +116,9 @@ class RawClient:
         assert received.type == kind, f"expected a packet of type {kind}, got {received}"
         return received
 
-    def login(self, client_id: str, user: str | None = None, password: str | None = None, **options: object) -> bool:
+    def login(
+        self, client_id: str, user: str | None = None, password: str | None = None, **options: object
+    ) -> bool:
         """CONNECT and the CONNACK; returns whether a session was present."""
         self.send(connect(client_id, user, password, **options))  # type: ignore[arg-type]
         answer = self.expect(2)

@@ -87,7 +87,9 @@ def test_kill_in_a_flood_loses_nothing_acknowledged(make_node: MakeNode) -> None
     for flood in floods:
         flood.join()
     node.start()
-    private = {f"{alice}-{n}" for n in floods[0].acknowledged} | {f"{bob}-{n}" for n in floods[1].acknowledged}
+    private = {f"{alice}-{n}" for n in floods[0].acknowledged} | {
+        f"{bob}-{n}" for n in floods[1].acknowledged
+    }
     assert_gapless(node, ":".join(["p", *sorted((alice, bob))]), private)
     assert_gapless(node, f"g:{group}", {f"{carol}-{n}" for n in floods[2].acknowledged})
     for user in (alice, bob):

@@ -156,7 +156,9 @@ def test_retained(node: Node, topic: str) -> None:
 
 
 def test_retained_survives_a_kill(make_node: Callable[..., Node]) -> None:
-    node = make_node('topics.open=["open/#"]', "plugins.plugins.auth.UserAuthPlugin.allow_anonymous=true").start()
+    node = make_node(
+        'topics.open=["open/#"]', "plugins.plugins.auth.UserAuthPlugin.allow_anonymous=true"
+    ).start()
     with RawClient(node.port) as writer:
         writer.login("w")
         for number in range(250):  # more than is read at once

@@ -279,6 +279,7 @@ async def test_retained_messages_page_by_page(stores: "SqliteStores", topic_filt
     after, found = "", []
     while page := await stores.states.retained(topic_filter, after, limit):
         assert len(page) <= limit
+        assert len(found) < len(TOPICS), "a page again"
         found += [message.topic for message in page]
         after = page[-1].topic
     assert found == [t for t in TOPICS if matches(topic_filter, t)]

@@ -202,6 +202,7 @@ async def test_more_logs_than_heads_are_kept() -> None:
         await committer.drain()
     assert [m.seq for m in bench.published] == [i // 5 + 1 for i in range(40)]
     assert [m.offsets[1] for m in bench.published] == list(range(1, 41))
+    assert bench.log.heads_asked.count("users/alice/inbox") > 1
 
 
 # --- failures -------------------------------------------------------------------------------

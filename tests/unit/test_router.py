@@ -188,7 +188,7 @@ def test_more_topics_than_are_remembered() -> None:
     for i in range(25_000):
         assert router.wild(f"a/{i}") == {"s": 1}
     router.discard("a/+", "s")
-    assert router.wild("a/1") == {}
+    assert router.wild("a/24999") == {}
 
 
 # --- filters against filters ----------------------------------------------------------------

@@ -122,7 +122,7 @@ class SqlDirectory:
             return groups
 
         groups = await self._run(job)
-        self._tell(AccountChanged(user_id), *(MembershipChanged(group, user_id) for group in groups))
+        self._tell(AccountChanged(user_id), *(MembershipChanged(group, user_id, False) for group in groups))
 
     # --- groups ----------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class SqlDirectory:
             return _group(row, len(users))
 
         group = await self._run(job)
-        self._tell(*(MembershipChanged(group_id, user) for user in users))
+        self._tell(*(MembershipChanged(group_id, user, True) for user in users))
         return group
 
     async def add_members(self, group_id: str, users: Sequence[str], joined_seq: int) -> int:
@@ -202,7 +202,7 @@ class SqlDirectory:
             return added
 
         added = await self._run(job)
-        self._tell(*(MembershipChanged(group_id, user) for user in added))
+        self._tell(*(MembershipChanged(group_id, user, True) for user in added))
         return len(added)
 
     async def remove_members(self, group_id: str, users: Sequence[str]) -> int:
@@ -219,7 +219,7 @@ class SqlDirectory:
             return removed
 
         removed = await self._run(job)
-        self._tell(*(MembershipChanged(group_id, user) for user in removed))
+        self._tell(*(MembershipChanged(group_id, user, False) for user in removed))
         return len(removed)
 
     async def dismiss_group(self, group_id: str) -> None:
@@ -232,7 +232,7 @@ class SqlDirectory:
             return users
 
         users = await self._run(job)
-        self._tell(*(MembershipChanged(group_id, user) for user in users))
+        self._tell(*(MembershipChanged(group_id, user, False) for user in users))
 
 
 def _need(row: T | None, kind: str, name: str) -> T:

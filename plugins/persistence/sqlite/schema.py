@@ -77,7 +77,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     version = row[0] or 0
     if version > len(STEPS):
         raise StoreError(
-            f"the database has schema version {version}, this program knows up to {len(STEPS)}: use a newer one"
+            f"the database has schema version {version}, this program knows {len(STEPS)}: use a newer one"
         )
     for number, step in enumerate(STEPS[version:], start=version + 1):
         # executescript() would commit by itself, so the transaction is part of the script.

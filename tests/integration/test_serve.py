@@ -1,0 +1,156 @@
+"""Starting, refusing to start, and stopping."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.node import HOST, ROOT, Node, password
+from tests.integration.raw import RawClient, connect
+
+GOOD = (ROOT / "config" / "broker.yaml").read_text()
+
+
+def serve(config: Path | str, *arguments: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+    """`imctl serve` with what must make it end by itself: (exit status, standard error)."""
+    command = [sys.executable, "-m", "cli", "serve", "--config", str(config), *arguments]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | (env or {}),
+    )
+    return done.returncode, done.stderr
+
+
+WRONG = {
+    "a typo in a section": ("limits:\n", "limit:\n", "limit: unknown key"),
+    "a typo in a key": ("max_inflight:", "max_inflght:", "limits.max_inflght: unknown key"),
+    "a word for a number": ("max_queued: 1000", "max_queued: many", "limits.max_queued"),
+    "a number for a list": ("open: []", "open: 5", "topics.open"),
+    "out of range": ("id: 0 ", "id: 5000 ", "node.id"),
+    "a platform topic opened": ("open: []", 'open: ["users/#"]', "topics.open"),
+    "an unknown listener key": (
+        "max_connections: 0",
+        "max_conections: 0",
+        "listeners.default.max_conections: unknown key",
+    ),
+    "an unknown listener type": ("type: ws", "type: carrier-pigeon", "listeners"),
+    "a bad address": ("bind: 127.0.0.1:8083", "bind: 127.0.0.1:none", "listeners.ws.bind"),
+    "no default listener": ("  default:\n", "  standard:\n", "listeners.default: missing"),
+    "an unknown plugin": ("UserAuthPlugin:", "UserOathPlugin:", "plugins.plugins.auth.UserOathPlugin"),
+    "an unknown plugin option": (
+        "allow_anonymous: false",
+        "allow_anonimous: false",
+        "plugins.plugins.auth.UserAuthPlugin.allow_anonimous: unknown key",
+    ),
+    "a plugin option of the wrong type": (
+        "allow_anonymous: false",
+        "allow_anonymous: 7",
+        "plugins.plugins.auth.UserAuthPlugin",
+    ),
+    "no YAML": ("limits:\n", "limits: [\n", "not valid YAML"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_configuration_is_refused(tmp_path: Path, name: str) -> None:
+    old, new, message = WRONG[name]
+    assert old in GOOD
+    config = tmp_path / "broker.yaml"
+    config.write_text(GOOD.replace(old, new, 1))
+    status, error = serve(config, "--data-dir", str(tmp_path / "data"))
+    assert status == 2
+    assert message in error
+    assert "Traceback" not in error
+    assert "broker.yaml" in error or "plugins." in error or "listeners." in error
+
+
+def test_missing_file_and_bad_settings(tmp_path: Path) -> None:
+    good = tmp_path / "good.yaml"
+    good.write_text(GOOD)
+    data = ("--data-dir", str(tmp_path / "data"))
+    for status, error in (
+        serve(tmp_path / "absent.yaml", *data),
+        serve(good, *data, "--set", "limits.max_inflight"),
+        serve(good, *data, "--set", "limits.nothing=1"),
+        serve(good, *data, "--set", "limits.max_inflight=[1"),
+        serve(good, *data, env={"IM_LIMITS__NOTHING": "1"}),
+        serve(good, *data, env={"IM_LIMITS__MAX_INFLIGHT": "few"}),
+    ):
+        assert status == 2
+        assert "Traceback" not in error
+        assert "absent.yaml" in error or "limits." in error
+
+
+def test_port_taken_is_one_clear_line(tmp_path: Path) -> None:
+    for key, name in (("listeners.default.bind", "listeners.default"), ("grpc.bind", "grpc")):
+        with socket.create_server((HOST, 0)) as taken:
+            port = taken.getsockname()[1]
+            binds = {"listeners.default.bind": 0, "listeners.ws.bind": 0, "grpc.bind": 0, key: port}
+            settings = [part for k, p in binds.items() for part in ("--set", f"{k}={HOST}:{p}")]
+            status, error = serve("config/broker.yaml", "--data-dir", str(tmp_path / "data"), *settings)
+        assert status == 1
+        assert f"{HOST}:{port}" in error
+        assert name in error
+        assert "Traceback" not in error
+
+
+def test_second_node_on_the_same_data(make_node: Callable[..., Node]) -> None:
+    node = make_node().start()
+    binds = [
+        part
+        for key in ("listeners.default", "listeners.ws", "grpc")
+        for part in ("--set", f"{key}.bind={HOST}:0")
+    ]
+    status, error = serve("config/broker.yaml", "--data-dir", str(node.data_dir), *binds)
+    assert status == 1
+    assert "in use by another node" in error
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stops_cleanly_and_starts_again(make_node: Callable[..., Node], number: signal.Signals) -> None:
+    node = make_node().start()
+    alice = node.user("alice")
+    with RawClient(node.port) as client:
+        client.login("c", alice, password(alice))
+        assert node.stop(number) == 0
+        assert client.is_closed()
+    assert "Traceback" not in node.log()
+    assert not (node.data_dir / "node.json").exists()
+    node.start()
+    with RawClient(node.port) as client:
+        client.login("c", alice, password(alice))
+
+
+def test_secrets_are_for_their_owner_only(make_node: Callable[..., Node]) -> None:
+    node = make_node().start()
+    for name in ("admin.token", "token_keys.json"):
+        assert (node.data_dir / name).stat().st_mode & 0o077 == 0
+
+
+def test_environment_overrides_the_file(
+    make_node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IM_LIMITS__MAX_PACKET_BYTES_BEFORE_CONNECT", "300")
+    node = make_node().start()
+    with RawClient(node.port) as client:
+        client.send(connect("x" * 250, "user", "password" * 10))
+        assert client.is_closed()
+
+
+def test_connection_limit_of_a_listener(make_node: Callable[..., Node]) -> None:
+    node = make_node("listeners.default.max_connections=1").start()
+    alice = node.user("alice")
+    with RawClient(node.port) as first:
+        first.login("c", alice, password(alice))
+        with RawClient(node.port) as second:
+            assert second.is_closed()
