@@ -138,20 +138,19 @@ class Pipeline:
         self.committer.submit(Submission(draft, partial(self._answered, publisher, packet, done)))
 
     def _answered(self, publisher: Publisher, packet: Publish, done: Done | None, outcome: Outcome) -> None:
-        if isinstance(outcome, Stamped):
-            self._metrics.stored += 1
-        elif isinstance(outcome, Refusal):
+        if isinstance(outcome, Refusal):
             self._refuse(publisher, packet, done, outcome)
             return
-        elif isinstance(outcome, Duplicate):
+        if isinstance(outcome, Duplicate):
             self._metrics.dropped["duplicate"] += 1
-        else:
+        elif isinstance(outcome, StoreError):
             self._metrics.commit_failures += 1
         if done is not None:
             done(outcome)
 
     def push(self, stamped: Stamped) -> None:
         """Hand a stored message to its live readers: a hint, all it holds is in the log."""
+        self._metrics.stored += 1
         draft = stamped.draft
         if draft.topic.kind is Kind.GROUP:
             self._push(draft.topic.name, stamped.seq, stamped)

@@ -109,7 +109,7 @@ class SessionState(msgspec.Struct):
     filters: dict[str, int]
     """Topic filter -> QoS, as subscribed; what they grant is worked out at each connect."""
     cursors: dict[str, int]
-    """Log -> offset of the last entry that was acknowledged."""
+    """Log -> an offset up to which all entries were acknowledged or stand in `inflight`."""
     inflight: list[Redelivery]
     received: list[int]
     """Packet ids of QoS 2 publishes that were stored and not yet released (4.3.3)."""

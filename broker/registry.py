@@ -115,7 +115,7 @@ class Registry:
             self._states.forget(Forgotten(key.user, key.client_id))
         elif state is not None:
             session.restore(state)
-            await self._subscriptions.resume(session, state.cursors)
+            await self._subscriptions.resume(session)
 
     def _take_over(self, key: SessionKey) -> None:
         old = self.online.get(key)

@@ -7,11 +7,11 @@ grants are worked out anew, so a filter follows a membership without a new SUBSC
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
-from broker.domain.conversation import log_name
+from broker.domain.conversation import log_name, log_topic
 from broker.domain.topics import LOG_KINDS, Kind, is_wild, matches, parse_topic
 from broker.fanout.feeder import Feeder, RetainedQuery
 from broker.ports import Grant, MessageLog, Saved
@@ -83,7 +83,7 @@ class Subscriptions:
                     logger.warning("admin %s subscribed to %s", session.key.user, topic_filter)
             if granted:
                 session.filters |= dict(granted)
-                await self._apply(session, {}, from_head=True)
+                await self._apply(session, from_head=True)
                 await self._save(session)
             return codes
 
@@ -104,19 +104,23 @@ class Subscriptions:
         async with self._lock(session):
             for topic_filter in filters:
                 session.filters.pop(topic_filter, None)
-            await self._apply(session, {}, from_head=True)
+            await self._apply(session, from_head=True)
+            for log in list(session.parked):
+                if not any(matches(topic_filter, log_topic(log)) for topic_filter in session.filters):
+                    del session.parked[log]
             await self._save(session)
 
-    async def resume(self, session: Session, cursors: Mapping[str, int]) -> None:
+    async def resume(self, session: Session) -> None:
         """Take up the filters of a session that came back, and its place in each log."""
         async with self._lock(session):
-            await self._apply(session, cursors, from_head=False)
-        session.forget_lost()
+            await self._apply(session, from_head=False)
+        if session.connected:
+            session.forget_lost()
 
     async def follow(self, session: Session) -> None:
         """Memberships changed: work the grants out anew."""
         async with self._lock(session):
-            await self._apply(session, {}, from_head=False)
+            await self._apply(session, from_head=False)
 
     def revoke(self, session: Session, topics: Iterable[str]) -> None:
         """Take topics of the table from a session at once; its filters stay."""
@@ -125,7 +129,7 @@ class Subscriptions:
         for topic in topics:
             if session.grants.pop(topic, None) is not None:
                 self._router.discard(topic, subscriber)
-            session.drop_tail(topic)
+            session.park_tail(topic)
 
     def release(self, session: Session) -> None:
         """Take a session whose connection ended out of the routing tables."""
@@ -155,7 +159,7 @@ class Subscriptions:
         if session.persistent:
             await self._states.save([Saved(session.key, session.snapshot(), self._now_ms())])
 
-    async def _apply(self, session: Session, cursors: Mapping[str, int], *, from_head: bool) -> None:
+    async def _apply(self, session: Session, *, from_head: bool) -> None:
         """Bring grants, routes and tails in line with the session's filters.
 
         A log that is new to the session begins at its stored cursor if there is one, else at the
@@ -173,15 +177,15 @@ class Subscriptions:
         exact, floors = wanted.exact, wanted.floors
         self._route(session, exact, wanted.wild)
         for topic in [topic for topic in session.tails if topic not in exact]:
-            session.drop_tail(topic)
+            session.park_tail(topic)
         for topic in tails:
             known = session.tails.get(topic)
             if known is not None:
                 known.qos = exact[topic]
                 continue
             log = log_name(parse_topic(topic))
-            if log in cursors:
-                position = max(cursors[log], floors.get(topic, 0))
+            if log in session.parked:
+                position = max(session.parked[log], floors.get(topic, 0))
             elif from_head or not exact[topic] or parse_topic(topic).kind is not Kind.GROUP:
                 position = heads[log]
             else:

@@ -5,7 +5,7 @@ too, named after its topic, whose entries refer to messages of conversations.
 The topic of a group and its conversation are one and the same log.
 """
 
-from broker.domain.topics import Kind, Topic
+from broker.domain.topics import Kind, Topic, group_topic
 
 
 def private_id(one: str, other: str) -> str:
@@ -32,6 +32,12 @@ def group_of(conversation_id: str) -> str | None:
         case ["g", group]:
             return group
     return None
+
+
+def log_topic(log: str) -> str:
+    """The topic whose readers read a log; a private conversation has none and is its own."""
+    group = group_of(log)
+    return log if group is None else group_topic(group)
 
 
 def log_name(topic: Topic) -> str:

@@ -100,17 +100,33 @@ class Feeder:
 
     async def _advance(self, session: Session, job: _Job, tail: Tail) -> None:
         """Send one chunk of a tail's log, or find that it has caught up."""
-        limit = min(await self._room(session, job), _CHUNK)
-        entries = await self._log.read(tail.log, tail.position, limit, _CHUNK_BYTES)
+        again = [offset for offset in tail.resend if offset <= tail.position]
+        if again:
+            await self._resend(session, job, tail, min(again))
+            return
+        while not (room := session.room_for(tail)):
+            await self._wait(job)
+        entries = await self._log.read(tail.log, tail.position, min(room, _CHUNK), _CHUNK_BYTES)
         for entry in entries:
-            if session.room <= 0:
-                return
             if session.tails.get(tail.topic) is not tail:
                 return  # the right to read was lost meanwhile
+            if not session.room_for(tail):
+                return
             session.send_entry(tail, entry.offset, _outgoing(tail, entry))
             self._metrics.delivered += 1
         if not entries and tail.head <= tail.position and session.tails.get(tail.topic) is tail:
             session.caught_up(tail)
+
+    async def _resend(self, session: Session, job: _Job, tail: Tail, first: int) -> None:
+        """Send again what an earlier connection sent: a chunk of the log from `first` on."""
+        while session.outbox.full:
+            await self._wait(job)
+        for entry in await self._log.read(tail.log, first - 1, _CHUNK, _CHUNK_BYTES):
+            if session.tails.get(tail.topic) is not tail:
+                return
+            if entry.offset <= tail.position and entry.offset in tail.resend:
+                session.resend_entry(tail, entry.offset, _outgoing(tail, entry))
+        tail.resend.pop(first, None)  # if the log does not have it any more
 
     async def _send_retained(self, session: Session, job: _Job, query: RetainedQuery) -> None:
         after = ""
@@ -119,7 +135,8 @@ class Feeder:
             for message in messages:
                 if query.only_open and parse_topic(message.topic).kind is not Kind.OTHER:
                     continue
-                await self._room(session, job)
+                while not session.room:
+                    await self._wait(job)
                 qos = min(query.qos, message.qos)
                 session.offer(Outgoing(message.topic, message.payload, qos, retain=True), qos)
                 self._metrics.delivered += 1
@@ -127,11 +144,10 @@ class Feeder:
                 return
             after = messages[-1].topic
 
-    async def _room(self, session: Session, job: _Job) -> int:
-        while session.room <= 0:
-            job.room.clear()
-            await job.room.wait()
-        return session.room
+    async def _wait(self, job: _Job) -> None:
+        """Till there may be room again."""
+        job.room.clear()
+        await job.room.wait()
 
 
 def _outgoing(tail: Tail, entry: Entry) -> Outgoing:

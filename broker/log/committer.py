@@ -134,15 +134,18 @@ class MessageCommitter:
 
     def _succeed(self, batch: Sequence[Submission], stamped: Sequence[Stamped]) -> None:
         for item, message in zip(batch, stamped, strict=True):
-            item.done(message)
+            _tell(item, message)
         for message in stamped:
-            self._publish(message)
+            try:
+                self._publish(message)
+            except Exception:
+                logger.exception("pushing a message of %s", message.draft.conversation_id)
 
     def _fail(self, batch: Sequence[Submission], error: Exception) -> None:
         logger.error("commit of %d messages failed, none acknowledged: %s", len(batch), error)
         failure = error if isinstance(error, StoreError) else StoreError(repr(error))
         for item in batch:
-            item.done(failure)
+            _tell(item, failure)
 
     async def _commit_again(self, batch: list[Submission]) -> None:
         """The store has seen some of the batch before: find out which, and commit the rest.
@@ -174,13 +177,21 @@ class MessageCommitter:
                 return
             for key, item in first.items():
                 if key in stored:
-                    item.done(_repeat(item.draft, stored[key]))
+                    _tell(item, _repeat(item.draft, stored[key]))
             self._succeed(fresh, stamped)
             bodies = {key: message.body for message in stamped if (key := _key(message.draft))}
             for item, key in repeated:
-                item.done(_repeat(item.draft, stored.get(key) or bodies[key]))
+                _tell(item, _repeat(item.draft, stored.get(key) or bodies[key]))
             return
         self._fail(batch, StoreError("the places of a batch were taken again and again"))
+
+
+def _tell(item: Submission, outcome: Outcome) -> None:
+    """A receiver's bug must not take the answers of the others."""
+    try:
+        item.done(outcome)
+    except Exception:
+        logger.exception("answering a message of %s", item.draft.sender)
 
 
 def _key(draft: Draft) -> DedupKey | None:

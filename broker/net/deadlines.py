@@ -44,6 +44,8 @@ class Deadlines:
         self._ticked = int(now)
         for bucket in sorted(second for second in self._buckets if second <= self._ticked):
             for watched in list(self._buckets.get(bucket, ())):
+                if self._places.get(watched) != bucket:
+                    continue  # forgotten, or put off, by a check of this same round
                 self.forget(watched)
                 again = watched.check(now)
                 if again is not None:

@@ -60,7 +60,6 @@ def bind(listener: Listener) -> list[socket.socket]:
             sock.setblocking(False)
             sockets.append(sock)
     except OSError as error:
-        address = f"{listener.host}:{listener.port}"
-        reason = error.strerror or error
-        raise ListenError(f"listeners.{listener.name}: cannot listen on {address}: {reason}") from error
+        place = f"listeners.{listener.name}: cannot listen on {listener.host}:{listener.port}"
+        raise ListenError(f"{place}: {error.strerror or error}") from error
     return sockets

@@ -6,6 +6,8 @@ from typing import cast
 from broker.net.connection import Connection, Hub
 from broker.net.listeners import Slots
 
+HIGH_WATER = 64 * 1024
+
 
 class TcpProtocol(asyncio.Protocol):
     """Ties a transport to a `Connection`."""
@@ -22,6 +24,8 @@ class TcpProtocol(asyncio.Protocol):
         if not self._slots.take():
             stream.abort()
             return
+        # Below the budget, so that a full outbox always hears when the transport has drained.
+        stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
         peer = stream.get_extra_info("peername") or ("", 0)
         self._connection = Connection(self._hub, stream, (str(peer[0]), int(peer[1])))
 

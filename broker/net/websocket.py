@@ -15,6 +15,7 @@ from picows import (
 
 from broker.net.connection import Connection, Hub
 from broker.net.listeners import Slots
+from broker.net.tcp import HIGH_WATER
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class WebSocketClient(WSListener):
         if not self._slots.take():
             transport.disconnect(graceful=False)
             return
+        stream = transport.underlying_transport
+        stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
         peer = transport.underlying_transport.get_extra_info("peername") or ("", 0)
         self._connection = Connection(self._hub, _Sink(transport), (str(peer[0]), int(peer[1])))
 

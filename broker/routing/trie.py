@@ -52,23 +52,24 @@ class Trie(Generic[T]):
         """Subscribers of all filters that match the topic, with their highest QoS (4.7)."""
         found: dict[T, int] = {}
         levels = topic.split("/")
-        # [MQTT-4.7.2-1]: a leading wildcard does not match a topic that begins with "$"
-        self._match(self._root, levels, 0, found, topic.startswith("$"))
+        root = self._root
+        # Not by recursion: a topic may have tens of thousands of levels.
+        todo = [(root, 0)]
+        while todo:
+            node, depth = todo.pop()
+            children = node.children
+            # [MQTT-4.7.2-1]: a leading wildcard does not match a topic that begins with "$"
+            wildcards = node is not root or not topic.startswith("$")
+            if wildcards and (rest := children.get("#")):
+                _merge(found, rest.values)
+            if depth == len(levels):
+                _merge(found, node.values)
+                continue
+            if child := children.get(levels[depth]):
+                todo.append((child, depth + 1))
+            if wildcards and (child := children.get("+")):
+                todo.append((child, depth + 1))
         return found
-
-    def _match(
-        self, node: _Node[T], levels: list[str], depth: int, found: dict[T, int], is_system: bool
-    ) -> None:
-        children = node.children
-        if not is_system and (rest := children.get("#")):
-            _merge(found, rest.values)
-        if depth == len(levels):
-            _merge(found, node.values)
-            return
-        if child := children.get(levels[depth]):
-            self._match(child, levels, depth + 1, found, False)
-        if not is_system and (child := children.get("+")):
-            self._match(child, levels, depth + 1, found, False)
 
 
 def _merge(found: dict[T, int], values: dict[T, int]) -> None:

@@ -84,6 +84,7 @@ class Session:
         "key",
         "open_wildcards",
         "outbox",
+        "parked",
         "persistent",
         "received",
         "tails",
@@ -111,6 +112,8 @@ class Session:
         self.open_wildcards: frozenset[str] = frozenset()
         """Those of `grants` that are wildcards for topics outside the contract's table only."""
         self.tails: dict[str, Tail] = {}
+        self.parked: dict[str, int] = {}
+        """Log -> cursor from the last connection, till the log is read again."""
         self.behind: dict[str, Tail] = {}
         """The tails that are not live."""
         self.received: set[int] = set()
@@ -123,8 +126,8 @@ class Session:
         self._watcher = watcher
         self._inflight: dict[int, _Sent] = {}
         self._pending: deque[tuple[Outgoing, int]] | None = None
-        # (log, offset) -> packet id of entries that the last connection sent.
-        self._redeliver: dict[tuple[str, int], int] = {}
+        # Packet id -> (log, offset) of entries the last connection sent, till their log is read.
+        self._redeliver: dict[int, tuple[str, int]] = {}
         self._last_id = 0
 
     # --- entries of logs -------------------------------------------------------------
@@ -153,11 +156,21 @@ class Session:
     def add_tail(self, tail: Tail) -> None:
         """Start reading a log; the tail is behind until the reader has looked."""
         self.tails[tail.topic] = self.behind[tail.topic] = tail
+        self.parked.pop(tail.log, None)
+        for packet_id, (log, offset) in list(self._redeliver.items()):
+            if log == tail.log:
+                del self._redeliver[packet_id]
+                sent = self._inflight.get(packet_id)
+                is_had = sent is None or sent.released
+                if not is_had or offset > tail.position:
+                    tail.resend[offset] = 0 if is_had else packet_id
 
-    def drop_tail(self, topic: str) -> None:
-        """Stop reading a log."""
-        self.tails.pop(topic, None)
+    def park_tail(self, topic: str) -> None:
+        """Stop reading a log; should it be read again, it is from here."""
+        tail = self.tails.pop(topic, None)
         self.behind.pop(topic, None)
+        if tail is not None and tail.qos:
+            self.parked[tail.log] = tail.cursor
 
     def caught_up(self, tail: Tail) -> None:
         """The log has nothing after the tail's position: from here on it gets pushes."""
@@ -165,34 +178,45 @@ class Session:
         self.behind.pop(tail.topic, None)
 
     def send_entry(self, tail: Tail, offset: int, outgoing: Outgoing) -> None:
-        """Send an entry read from the log; the caller has asked `room`."""
+        """Send the entry after the tail's position, as read from the log; the caller has asked
+        `room_for`."""
         qos = min(tail.qos, outgoing.qos)
-        again = self._redeliver.pop((tail.log, offset), None) if self._redeliver else None
-        if again is not None:
-            self._send_again(tail, offset, outgoing, again)
+        packet_id = tail.resend.pop(offset, None) if tail.resend else None
+        if packet_id is not None:
+            tail.position = offset
+            if packet_id:
+                self._send_again(tail, offset, outgoing, packet_id)
         elif qos:
             self._send(outgoing, qos, tail, offset)
         else:
             tail.position = offset
             self.outbox.send(outgoing.frame())
 
+    def resend_entry(self, tail: Tail, offset: int, outgoing: Outgoing) -> None:
+        """Send again an entry before the tail's position."""
+        packet_id = tail.resend.pop(offset)
+        if packet_id:
+            self._send_again(tail, offset, outgoing, packet_id)
+
     def _send_again(self, tail: Tail, offset: int, outgoing: Outgoing, packet_id: int) -> None:
-        sent = self._inflight.get(packet_id)
-        if sent is None or sent.released:  # the receiver has it already
-            tail.position = offset
-            return
+        """[MQTT-4.4.0-1]: with the packet id it had, which is kept for it."""
+        sent = self._inflight[packet_id]
         sent.tail = tail
         sent.offset = offset
-        tail.sent(offset, sent.qos)
+        tail.await_acknowledgement(offset)
         self.outbox.send(outgoing.packet(sent.qos, packet_id, dup=True))
 
     @property
     def room(self) -> int:
         """How many more messages the window and the outbox take now."""
-        if self.outbox.full:
-            return 0
-        # Entries to be sent again have their packet ids, hence their places, already.
-        return self._limits.max_inflight - len(self._inflight) + len(self._redeliver)
+        return 0 if self.outbox.full else max(0, self._limits.max_inflight - len(self._inflight))
+
+    def room_for(self, tail: Tail) -> int:
+        """How many entries of this tail may be sent now. One that is sent again has its place."""
+        room = self.room
+        if not room and tail.position + 1 in tail.resend and not self.outbox.full:
+            return 1
+        return room
 
     # --- other messages --------------------------------------------------------------
 
@@ -285,25 +309,31 @@ class Session:
         return len(self._inflight), len(self._pending or ())
 
     def forget_lost(self) -> None:
-        """Free the packet ids of entries of logs that may not be read any more."""
-        logs = {tail.log for tail in self.tails.values()}
-        for place in [place for place in self._redeliver if place[0] not in logs]:
-            packet_id = self._redeliver.pop(place)
+        """Free the packet ids of entries of logs that may not be read now. Should the right come
+        back, they are read again: their cursors stay before them."""
+        for packet_id, (log, offset) in self._redeliver.items():
             sent = self._inflight.get(packet_id)
             if sent is not None and not sent.released:
                 del self._inflight[packet_id]
+                if log in self.parked:
+                    self.parked[log] = min(self.parked[log], offset - 1)
+        self._redeliver.clear()
 
     def snapshot(self) -> SessionState:
-        """What must be kept for the next connection."""
-        waiting = {packet_id: place for place, packet_id in self._redeliver.items()}
+        """What must be kept for the next connection: a log's cursor is the last entry that was
+        sent, as those that were not acknowledged are listed one by one."""
         inflight = []
         queue = []
+        places = dict(self._redeliver)
+        for tail in self.tails.values():
+            for offset, packet_id in tail.resend.items():
+                if packet_id:
+                    places[packet_id] = (tail.log, offset)
         for packet_id, sent in self._inflight.items():
-            if packet_id in waiting:
-                log, offset = waiting[packet_id]
-                inflight.append(Redelivery(packet_id, log, offset, sent.qos, sent.released))
-            elif sent.tail is not None:
-                inflight.append(Redelivery(packet_id, sent.tail.log, sent.offset, sent.qos, sent.released))
+            if sent.tail is not None:
+                places[packet_id] = (sent.tail.log, sent.offset)
+            if packet_id in places:
+                inflight.append(Redelivery(packet_id, *places[packet_id], sent.qos, sent.released))
             elif sent.outgoing is not None:
                 out = sent.outgoing
                 queue.append(QueuedMessage(out.topic, out.payload, sent.qos, out.retain, packet_id))
@@ -311,19 +341,18 @@ class Session:
                 queue.append(QueuedMessage("", b"", sent.qos, False, packet_id, released=True))
         for out, qos in self._pending or ():
             queue.append(QueuedMessage(out.topic, out.payload, qos, out.retain))
-        cursors = {tail.log: tail.cursor for tail in self.tails.values() if tail.qos}
+        cursors = self.parked | {tail.log: tail.position for tail in self.tails.values() if tail.qos}
         return SessionState(dict(self.filters), cursors, inflight, sorted(self.received), queue)
 
     def restore(self, state: SessionState) -> None:
         """Take up what the last connection left: resend what it had in its window
         [MQTT-4.4.0-1], then what was queued. Entries of logs follow as their tails are read."""
         self.filters = state.filters
+        self.parked = state.cursors
         self.received = set(state.received)
         for item in state.inflight:
-            # The entry will be read again on the way, and is then sent with this id or, if the
-            # receiver has it, passed over. Till then the id is taken.
-            if item.offset > state.cursors.get(item.log, 0):
-                self._redeliver[item.log, item.offset] = item.packet_id
+            # The packet id is taken till the entry is read and sent again.
+            self._redeliver[item.packet_id] = (item.log, item.offset)
             sent = self._inflight[item.packet_id] = _Sent(item.qos, None, item.offset, None)
             if item.released:
                 sent.released = True

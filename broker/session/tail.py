@@ -7,9 +7,12 @@ class Tail:
     `position` is the last offset handed to the connection, `cursor` the last before which
     everything is acknowledged. A live tail gets entries pushed; one that is not reads the log
     until it has caught up with `head`, the last offset it was told of.
+
+    `resend` holds what an earlier connection sent and did not get acknowledged: offset -> packet
+    id, or 0 for what the receiver has but `position` is not past.
     """
 
-    __slots__ = ("_unacknowledged", "head", "live", "log", "position", "qos", "topic")
+    __slots__ = ("_unacknowledged", "head", "live", "log", "position", "qos", "resend", "topic")
 
     def __init__(self, topic: str, log: str, position: int, qos: int) -> None:
         self.topic = topic
@@ -18,6 +21,7 @@ class Tail:
         self.qos = qos
         self.head = position
         self.live = False
+        self.resend: dict[int, int] = {}
         self._unacknowledged: dict[int, None] = {}
 
     @property
@@ -32,6 +36,11 @@ class Tail:
         self.position = offset
         if qos:
             self._unacknowledged[offset] = None
+
+    def await_acknowledgement(self, offset: int) -> None:
+        """The entry at `offset`, at or before the position, went out again."""
+        later = self._unacknowledged
+        self._unacknowledged = dict.fromkeys(sorted((*later, offset)))
 
     def acknowledged(self, offset: int) -> None:
         """The receiver has the entry at `offset`."""

@@ -1,8 +1,6 @@
 """amqtt's plugins, its own and third-party ones, unchanged on this broker."""
 
 import json
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,59 +14,85 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 
 from bridge.grpc_api import im_admin_pb2 as pb
 from tests.integration import raw
-from tests.integration.node import DEADLINE, ROOT, Node, password, wait_for
+from tests.integration.node import Node, password, wait_for
 from tests.integration.raw import RawClient
 
 CONNACK, PUBACK, SUBACK, UNSUBACK, PINGRESP = 2, 4, 9, 11, 13
 NOT_AUTHORIZED = 5
 FAILURE = 0x80
-SECONDS = 20.0
 
 USERS = {"plugins.auth.UserAuthPlugin": {}}
 RULES = {"plugins.auth.TopicRulesPlugin": {}}
 PLATFORM = USERS | RULES
 OPEN = {"open": ["open/#"]}
 
+THIRD_PARTY = """
+import asyncio, json
+from dataclasses import dataclass
+from functools import partial
+from amqtt.plugins.base import BaseAuthPlugin, BasePlugin, BaseTopicPlugin
+
+class Recorder(BasePlugin):
+    @dataclass
+    class Config:
+        file: str
+
+    async def record(self, event, **values):
+        for name, value in values.items():
+            if name in ("session", "client_session"):
+                values[name] = value and [value.client_id, value.username, value.remote_address]
+            elif name == "message":
+                values[name] = [value.topic, value.data.decode(), value.qos]
+            elif name == "packet":
+                values[name] = type(value).__name__.removesuffix("Packet")
+        with open(self.config.file, "a") as out:
+            print(json.dumps([event, values]), file=out)
+
+    def __getattr__(self, name):
+        if name.startswith("on_"):
+            return partial(self.record, name.removeprefix("on_").removeprefix("broker_"))
+        raise AttributeError(name)
+
+async def moody(text):
+    if "raise" in text:
+        raise RuntimeError("moody")
+    if "hang" in text:
+        await asyncio.sleep(3600)
+    return None if "ignore" in text else True
+
+class MoodyAuth(BaseAuthPlugin):
+    async def authenticate(self, *, session):
+        return await moody(session.username)
+
+class MoodyTopics(BaseTopicPlugin):
+    async def topic_filtering(self, *, session=None, topic=None, action=None):
+        return await moody(topic if topic.endswith(action.value) else "")
+
+class MoodyEvents(BasePlugin):
+    async def on_broker_client_connected(self, *, client_id, client_session):
+        await moody(client_id)
+"""
+
 Start = Callable[..., Node]
 
 
 @pytest.fixture
-def configure(make_node: Callable[..., Node], tmp_path: Path) -> Start:
-    """`configure(plugins, **sections)`: a node with its own config file, not started."""
+def start(make_node: Callable[..., Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """`start(plugins, **sections)`: a node with its own config file and the users alice, bob and the
+    admin root. It finds the plugins above as `third_party`."""
+    (tmp_path / "third_party.py").write_text(THIRD_PARTY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
-    def configure(plugins: dict[str, Any], **sections: dict[str, Any]) -> Node:
+    def start(plugins: dict[str, Any], **sections: dict[str, Any]) -> Node:
         file = tmp_path / "broker.yaml"
         listeners = {"default": {"type": "tcp", "bind": "127.0.0.1:0"}}
         file.write_text(yaml.safe_dump({"listeners": listeners, "plugins": plugins} | sections))
-        return make_node(config=file)
-
-    return configure
-
-
-@pytest.fixture
-def start(configure: Start) -> Start:
-    """As `configure`, but started and with the users alice, bob and the admin root."""
-
-    def start(plugins: dict[str, Any], **sections: dict[str, Any]) -> Node:
-        node = configure(plugins, **sections).start()
+        node = make_node(config=file).start()
         for name, role in (("alice", "user"), ("bob", "user"), ("root", "admin")):
             add_user(node, name, role)
         return node
 
     return start
-
-
-@pytest.fixture
-def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes the module `third_party` of a source for nodes to import."""
-
-    def write(source: str) -> None:
-        folder = tmp_path / "site"
-        folder.mkdir()
-        (folder / "third_party.py").write_text(source)
-        monkeypatch.setenv("PYTHONPATH", str(folder))
-
-    return write
 
 
 def add_user(node: Node, name: str, role: str = "user") -> None:
@@ -104,9 +128,6 @@ def expect_silence(client: RawClient) -> None:
     client.expect(PINGRESP)
 
 
-# --- amqtt.plugins -----------------------------------------------------------------------
-
-
 @pytest.fixture
 def file_auth(tmp_path: Path) -> dict[str, Any]:
     """FileAuthPlugin with the users alice and carol."""
@@ -120,14 +141,8 @@ def file_auth(tmp_path: Path) -> dict[str, Any]:
 def test_a_password_file_says_who_may_connect(start: Start, file_auth: dict[str, Any]) -> None:
     node = start(file_auth | RULES, topics=OPEN)
     assert connack(node, "alice", password("alice")) == 0
-    for user, secret in (
-        ("alice", "wrong"),
-        ("alice", ""),
-        ("alice", None),
-        ("bob", password("bob")),  # the directory does not count here
-        ("unknown", password("alice")),
-        (None, None),
-    ):
+    wrong = [("alice", "wrong"), ("alice", ""), ("alice", None), ("unknown", password("alice")), (None, None)]
+    for user, secret in [*wrong, ("bob", password("bob"))]:  # bob is in the directory only
         assert connack(node, user, secret) == NOT_AUTHORIZED
     with login(node, "carol") as carol, login(node, "alice") as alice:
         assert subscribe(carol, "open/#", "users/carol/inbox", "users/alice/inbox") == [1, 1, FAILURE]
@@ -146,19 +161,19 @@ def test_all_authentication_plugins_must_agree(start: Start, file_auth: dict[str
     assert (message["content"], message["from_user_id"]) == ("hello", "alice")
 
 
-def test_without_authentication_plugins_nobody_may_connect(configure: Start) -> None:
-    node = configure(RULES, topics=OPEN).start()
-    assert connack(node, None, None) == NOT_AUTHORIZED
-    assert connack(node, "anyone", "anything") == NOT_AUTHORIZED
+def test_without_authentication_plugins_nobody_may_connect(start: Start) -> None:
+    node = start(RULES, topics=OPEN)
+    assert connack(node, None, None) == connack(node, "alice", password("alice")) == NOT_AUTHORIZED
 
 
-def test_without_topic_plugins_only_the_server_publishes_to_sys(start: Start) -> None:
+def test_without_topic_plugins_the_topics_of_the_server_stay_its_own(start: Start) -> None:
     node = start(USERS)
-    with login(node, "root") as root, login(node, "alice") as alice:
-        assert subscribe(root, "$SYS/made-up", "free") == [1, 1]
-        alice.send(raw.publish("$SYS/made-up", b"forged", 0))
-        with login(node, "bob") as bob:
-            publish(bob, "free", b"hello")
+    topics = ["$SYS/made-up", "users/root/events", "users/root/replies"]
+    with login(node, "root") as root, login(node, "alice") as alice, login(node, "bob") as bob:
+        assert subscribe(root, *topics, "free") == [1] * 4
+        alice.send(b"".join(raw.publish(topic, b"{}", 0) for topic in topics) + raw.packet(0xC0))
+        alice.receive()  # PINGRESP, or the end of the connection
+        publish(bob, "free", b"hello")
         assert root.message()[:2] == ("free", b"hello")
 
 
@@ -192,9 +207,9 @@ def test_sys_topics_of_amqtt_have_real_numbers(start: Start) -> None:
     node = start(PLATFORM | plugin, topics=OPEN, sys={"interval": 0.0})
     seen: dict[str, str] = {}
 
-    def read_until(topic: str, value: str) -> None:
-        deadline = time.monotonic() + SECONDS
-        while seen.get(topic) != value:
+    def read_until(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + raw.TIMEOUT
+        while not condition():
             assert time.monotonic() < deadline, seen
             name, payload, _, _ = root.message()
             seen[name.removeprefix("$SYS/broker/")] = payload.decode()
@@ -206,30 +221,22 @@ def test_sys_topics_of_amqtt_have_real_numbers(start: Start) -> None:
         for number in range(5):
             publish(alice, f"open/{number}", b"reading")
             bob.message()
-        read_until("messages/publish/received", "5")
-        read_until("cpu/maximum", seen.get("cpu/maximum", "") or "0.0")
-        assert seen["clients/connected"] == "3"
-        assert seen["messages/subscriptions/count"] == "2"
-        assert int(seen["messages/publish/sent"]) >= 5
+        read_until(lambda: seen.get("messages/publish/received") == "5")
+        read_until(lambda: int(seen.get("messages/publish/sent", 0)) >= 5 and "cpu/maximum" in seen)
+        assert (seen["clients/connected"], seen["messages/subscriptions/count"]) == ("3", "2")
         assert int(seen["messages/received"]) >= 3 + 3 + 5
         assert int(seen["load/bytes/received"]) > 5 * len("open/0reading")
         assert int(seen["load/bytes/sent"]) > 5 * len("open/0reading")
         assert seen["version"].startswith("aMQTT version ")
         bob.socket.close()
-        read_until("clients/connected", "2")
+        read_until(lambda: seen["clients/connected"] == "2")
 
-
-# --- amqtt.contrib -----------------------------------------------------------------------
 
 SECRET = "a secret of thirty-two characters"
 JWT_PLUGINS = {
     "amqtt.contrib.jwt.UserAuthJwtPlugin": {"secret_key": SECRET, "user_claim": "who"},
-    "amqtt.contrib.jwt.TopicAuthJwtPlugin": {
-        "secret_key": SECRET,
-        "publish_claim": "publish",
-        "subscribe_claim": "subscribe",
-        "receive_claim": "receive",
-    },
+    "amqtt.contrib.jwt.TopicAuthJwtPlugin": {"secret_key": SECRET}
+    | {f"{action}_claim": action for action in ("publish", "subscribe", "receive")},
 }
 
 
@@ -244,14 +251,9 @@ def test_a_jwt_says_who_may_connect(start: Start) -> None:
     node = start(JWT_PLUGINS | RULES, topics=OPEN)
     assert connack(node, "alice", claims("alice")) == 0
     assert connack(node, "alice", claims("alice", exp=time.time() + 60)) == 0
-    for token in (
-        claims("bob"),
-        claims("alice", "another secret of thirty-two chars"),
-        claims("alice", exp=time.time() - 60),
-        jwt.encode({"who": "alice"}, None, "none"),
-        jwt.encode({}, SECRET, "HS256"),
-        password("alice"),
-    ):
+    others = [claims("bob"), claims("alice", "another secret of thirty-two chars"), password("alice")]
+    others += [jwt.encode({}, SECRET, "HS256"), jwt.encode({"who": "alice"}, None, "none")]
+    for token in [*others, claims("alice", exp=time.time() - 60)]:
         assert connack(node, "alice", token) == NOT_AUTHORIZED
 
 
@@ -294,11 +296,9 @@ def test_without_the_receive_claim_nothing_of_a_topic_arrives(start: Start, way:
 
 
 def test_a_log_needs_the_receive_claim_too(start: Start) -> None:
-    node = start(JWT_PLUGINS | RULES, topics=OPEN)
-    with (
-        login(node, "alice", ALICE) as alice,
-        login(node, "bob", claims("bob", subscribe=["users/bob/#"], receive=["users/bob/presence"])) as bob,
-    ):
+    node = start(JWT_PLUGINS | RULES)
+    token = claims("bob", subscribe=["users/bob/#"], receive=["users/bob/presence"])
+    with login(node, "alice", ALICE) as alice, login(node, "bob", token) as bob:
         assert subscribe(bob, "users/bob/#") == [1]
         assert bob.message()[0] == "users/bob/presence"
         publish(alice, "users/bob/inbox", b"hello")
@@ -311,15 +311,101 @@ def test_when_the_token_ends_so_does_the_right_to_receive(start: Start, topic: s
     node = start(JWT_PLUGINS | RULES, topics=OPEN)
     ends = int(time.time()) + 3
     filters = ["open/#", "users/bob/inbox"]
-    with (
-        login(node, "alice", ALICE) as alice,
-        login(node, "bob", claims("bob", subscribe=filters, receive=filters, exp=ends)) as bob,
-    ):
+    token = claims("bob", subscribe=filters, receive=filters, exp=ends)
+    with login(node, "alice", ALICE) as alice, login(node, "bob", token) as bob:
         assert subscribe(bob, *filters) == [1, 1]
         publish(alice, topic, b"in time")
         assert b"in time" in bob.message()[1]
         wait_for(lambda: time.time() > ends + 1.5, "the token to end")
-        publish(alice, topic, b"too late")
+        for _ in range(2):
+            publish(alice, topic, b"too late")
         bob.send(raw.packet(0xC0))
         answer = bob.receive()
         assert answer is None or answer.type == PINGRESP
+
+
+def recorded(file: Path, *kinds: str) -> list[list[Any]]:
+    """The events that a Recorder has seen, those of some kinds or all."""
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    return [event for event in events if not kinds or event[0] in kinds]
+
+
+def test_events_arrive_as_amqtt_documents_them(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "events"
+    node = start(PLATFORM | {"third_party.Recorder": {"file": str(file)}}, topics=OPEN)
+    with login(node, "alice") as alice:
+        assert subscribe(alice, "open/a", "users/bob/inbox") == [1, FAILURE]
+        publish(alice, "open/b", b"hello")
+        publish(alice, "users/bob/inbox", b"hi")
+        alice.send(raw.packet(0xA2, b"\0\2" + raw.text("open/a")))
+        alice.expect(UNSUBACK)
+        alice.send(raw.packet(0xE0))
+        assert alice.is_closed()
+    node.stop()
+
+    events = recorded(file)
+    device, session = {"client_id": "device-of-alice"}, ["device-of-alice", "alice", "127.0.0.1"]
+    life = [event for event in events if event[0].startswith(("client_", "pre_", "post_"))]
+    assert life[:2] + life[-2:] == [
+        [e, {}] for e in ("pre_start", "post_start", "pre_shutdown", "post_shutdown")
+    ]
+    assert life[2:-2] == [
+        ["client_connected", device | {"client_session": session}],
+        ["client_subscribed", device | {"topic": "open/a", "qos": 1}],
+        ["client_unsubscribed", device | {"topic": "open/a"}],
+        ["client_disconnected", device | {"client_session": session}],
+    ]
+    messages = (["open/b", "hello", 1], ["users/bob/inbox", "hi", 1])
+    for event in ("message_received", "message_broadcast"):
+        assert recorded(file, event) == [[event, device | {"message": message}] for message in messages]
+    received, sent = recorded(file, "mqtt_packet_received"), recorded(file, "mqtt_packet_sent")
+    in_order = ["Connect", "Subscribe", "Publish", "Publish", "Unsubscribe", "Disconnect"]
+    assert [values["packet"] for _, values in received] == in_order
+    assert [values["packet"] for _, values in sent] == ["Connack", "Suback", "Puback", "Puback", "Unsuback"]
+    assert [values["session"] for _, values in received[1:] + sent] == [session] * 10
+
+
+def test_a_message_that_is_refused_is_received_but_not_broadcast(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "events"
+    node = start(PLATFORM | {"third_party.Recorder": {"file": str(file)}})
+    with login(node, "alice") as alice:
+        publish(alice, "elsewhere", b"refused")
+    node.stop()
+    assert len(recorded(file, "message_received")) == 1
+    assert recorded(file, "message_broadcast") == []
+
+
+def test_a_plugin_that_raises_hangs_or_does_not_say_denies(start: Start) -> None:
+    node = start(PLATFORM | {"third_party.MoodyAuth": {}, "third_party.MoodyTopics": {}}, topics=OPEN)
+    for name in ("raise", "hang", "carol"):
+        add_user(node, name)
+    alice, bob, carol, root = (login(node, name) for name in ("alice", "bob", "carol", "root"))
+    with alice, bob, carol, root, RawClient(node.port) as hung:
+        assert connack(node, "raise", password("raise")) == NOT_AUTHORIZED
+        codes = subscribe(bob, "open/#", "open/raise-subscribe", "open/ignore-subscribe")
+        assert codes == [1, FAILURE, FAILURE]
+        for topic in ("raise-publish", "ignore-publish", "raise-receive", "ignore-receive", "hang-receive"):
+            publish(alice, f"open/{topic}", b"denied")
+        hung.send(raw.connect("", "hang", password("hang")))
+        root.send(raw.subscribe(1, ("open/hang-subscribe", 1)))
+        alice.send(raw.publish("open/hang-publish", b"denied", 1, 1))
+        publish(carol, "open/meanwhile", b"others go on")
+        assert bob.message()[0] == "open/meanwhile"
+        assert hung.expect(CONNACK).body[1] == NOT_AUTHORIZED
+        assert root.expect(SUBACK).body[2:] == bytes((FAILURE,))
+        alice.expect(PUBACK)
+        publish(carol, "open/end", b"")
+        assert bob.message()[0] == "open/end"
+
+
+@pytest.mark.parametrize("mood", ["raise", "hang"])
+def test_a_moody_event_handler_harms_nobody_nor_the_shutdown(start: Start, mood: str) -> None:
+    node = start(PLATFORM | {"third_party.MoodyEvents": {}})
+    with RawClient(node.port) as alice:
+        alice.login(mood, "alice", password("alice"))
+        publish(alice, "users/bob/inbox", b"hello")
+    try:
+        node.process.terminate()
+        assert node.process.wait(15) == 0
+    finally:
+        node.kill()

@@ -9,19 +9,20 @@ import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from broker.domain.errors import StoreError
 from plugins.persistence.sqlite.schema import migrate
 
 T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 
 class Database:
     """Runs functions of a connection on the writer's or the reader's thread.
 
     A write is a transaction: it commits when the function returns and is undone when it raises.
-    Both methods raise `StoreError` for whatever SQLite raises, integrity errors excepted.
+    Both methods raise `StoreError` for whatever SQLite raises, with SQLite's error as its cause.
     """
 
     def __init__(self, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
@@ -30,15 +31,16 @@ class Database:
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-reader")
 
-    async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `job` in a transaction; on return it is on disk."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._write_thread, _transaction, self._writer, job)
+    async def write(
+        self, job: Callable[[sqlite3.Connection], T], undo: Callable[[], None] | None = None
+    ) -> T:
+        """Run `job` in a transaction; on return it is on disk. If it is rolled back, `undo` is
+        called on the writer's thread before anything else is written."""
+        return await _run(self._write_thread, _transaction, self._writer, job, undo)
 
     async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Run `job` on what is committed."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._read_thread, _query, self._reader, job)
+        return await _run(self._read_thread, _query, self._reader, job)
 
     async def close(self) -> None:
         """Finish what was given, then close the file."""
@@ -50,16 +52,31 @@ class Database:
             thread.shutdown()
 
 
-def _transaction(connection: sqlite3.Connection, job: Callable[[sqlite3.Connection], T]) -> T:
+async def _run(thread: ThreadPoolExecutor, function: Callable[[*Args], T], *args: *Args) -> T:
+    try:
+        waiting = asyncio.get_running_loop().run_in_executor(thread, function, *args)
+    except RuntimeError as error:  # the thread was shut down
+        raise StoreError("the database is closed") from error
+    return await waiting
+
+
+def _transaction(
+    connection: sqlite3.Connection,
+    job: Callable[[sqlite3.Connection], T],
+    undo: Callable[[], None] | None,
+) -> T:
     try:
         connection.execute("BEGIN IMMEDIATE")
         result = job(connection)
         connection.execute("COMMIT")
         return result
     except BaseException as error:
+        if undo is not None:
+            undo()
+        # Some errors have SQLite roll back by itself.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+        if isinstance(error, (sqlite3.Error, OverflowError)):
             raise StoreError(str(error)) from error
         raise
 
@@ -67,7 +84,7 @@ def _transaction(connection: sqlite3.Connection, job: Callable[[sqlite3.Connecti
 def _query(connection: sqlite3.Connection, job: Callable[[sqlite3.Connection], T]) -> T:
     try:
         return job(connection)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OverflowError) as error:
         raise StoreError(str(error)) from error
 
 

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from broker.domain.errors import DuplicateMessageError
+from broker.domain.errors import DuplicateMessageError, StoreError
 from broker.domain.message import Entry, Stamped
 from broker.domain.topics import inbox_topic
 from broker.ports import DedupKey
@@ -61,14 +61,18 @@ class SqliteMessageLog:
         self._read = _Names()
 
     async def append(self, batch: Sequence[Stamped]) -> None:
-        try:
-            await self._database.write(lambda connection: self._append(connection, batch))
-        except sqlite3.IntegrityError as error:
-            raise DuplicateMessageError(str(error)) from error
-
-    def _append(self, connection: sqlite3.Connection, batch: Sequence[Stamped]) -> None:
         new: list[str] = []
+        try:
+            await self._database.write(
+                lambda connection: self._append(connection, batch, new),
+                undo=lambda: self._written.forget(new),  # these names are rolled back, too
+            )
+        except StoreError as error:
+            if isinstance(error.__cause__, sqlite3.IntegrityError):
+                raise DuplicateMessageError(str(error)) from error
+            raise
 
+    def _append(self, connection: sqlite3.Connection, batch: Sequence[Stamped], new: list[str]) -> None:
         def number(name: str) -> int:
             known = self._written.find(connection, name)
             if known is None:
@@ -79,19 +83,15 @@ class SqliteMessageLog:
 
         messages = []
         entries = []
-        try:
-            for stamped in batch:
-                draft = stamped.draft
-                key = number(draft.conversation_id) << _OFFSET_BITS | stamped.seq
-                sender = number(inbox_topic(draft.sender))
-                messages.append((key, sender, draft.content.client_msg_id, draft.qos, stamped.body))
-                for log, offset in zip(draft.logs, stamped.offsets, strict=True):
-                    entries.append((number(log) << _OFFSET_BITS | offset, key))
-            connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", messages)
-            connection.executemany("INSERT INTO entries VALUES (?, ?)", entries)
-        except BaseException:
-            self._written.forget(new)  # the names are rolled back with the rest
-            raise
+        for stamped in batch:
+            draft = stamped.draft
+            key = number(draft.conversation_id) << _OFFSET_BITS | stamped.seq
+            sender = number(inbox_topic(draft.sender))
+            messages.append((key, sender, draft.content.client_msg_id, draft.qos, stamped.body))
+            for log, offset in zip(draft.logs, stamped.offsets, strict=True):
+                entries.append((number(log) << _OFFSET_BITS | offset, key))
+        connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", messages)
+        connection.executemany("INSERT INTO entries VALUES (?, ?)", entries)
 
     async def heads(self, logs: Sequence[str]) -> dict[str, int]:
         return await self._database.read(lambda connection: self._heads(connection, logs))
@@ -131,7 +131,9 @@ class SqliteMessageLog:
         sql = (_READ_INBOX if _is_inbox(log) else _READ_CONVERSATION).format(order=order)
         base = number << _OFFSET_BITS
         upper = base + max(0, min(before, _OFFSETS))
-        for key, body, qos in connection.execute(sql, (base + min(after, _OFFSETS - 1), upper, limit)):
+        for key, body, qos in connection.execute(
+            sql, (base + max(0, min(after, _OFFSETS - 1)), upper, limit)
+        ):
             yield Entry(key - base, body, qos)
 
     async def find(self, keys: Sequence[DedupKey]) -> dict[DedupKey, bytes]:

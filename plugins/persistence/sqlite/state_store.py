@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from broker.domain.topics import matches
+from broker.domain.topics import is_wild, matches
 from broker.ports import (
     Enqueued,
     Forgotten,
@@ -64,12 +64,13 @@ class SqliteStateStore:
 
     async def retained(self, topic_filter: str, after: str, limit: int) -> list[Retained]:
         def job(connection: sqlite3.Connection) -> list[Retained]:
-            # The levels before the first wildcard bound the range of topics to look at.
-            prefix = topic_filter.replace("#", "+").split("+")[0]
+            # The levels before the first wildcard bound the topics to look at: `base` itself and
+            # what is below it ("0" is the character after "/").
+            base = topic_filter if not is_wild(topic_filter) else _literal_levels(topic_filter)
             rows = connection.execute(
-                "SELECT topic, payload, qos, live FROM retained "
-                "WHERE topic > ? AND topic >= ? AND topic < ? ORDER BY topic",
-                (after, prefix.removesuffix("/"), prefix + "\U0010ffff"),
+                "SELECT topic, payload, qos, live FROM retained WHERE topic > ?1 "
+                "AND (?2 IS NULL OR topic = ?2 OR (topic >= ?2 || '/' AND topic < ?2 || '0')) ORDER BY topic",
+                (after, base),
             )
             found = []
             for topic, payload, qos, live in rows:
@@ -86,6 +87,15 @@ class SqliteStateStore:
             return [row[0] for row in connection.execute("SELECT topic FROM retained WHERE live")]
 
         return await self._database.read(job)
+
+
+def _literal_levels(topic_filter: str) -> str | None:
+    levels = []
+    for level in topic_filter.split("/"):
+        if level in ("+", "#"):
+            break
+        levels.append(level)
+    return "/".join(levels) if levels else None
 
 
 def _apply(connection: sqlite3.Connection, change: StateChange) -> int:
