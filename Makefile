@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 .PHONY: run test check bench format clean system-packages proto
 
 run: $(VENV)/.run ## Start a node
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/imctl serve
+	@exec $(BIN)/imctl serve $(ARGS)
 
 test: $(VENV)/.dev system-packages tests/js/node_modules/.done ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup -q $(ARGS)

@@ -7,6 +7,8 @@ import fcntl
 import logging
 import os
 import secrets
+import shlex
+import shutil
 import signal
 import sys
 import time
@@ -22,7 +24,7 @@ from bridge.local import LocalBridge
 from bridge.messages import Messages
 from bridge.rpc import RpcServer
 from broker.amqtt_host import read_listeners
-from broker.config import Config, ConfigError, load
+from broker.config import Config, ConfigError, Storage, load
 from broker.control import Control
 from broker.domain.errors import StoreError
 from broker.net.listeners import Listener, ListenError
@@ -177,8 +179,20 @@ def _write(file: Path, value: object) -> None:
     temporary.replace(file)
 
 
+def _imctl(config: Config) -> str:
+    """How to call imctl for this node from the directory it was started in."""
+    program = sys.argv[0]
+    if not program.endswith("imctl"):
+        command = f"{os.path.relpath(sys.executable)} -m cli"
+    else:
+        command = "imctl" if shutil.which("imctl") == program else os.path.relpath(program)
+    if config.storage.data_dir == Storage().data_dir:
+        return command
+    return f"{command} --data-dir {shlex.quote(config.storage.data_dir)}"
+
+
 def _greet(config: Config, places: dict[str, str]) -> None:
-    imctl = "imctl"
+    imctl = _imctl(config)
     print(f"Parley is serving, data in {config.data_dir.absolute()}")
     for name, address in places.items():
         print(f"  {name:<8} {address}")

@@ -130,10 +130,9 @@ class SqliteMessageLog:
             return
         sql = (_READ_INBOX if _is_inbox(log) else _READ_CONVERSATION).format(order=order)
         base = number << _OFFSET_BITS
-        upper = base + max(0, min(before, _OFFSETS))
-        for key, body, qos in connection.execute(
-            sql, (base + max(0, min(after, _OFFSETS - 1)), upper, limit)
-        ):
+        # Whatever offsets are asked for, no other log is read.
+        lower, upper = (base + max(0, min(offset, _OFFSETS)) for offset in (after, before))
+        for key, body, qos in connection.execute(sql, (lower, upper, limit)):
             yield Entry(key - base, body, qos)
 
     async def find(self, keys: Sequence[DedupKey]) -> dict[DedupKey, bytes]:
