@@ -93,6 +93,17 @@ class Pipeline:
         self._accept(publisher, topic, packet, done)
         return None
 
+    def forward_fast(self, publisher: Publisher, packet: Publish) -> bool:
+        """Fast path for an open topic the client was allowed before: hand the message to those
+        subscribed and return True. What it skips is not needed there: nothing is parsed, stamped or
+        retained. Only `offline`, if it has something now, must be stored before the PUBACK."""
+        topic = publisher.permits.get(packet.topic)
+        if topic is None or topic.kind is not Kind.OTHER or packet.retain:
+            return False
+        self._metrics.published += 1
+        self._fan_out(packet.topic, packet.payload, packet.qos)
+        return True
+
     async def _authorize(self, publisher: Publisher, packet: Publish, done: Done | None) -> None:
         topic = parse_topic(packet.topic)
         refusal = await self._gate.may_publish(publisher.principal, topic)
@@ -198,19 +209,26 @@ class Pipeline:
     # --- topics that are not logs ----------------------------------------------------
 
     def _forward(self, topic: str, payload: bytes, qos: int, retain: bool, done: Done | None) -> None:
-        outgoing = Outgoing(topic, payload, qos)
-        plan = self._router.plan(topic)
-        for session, granted in plan.items():
-            session.offer(outgoing, granted if granted < qos else qos)
-        self._metrics.delivered += len(plan)
-        offline = self.offline
+        self._fan_out(topic, payload, qos)
         if retain:
-            offline.append(Retained(topic, payload, qos))
-        if offline:
-            self.offline = []
-            self._states.submit(offline, partial(_saved, done))
+            self.offline.append(Retained(topic, payload, qos))
+        if self.offline:
+            self.store_offline(done)
         elif done is not None:
             done(None)
+
+    def _fan_out(self, topic: str, payload: bytes, qos: int) -> None:
+        plan = self._router.plan(topic)
+        if plan:
+            outgoing = Outgoing(topic, payload, qos)
+            for session, granted in plan.items():
+                session.offer(outgoing, granted if granted < qos else qos)
+            self._metrics.delivered += len(plan)
+
+    def store_offline(self, done: Done | None) -> None:
+        """Store what `offline` gathered."""
+        offline, self.offline = self.offline, []
+        self._states.submit(offline, partial(_saved, done))
 
     def retain(
         self, topic: str, payload: bytes, qos: int, *, live: bool = False, done: Done | None = None

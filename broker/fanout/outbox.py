@@ -71,6 +71,18 @@ class ByteOutbox:
         if self._size > self._budget:
             self.full = True
 
+    def send_publish(self, head: bytes, packet_id: bytes, payload: bytes) -> None:
+        """`send` of the three parts of a PUBLISH at once."""
+        chunks = self._chunks
+        if not chunks:
+            if self._sink is None:
+                return
+            self._flusher.add(self)
+        chunks += (head, packet_id, payload)
+        self._size += len(head) + len(payload) + 2
+        if self._size > self._budget:
+            self.full = True
+
     def flush(self) -> None:
         """Write what was gathered."""
         chunks, sink = self._chunks, self._sink

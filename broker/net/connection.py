@@ -23,7 +23,7 @@ from broker.fanout.outbox import ByteOutbox, Flusher
 from broker.log.committer import Outcome
 from broker.metrics import Metrics
 from broker.net.deadlines import Deadlines
-from broker.pipeline import Pipeline, Publisher
+from broker.pipeline import Done, Pipeline, Publisher
 from broker.ports import Credentials, Gate, PluginEvents, Principal, SessionKey
 from broker.registry import Registry
 from broker.session.session import Session
@@ -367,28 +367,51 @@ class Connection:
     # --- PUBLISH ---------------------------------------------------------------------
 
     def _publish(self, packet: Publish, session: Session) -> None:
+        hub = self._hub
+        if hub.events.messages:
+            hub.events.message_received(packet, self.publisher.principal)
+        if packet.qos < 2 and not self._acks and self._forward_fast(packet):
+            return
+        if packet.qos == 2 and self._is_repeated(packet.packet_id, session):
+            return
+        waiting = hub.pipeline.publish(self.publisher, packet, self._in_turn(packet))
+        if waiting is not None:
+            self._await(waiting)
+        elif self._uncommitted > hub.limits.uncommitted_bytes:
+            self._regulate()
+
+    def _forward_fast(self, packet: Publish) -> bool:
+        """Fast path, see `Pipeline.forward_fast`. Answered at once: nothing is before it."""
+        pipeline = self._hub.pipeline
+        if not pipeline.forward_fast(self.publisher, packet):
+            return False
+        if pipeline.offline:
+            pipeline.store_offline(self._in_turn(packet))
+        elif packet.qos:
+            self.outbox.send(encoder.puback(packet.packet_id))
+        return True
+
+    def _is_repeated(self, packet_id: int, session: Session) -> bool:
+        """Whether a QoS 2 publish was taken before [MQTT-4.3.3-2]; if it is stored, say so again."""
+        if packet_id in session.received:
+            self.outbox.send(encoder.pubrec(packet_id))
+            return True
+        if self._receiving is None:
+            self._receiving = set()
+        elif packet_id in self._receiving:
+            return True  # its PUBREC comes with the commit
+        self._receiving.add(packet_id)
+        return False
+
+    def _in_turn(self, packet: Publish) -> Done:
+        """What the pipeline is to call when the publish is done with: it is counted till then, and
+        answered after those before it."""
         slot: list[bytes] | None = None
         if packet.qos:
-            if packet.qos == 2:
-                if packet.packet_id in session.received:
-                    # [MQTT-4.3.3-2]: stored before; the PUBREC was lost
-                    self.outbox.send(encoder.pubrec(packet.packet_id))
-                    return
-                if self._receiving is None:
-                    self._receiving = set()
-                elif packet.packet_id in self._receiving:
-                    return  # its PUBREC comes with the commit
-                self._receiving.add(packet.packet_id)
             slot = [b""]
             self._acks.append(slot)
         self._uncommitted += len(packet.payload) + _PUBLISH_OVERHEAD
-        waiting = self._hub.pipeline.publish(self.publisher, packet, partial(self._published, packet, slot))
-        if self._hub.events.messages:
-            self._hub.events.message_received(packet, self.publisher.principal)
-        if waiting is not None:
-            self._await(waiting)
-        elif self._uncommitted > self._hub.limits.uncommitted_bytes:
-            self._regulate()
+        return partial(self._published, packet, slot)
 
     def _published(self, packet: Publish, slot: list[bytes] | None, outcome: Outcome | None) -> None:
         self._uncommitted -= len(packet.payload) + _PUBLISH_OVERHEAD

@@ -29,6 +29,10 @@ class Outbox(Protocol):
         """Append bytes; they are written with the rest of this turn of the event loop."""
         ...
 
+    def send_publish(self, head: bytes, packet_id: bytes, payload: bytes) -> None:
+        """Append a PUBLISH in its three parts."""
+        ...
+
 
 class Watcher(Protocol):
     """Told what a session cannot do by itself."""
@@ -250,10 +254,7 @@ class Session:
         inflight[packet_id] = _Sent(qos, tail, offset, outgoing if tail is None else None)
         if tail is not None:
             tail.sent(offset, qos)
-        send = self.outbox.send
-        send(outgoing.head(qos))
-        send(packet_id.to_bytes(2, "big"))
-        send(outgoing.payload)
+        self.outbox.send_publish(outgoing.head(qos), packet_id.to_bytes(2, "big"), outgoing.payload)
 
     # --- acknowledgements ------------------------------------------------------------
 
