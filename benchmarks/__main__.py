@@ -11,14 +11,13 @@ from types import FrameType
 
 from rich.console import Console
 
-from .brokers import Amqtt, Broker, Mosquitto, MosquittoNagle, Parley, ParleyDurable
+from .brokers import Amqtt, Broker, Mosquitto, MosquittoNodelay, Parley, ParleyDurable
 from .procfs import raise_file_limit
 from .report import print_report, write_json
 from .rounds import Plan, run
 from .workloads import WORKLOADS, Effort, Workload, pair_users
 
-BROKERS = (Parley.name, ParleyDurable.name, Mosquitto.name, Amqtt.name)
-ALL_BROKERS = (*BROKERS, MosquittoNagle.name)
+BROKERS = (Parley.name, ParleyDurable.name, Mosquitto.name, MosquittoNodelay.name, Amqtt.name)
 FULL = Effort(seconds=1.5, connections=2000, deadline=20)
 QUICK = Effort(seconds=0.4, connections=500, deadline=10)
 BUDGET_SECONDS = 220.0
@@ -37,7 +36,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         type=_brokers,
         default=BROKERS,
         metavar="BROKER,...",
-        help=f"measure these brokers only, of {', '.join(ALL_BROKERS)} (default: all but the last)",
+        help=f"measure these brokers only, of {', '.join(BROKERS)}",
     )
     parser.add_argument(
         "--workload",
@@ -96,7 +95,7 @@ def _brokers_named(names: Sequence[str]) -> Iterator[list[Broker]]:
             Parley(home / "parley"),
             ParleyDurable(home / "parley-durable", pair_users()),
             Mosquitto(home / "mosquitto"),
-            MosquittoNagle(home / "mosquitto-nagle"),
+            MosquittoNodelay(home / "mosquitto-nodelay"),
             Amqtt(home / "amqtt"),
         ]
         yield [broker for broker in brokers if broker.name in names]
@@ -108,7 +107,7 @@ def _workloads_named(names: Sequence[str] | None) -> list[Workload]:
 
 def _brokers(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
-    unknown = set(names) - set(ALL_BROKERS)
+    unknown = set(names) - set(BROKERS)
     if unknown:
         raise argparse.ArgumentTypeError(f"unknown broker: {', '.join(sorted(unknown))}")
     return names

@@ -129,9 +129,7 @@ class FrameCounter:
         self._tail = buffer[position:]
         return b"".join(replies)
 
-    def _take_run(
-        self, buffer: bytes, start: int, body: int, end: int, replies: list[bytes]
-    ) -> int:
+    def _take_run(self, buffer: bytes, start: int, body: int, end: int, replies: list[bytes]) -> int:
         """Count the frame at `start` and the equal-headed ones behind it; return where they end."""
         first = buffer[start]
         size = end - start

@@ -23,13 +23,11 @@ Each × is the ratio to {REFERENCE} in this run: the lower the better for CPU an
 higher the better per second.
 CPU µs: broker user and system time for each message delivered (for each connect).
 ≥: the load generator was at its limit and the broker was not, so it can do more.
-mosquitto runs with set_tcp_nodelay on, as asyncio brokers do; its default is off, which lowers \
-its CPU figures: --only mosquitto,mosquitto-nagle shows by how much."""
+mosquitto runs with its default for TCP_NODELAY, off, which lowers its CPU figures and raises its \
+latency; mosquitto-nodelay runs with it on, as asyncio brokers do."""
 
 
-def print_report(
-    console: Console, outcomes: Sequence[Outcome], versions: Mapping[str, str]
-) -> None:
+def print_report(console: Console, outcomes: Sequence[Outcome], versions: Mapping[str, str]) -> None:
     """Print what was measured, each broker beside REFERENCE."""
     speed = [outcome for outcome in outcomes if outcome.workload != "idle"]
     memory = [outcome for outcome in outcomes if outcome.workload == "idle"]

@@ -55,8 +55,7 @@ def run(plan: Plan, announce: Callable[[str], None]) -> list[Outcome]:
     end = time.monotonic() + plan.budget
     unavailable = {broker.name: broker.missing() for broker in plan.brokers}
     pairings = [
-        (workload, broker, Outcome(workload.name, broker.name))
-        for workload, broker in plan.pairings()
+        (workload, broker, Outcome(workload.name, broker.name)) for workload, broker in plan.pairings()
     ]
     for number in range(plan.rounds):
         for workload, broker, outcome in pairings:

@@ -114,7 +114,11 @@ class SqlDirectory:
 
     async def remove_account(self, user_id: str) -> None:
         def job(session: Session) -> list[str]:
-            session.delete(_need(session.get(UserRow, user_id), "user", user_id))
+            row = _need(session.get(UserRow, user_id), "user", user_id)
+            owned = session.exec(select(GroupRow.group_id).where(GroupRow.owner == user_id)).first()
+            if owned is not None:
+                raise DirectoryError("is_owner", f"{user_id} owns group {owned}: dismiss it first")
+            session.delete(row)
             groups = list(
                 session.exec(select(MembershipRow.group_id).where(MembershipRow.user_id == user_id))
             )
