@@ -37,6 +37,7 @@ from broker.ports import (
     Identity,
     PluginServices,
     Principal,
+    Retained,
     TopicRules,
 )
 from broker.wire.packets import Publish
@@ -45,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 _PLUGIN_SECONDS = 8.0
 """A plugin that takes longer than this to decide has said no. Less than `connect_timeout`."""
+
+_STOP_SECONDS = 2.0
 
 _DEFAULT_PORTS = {"tcp": 1883, "ws": 8083}
 
@@ -327,22 +330,32 @@ class AmqttHost:
             self._fire(BrokerEvents.CLIENT_UNSUBSCRIBED, client_id=session.client_id, topic=topic)
 
     def message_received(self, publish: Publish, principal: Principal) -> None:
+        self._fire_message(BrokerEvents.MESSAGE_RECEIVED, publish, principal)
+
+    def message_accepted(self, publish: Publish, principal: Principal) -> None:
+        self._fire_message(BrokerEvents.MESSAGE_BROADCAST, publish, principal)
+
+    def _fire_message(self, event: BrokerEvents, publish: Publish, principal: Principal) -> None:
         session = cast("PluginSession", principal.plugin_session)
         message = IncomingApplicationMessage(
             publish.packet_id or None, publish.topic, publish.qos, publish.payload, publish.retain
         )
-        self._fire(BrokerEvents.MESSAGE_RECEIVED, client_id=session.client_id, message=message)
-        self._fire(BrokerEvents.MESSAGE_BROADCAST, client_id=session.client_id, message=message)
+        self._fire(event, client_id=session.client_id, message=message)
+
+    def retained(self, message: Retained) -> None:
+        """A message was retained, or an empty one took it away."""
+        retained = RetainedApplicationMessage(None, message.topic, message.payload, message.qos)
+        self._fire(BrokerEvents.RETAINED_MESSAGE, client_id=None, retained_message=retained)
 
     def packet_received(self, packet: bytes, principal: Principal | None) -> None:
-        session = None if principal is None else cast("PluginSession", principal.plugin_session)
-        self._spawn(self._fire_packets(MQTTEvents.PACKET_RECEIVED, packet, session))
+        self._spawn(self._fire_packets(MQTTEvents.PACKET_RECEIVED, packet, principal))
 
-    def packets_sent(self, packets: bytes) -> None:
-        self._spawn(self._fire_packets(MQTTEvents.PACKET_SENT, packets, None))
+    def packets_sent(self, packets: bytes, principal: Principal | None) -> None:
+        self._spawn(self._fire_packets(MQTTEvents.PACKET_SENT, packets, principal))
 
-    async def _fire_packets(self, event: MQTTEvents, data: bytes, session: Session | None) -> None:
+    async def _fire_packets(self, event: MQTTEvents, data: bytes, principal: Principal | None) -> None:
         """Have amqtt decode the packets, so that plugins see the objects they know."""
+        session = None if principal is None else principal.plugin_session
         reader = BufferReader(data)
         try:
             while (header := await MQTTFixedHeader.from_stream(reader)) is not None:
@@ -371,10 +384,16 @@ class AmqttHost:
         await self._manager.fire_event(BrokerEvents.POST_START, wait=True)
 
     async def stop(self) -> None:
-        """The node goes down."""
-        await self._manager.fire_event(BrokerEvents.PRE_SHUTDOWN, wait=True)
-        await self._manager.fire_event(BrokerEvents.POST_SHUTDOWN, wait=True)
-        await self._manager.close()
+        """The node goes down; plugins that do not let it are left behind."""
+        for step in (
+            self._manager.fire_event(BrokerEvents.PRE_SHUTDOWN, wait=True),
+            self._manager.fire_event(BrokerEvents.POST_SHUTDOWN, wait=True),
+            self._manager.close(),
+        ):
+            try:
+                await asyncio.wait_for(step, _STOP_SECONDS)
+            except Exception as error:
+                logger.error("a plugin failed at shutdown: %r", error)
 
 
 def _load(context: HostContext, plugins: Mapping[str, Any]) -> PluginManager[BrokerContext]:

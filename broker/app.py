@@ -82,8 +82,9 @@ def _start_logging(config: Config) -> None:
         stream=sys.stderr,
     )
     logging.captureWarnings(True)
-    for noisy in ("amqtt", "transitions", "picows"):
+    for noisy in ("amqtt", "transitions"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+    logging.getLogger("picows").setLevel(logging.CRITICAL)  # what it has to say the listener says
 
 
 async def _run(config: Config, listeners: list[Listener]) -> None:

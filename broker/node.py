@@ -23,7 +23,7 @@ from broker.log.committer import GroupCommit, MessageCommitter
 from broker.log.sequencer import Sequencer
 from broker.metrics import Metrics
 from broker.net import tcp, websocket
-from broker.net.connection import Hub
+from broker.net.connection import Connection, Hub
 from broker.net.listeners import Listener, Slots, bind
 from broker.pipeline import Pipeline
 from broker.ports import (
@@ -106,8 +106,8 @@ class Node:
         self.host = AmqttHost(config, view, Services(config, directory, passwords))
         self.pipeline = Pipeline(self.router, self.host, self.states, self.metrics)
         self.sys = SysTopics(self.states.retained, partial(self.pipeline.broadcast, qos=0))
-        self.feeder = Feeder(log, self.sys.retained, self.metrics)
-        screens = self.host.screens
+        may_receive = self._may_receive if self.host.screens else None
+        self.feeder = Feeder(log, self.sys.retained, self.metrics, may_receive)
         self.subscriptions = Subscriptions(
             self.router,
             log,
@@ -115,7 +115,7 @@ class Node:
             self.feeder,
             self._grant,
             now_ms,
-            self._may_receive if screens else None,
+            may_receive,
         )
         self.registry = Registry(
             self.router,
@@ -128,6 +128,7 @@ class Node:
             now_ms,
         )
         self.registry.lagging = self.feeder.lagging
+        self.registry.may_receive = may_receive
         self.presence = Presence(self._devices, self._publish_presence, now_ms)
         self.registry.devices_changed = self.presence.devices_changed
         self.pipeline.committer = MessageCommitter(
@@ -146,10 +147,12 @@ class Node:
             self.host,
         )
         if self.host.packets:
-            self.hub.flusher.observer = lambda _outbox, data: self.host.packets_sent(data)
+            self.hub.flusher.observer = self._packets_sent
+        self.pipeline.on_retained = self.host.retained
         self._fill_in(view)
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Future[None]] = set()
+        self._following: asyncio.Task[None] | None = None
         directory.on_change(self._directory_changed)
 
     def on_rpc(self, call: Callable[[Topic, bytes], Refusal | None]) -> None:
@@ -169,6 +172,9 @@ class Node:
         if client is None or client.session is not session:
             return False
         return await self.host.may_receive(client.publisher.principal, topic)
+
+    def _packets_sent(self, owner: object, packets: bytes) -> None:
+        self.host.packets_sent(packets, cast("Connection", owner).principal)
 
     def _devices(self, user: str) -> int:
         return len(self.registry.users.get(user, ()))
@@ -274,12 +280,12 @@ class Node:
             server.close()
         for connection in list(self.hub.connections):
             connection.close("node shuts down")
-        await self.host.stop()
         for task in list(self._tasks):
             task.cancel()
         await self.pipeline.committer.drain()
         await self._events.drain()
         await self.states.drain()
+        await self.host.stop()
 
     async def _mark_offline(self) -> None:
         """Whoever was online when the node died is not any more."""
@@ -312,6 +318,8 @@ class Node:
             # Plugins that cannot say when a right changes are asked again every second.
             self.registry.forget_permits()
             self.subscriptions.forget_screens()
+            if self._following is None or self._following.done():
+                self._following = self._spawn(self.registry.follow_all())
 
     async def _every(self, seconds: float, job: Callable[[], None]) -> None:
         while True:
@@ -321,10 +329,11 @@ class Node:
             except Exception:
                 logger.exception("a periodic job failed")
 
-    def _spawn(self, job: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(job)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Future[None]) -> None:
         self._tasks.discard(task)

@@ -19,7 +19,7 @@ from typing import Protocol
 import msgspec
 
 from broker.domain import message
-from broker.domain.errors import Refusal, StoreError
+from broker.domain.errors import ReasonCode, Refusal, StoreError
 from broker.domain.message import Content, Stamped
 from broker.domain.topics import LOG_KINDS, Kind, Topic, parse_topic
 from broker.log.committer import Duplicate, MessageCommitter, Outcome, Submission
@@ -37,6 +37,9 @@ Done = Callable[[Outcome | None], None]
 """Told what became of a publish; None: accepted, and nothing was to be stored in a log."""
 
 _PERMITS_CACHED = 1000
+
+_SERVERS = frozenset((Kind.EVENTS, Kind.REPLIES, Kind.SYS))
+_OWNERS = frozenset((Kind.PRESENCE, Kind.RPC))
 
 
 class Publisher:
@@ -76,6 +79,8 @@ class Pipeline:
         self._taps: dict[str, set[asyncio.Event]] = {}
         self.offline: list[StateChange] = []
         """Where subscribers that are away put what is to be queued for them."""
+        self.on_retained: Callable[[Retained], None] | None = None
+        """Told of every message that is to be retained."""
         self.committer: MessageCommitter
         self.hooks: Hooks
         self.queue_event: Callable[[str, str, bytes], None]
@@ -106,7 +111,9 @@ class Pipeline:
 
     async def _authorize(self, publisher: Publisher, packet: Publish, done: Done | None) -> None:
         topic = parse_topic(packet.topic)
-        refusal = await self._gate.may_publish(publisher.principal, topic)
+        refusal = _never(publisher.principal.identity.user, topic)
+        if refusal is None:
+            refusal = await self._gate.may_publish(publisher.principal, topic)
         if refusal is not None:
             self._refuse(publisher, packet, done, refusal)
             return
@@ -211,7 +218,7 @@ class Pipeline:
     def _forward(self, topic: str, payload: bytes, qos: int, retain: bool, done: Done | None) -> None:
         self._fan_out(topic, payload, qos)
         if retain:
-            self.offline.append(Retained(topic, payload, qos))
+            self._keep(Retained(topic, payload, qos))
         if self.offline:
             self.store_offline(done)
         elif done is not None:
@@ -234,8 +241,13 @@ class Pipeline:
         self, topic: str, payload: bytes, qos: int, *, live: bool = False, done: Done | None = None
     ) -> None:
         """Publish and retain, marked `live` if it must not outlast the node."""
-        self.offline.append(Retained(topic, payload, qos, live))
+        self._keep(Retained(topic, payload, qos, live))
         self._forward(topic, payload, qos, False, done)
+
+    def _keep(self, retained: Retained) -> None:
+        self.offline.append(retained)
+        if self.on_retained is not None:
+            self.on_retained(retained)
 
     def broadcast(self, topic: str, payload: bytes, qos: int) -> None:
         """Publish as the server, to whoever is subscribed. Not for logs."""
@@ -263,6 +275,21 @@ class Pipeline:
                 self._taps.pop(topic, None)
 
         return stop
+
+
+def _never(user: str, topic: Topic) -> Refusal | None:
+    """What no plugin can allow: to speak as the server, as somebody else, or as nobody."""
+    if topic.kind in _SERVERS:
+        return Refusal(
+            "not_authorized", ReasonCode.NOT_AUTHORIZED, f"only the server publishes to {topic.name}"
+        )
+    if topic.kind in _OWNERS and topic.owner != user:
+        return Refusal(
+            "not_authorized", ReasonCode.NOT_AUTHORIZED, f"only {topic.owner} may publish to {topic.name}"
+        )
+    if not user and topic.kind is not Kind.OTHER:
+        return Refusal("anonymous", ReasonCode.NOT_AUTHORIZED, "anonymous clients may use open topics only")
+    return None
 
 
 def _saved(done: Done | None, error: StoreError | None) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from broker.domain.topics import Kind, is_wild, matches, overlaps, parse_topic
@@ -64,6 +64,8 @@ class Registry:
         self.users: dict[str, dict[SessionKey, Client]] = {}
         self.devices_changed: Callable[[str, int], None]
         self.lagging: Callable[[Session], None]
+        self.may_receive: Callable[[Session, str], Awaitable[bool]] | None = None
+        """Asked about what was queued while the client was away, if plugins want that."""
         self._away: dict[SessionKey, Away] = {}
         self._to_save: set[Session] = set()
         self._wills: set[asyncio.Future[None]] = set()
@@ -114,6 +116,15 @@ class Registry:
         if clean:
             self._states.forget(Forgotten(key.user, key.client_id))
         elif state is not None:
+            if self.may_receive is not None:
+                state.queue = [
+                    message
+                    for message in state.queue
+                    if message.released or await self.may_receive(session, message.topic)
+                ]
+                if not session.connected:
+                    self._states.submit([Saved(key, state, self._now_ms())])
+                    return
             session.restore(state)
             await self._subscriptions.resume(session)
 
@@ -229,6 +240,12 @@ class Registry:
     async def follow(self, user: str) -> None:
         """A user's memberships changed: their grants are worked out anew."""
         for client in list(self.users.get(user, {}).values()):
+            if client.session is not None:
+                await self._subscriptions.follow(client.session)
+
+    async def follow_all(self) -> None:
+        """Work everybody's grants out anew."""
+        for client in list(self.online.values()):
             if client.session is not None:
                 await self._subscriptions.follow(client.session)
 

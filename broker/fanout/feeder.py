@@ -47,9 +47,17 @@ class _Job:
 
 
 class Feeder:
-    """Lets sessions catch up. `retained` reads as `StateStore.retained` does."""
+    """Lets sessions catch up. `retained` reads as `StateStore.retained` does; `may_receive(session,
+    topic)`, if given, is asked about each retained message."""
 
-    def __init__(self, log: MessageLog, retained: RetainedReader, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        log: MessageLog,
+        retained: RetainedReader,
+        metrics: Metrics,
+        may_receive: Callable[[Session, str], Awaitable[bool]] | None = None,
+    ) -> None:
+        self._may_receive = may_receive
         self._log = log
         self._retained = retained
         self._metrics = metrics
@@ -134,6 +142,8 @@ class Feeder:
             messages = await self._retained(query.topic_filter, after, _CHUNK)
             for message in messages:
                 if query.only_open and parse_topic(message.topic).kind is not Kind.OTHER:
+                    continue
+                if self._may_receive is not None and not await self._may_receive(session, message.topic):
                     continue
                 while not session.room:
                     await self._wait(job)

@@ -15,8 +15,8 @@ class Sink(Protocol):
 class Flusher:
     """Writes each outbox that got bytes during this turn of the event loop, once.
 
-    `call_soon` is the event loop's. `observer`, if set, sees what each outbox writes: whole
-    packets, as nothing else is ever sent.
+    `call_soon` is the event loop's. `observer`, if set, is called with an outbox's owner and what it
+    writes: whole packets, as nothing else is ever sent.
     """
 
     __slots__ = ("_call_soon", "_dirty", "bytes_written", "observer")
@@ -25,7 +25,7 @@ class Flusher:
         self._call_soon = call_soon
         self._dirty: list[ByteOutbox] = []
         self.bytes_written = 0
-        self.observer: Callable[[ByteOutbox, bytes], None] | None = None
+        self.observer: Callable[[object, bytes], None] | None = None
 
     def add(self, outbox: "ByteOutbox") -> None:
         """Have the outbox flushed at the end of this turn."""
@@ -45,18 +45,26 @@ class ByteOutbox:
 
     `full` is set when more than `budget` bytes are gathered or wait in the transport, and
     `room_again` is called when they no longer do. The connection says when the transport has
-    `drained`.
+    `drained`. `owner` is whose bytes they are, for the flusher's observer.
     """
 
-    __slots__ = ("_budget", "_chunks", "_flusher", "_room_again", "_sink", "_size", "full")
+    __slots__ = ("_budget", "_chunks", "_flusher", "_owner", "_room_again", "_sink", "_size", "full")
 
-    def __init__(self, sink: Sink, flusher: Flusher, budget: int, room_again: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        flusher: Flusher,
+        budget: int,
+        room_again: Callable[[], None],
+        owner: object = None,
+    ) -> None:
         self._sink: Sink | None = sink
         self._flusher = flusher
         self._budget = budget
         self._chunks: list[bytes] = []
         self._size = 0
         self._room_again = room_again
+        self._owner = owner
         self.full = False
 
     def send(self, data: bytes) -> None:
@@ -93,7 +101,7 @@ class ByteOutbox:
         self._size = 0
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         if self._flusher.observer is not None:
-            self._flusher.observer(self, data)
+            self._flusher.observer(self._owner, data)
         sink.write(data)
         self._measure(sink)
 

@@ -17,7 +17,7 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Protocol
 
-from broker.domain.errors import RemoteError, StoreError
+from broker.domain.errors import Refusal, RemoteError, StoreError
 from broker.domain.topics import parse_topic
 from broker.fanout.outbox import ByteOutbox, Flusher
 from broker.log.committer import Outcome
@@ -125,6 +125,7 @@ class Connection:
         "_keep_alive",
         "_last_seen",
         "_paused",
+        "_principal",
         "_receiving",
         "_sink",
         "_state",
@@ -143,10 +144,11 @@ class Connection:
         self._sink = sink
         self.peer = peer
         limits = hub.limits
-        self.outbox = ByteOutbox(sink, hub.flusher, limits.outbox_bytes, self._room_again)
+        self.outbox = ByteOutbox(sink, hub.flusher, limits.outbox_bytes, self._room_again, self)
         self._decoder = Decoder(limits.max_packet_bytes_before_connect)
         self._state = State.WAITING
         self.session: Session | None = None
+        self._principal: Principal | None = None
         self.publisher: Publisher
         self.will: Will | None = None
         self._suspended = False
@@ -234,7 +236,7 @@ class Connection:
     def _take(self, packet: Packet) -> None:
         hub = self._hub
         if hub.events.packets:
-            hub.events.packet_received(self._decoder.packet, self._principal)
+            hub.events.packet_received(self._decoder.packet, self.principal)
         session = self.session
         if session is None:
             if self._state is not State.WAITING or not isinstance(packet, Connect):
@@ -258,8 +260,9 @@ class Connection:
             raise RemoteError("second CONNECT")  # [MQTT-3.1.0-2]
 
     @property
-    def _principal(self) -> Principal | None:
-        return self.publisher.principal if self.session is not None else None
+    def principal(self) -> Principal | None:
+        """Who the client is, once authenticated."""
+        return self._principal
 
     def _acknowledged(self, packet: Ack, session: Session) -> None:
         packet_id = packet.packet_id
@@ -328,6 +331,7 @@ class Connection:
         if principal is None:
             self._refuse_connect(ConnectCode.NOT_AUTHORIZED, f"authentication of {packet.username!r} failed")
             return
+        self._principal = principal
         self.publisher = Publisher(principal)
         if packet.will is not None:
             refusal = await hub.gate.may_publish(principal, parse_topic(packet.will.topic))
@@ -387,8 +391,11 @@ class Connection:
             return False
         if pipeline.offline:
             pipeline.store_offline(self._in_turn(packet))
-        elif packet.qos:
-            self.outbox.send(encoder.puback(packet.packet_id))
+        else:
+            if packet.qos:
+                self.outbox.send(encoder.puback(packet.packet_id))
+            if self._hub.events.messages:
+                self._hub.events.message_accepted(packet, self.publisher.principal)
         return True
 
     def _is_repeated(self, packet_id: int, session: Session) -> bool:
@@ -420,6 +427,8 @@ class Connection:
             # [MQTT-4.4.0-1]; on this one it would wait for ever.
             self.close(f"store failed: {outcome}")
             return
+        if self._hub.events.messages and not isinstance(outcome, Refusal):
+            self._hub.events.message_accepted(packet, self.publisher.principal)
         if self._state is State.CLOSED:
             return
         if slot is not None:

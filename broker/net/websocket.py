@@ -19,6 +19,9 @@ from broker.net.tcp import HIGH_WATER
 
 logger = logging.getLogger(__name__)
 
+# Close codes that picows sends by itself, for what the peer did wrong.
+_OFFENCES = frozenset((WSCloseCode.PROTOCOL_ERROR, WSCloseCode.MESSAGE_TOO_BIG, WSCloseCode.INVALID_TEXT))
+
 PATH = "/mqtt"
 SUBPROTOCOL = "mqtt"
 
@@ -59,6 +62,7 @@ class WebSocketClient(WSListener):
         self._hub = hub
         self._slots = slots
         self._connection: Connection | None = None
+        self._in_message = False
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         if not self._slots.take():
@@ -73,13 +77,26 @@ class WebSocketClient(WSListener):
         connection = self._connection
         if connection is None:
             return
-        if frame.msg_type in (WSMsgType.BINARY, WSMsgType.CONTINUATION):
-            connection.received(frame.get_payload_as_bytes())
-        elif frame.msg_type is WSMsgType.CLOSE:
+        if frame.msg_type is WSMsgType.CLOSE:
             transport.send_close(frame.get_close_code())
             transport.disconnect()
-        elif frame.msg_type is WSMsgType.TEXT:  # [MQTT-6.0.0-1]
-            connection.close("protocol error: WebSocket text frame")
+        elif reason := self._violation(frame):
+            connection.close(f"protocol error: WebSocket {reason}")
+        elif frame.msg_type in (WSMsgType.BINARY, WSMsgType.CONTINUATION):
+            self._in_message = not frame.fin
+            connection.received(frame.get_payload_as_bytes())
+
+    def _violation(self, frame: WSFrame) -> str | None:
+        """What picows leaves to its user to check."""
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:  # RFC 6455, 5.2
+            return "frame with a reserved bit"
+        if frame.msg_type is WSMsgType.TEXT:  # [MQTT-6.0.0-1]
+            return "text frame"
+        if frame.msg_type is WSMsgType.CONTINUATION and not self._in_message:  # RFC 6455, 5.4
+            return "continuation of no message"
+        if frame.msg_type is WSMsgType.BINARY and self._in_message:
+            return "message within a message"
+        return None
 
     def resume_writing(self) -> None:
         if self._connection is not None:
@@ -87,6 +104,9 @@ class WebSocketClient(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         if self._connection is not None:
+            sent = transport.close_handshake.sent
+            if sent is not None and sent.code in _OFFENCES:
+                self._connection.close(f"protocol error: WebSocket: {sent.reason}")
             self._connection.lost()
             self._connection = None
             self._slots.give_back()

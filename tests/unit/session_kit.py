@@ -1,10 +1,40 @@
-"""A session with a hand-written outbox and watcher, for the tests of `broker.session`."""
+"""Sessions with hand-written surroundings: a wire, a client's answers, a store, a directory.
+
+`connect`, `follow` and `feed` drive a session alone. A `Bench` is all of a node that has to do
+with sessions, over a store that survives its `crash`; a `Link` is one connection to it.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine, Sequence
 
 import msgspec
 
-from broker.ports import Identity, SessionKey, SessionState
+from broker.domain.errors import StoreError
+from broker.domain.message import Entry, with_offset
+from broker.domain.topics import Kind, matches, parse_topic
+from broker.fanout.feeder import Feeder
+from broker.metrics import Metrics
+from broker.pipeline import Pipeline, Publisher
+from broker.ports import (
+    Enqueued,
+    Forgotten,
+    Grant,
+    Identity,
+    Moved,
+    Principal,
+    Saved,
+    SessionKey,
+    SessionState,
+    StateChange,
+)
+from broker.registry import Registry
+from broker.routing.router import Router
 from broker.session.session import Session
+from broker.session.subscriber import Subscriber
 from broker.session.tail import Tail
+from broker.states import States
+from broker.subscriptions import Subscriptions
 from broker.wire.decoder import Decoder
 from broker.wire.encoder import Outgoing
 from broker.wire.packets import Packet, Publish
@@ -12,6 +42,8 @@ from broker.wire.packets import Packet, Publish
 KEY = SessionKey("alice", "phone")
 INBOX = "users/alice/inbox"
 TEAM = "groups/team"
+NOTES = "notes"
+"""An open topic, no log."""
 
 
 class Limits(msgspec.Struct):
@@ -29,6 +61,9 @@ class Wire:
 
     def send(self, data: bytes) -> None:
         self.bytes += data
+
+    def send_publish(self, head: bytes, packet_id: bytes, payload: bytes) -> None:
+        self.send(head + packet_id + payload)
 
     def lagging(self, _session: Session) -> None:
         self.was_told.append("lagging")
@@ -49,9 +84,23 @@ class Wire:
             packets.append(packet)
         return packets
 
+    def numbers(self) -> list[int]:
+        """Those of the PUBLISH packets that came since the last time."""
+        return [number(packet) for packet in self.take() if isinstance(packet, Publish)]
+
     def told(self) -> list[str]:
         told, self.was_told = self.was_told, []
         return told
+
+
+def number(packet: Publish) -> int:
+    """What tells entries apart: the offset, as number or in the JSON that a reader gets."""
+    found = re.search(rb"\d+", packet.payload)
+    assert found is not None
+    return int(found[0])
+
+
+# --- a session alone ------------------------------------------------------------------------
 
 
 def connect(
@@ -63,10 +112,21 @@ def connect(
     return session
 
 
+def log_of(topic: str) -> str:
+    return topic if topic.startswith("users/") else "g:" + topic.removeprefix("groups/")
+
+
+def open_tail(session: Session, topic: str = INBOX, qos: int = 1, floor: int = 0) -> Tail:
+    """Start reading a log where the session left it, as `Subscriptions` does."""
+    log = log_of(topic)
+    tail = Tail(topic, log, max(session.parked.get(log, 0), floor), qos)
+    session.add_tail(tail)
+    return tail
+
+
 def follow(session: Session, topic: str = INBOX, position: int = 0, qos: int = 1) -> Tail:
     """Subscribe to a log; the tail is live, as after the reader has looked."""
-    log = topic if topic.startswith("users/") else "g:" + topic.removeprefix("groups/")
-    tail = Tail(topic, log, position, qos)
+    tail = Tail(topic, log_of(topic), position, qos)
     session.add_tail(tail)
     session.caught_up(tail)
     return tail
@@ -82,14 +142,30 @@ def offer(session: Session, *offsets: int, topic: str = INBOX, qos: int = 1) -> 
 
 
 def read(session: Session, tail: Tail, *offsets: int, qos: int = 1) -> None:
+    """As the feeder does with what comes after the tail's position."""
     for offset in offsets:
-        assert session.room > 0
+        assert session.room_for(tail) > 0
         session.send_entry(tail, offset, entry(tail.topic, offset, qos))
+
+
+def feed(session: Session, tail: Tail, log: Sequence[int]) -> None:
+    """As the feeder does, all at once: the QoS of each entry of the log is given."""
+    for offset in sorted(offset for offset in tail.resend if offset <= tail.position):
+        session.resend_entry(tail, offset, entry(tail.topic, offset, log[offset - 1]))
+    while tail.position < len(log) and session.room_for(tail):
+        offset = tail.position + 1
+        session.send_entry(tail, offset, entry(tail.topic, offset, log[offset - 1]))
+    if tail.position == len(log):
+        session.caught_up(tail)
 
 
 def kept(session: Session) -> SessionState:
     """What the session leaves, through the store's eyes."""
-    return msgspec.msgpack.decode(msgspec.msgpack.encode(session.snapshot()), type=SessionState)
+    return through_store(session.snapshot())
+
+
+def through_store(state: SessionState) -> SessionState:
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=SessionState)
 
 
 def sent(offset: int, qos: int, packet_id: int, dup: bool = False, topic: str = INBOX) -> Publish:
@@ -98,3 +174,204 @@ def sent(offset: int, qos: int, packet_id: int, dup: bool = False, topic: str = 
 
 def note(text: str, qos: int = 1) -> Outgoing:
     return Outgoing("sensors/1", text.encode(), qos)
+
+
+# --- a node's share in it -------------------------------------------------------------------
+
+
+class Store:
+    """A `StateStore` and the reading half of a `MessageLog`, in memory. Each call takes a turn of
+    the event loop. `fails` makes the log's calls fail."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[SessionKey, SessionState] = {}
+        self.logs: dict[str, list[int]] = {}
+        """Log -> the QoS of its entries."""
+        self.fails = False
+
+    async def apply(self, changes: Sequence[StateChange]) -> int:
+        await asyncio.sleep(0)
+        for change in changes:
+            self._apply(change)
+        return 0
+
+    def _apply(self, change: StateChange) -> None:
+        match change:
+            case Saved(key, state, _):
+                self.sessions[key] = through_store(state)
+            case Moved(key, cursors) if key in self.sessions:
+                self.sessions[key].cursors.update(cursors)
+            case Enqueued(key, message, limit) if key in self.sessions:
+                queue = self.sessions[key].queue
+                queue.append(message)
+                del queue[:-limit]
+            case Forgotten(user, client_id):
+                for key in [k for k in self.sessions if k.user == user and client_id in (None, k.client_id)]:
+                    del self.sessions[key]
+
+    async def load(self, key: SessionKey) -> SessionState | None:
+        await asyncio.sleep(0)
+        return through_store(self.sessions[key]) if key in self.sessions else None
+
+    async def subscriptions(self, _user: str | None = None) -> list[tuple[SessionKey, dict[str, int]]]:
+        return [(key, dict(state.filters)) for key, state in self.sessions.items()]
+
+    async def heads(self, logs: Sequence[str]) -> dict[str, int]:
+        await self._log_asked()
+        return {log: len(self.logs.get(log, ())) for log in logs}
+
+    async def read(self, log: str, after: int, limit: int, _max_bytes: int) -> list[Entry]:
+        await self._log_asked()
+        qualities = self.logs.get(log, [])[after : after + limit]
+        return [Entry(offset, b'{"n":0}', qos) for offset, qos in enumerate(qualities, start=after + 1)]
+
+    async def _log_asked(self) -> None:
+        await asyncio.sleep(0)
+        if self.fails:
+            raise StoreError("the disk is gone")
+
+
+class Bench:
+    """All of a node that has to do with sessions. `rights`: log topic -> the offset at which the
+    right begins; while `directory` is not set, it does not answer."""
+
+    def __init__(self, limits: Limits | None = None, store: Store | None = None) -> None:
+        self.limits = limits or Limits()
+        self.store = store or Store()
+        self.rights = {INBOX: 0}
+        self.directory = asyncio.Event()
+        self.directory.set()
+        self.metrics = Metrics()
+        self.tasks: set[asyncio.Task[None]] = set()
+        router: Router[Subscriber] = Router()
+        self.router = router
+        self.states = States(self.store, self.metrics)
+        self.feeder = Feeder(self.store, self._retained, self.metrics)
+        self.subscriptions = Subscriptions(
+            router, self.store, self.states, self.feeder, self._grant, lambda: 0, None
+        )
+        self.pipeline = Pipeline(router, None, self.states, self.metrics)
+        self.registry = Registry(
+            router, self.subscriptions, self.states, self.pipeline, self.metrics, self.limits, [NOTES], int
+        )
+        self.registry.lagging = self.feeder.lagging
+        self.registry.devices_changed = lambda _user, _devices: None
+
+    async def _retained(self, _filter: str, _after: str, _limit: int) -> list[object]:
+        await asyncio.sleep(0)
+        return []
+
+    async def _grant(self, session: Session, topic_filter: str) -> Grant | None:
+        """As `Node._grant` and the contract's rules do."""
+        rights = dict(self.rights)
+        await asyncio.sleep(0)
+        await self.directory.wait()
+        client = self.registry.online.get(session.key)
+        if client is None or client.session is not session:
+            return None
+        topics = {topic: floor for topic, floor in rights.items() if matches(topic_filter, topic)}
+        return Grant(topics, open=parse_topic(topic_filter).kind is Kind.OTHER)
+
+    def append(self, topic: str, *qualities: int, pushed: bool = True) -> None:
+        """Commit entries of these QoS. A push is a hint and may come late or never."""
+        log = self.store.logs.setdefault(log_of(topic), [])
+        for qos in qualities:
+            log.append(qos)
+            outgoing = Outgoing(topic, with_offset(b'{"n":0}', len(log)), qos)
+            for session in self.router.exact(topic) if pushed else ():
+                session.offer_entry(topic, len(log), outgoing)
+
+    def revoke(self, topic: str) -> None:
+        """As when a member is removed from a group."""
+        self.rights.pop(topic, None)
+        self.registry.revoke(KEY.user, [topic])
+        self.spawn(self.registry.follow(KEY.user))
+
+    def give(self, topic: str, floor: int) -> None:
+        """As when a member is added to a group."""
+        self.rights[topic] = floor
+        self.spawn(self.registry.follow(KEY.user))
+
+    def spawn(self, job: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(job)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def crash(self) -> "Bench":
+        """What the store has is all that is left: a new node starts on it."""
+        mine = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in mine:
+            task.cancel()
+        await asyncio.gather(*mine, return_exceptions=True)
+        bench = Bench(self.limits, self.store)
+        bench.rights = self.rights
+        await bench.registry.load_away()
+        return bench
+
+
+class Link:
+    """A connection as the registry sees it. Like the real one it takes nothing from the client
+    while a step is awaited, and ends when the store fails."""
+
+    def __init__(self, bench: Bench, wire: Wire, clean: bool = False, key: SessionKey = KEY) -> None:
+        self.bench = bench
+        self.outbox = wire
+        self.session: Session | None = None
+        self.publisher = Publisher(Principal(Identity(key.user)))
+        self.will = None
+        self.closed = False
+        self.present: bool | None = None
+        self.codes: list[int] = []
+        self.waiting: list[Callable[[], None]] = []
+        self.busy = True
+        bench.spawn(self._step(bench.registry.attach(self, key, clean, self._accept)))
+
+    def _accept(self, present: bool) -> None:
+        self.present = present
+
+    async def _step(self, step: Coroutine[object, object, None]) -> None:
+        try:
+            await step
+        except StoreError:
+            self.close("store failed")
+        self.busy = False
+        while self.waiting and not self.busy and not self.closed:
+            self.waiting.pop(0)()
+
+    def take(self, action: Callable[[], None]) -> None:
+        """A packet came: what it does is done in its turn."""
+        if self.busy:
+            self.waiting.append(action)
+        elif not self.closed:
+            action()
+
+    def subscribe(self, *filters: tuple[str, int]) -> None:
+        self.take(lambda: self._await(self._subscribe(list(filters))))
+
+    def unsubscribe(self, *filters: str) -> None:
+        self.take(lambda: self._await(self._unsubscribe(list(filters))))
+
+    def _await(self, step: Coroutine[object, object, None]) -> None:
+        self.busy = True
+        self.bench.spawn(self._step(step))
+
+    async def _subscribe(self, filters: list[tuple[str, int]]) -> None:
+        assert self.session is not None
+        session = self.session
+        self.codes = await self.bench.subscriptions.subscribe(session, filters)
+        self.bench.subscriptions.send_retained(session, dict(filters))
+
+    async def _unsubscribe(self, filters: list[str]) -> None:
+        assert self.session is not None
+        await self.bench.subscriptions.unsubscribe(self.session, filters)
+
+    def close(self, reason: str) -> None:
+        if not self.closed:
+            self.closed = True
+            self.bench.registry.detach(self, reason)
+
+
+async def settle(turns: int = 60) -> None:
+    """Let all that can go on go on."""
+    for _ in range(turns):
+        await asyncio.sleep(0)

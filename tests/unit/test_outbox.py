@@ -47,7 +47,7 @@ class Bench:
         self.flusher = Flusher(self.loop.call_soon)
         self.transport = Transport()
         self.rooms: list[bool] = []
-        self.outbox = ByteOutbox(self.transport, self.flusher, BUDGET, self.room_again)
+        self.outbox = ByteOutbox(self.transport, self.flusher, BUDGET, self.room_again, self)
         self.on_room: Callable[[], None] = lambda: None
 
     def room_again(self) -> None:
@@ -85,11 +85,11 @@ def test_one_call_of_the_loop_serves_all_outboxes() -> None:
 def test_the_observer_sees_what_is_written() -> None:
     bench = Bench()
     seen = []
-    bench.flusher.observer = lambda outbox, data: seen.append((outbox, data))
+    bench.flusher.observer = lambda owner, data: seen.append((owner, data))
     bench.outbox.send(b"ab")
     bench.outbox.send(b"c")
     bench.loop.turn()
-    assert seen == [(bench.outbox, b"abc")]
+    assert seen == [(bench, b"abc")]
 
 
 def test_full_when_more_than_the_budget_is_gathered() -> None:

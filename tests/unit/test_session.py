@@ -17,9 +17,12 @@ from tests.unit.session_kit import (
     Wire,
     connect,
     entry,
+    feed,
     follow,
+    kept,
     note,
     offer,
+    open_tail,
     read,
     sent,
 )
@@ -135,6 +138,19 @@ def test_acknowledgements_out_of_order() -> None:
     assert cursors == [0, 0, 0, 3, 5]
 
 
+@pytest.mark.parametrize("acknowledged", [[], [1], [2], [3, 1], [1, 2, 3]])
+def test_a_snapshot_lists_what_was_not_acknowledged(acknowledged: list[int]) -> None:
+    """Its cursor is what was sent, so that nothing acknowledged is sent again."""
+    session = connect(Wire())
+    follow(session)
+    offer(session, 1, 2, 3)
+    for packet_id in acknowledged:
+        session.puback(packet_id)
+    state = kept(session)
+    assert state.cursors == {INBOX: 3}
+    assert [item.offset for item in state.inflight] == [n for n in (1, 2, 3) if n not in acknowledged]
+
+
 def test_logs_have_cursors_of_their_own() -> None:
     session = connect(Wire())
     inbox, team = follow(session), follow(session, TEAM, position=7)
@@ -233,12 +249,53 @@ def test_a_log_that_is_not_followed() -> None:
     tail = follow(session)
     offer(session, 1, topic=TEAM)
     offer(session, 1)
-    session.drop_tail(INBOX)
+    session.park_tail(INBOX)
+    session.park_tail(INBOX)
+    session.park_tail(TEAM)
     offer(session, 2)
     session.puback(1)
     assert wire.take() == [sent(1, 1, 1)]
     assert session.tails == session.behind == {}
     assert tail.cursor == 1
+    assert session.counts == (0, 0)
+    assert INBOX in session.parked
+
+
+def test_a_log_of_qos_0_has_no_cursor_to_park() -> None:
+    session = connect(Wire())
+    follow(session, position=3, qos=0)
+    session.park_tail(INBOX)
+    assert session.parked == {}
+    assert kept(session).cursors == {}
+
+
+def test_a_parked_log_goes_on_where_it_was() -> None:
+    """Two grants of one right with a gap in between, all on one connection."""
+    wire = Wire()
+    session = connect(wire, Limits(max_inflight=5))
+    follow(session, qos=2)
+    offer(session, 1, 2)
+    session.puback(1)
+    session.park_tail(INBOX)
+    offer(session, 3)
+    assert wire.numbers() == [1, 2]
+    tail = open_tail(session, qos=2)
+    assert INBOX not in session.parked
+    feed(session, tail, [1, 1, 1])
+    assert wire.numbers()[-1:] == [3]
+    for packet_id in range(1, 6):
+        session.puback(packet_id)
+    assert session.counts == (0, 0)
+    assert kept(session).cursors == {INBOX: 3}
+
+
+def test_what_is_read_is_as_new_as_the_right_to_read_it() -> None:
+    session = connect(Wire())
+    follow(session)
+    offer(session, 1)
+    session.park_tail(INBOX)
+    tail = open_tail(session, floor=7)
+    assert tail.position == 7
 
 
 def test_a_new_tail_is_behind() -> None:

@@ -1,14 +1,39 @@
-"""A session taken up again: what one connection leaves, the next one sends."""
+"""A session taken up again: what one connection leaves, the next one sends.
+
+First the session alone, then with all that a node has to do with it, where any await may be the
+one during which the connection goes, a right is lost or the node dies.
+"""
 
 import pytest
 
 from broker.ports import QueuedMessage, Redelivery, SessionState
+from broker.session.session import Session
 from broker.wire.packets import Ack, Publish, Type
-from tests.unit.session_kit import INBOX, TEAM, Limits, Wire, connect, follow, kept, note, offer, read, sent
+from tests.unit.session_kit import (
+    INBOX,
+    KEY,
+    NOTES,
+    TEAM,
+    Bench,
+    Limits,
+    Link,
+    Store,
+    Wire,
+    connect,
+    feed,
+    follow,
+    kept,
+    note,
+    offer,
+    open_tail,
+    read,
+    sent,
+    settle,
+)
 
 STATE = SessionState(
     filters={INBOX: 2, TEAM: 1},
-    cursors={INBOX: 5, "g:team": 9},
+    cursors={INBOX: 7, "g:team": 9},
     inflight=[Redelivery(1, INBOX, 6, 1), Redelivery(4, INBOX, 7, 2), Redelivery(2, "g:team", 9, 2, True)],
     received=[3, 8],
     queue=[
@@ -17,6 +42,17 @@ STATE = SessionState(
         QueuedMessage("sensors/1", b"waits", 2, True),
     ],
 )
+
+
+def left(*inflight: Redelivery, **cursors: int) -> SessionState:
+    """Of a session with a cursor in the inbox and, by name, in groups."""
+    position = cursors.pop("inbox", 5)
+    groups = {f"g:{group}": cursor for group, cursor in cursors.items()}
+    filters = {INBOX: 2} | {f"groups/{group}": 2 for group in cursors}
+    return SessionState(filters, {INBOX: position} | groups, list(inflight), [], [])
+
+
+# --- the session alone ----------------------------------------------------------------------
 
 
 def test_a_session_that_came_back_sends_what_was_in_its_window() -> None:
@@ -30,23 +66,55 @@ def test_a_session_that_came_back_sends_what_was_in_its_window() -> None:
     ]
     assert session.received == {3, 8}
     assert session.filters == STATE.filters
-    tail = follow(session, position=5, qos=2)
-    read(session, tail, 6)
-    read(session, tail, 7, 8, qos=2)
+    tail = open_tail(session, qos=2)
+    feed(session, tail, [1] * 6 + [2] * 2)
     assert wire.take() == [sent(6, 1, 1, dup=True), sent(7, 2, 4, dup=True), sent(8, 2, 5)]
+    assert tail.cursor == 5
     session.puback(1)
     session.pubrec(4)
     assert tail.cursor == 7
+    assert tail.resend == {}
+
+
+def test_an_entry_is_sent_again_with_the_qos_it_had() -> None:
+    """The filter was subscribed to anew with QoS 0 meanwhile."""
+    wire = Wire()
+    session = connect(wire, state=left(Redelivery(4, INBOX, 5, 2), Redelivery(7, INBOX, 6, 1)))
+    feed(session, open_tail(session, qos=0), [2] * 7)
+    assert wire.take() == [sent(5, 2, 4, dup=True), sent(6, 1, 7, dup=True), sent(7, 0, 0)]
 
 
 def test_a_connection_that_ends_before_its_logs_are_followed_loses_nothing() -> None:
-    session = connect(Wire(), Limits(max_inflight=10), STATE)
-    left = kept(session)
-    assert left.cursors == STATE.cursors
-    assert left.filters == STATE.filters
-    assert left.received == STATE.received
-    assert {item.packet_id for item in left.inflight} >= {1, 4}
-    assert {m.payload: m.retain for m in left.queue if m.payload} == {b"sent": False, b"waits": True}
+    after = kept(connect(Wire(), Limits(max_inflight=10), STATE))
+    assert after.cursors == STATE.cursors
+    assert after.filters == STATE.filters
+    assert after.received == STATE.received
+    assert after.inflight == STATE.inflight
+    assert {m.payload: m.retain for m in after.queue if m.payload} == {b"sent": False, b"waits": True}
+
+
+@pytest.mark.parametrize("resent", range(4))
+def test_a_connection_that_ends_while_entries_are_sent_again_loses_nothing(resent: int) -> None:
+    """The cursor is lower than what is in the window, as after a crash."""
+    state = left(Redelivery(1, INBOX, 5, 1), Redelivery(4, INBOX, 6, 2), Redelivery(7, INBOX, 8, 1))
+    session = connect(Wire(), state=state)
+    tail = open_tail(session, qos=2)
+    for offset in (5, 6, 7, 8)[:resent]:
+        if offset == 5:
+            session.resend_entry(tail, offset, entry_of(offset))
+        else:
+            session.send_entry(tail, offset, entry_of(offset))
+    after = kept(session)
+    assert after.cursors[INBOX] == tail.position
+    assert {(item.packet_id, item.offset, item.released) for item in after.inflight} >= {
+        (1, 5, False),
+        (4, 6, False),
+        (7, 8, False),
+    }
+
+
+def entry_of(offset: int) -> "object":
+    return note(str(offset))
 
 
 def test_what_one_connection_leaves_the_next_takes_up() -> None:
@@ -62,7 +130,7 @@ def test_what_one_connection_leaves_the_next_takes_up() -> None:
     session.pubrec(3)
     assert kept(session) == SessionState(
         {INBOX: 2, "sensors/#": 2},
-        {INBOX: 10},
+        {INBOX: 12},
         [Redelivery(1, INBOX, 11, 1), Redelivery(2, INBOX, 12, 2)],
         [9],
         [QueuedMessage("", b"", 2, False, 3, True), QueuedMessage("sensors/1", b"later", 1)],
@@ -70,29 +138,39 @@ def test_what_one_connection_leaves_the_next_takes_up() -> None:
     assert tail.cursor == 10
 
 
-def test_an_entry_that_is_released_is_passed_over() -> None:
+@pytest.mark.parametrize("cursor", [5, 6, 7, 8])
+def test_an_entry_that_is_released_is_passed_over(cursor: int) -> None:
     """4.3.3: the receiver has it; only PUBREL and PUBCOMP are left."""
     wire = Wire()
-    state = SessionState(
-        {}, {INBOX: 5}, [Redelivery(1, INBOX, 6, 1), Redelivery(2, INBOX, 7, 2, True)], [], []
-    )
+    state = left(Redelivery(1, INBOX, 6, 1), Redelivery(2, INBOX, 7, 2, True), inbox=cursor)
     session = connect(wire, state=state)
-    tail = follow(session, position=5, qos=2)
-    read(session, tail, 6)
-    read(session, tail, 7, 8, qos=2)
-    assert wire.take() == [Ack(Type.PUBREL, 2), sent(6, 1, 1, dup=True), sent(8, 2, 3)]
+    tail = open_tail(session, qos=2)
+    feed(session, tail, [1] * 6 + [2] * 2)
+    taken = wire.take()
+    assert taken[:2] == [Ack(Type.PUBREL, 2), sent(6, 1, 1, dup=True)]
+    assert taken[2:] == ([sent(8, 2, 3)] if cursor < 8 else [])
     session.puback(1)
-    assert tail.cursor == 7
+    assert tail.cursor >= 7
+
+
+def test_a_released_entry_stays_known_till_the_reader_is_past_it() -> None:
+    """The cursor is behind it, as after a crash, and the connection goes before it is read."""
+    state = left(Redelivery(2, INBOX, 7, 2, True))
+    session = connect(Wire(), state=state)
+    open_tail(session, qos=2)
+    wire = Wire()
+    session = connect(wire, state=kept(session))
+    feed(session, open_tail(session, qos=2), [1] * 6 + [2])
+    assert wire.numbers() == [6]
 
 
 def test_a_packet_id_freed_early_is_not_used_for_two() -> None:
     """PUBCOMP comes before the reader reaches the released entry in the log."""
     wire = Wire()
-    state = SessionState({}, {INBOX: 5}, [Redelivery(1, INBOX, 6, 2, True)], [], [])
-    session = connect(wire, state=state)
+    session = connect(wire, state=left(Redelivery(1, INBOX, 6, 2, True)))
+    tail = open_tail(session, qos=2)
     session.pubcomp(1)
     session.offer(note("new"), 1)
-    tail = follow(session, position=5, qos=2)
     read(session, tail, 6, 7, qos=2)
     published = [packet for packet in wire.take() if isinstance(packet, Publish)]
     assert [packet.payload for packet in published] == [b"new", b"7"]
@@ -101,20 +179,82 @@ def test_a_packet_id_freed_early_is_not_used_for_two() -> None:
     assert session.counts == (1, 0)
 
 
+def puback(session: Session) -> None:
+    session.puback(1)
+
+
+def pubrec(session: Session) -> None:
+    session.pubrec(1)
+
+
+def pubrec_pubcomp(session: Session) -> None:
+    session.pubrec(1)
+    session.pubcomp(1)
+
+
+@pytest.mark.parametrize("cursor", [5, 6])
+@pytest.mark.parametrize(("qos", "answer"), [(1, puback), (2, pubrec), (2, pubrec_pubcomp)])
+def test_an_answer_may_come_before_the_entry_is_sent_again(qos: int, answer: object, cursor: int) -> None:
+    """A client that acknowledges by hand answers what an earlier connection brought it."""
+    wire = Wire()
+    session = connect(wire, state=left(Redelivery(1, INBOX, 6, qos), inbox=cursor))
+    tail = open_tail(session, qos=2)
+    answer(session)
+    session.offer(note("0"), 1)
+    feed(session, tail, [2] * 6)
+    published = [packet for packet in wire.take() if isinstance(packet, Publish)]
+    assert [packet.payload for packet in published] == [b"0"]
+    session.puback(published[0].packet_id)
+    assert session.counts == (1 if answer is pubrec else 0, 0)
+    assert tail.cursor == 6
+
+
+def test_an_early_answer_does_not_lose_another_message() -> None:
+    """The packet id it frees is used again while the entry still waits for the reader."""
+    session = connect(Wire(), state=left(Redelivery(1, INBOX, 6, 1), inbox=6))
+    open_tail(session)
+    session.puback(1)
+    session.offer(note("other"), 1)
+    after = kept(session)
+    assert [message.payload for message in after.queue] == [b"other"]
+    assert after.inflight == []
+
+
 def test_the_window_holds_when_a_released_entry_is_done_early() -> None:
-    state = SessionState({}, {INBOX: 5}, [Redelivery(1, INBOX, 6, 2, True)], [], [])
-    session = connect(Wire(), Limits(max_inflight=2), state)
+    session = connect(Wire(), Limits(max_inflight=2), left(Redelivery(1, INBOX, 6, 2, True)))
     session.pubcomp(1)
     assert session.room <= 2
 
 
 @pytest.mark.parametrize("offset", [5, 6])
 def test_rights_that_were_lost_free_their_packet_ids(offset: int) -> None:
-    state = SessionState({}, {"g:team": 5}, [Redelivery(1, "g:team", offset, 1)], [], [])
-    session = connect(Wire(), Limits(max_inflight=1), state)
+    session = connect(Wire(), Limits(max_inflight=1), left(Redelivery(1, "g:team", offset, 1), team=5))
     session.forget_lost()
     assert session.counts == (0, 0)
     assert session.room == 1
+    assert kept(session).cursors["g:team"] == offset - 1
+
+
+def test_a_packet_id_the_client_may_still_hold_is_released_before_it_is_used_again() -> None:
+    """4.3.3: a client that has had it takes another PUBLISH with the id for the same message."""
+    wire = Wire()
+    session = connect(wire, Limits(max_inflight=1), left(Redelivery(1, "g:team", 5, 2), team=5))
+    session.forget_lost()
+    session.offer(note("1", 2), 2)
+    session.pubcomp(1)
+    taken = wire.take()
+    assert Ack(Type.PUBREL, 1) in taken[:-1] or taken[-1].packet_id != 1
+
+
+def test_what_waited_for_lost_entries_is_sent() -> None:
+    wire = Wire()
+    state = left(Redelivery(1, "g:team", 5, 1), team=5)
+    state.queue.append(QueuedMessage("sensors/1", b"1", 1))
+    session = connect(wire, Limits(max_inflight=1), state)
+    session.forget_lost()
+    session.offer(note("2"), 1)
+    session.puback(1)
+    assert wire.numbers() == [1, 2]
 
 
 def test_an_entry_before_the_cursor_holds_no_place_in_the_window() -> None:
@@ -122,28 +262,63 @@ def test_an_entry_before_the_cursor_holds_no_place_in_the_window() -> None:
     session = connect(Wire(), Limits(max_inflight=1))
     follow(session)
     offer(session, 1)
-    session.drop_tail(INBOX)
+    session.park_tail(INBOX)
     follow(session, position=10)
     wire = Wire()
     session = connect(wire, Limits(max_inflight=1), kept(session))
-    tail = follow(session, position=10)
-    session.forget_lost()
-    read(session, tail, 11)
-    assert [packet.payload for packet in wire.take() if isinstance(packet, Publish)] == [b"11"]
+    tail = open_tail(session)
+    feed(session, tail, [1] * 11)
+    assert wire.numbers() == [1]  # 3.10.4: what was begun is completed
+    session.puback(1)
+    feed(session, tail, [1] * 11)
+    assert wire.numbers() == [11]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_log_that_is_parked_before_it_was_sent_again_loses_nothing(again: bool) -> None:
+    """The right is lost just after the session came back, and given back at once or later."""
+    wire = Wire()
+    state = left(Redelivery(1, INBOX, 6, 1), Redelivery(2, INBOX, 7, 2), Redelivery(3, INBOX, 8, 1), inbox=8)
+    session = connect(wire, Limits(max_inflight=3), state)
+    open_tail(session, qos=2)
+    session.park_tail(INBOX)
+    for packet_id in (1, 2, 3):
+        session.pubcomp(packet_id)  # to what may have been released
+    assert session.room == 3
+    if again:
+        wire = Wire()
+        session = connect(wire, Limits(max_inflight=3), kept(session))
+    feed(session, open_tail(session, qos=2), [1, 1, 1, 1, 1, 1, 2, 1])
+    assert wire.numbers()[-3:] == [6, 7, 8]
+
+
+def test_an_entry_sent_twice_in_two_grants_leaves_no_packet_id_behind() -> None:
+    session = connect(Wire(), Limits(max_inflight=2))
+    follow(session)
+    offer(session, 1)
+    session.park_tail(INBOX)
+    feed(session, open_tail(session), [1])
+    wire = Wire()
+    session = connect(wire, Limits(max_inflight=2), kept(session))
+    feed(session, open_tail(session), [1])
+    for packet in wire.take():
+        assert isinstance(packet, Publish)
+        session.puback(packet.packet_id)
+    assert session.counts == (0, 0)
 
 
 def test_a_qos_2_entry_that_is_done_is_never_sent_again() -> None:
-    """An entry of QoS 1 before it is not acknowledged yet, so the cursor stands still."""
+    """An entry of QoS 1 before it is not acknowledged yet."""
     session = connect(Wire())
     follow(session, qos=2)
     offer(session, 1)
     offer(session, 2, qos=2)
     session.pubrec(2)
     session.pubcomp(2)
-    state = kept(session)
     wire = Wire()
-    session = connect(wire, state=state)
-    tail = follow(session, position=state.cursors[INBOX], qos=2)
-    read(session, tail, 1)
-    read(session, tail, 2, qos=2)
-    assert [p.payload for p in wire.take() if isinstance(p, Publish)] == [b"1"]
+    session = connect(wire, state=kept(session))
+    feed(session, open_tail(session, qos=2), [1, 2])
+    assert wire.numbers() == [1]
+
+
+# --- with a node around it ------------------------------------------------------------------
