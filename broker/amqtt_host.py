@@ -8,9 +8,11 @@ packets and events. What they decide is asked through `Gate`, what they are told
 
 import asyncio
 import logging
+import types
 import warnings
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar, cast
 
 from amqtt.adapters import BufferReader
 from amqtt.broker import BrokerContext, RetainedApplicationMessage
@@ -43,6 +45,8 @@ from broker.ports import (
 from broker.wire.packets import Publish
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _PLUGIN_SECONDS = 8.0
 """A plugin that takes longer than this to decide has said no. Less than `connect_timeout`."""
@@ -261,8 +265,7 @@ class AmqttHost:
         """What the platform's own rules have against a user publishing to a topic."""
         try:
             for rules in self._rules:
-                async with asyncio.timeout(_PLUGIN_SECONDS):
-                    refusal = await rules.may_publish(identity, topic)
+                refusal = await _in_time(rules.may_publish(identity, topic))
                 if refusal is not None:
                     return refusal
         except Exception as error:
@@ -275,8 +278,7 @@ class AmqttHost:
         grant: Grant | None = Grant({}, open=True, everything=True)
         try:
             for rules in self._rules:
-                async with asyncio.timeout(_PLUGIN_SECONDS):
-                    grant = await rules.grant(principal.identity, topic_filter)
+                grant = await _in_time(rules.grant(principal.identity, topic_filter))
                 if grant is None:
                     return None
         except Exception as error:
@@ -301,10 +303,9 @@ class AmqttHost:
                 return False
         return True
 
-    async def _decide(self, plugin: BasePlugin[Any], asked: Awaitable[bool | None]) -> bool | None:
+    async def _decide(self, plugin: BasePlugin[Any], asked: Coroutine[Any, Any, bool | None]) -> bool | None:
         try:
-            async with asyncio.timeout(_PLUGIN_SECONDS):
-                return await asked
+            return await _in_time(asked)
         except Exception as error:
             logger.error("plugin %s failed, refusing: %r", type(plugin).__name__, error)
             return False
@@ -368,7 +369,7 @@ class AmqttHost:
         if event in self._wanted:
             self._spawn(self._manager.fire_event(event, **values))
 
-    def _spawn(self, job: Awaitable[None]) -> None:
+    def _spawn(self, job: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(job)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -394,6 +395,32 @@ class AmqttHost:
                 await asyncio.wait_for(step, _STOP_SECONDS)
             except Exception as error:
                 logger.error("a plugin failed at shutdown: %r", error)
+
+
+async def _in_time(asked: Coroutine[Any, Any, T]) -> T:
+    """The answer, or TimeoutError. Most answers are known at once: a timer is made for the rest."""
+    try:
+        waiting = asked.send(None)
+    except StopIteration as answer:
+        return cast("T", answer.value)
+    async with asyncio.timeout(_PLUGIN_SECONDS):
+        return await _rest(asked, waiting)
+
+
+@types.coroutine
+def _rest(started: Coroutine[Any, Any, T], waiting: object) -> Generator[object, Any, T]:
+    """Go on with a coroutine that has been started and waits for `waiting` (PEP 342)."""
+    while True:
+        try:
+            sent = yield waiting
+        except BaseException as error:
+            step = partial(started.throw, error)
+        else:
+            step = partial(started.send, sent)
+        try:
+            waiting = step()
+        except StopIteration as answer:
+            return cast("T", answer.value)
 
 
 def _load(context: HostContext, plugins: Mapping[str, Any]) -> PluginManager[BrokerContext]:

@@ -67,6 +67,8 @@ class Registry:
         self.may_receive: Callable[[Session, str], Awaitable[bool]] | None = None
         """Asked about what was queued while the client was away, if plugins want that."""
         self._away: dict[SessionKey, Away] = {}
+        # Anonymous clients rarely have sessions that are kept: most have none to look for.
+        self._anonymous_kept = True
         self._to_save: set[Session] = set()
         self._wills: set[asyncio.Future[None]] = set()
 
@@ -104,6 +106,7 @@ class Registry:
         if client.closed:
             return
         self._wake(key)
+        self._anonymous_kept = self._anonymous_kept or not (clean or key.user)
         identity = client.publisher.principal.identity
         session = client.session = Session(key, identity, not clean, client.outbox, self._limits, self)
         self.online[key] = client
@@ -114,7 +117,8 @@ class Registry:
             devices[key] = client
             self.devices_changed(key.user, len(devices))
         if clean:
-            self._states.forget(Forgotten(key.user, key.client_id))
+            if key.user or self._anonymous_kept:
+                self._states.forget(Forgotten(key.user, key.client_id))
         elif state is not None:
             if self.may_receive is not None:
                 state.queue = [
@@ -170,6 +174,7 @@ class Registry:
 
     async def load_away(self) -> None:
         """At start: stand in for the kept sessions that are subscribed to open topics."""
+        self._anonymous_kept = bool(await self._states.store.subscriptions(""))
         if self._open_filters:
             for key, filters in await self._states.store.subscriptions():
                 self._stand_in(key, filters)
