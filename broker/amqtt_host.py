@@ -29,7 +29,7 @@ from dacite import Config as DaciteConfig
 from dacite import DaciteError, from_dict
 
 from broker.config import Config, ConfigError
-from broker.domain.errors import ReasonCode, Refusal
+from broker.domain.errors import ReasonCode, Refusal, StoreError
 from broker.domain.topics import Topic
 from broker.net.listeners import Listener
 from broker.ports import (
@@ -282,8 +282,7 @@ class AmqttHost:
                 if grant is None:
                     return None
         except Exception as error:
-            logger.error("topic rules failed, refusing: %r", error)
-            return None
+            raise StoreError(f"topic rules failed: {error!r}") from error
         if grant is None or not await self._allowed(principal, topic_filter, Action.SUBSCRIBE):
             return None
         if self._filters:

@@ -128,7 +128,7 @@ class Node:
             now_ms,
         )
         self.registry.lagging = self.feeder.lagging
-        self.registry.may_receive = may_receive
+        self.registry.may_receive = self.host.may_receive if self.host.screens else None
         self.presence = Presence(self._devices, self._publish_presence, now_ms)
         self.registry.devices_changed = self.presence.devices_changed
         self.pipeline.committer = MessageCommitter(
@@ -196,6 +196,7 @@ class Node:
                 self.registry.revoke(change.user_id, group_topics(change.group_id))
             self._spawn(self.registry.follow(change.user_id))
         else:
+            self.registry.epoch += 1
             self.registry.forget_permits()
             self._spawn(self._account_changed(change))
 

@@ -43,12 +43,16 @@ _OWNERS = frozenset((Kind.PRESENCE, Kind.RPC))
 
 
 class Publisher:
-    """A client that publishes, and where it may: topics it was allowed, till a right changes."""
+    """A client that publishes, and where it may: topics it was allowed, till a right changes.
 
-    __slots__ = ("permits", "principal")
+    `epoch` is the registry's when the client was authenticated.
+    """
 
-    def __init__(self, principal: Principal) -> None:
+    __slots__ = ("epoch", "permits", "principal")
+
+    def __init__(self, principal: Principal, epoch: int = 0) -> None:
         self.principal = principal
+        self.epoch = epoch
         self.permits: dict[str, Topic] = {}
 
 

@@ -80,7 +80,8 @@ class SessionKey(msgspec.Struct, frozen=True):
 
 class Redelivery(msgspec.Struct, frozen=True):
     """An entry of a log that was sent and not yet acknowledged. `released`: its PUBREC has
-    come, only the PUBREL/PUBCOMP exchange is left."""
+    come, only the PUBREL/PUBCOMP exchange is left; with packet id 0 that is over, too, and the
+    entry is listed because the cursor is not past it."""
 
     packet_id: int
     log: str
@@ -373,7 +374,8 @@ class Gate(Protocol):
         ...
 
     async def grant(self, principal: Principal, topic_filter: str) -> Grant | None:
-        """What a subscription comes to, or None to refuse it."""
+        """What a subscription comes to, or None to refuse it. Raises `StoreError` if that cannot be
+        told now."""
         ...
 
 

@@ -5,10 +5,21 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
+from broker.domain.errors import StoreError
 from broker.domain.topics import Kind, is_wild, matches, overlaps, parse_topic
 from broker.metrics import Metrics
 from broker.pipeline import Pipeline, Publisher
-from broker.ports import Enqueued, Forgotten, Moved, QueuedMessage, Saved, SessionKey, StateChange
+from broker.ports import (
+    Enqueued,
+    Forgotten,
+    Moved,
+    Principal,
+    QueuedMessage,
+    Saved,
+    SessionKey,
+    SessionState,
+    StateChange,
+)
 from broker.routing.router import Router
 from broker.session.away import Away
 from broker.session.session import Limits, Outbox, Session
@@ -18,6 +29,9 @@ from broker.subscriptions import Subscriptions
 from broker.wire.packets import Publish, Will
 
 logger = logging.getLogger(__name__)
+
+
+_TAKEN_OVER = "taken over by a new connection"
 
 
 class Client(Protocol):
@@ -64,11 +78,14 @@ class Registry:
         self.users: dict[str, dict[SessionKey, Client]] = {}
         self.devices_changed: Callable[[str, int], None]
         self.lagging: Callable[[Session], None]
-        self.may_receive: Callable[[Session, str], Awaitable[bool]] | None = None
+        self.may_receive: Callable[[Principal, str], Awaitable[bool]] | None = None
         """Asked about what was queued while the client was away, if plugins want that."""
         self._away: dict[SessionKey, Away] = {}
         # Anonymous clients rarely have sessions that are kept: most have none to look for.
         self._anonymous_kept = True
+        self.epoch = 0
+        """Counts changes of accounts."""
+        self._attaching: dict[SessionKey, Client] = {}
         self._to_save: set[Session] = set()
         self._wills: set[asyncio.Future[None]] = set()
 
@@ -86,56 +103,80 @@ class Registry:
 
     async def attach(
         self, client: Client, key: SessionKey, clean: bool, accept: Callable[[bool], None]
-    ) -> None:
+    ) -> bool:
         """Give a connection its session, taking it over from an older connection
         [MQTT-3.1.4-2]. `accept(session_present)` is called before anything is sent to it.
+
+        Returns False, and does nothing, if an account changed since the client was authenticated: it
+        must be authenticated anew.
 
         Raises:
             StoreError: the session could not be loaded.
         """
-        while True:
-            self._take_over(key)
-            away = self._away.get(key)
-            added = away.added if away is not None else 0
-            state = None if clean else await self._states.load(key)
-            # While the store was asked, another connection of the same session may have come,
-            # or a message for it: then what was loaded is out of date.
-            unchanged = self._away.get(key) is away and (away is None or away.added == added)
-            if key not in self.online and unchanged:
-                break
+        self._attaching[key] = client
+        try:
+            state = await self._load(client, key, clean)
+        finally:
+            is_newest = self._attaching.get(key) is client
+            if is_newest:
+                del self._attaching[key]
+        if not is_newest:
+            client.close(_TAKEN_OVER)
         if client.closed:
-            return
-        self._wake(key)
-        self._anonymous_kept = self._anonymous_kept or not (clean or key.user)
-        identity = client.publisher.principal.identity
-        session = client.session = Session(key, identity, not clean, client.outbox, self._limits, self)
-        self.online[key] = client
-        self._metrics.connections += 1
+            return True
+        if client.publisher.epoch != self.epoch:
+            return False
+        session = self._open(client, key, clean)
         accept(state is not None)
         if key.user:
             devices = self.users.setdefault(key.user, {})
             devices[key] = client
             self.devices_changed(key.user, len(devices))
         if clean:
+            self._wake(key)
             if key.user or self._anonymous_kept:
                 self._states.forget(Forgotten(key.user, key.client_id))
         elif state is not None:
-            if self.may_receive is not None:
-                state.queue = [
-                    message
-                    for message in state.queue
-                    if message.released or await self.may_receive(session, message.topic)
-                ]
-                if not session.connected:
-                    self._states.submit([Saved(key, state, self._now_ms())])
-                    return
             session.restore(state)
+            self._subscriptions.adopt(session, self._wake(key))
             await self._subscriptions.resume(session)
+        return True
 
-    def _take_over(self, key: SessionKey) -> None:
-        old = self.online.get(key)
-        if old is not None:
-            old.close("taken over by a new connection")
+    async def _load(self, client: Client, key: SessionKey, clean: bool) -> SessionState | None:
+        while True:
+            if (old := self.online.get(key)) is not None:
+                old.close(_TAKEN_OVER)
+            away = self._away.get(key)
+            added = away.added if away is not None else 0
+            state = None if clean else await self._states.load(key)
+            if state is not None and self.may_receive is not None:
+                await self._screen(state, client.publisher.principal, self.may_receive)
+            if self._attaching.get(key) is not client:
+                return None  # a newer connection of this session has come
+            # While the store was asked, a message may have been queued: then what was loaded is out
+            # of date.
+            unchanged = self._away.get(key) is away and (away is None or away.added == added)
+            if key not in self.online and unchanged:
+                return state
+
+    def _open(self, client: Client, key: SessionKey, clean: bool) -> Session:
+        self._anonymous_kept = self._anonymous_kept or not (clean or key.user)
+        identity = client.publisher.principal.identity
+        session = client.session = Session(key, identity, not clean, client.outbox, self._limits, self)
+        self.online[key] = client
+        self._metrics.connections += 1
+        return session
+
+    @staticmethod
+    async def _screen(
+        state: SessionState, principal: Principal, may_receive: Callable[[Principal, str], Awaitable[bool]]
+    ) -> None:
+        """Leave out of the queue what plugins do not let the client have."""
+        state.queue = [
+            message
+            for message in state.queue
+            if message.released or await may_receive(principal, message.topic)
+        ]
 
     def detach(self, client: Client, reason: str) -> None:
         """A connection ended: publish its will, if it still has one, and keep what is to be kept."""
@@ -192,11 +233,14 @@ class Registry:
             elif parse_topic(topic_filter).kind is Kind.OTHER:
                 self._router.add(topic_filter, away, qos)
 
-    def _wake(self, key: SessionKey) -> None:
+    def _wake(self, key: SessionKey) -> dict[str, int]:
+        """Take the stand-in of a session away; returns what it was subscribed to."""
         away = self._away.pop(key, None)
-        if away is not None:
-            for topic_filter in away.filters:
-                self._router.discard(topic_filter, away)
+        if away is None:
+            return {}
+        for topic_filter in away.filters:
+            self._router.discard(topic_filter, away)
+        return away.filters
 
     def _pipeline_offline(self, change: StateChange) -> None:
         self._pipeline.offline.append(change)
@@ -244,15 +288,19 @@ class Registry:
 
     async def follow(self, user: str) -> None:
         """A user's memberships changed: their grants are worked out anew."""
-        for client in list(self.users.get(user, {}).values()):
-            if client.session is not None:
-                await self._subscriptions.follow(client.session)
+        await self._follow(list(self.users.get(user, {}).values()))
 
     async def follow_all(self) -> None:
         """Work everybody's grants out anew."""
-        for client in list(self.online.values()):
+        await self._follow(list(self.online.values()))
+
+    async def _follow(self, clients: list[Client]) -> None:
+        for client in clients:
             if client.session is not None:
-                await self._subscriptions.follow(client.session)
+                try:
+                    await self._subscriptions.follow(client.session)
+                except StoreError as error:
+                    client.close(f"store failed: {error}")  # it gets all it may when it comes back
 
     def revoke(self, user: str, topics: Iterable[str]) -> None:
         """A user may not read these topics any more."""

@@ -7,12 +7,13 @@ grants are worked out anew, so a filter follows a membership without a new SUBSC
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
 from broker.domain.conversation import log_name, log_topic
-from broker.domain.topics import LOG_KINDS, Kind, is_wild, matches, parse_topic
+from broker.domain.errors import StoreError
+from broker.domain.topics import LOG_KINDS, Kind, any_match, is_wild, matches, parse_topic
 from broker.fanout.feeder import Feeder, RetainedQuery
 from broker.ports import Grant, MessageLog, Saved
 from broker.routing.router import Router
@@ -73,7 +74,11 @@ class Subscriptions:
             granted = []
             codes = []
             for topic_filter, qos in filters:
-                grant = await self._grant(session, topic_filter)
+                try:
+                    grant = await self._grant(session, topic_filter)
+                except StoreError as error:
+                    logger.error("cannot tell whether %s may be read, refusing: %s", topic_filter, error)
+                    grant = None
                 if grant is None:
                     codes.append(SUBSCRIBE_FAILURE)
                     continue
@@ -82,8 +87,9 @@ class Subscriptions:
                 if session.identity.role == "admin" and topic_filter not in grant.topics:
                     logger.warning("admin %s subscribed to %s", session.key.user, topic_filter)
             if granted:
+                known = frozenset(session.filters)
                 session.filters |= dict(granted)
-                await self._apply(session, from_head=True)
+                await self._apply(session, known)
                 await self._save(session)
             return codes
 
@@ -104,7 +110,7 @@ class Subscriptions:
         async with self._lock(session):
             for topic_filter in filters:
                 session.filters.pop(topic_filter, None)
-            await self._apply(session, from_head=True)
+            await self._apply(session, frozenset(session.filters))
             for log in list(session.parked):
                 if not any(matches(topic_filter, log_topic(log)) for topic_filter in session.filters):
                     del session.parked[log]
@@ -113,14 +119,23 @@ class Subscriptions:
     async def resume(self, session: Session) -> None:
         """Take up the filters of a session that came back, and its place in each log."""
         async with self._lock(session):
-            await self._apply(session, from_head=False)
+            await self._apply(session, frozenset(session.filters))
         if session.connected:
             session.forget_lost()
 
     async def follow(self, session: Session) -> None:
         """Memberships changed: work the grants out anew."""
         async with self._lock(session):
-            await self._apply(session, from_head=False)
+            await self._apply(session, frozenset(session.filters))
+
+    def adopt(self, session: Session, held: Mapping[str, int]) -> None:
+        """Let a session have at once what its stand-in was subscribed to while it was away, all of it
+        topics outside the table, so that nothing is missed while its grants are worked out."""
+        self._route(
+            session,
+            {topic: qos for topic, qos in held.items() if not is_wild(topic)},
+            {topic_filter: (qos, False) for topic_filter, qos in held.items() if is_wild(topic_filter)},
+        )
 
     def revoke(self, session: Session, topics: Iterable[str]) -> None:
         """Take topics of the table from a session at once; its filters stay."""
@@ -156,14 +171,16 @@ class Subscriptions:
         return self._locks.setdefault(session, asyncio.Lock())
 
     async def _save(self, session: Session) -> None:
-        if session.persistent:
+        if session.persistent and session.connected:
+            session.to_save.clear()  # older than what is saved now
             await self._states.save([Saved(session.key, session.snapshot(), self._now_ms())])
 
-    async def _apply(self, session: Session, *, from_head: bool) -> None:
+    async def _apply(self, session: Session, known: Collection[str]) -> None:
         """Bring grants, routes and tails in line with the session's filters.
 
-        A log that is new to the session begins at its stored cursor if there is one, else at the
-        head (`from_head`: the reader just subscribed) or where the right to read began.
+        A log that is new to the session begins at its stored cursor if there is one; else where the
+        right to read it began, if one of the filters `known` before has waited for that; else at
+        the head.
         """
         while True:
             revocations = self._revocations
@@ -179,17 +196,16 @@ class Subscriptions:
         for topic in [topic for topic in session.tails if topic not in exact]:
             session.park_tail(topic)
         for topic in tails:
-            known = session.tails.get(topic)
-            if known is not None:
-                known.qos = exact[topic]
+            if (tail := session.tails.get(topic)) is not None:
+                tail.qos = exact[topic]
                 continue
             log = log_name(parse_topic(topic))
             if log in session.parked:
                 position = max(session.parked[log], floors.get(topic, 0))
-            elif from_head or not exact[topic] or parse_topic(topic).kind is not Kind.GROUP:
-                position = heads[log]
-            else:
+            elif exact[topic] and parse_topic(topic).kind is Kind.GROUP and any_match(known, topic):
                 position = floors.get(topic, heads[log])
+            else:
+                position = heads[log]
             session.add_tail(Tail(topic, log, position, exact[topic]))
         if session.behind:
             self._feeder.lagging(session)

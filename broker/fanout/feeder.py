@@ -68,11 +68,13 @@ class Feeder:
 
     def lagging(self, session: Session) -> None:
         """Some tail of the session is behind: see to it."""
-        self._job(session)
+        if session.connected:
+            self._job(session)
 
     def send_retained(self, session: Session, queries: list[RetainedQuery]) -> None:
         """Send what is retained."""
-        self._job(session).retained += queries
+        if session.connected:
+            self._job(session).retained += queries
 
     def forget(self, session: Session) -> None:
         """The session is not connected any more."""
@@ -97,8 +99,7 @@ class Feeder:
                     await self._send_retained(session, job, job.retained[0])
                     del job.retained[0]
                 else:
-                    for tail in list(session.behind.values()):
-                        await self._advance(session, job, tail)
+                    await self._catch_up(session, job)
             except StoreError as error:
                 logger.error("reading for session %s: %s; trying again", session.key, error)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -106,14 +107,24 @@ class Feeder:
         del self._jobs[session]
         session.waiter = None
 
-    async def _advance(self, session: Session, job: _Job, tail: Tail) -> None:
-        """Send one chunk of a tail's log, or find that it has caught up."""
-        again = [offset for offset in tail.resend if offset <= tail.position]
-        if again:
-            await self._resend(session, job, tail, min(again))
-            return
-        while not (room := session.room_for(tail)):
+    async def _catch_up(self, session: Session, job: _Job) -> None:
+        """A round over the tails that are behind. First what must be sent again: it may be all that
+        fills the window. Then a chunk of each log there is room for."""
+        for tail in list(session.behind.values()):
+            while again := [offset for offset in tail.resend if offset <= tail.position]:
+                while session.outbox.full:
+                    await self._wait(job)
+                await self._resend(session, tail, min(again))
+        is_stuck = True
+        for tail in list(session.behind.values()):
+            if room := session.room_for(tail):
+                is_stuck = False
+                await self._advance(session, tail, room)
+        if is_stuck and session.behind:
             await self._wait(job)
+
+    async def _advance(self, session: Session, tail: Tail, room: int) -> None:
+        """Send one chunk of a tail's log, or find that it has caught up."""
         entries = await self._log.read(tail.log, tail.position, min(room, _CHUNK), _CHUNK_BYTES)
         for entry in entries:
             if session.tails.get(tail.topic) is not tail:
@@ -125,16 +136,13 @@ class Feeder:
         if not entries and tail.head <= tail.position and session.tails.get(tail.topic) is tail:
             session.caught_up(tail)
 
-    async def _resend(self, session: Session, job: _Job, tail: Tail, first: int) -> None:
+    async def _resend(self, session: Session, tail: Tail, first: int) -> None:
         """Send again what an earlier connection sent: a chunk of the log from `first` on."""
-        while session.outbox.full:
-            await self._wait(job)
         for entry in await self._log.read(tail.log, first - 1, _CHUNK, _CHUNK_BYTES):
             if session.tails.get(tail.topic) is not tail:
                 return
             if entry.offset <= tail.position and entry.offset in tail.resend:
                 session.resend_entry(tail, entry.offset, _outgoing(tail, entry))
-        tail.resend.pop(first, None)  # if the log does not have it any more
 
     async def _send_retained(self, session: Session, job: _Job, query: RetainedQuery) -> None:
         after = ""

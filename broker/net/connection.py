@@ -327,23 +327,32 @@ class Connection:
             self._refuse_connect(ConnectCode.IDENTIFIER_REJECTED, "client id of more than 256 characters")
             return
         credentials = Credentials(client_id, packet.username, packet.password, *self.peer)
-        principal = await hub.gate.authenticate(credentials)
+        is_attached = False
+        while not is_attached:
+            epoch = hub.registry.epoch
+            principal = await self._admit(packet, credentials)
+            if principal is None:
+                return
+            self._principal = principal
+            self.publisher = Publisher(principal, epoch)
+            self.will = packet.will
+            self._keep_alive = packet.keep_alive * 1.5
+            key = SessionKey(principal.identity.user, client_id)
+            is_attached = await hub.registry.attach(self, key, packet.clean_session, self._accept)
+
+    async def _admit(self, packet: Connect, credentials: Credentials) -> Principal | None:
+        gate = self._hub.gate
+        principal = await gate.authenticate(credentials)
         if principal is None:
             self._refuse_connect(ConnectCode.NOT_AUTHORIZED, f"authentication of {packet.username!r} failed")
-            return
-        self._principal = principal
-        self.publisher = Publisher(principal)
+            return None
         if packet.will is not None:
-            refusal = await hub.gate.may_publish(principal, parse_topic(packet.will.topic))
+            refusal = await gate.may_publish(principal, parse_topic(packet.will.topic))
             if refusal is not None:
-                self._refuse_connect(
-                    ConnectCode.NOT_AUTHORIZED, f"will on {packet.will.topic}: {refusal.detail}"
-                )
-                return
-        self.will = packet.will
-        self._keep_alive = packet.keep_alive * 1.5
-        key = SessionKey(principal.identity.user, client_id)
-        await hub.registry.attach(self, key, packet.clean_session, self._accept)
+                reason = f"will on {packet.will.topic}: {refusal.detail}"
+                self._refuse_connect(ConnectCode.NOT_AUTHORIZED, reason)
+                return None
+        return principal
 
     def _accept(self, session_present: bool) -> None:
         hub = self._hub

@@ -74,11 +74,13 @@ class Session:
     """One (user, client id), while connected."""
 
     __slots__ = (
+        "_had",
         "_inflight",
         "_last_id",
         "_limits",
         "_pending",
-        "_redeliver",
+        "_places",
+        "_unsent",
         "_watcher",
         "behind",
         "connected",
@@ -130,8 +132,11 @@ class Session:
         self._watcher = watcher
         self._inflight: dict[int, _Sent] = {}
         self._pending: deque[tuple[Outgoing, int]] | None = None
-        # Packet id -> (log, offset) of entries the last connection sent, till their log is read.
-        self._redeliver: dict[int, tuple[str, int]] = {}
+        # Packet id -> (log, offset) of entries the last connection sent. Those of `_unsent` are to be
+        # sent again; `_had` are places beyond a cursor that the receiver needs no more.
+        self._places: dict[int, tuple[str, int]] = {}
+        self._unsent: set[int] = set()
+        self._had: set[tuple[str, int]] = set()
         self._last_id = 0
 
     # --- entries of logs -------------------------------------------------------------
@@ -161,20 +166,56 @@ class Session:
         """Start reading a log; the tail is behind until the reader has looked."""
         self.tails[tail.topic] = self.behind[tail.topic] = tail
         self.parked.pop(tail.log, None)
-        for packet_id, (log, offset) in list(self._redeliver.items()):
+        for packet_id in self._unsent:
+            log, offset = self._places[packet_id]
             if log == tail.log:
-                del self._redeliver[packet_id]
-                sent = self._inflight.get(packet_id)
-                is_had = sent is None or sent.released
-                if not is_had or offset > tail.position:
-                    tail.resend[offset] = 0 if is_had else packet_id
+                tail.resend[offset] = packet_id
+        for place in [place for place in self._had if place[0] == tail.log]:
+            if place[1] > tail.position:
+                tail.resend[place[1]] = 0
+            else:
+                self._had.discard(place)
+        for sent in self._inflight.values():
+            if sent.tail is not None and sent.tail.log == tail.log:
+                # It was read before on this connection, and is under way.
+                sent.tail = tail
+                tail.await_acknowledgement(sent.offset)
+                if sent.offset > tail.position:
+                    tail.resend[sent.offset] = 0
 
     def park_tail(self, topic: str) -> None:
         """Stop reading a log; should it be read again, it is from here."""
         tail = self.tails.pop(topic, None)
         self.behind.pop(topic, None)
         if tail is not None and tail.qos:
-            self.parked[tail.log] = tail.cursor
+            self.parked[tail.log] = tail.position
+            self._lose([packet_id for packet_id in tail.resend.values() if packet_id])
+
+    def forget_lost(self) -> None:
+        """Free the packet ids of entries of logs that may not be read now. Should the right come
+        back, they are read anew: their cursors go back before them."""
+        logs = {tail.log for tail in self.tails.values()}
+        self._lose([packet_id for packet_id in self._unsent if self._places[packet_id][0] not in logs])
+
+    def _lose(self, packet_ids: list[int]) -> None:
+        for packet_id in packet_ids:
+            log, offset = self._places.pop(packet_id)
+            self._unsent.discard(packet_id)
+            if log in self.parked:
+                self.parked[log] = min(self.parked[log], offset - 1)
+            self._withdraw(packet_id)
+        if packet_ids:
+            self.refill()
+
+    def _withdraw(self, packet_id: int) -> None:
+        """Give up sending a message again. With QoS 2 the receiver may have it and hold the packet
+        id (4.3.3), so it is released."""
+        sent = self._inflight[packet_id]
+        if sent.qos == 2:
+            sent.released = True
+            self.outbox.send(pubrel(packet_id))
+        else:
+            del self._inflight[packet_id]
 
     def caught_up(self, tail: Tail) -> None:
         """The log has nothing after the tail's position: from here on it gets pushes."""
@@ -190,6 +231,8 @@ class Session:
             tail.position = offset
             if packet_id:
                 self._send_again(tail, offset, outgoing, packet_id)
+            else:
+                self._had.discard((tail.log, offset))
         elif qos:
             self._send(outgoing, qos, tail, offset)
         else:
@@ -204,6 +247,8 @@ class Session:
 
     def _send_again(self, tail: Tail, offset: int, outgoing: Outgoing, packet_id: int) -> None:
         """[MQTT-4.4.0-1]: with the packet id it had, which is kept for it."""
+        self._unsent.discard(packet_id)
+        self._places.pop(packet_id, None)
         sent = self._inflight[packet_id]
         sent.tail = tail
         sent.offset = offset
@@ -264,7 +309,7 @@ class Session:
         if sent is None or sent.qos != 1:
             return  # late, or for a packet of an earlier connection
         del self._inflight[packet_id]
-        self._had(sent)
+        self._arrived(packet_id, sent)
         self.refill()
 
     def pubrec(self, packet_id: int) -> None:
@@ -274,24 +319,41 @@ class Session:
         if sent is not None and sent.qos == 2 and not sent.released:
             sent.released = True
             sent.outgoing = None
-            self._had(sent)
+            if packet_id in self._unsent:
+                self._pass_over(packet_id)
         self.outbox.send(pubrel(packet_id))
 
     def pubcomp(self, packet_id: int) -> None:
-        """4.3.3: done."""
+        """4.3.3: done. Only now does a cursor pass it: a receiver may wait for its PUBREL."""
         sent = self._inflight.get(packet_id)
         if sent is not None and sent.released:
             del self._inflight[packet_id]
+            self._arrived(packet_id, sent)
             self.refill()
 
-    def _had(self, sent: _Sent) -> None:
+    def _arrived(self, packet_id: int, sent: _Sent) -> None:
+        if packet_id in self._unsent:
+            self._pass_over(packet_id)
+        self._places.pop(packet_id, None)
         tail = sent.tail
         if tail is not None:
             tail.acknowledged(sent.offset)
-            if self.persistent and tail.qos:
+            if self.persistent and tail.qos and self.tails.get(tail.topic) is tail:
                 if not self.to_save:
                     self._watcher.moved(self)
                 self.to_save[tail.log] = tail.cursor
+
+    def _pass_over(self, packet_id: int) -> None:
+        """An entry of an earlier connection was acknowledged before it was sent again."""
+        self._unsent.discard(packet_id)
+        log, offset = place = self._places[packet_id]
+        tail = next((tail for tail in self.tails.values() if tail.log == log), None)
+        if tail is not None:
+            tail.resend.pop(offset, None)
+            if offset <= tail.position:
+                return
+            tail.resend[offset] = 0
+        self._had.add(place)
 
     def refill(self) -> None:
         """There is room again: send what waited, then wake who waits for room."""
@@ -309,37 +371,23 @@ class Session:
         """Messages in the window, and queued."""
         return len(self._inflight), len(self._pending or ())
 
-    def forget_lost(self) -> None:
-        """Free the packet ids of entries of logs that may not be read now. Should the right come
-        back, they are read again: their cursors stay before them."""
-        for packet_id, (log, offset) in self._redeliver.items():
-            sent = self._inflight.get(packet_id)
-            if sent is not None and not sent.released:
-                del self._inflight[packet_id]
-                if log in self.parked:
-                    self.parked[log] = min(self.parked[log], offset - 1)
-        self._redeliver.clear()
-
     def snapshot(self) -> SessionState:
         """What must be kept for the next connection: a log's cursor is the last entry that was
         sent, as those that were not acknowledged are listed one by one."""
         inflight = []
         queue = []
-        places = dict(self._redeliver)
-        for tail in self.tails.values():
-            for offset, packet_id in tail.resend.items():
-                if packet_id:
-                    places[packet_id] = (tail.log, offset)
         for packet_id, sent in self._inflight.items():
-            if sent.tail is not None:
-                places[packet_id] = (sent.tail.log, sent.offset)
-            if packet_id in places:
-                inflight.append(Redelivery(packet_id, *places[packet_id], sent.qos, sent.released))
+            if packet_id in self._places:
+                inflight.append(Redelivery(packet_id, *self._places[packet_id], sent.qos, sent.released))
+            elif sent.tail is not None:
+                inflight.append(Redelivery(packet_id, sent.tail.log, sent.offset, sent.qos, sent.released))
             elif sent.outgoing is not None:
                 out = sent.outgoing
                 queue.append(QueuedMessage(out.topic, out.payload, sent.qos, out.retain, packet_id))
             else:
                 queue.append(QueuedMessage("", b"", sent.qos, False, packet_id, released=True))
+        listed = {(item.log, item.offset) for item in inflight}
+        inflight += [Redelivery(0, *place, 2, True) for place in sorted(self._had - listed)]
         for out, qos in self._pending or ():
             queue.append(QueuedMessage(out.topic, out.payload, qos, out.retain))
         cursors = self.parked | {tail.log: tail.position for tail in self.tails.values() if tail.qos}
@@ -352,12 +400,7 @@ class Session:
         self.parked = state.cursors
         self.received = set(state.received)
         for item in state.inflight:
-            # The packet id is taken till the entry is read and sent again.
-            self._redeliver[item.packet_id] = (item.log, item.offset)
-            sent = self._inflight[item.packet_id] = _Sent(item.qos, None, item.offset, None)
-            if item.released:
-                sent.released = True
-                self.outbox.send(pubrel(item.packet_id))
+            self._restore(item)
         for message in state.queue:
             if message.packet_id == 0:
                 self.offer(_outgoing(message), message.qos)
@@ -370,6 +413,25 @@ class Session:
             else:
                 sent.outgoing = _outgoing(message)
                 self.outbox.send(sent.outgoing.packet(message.qos, message.packet_id, dup=True))
+
+    def _restore(self, item: Redelivery) -> None:
+        place = (item.log, item.offset)
+        if item.released:
+            self._had.add(place)
+        if not item.packet_id:
+            return
+        is_listed = place in self._places.values()
+        # The packet id is taken till the entry is read and sent again, or released for good.
+        sent = self._inflight[item.packet_id] = _Sent(item.qos, None, item.offset, None)
+        if is_listed:
+            self._withdraw(item.packet_id)
+            return
+        self._places[item.packet_id] = place
+        if item.released:
+            sent.released = True
+            self.outbox.send(pubrel(item.packet_id))
+        else:
+            self._unsent.add(item.packet_id)
 
 
 def _outgoing(message: QueuedMessage) -> Outgoing:

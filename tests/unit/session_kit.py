@@ -23,6 +23,7 @@ from broker.ports import (
     Identity,
     Moved,
     Principal,
+    Retained,
     Saved,
     SessionKey,
     SessionState,
@@ -37,7 +38,7 @@ from broker.states import States
 from broker.subscriptions import Subscriptions
 from broker.wire.decoder import Decoder
 from broker.wire.encoder import Outgoing
-from broker.wire.packets import Packet, Publish
+from broker.wire.packets import Ack, Packet, Publish
 
 KEY = SessionKey("alice", "phone")
 INBOX = "users/alice/inbox"
@@ -181,21 +182,21 @@ def note(text: str, qos: int = 1) -> Outgoing:
 
 class Store:
     """A `StateStore` and the reading half of a `MessageLog`, in memory. Each call takes a turn of
-    the event loop. `fails` makes the log's calls fail."""
+    the event loop. The log's wait for `answers`, and fail when `fails` says so."""
 
     def __init__(self) -> None:
         self.sessions: dict[SessionKey, SessionState] = {}
         self.logs: dict[str, list[int]] = {}
         """Log -> the QoS of its entries."""
         self.fails = False
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def apply(self, changes: Sequence[StateChange]) -> int:
         await asyncio.sleep(0)
-        for change in changes:
-            self._apply(change)
-        return 0
+        return sum(self._apply(change) for change in changes)
 
-    def _apply(self, change: StateChange) -> None:
+    def _apply(self, change: StateChange) -> int:
         match change:
             case Saved(key, state, _):
                 self.sessions[key] = through_store(state)
@@ -204,10 +205,13 @@ class Store:
             case Enqueued(key, message, limit) if key in self.sessions:
                 queue = self.sessions[key].queue
                 queue.append(message)
-                del queue[:-limit]
+                dropped = max(0, len(queue) - limit)
+                del queue[:dropped]
+                return dropped
             case Forgotten(user, client_id):
                 for key in [k for k in self.sessions if k.user == user and client_id in (None, k.client_id)]:
                     del self.sessions[key]
+        return 0
 
     async def load(self, key: SessionKey) -> SessionState | None:
         await asyncio.sleep(0)
@@ -227,18 +231,21 @@ class Store:
 
     async def _log_asked(self) -> None:
         await asyncio.sleep(0)
+        await self.answers.wait()
         if self.fails:
             raise StoreError("the disk is gone")
 
 
 class Bench:
     """All of a node that has to do with sessions. `rights`: log topic -> the offset at which the
-    right begins; while `directory` is not set, it does not answer."""
+    right begins; while `directory` is not set, it does not answer, and it may fail."""
 
     def __init__(self, limits: Limits | None = None, store: Store | None = None) -> None:
         self.limits = limits or Limits()
         self.store = store or Store()
         self.rights = {INBOX: 0}
+        self.retained: list[Retained] = []
+        self.fails = False
         self.directory = asyncio.Event()
         self.directory.set()
         self.metrics = Metrics()
@@ -257,9 +264,9 @@ class Bench:
         self.registry.lagging = self.feeder.lagging
         self.registry.devices_changed = lambda _user, _devices: None
 
-    async def _retained(self, _filter: str, _after: str, _limit: int) -> list[object]:
+    async def _retained(self, topic_filter: str, after: str, _limit: int) -> list[Retained]:
         await asyncio.sleep(0)
-        return []
+        return [] if after else [m for m in self.retained if matches(topic_filter, m.topic)]
 
     async def _grant(self, session: Session, topic_filter: str) -> Grant | None:
         """As `Node._grant` and the contract's rules do."""
@@ -267,6 +274,8 @@ class Bench:
         await asyncio.sleep(0)
         await self.directory.wait()
         client = self.registry.online.get(session.key)
+        if self.fails:
+            raise StoreError("the directory is gone")
         if client is None or client.session is not session:
             return None
         topics = {topic: floor for topic, floor in rights.items() if matches(topic_filter, topic)}
@@ -324,7 +333,8 @@ class Link:
         self.codes: list[int] = []
         self.waiting: list[Callable[[], None]] = []
         self.busy = True
-        bench.spawn(self._step(bench.registry.attach(self, key, clean, self._accept)))
+        attached = bench.registry.attach(self, key, clean, bench.registry.epoch, self._accept)
+        bench.spawn(self._step(attached))
 
     def _accept(self, present: bool) -> None:
         self.present = present
@@ -364,6 +374,18 @@ class Link:
     async def _unsubscribe(self, filters: list[str]) -> None:
         assert self.session is not None
         await self.bench.subscriptions.unsubscribe(self.session, filters)
+
+    def answer_all(self) -> list[int]:
+        """Acknowledge what came, released messages included; returns its numbers."""
+        session, numbers = self.session, []
+        assert session is not None
+        for packet in self.outbox.take():
+            if isinstance(packet, Ack):
+                session.pubcomp(packet.packet_id)
+            elif isinstance(packet, Publish):
+                numbers.append(number(packet))
+                (session.pubrec if packet.qos == 2 else session.puback)(packet.packet_id)
+        return numbers
 
     def close(self, reason: str) -> None:
         if not self.closed:

@@ -4,10 +4,11 @@ First the session alone, then with all that a node has to do with it, where any 
 one during which the connection goes, a right is lost or the node dies.
 """
 
+import asyncio
+
 import pytest
 
-from broker.ports import QueuedMessage, Redelivery, SessionState
-from broker.session.session import Session
+from broker.ports import QueuedMessage, Redelivery, Retained, SessionState
 from broker.wire.packets import Ack, Publish, Type
 from tests.unit.session_kit import (
     INBOX,
@@ -17,16 +18,15 @@ from tests.unit.session_kit import (
     Bench,
     Limits,
     Link,
-    Store,
     Wire,
     connect,
+    entry,
     feed,
     follow,
     kept,
     note,
     offer,
     open_tail,
-    read,
     sent,
     settle,
 )
@@ -72,6 +72,7 @@ def test_a_session_that_came_back_sends_what_was_in_its_window() -> None:
     assert tail.cursor == 5
     session.puback(1)
     session.pubrec(4)
+    session.pubcomp(4)
     assert tail.cursor == 7
     assert tail.resend == {}
 
@@ -100,21 +101,11 @@ def test_a_connection_that_ends_while_entries_are_sent_again_loses_nothing(resen
     session = connect(Wire(), state=state)
     tail = open_tail(session, qos=2)
     for offset in (5, 6, 7, 8)[:resent]:
-        if offset == 5:
-            session.resend_entry(tail, offset, entry_of(offset))
-        else:
-            session.send_entry(tail, offset, entry_of(offset))
+        send = session.resend_entry if offset == 5 else session.send_entry
+        send(tail, offset, entry(INBOX, offset, 2))
     after = kept(session)
     assert after.cursors[INBOX] == tail.position
-    assert {(item.packet_id, item.offset, item.released) for item in after.inflight} >= {
-        (1, 5, False),
-        (4, 6, False),
-        (7, 8, False),
-    }
-
-
-def entry_of(offset: int) -> "object":
-    return note(str(offset))
+    assert {(item.packet_id, item.offset) for item in after.inflight} >= {(1, 5), (4, 6), (7, 8)}
 
 
 def test_what_one_connection_leaves_the_next_takes_up() -> None:
@@ -146,17 +137,15 @@ def test_an_entry_that_is_released_is_passed_over(cursor: int) -> None:
     session = connect(wire, state=state)
     tail = open_tail(session, qos=2)
     feed(session, tail, [1] * 6 + [2] * 2)
-    taken = wire.take()
-    assert taken[:2] == [Ack(Type.PUBREL, 2), sent(6, 1, 1, dup=True)]
-    assert taken[2:] == ([sent(8, 2, 3)] if cursor < 8 else [])
+    assert wire.take() == [Ack(Type.PUBREL, 2), sent(6, 1, 1, dup=True), sent(8, 2, 3)][: 3 - cursor // 8]
     session.puback(1)
+    session.pubcomp(2)
     assert tail.cursor >= 7
 
 
 def test_a_released_entry_stays_known_till_the_reader_is_past_it() -> None:
     """The cursor is behind it, as after a crash, and the connection goes before it is read."""
-    state = left(Redelivery(2, INBOX, 7, 2, True))
-    session = connect(Wire(), state=state)
+    session = connect(Wire(), state=left(Redelivery(2, INBOX, 7, 2, True)))
     open_tail(session, qos=2)
     wire = Wire()
     session = connect(wire, state=kept(session))
@@ -164,66 +153,33 @@ def test_a_released_entry_stays_known_till_the_reader_is_past_it() -> None:
     assert wire.numbers() == [6]
 
 
-def test_a_packet_id_freed_early_is_not_used_for_two() -> None:
-    """PUBCOMP comes before the reader reaches the released entry in the log."""
-    wire = Wire()
-    session = connect(wire, state=left(Redelivery(1, INBOX, 6, 2, True)))
-    tail = open_tail(session, qos=2)
-    session.pubcomp(1)
-    session.offer(note("new"), 1)
-    read(session, tail, 6, 7, qos=2)
-    published = [packet for packet in wire.take() if isinstance(packet, Publish)]
-    assert [packet.payload for packet in published] == [b"new", b"7"]
-    assert len({packet.packet_id for packet in published}) == 2
-    session.puback(published[0].packet_id)
-    assert session.counts == (1, 0)
-
-
-def puback(session: Session) -> None:
-    session.puback(1)
-
-
-def pubrec(session: Session) -> None:
-    session.pubrec(1)
-
-
-def pubrec_pubcomp(session: Session) -> None:
-    session.pubrec(1)
-    session.pubcomp(1)
-
-
 @pytest.mark.parametrize("cursor", [5, 6])
-@pytest.mark.parametrize(("qos", "answer"), [(1, puback), (2, pubrec), (2, pubrec_pubcomp)])
-def test_an_answer_may_come_before_the_entry_is_sent_again(qos: int, answer: object, cursor: int) -> None:
-    """A client that acknowledges by hand answers what an earlier connection brought it."""
+@pytest.mark.parametrize(
+    ("kept_as", "answers"),
+    [
+        (Redelivery(1, INBOX, 6, 1), ["puback"]),
+        (Redelivery(1, INBOX, 6, 2), ["pubrec"]),
+        (Redelivery(1, INBOX, 6, 2), ["pubrec", "pubcomp"]),
+        (Redelivery(1, INBOX, 6, 2, True), ["pubcomp"]),
+    ],
+)
+def test_an_answer_may_come_before_the_reader(kept_as: Redelivery, answers: list[str], cursor: int) -> None:
+    """A client that acknowledges by hand answers what an earlier connection brought it. The packet
+    id is free then, and the entry has nothing to do with what gets it next."""
     wire = Wire()
-    session = connect(wire, state=left(Redelivery(1, INBOX, 6, qos), inbox=cursor))
+    session = connect(wire, state=left(kept_as, inbox=cursor))
     tail = open_tail(session, qos=2)
-    answer(session)
+    for answer in answers:
+        getattr(session, answer)(1)
     session.offer(note("0"), 1)
+    assert [message.payload for message in kept(session).queue if message.payload] == [b"0"]
     feed(session, tail, [2] * 6)
-    published = [packet for packet in wire.take() if isinstance(packet, Publish)]
-    assert [packet.payload for packet in published] == [b"0"]
-    session.puback(published[0].packet_id)
-    assert session.counts == (1 if answer is pubrec else 0, 0)
-    assert tail.cursor == 6
-
-
-def test_an_early_answer_does_not_lose_another_message() -> None:
-    """The packet id it frees is used again while the entry still waits for the reader."""
-    session = connect(Wire(), state=left(Redelivery(1, INBOX, 6, 1), inbox=6))
-    open_tail(session)
-    session.puback(1)
-    session.offer(note("other"), 1)
-    after = kept(session)
-    assert [message.payload for message in after.queue] == [b"other"]
-    assert after.inflight == []
-
-
-def test_the_window_holds_when_a_released_entry_is_done_early() -> None:
-    session = connect(Wire(), Limits(max_inflight=2), left(Redelivery(1, INBOX, 6, 2, True)))
+    (published,) = (packet for packet in wire.take() if isinstance(packet, Publish))
+    assert published.payload == b"0"
+    session.puback(published.packet_id)
     session.pubcomp(1)
-    assert session.room <= 2
+    assert session.counts == (0, 0)
+    assert tail.cursor == 6
 
 
 @pytest.mark.parametrize("offset", [5, 6])
@@ -255,23 +211,6 @@ def test_what_waited_for_lost_entries_is_sent() -> None:
     session.offer(note("2"), 1)
     session.puback(1)
     assert wire.numbers() == [1, 2]
-
-
-def test_an_entry_before_the_cursor_holds_no_place_in_the_window() -> None:
-    """Unsubscribed with an entry unacknowledged, then subscribed again further on."""
-    session = connect(Wire(), Limits(max_inflight=1))
-    follow(session)
-    offer(session, 1)
-    session.park_tail(INBOX)
-    follow(session, position=10)
-    wire = Wire()
-    session = connect(wire, Limits(max_inflight=1), kept(session))
-    tail = open_tail(session)
-    feed(session, tail, [1] * 11)
-    assert wire.numbers() == [1]  # 3.10.4: what was begun is completed
-    session.puback(1)
-    feed(session, tail, [1] * 11)
-    assert wire.numbers() == [11]
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -307,18 +246,152 @@ def test_an_entry_sent_twice_in_two_grants_leaves_no_packet_id_behind() -> None:
     assert session.counts == (0, 0)
 
 
-def test_a_qos_2_entry_that_is_done_is_never_sent_again() -> None:
-    """An entry of QoS 1 before it is not acknowledged yet."""
-    session = connect(Wire())
-    follow(session, qos=2)
-    offer(session, 1)
-    offer(session, 2, qos=2)
-    session.pubrec(2)
-    session.pubcomp(2)
-    wire = Wire()
-    session = connect(wire, state=kept(session))
-    feed(session, open_tail(session, qos=2), [1, 2])
-    assert wire.numbers() == [1]
-
-
 # --- with a node around it ------------------------------------------------------------------
+
+
+async def came(link: Link) -> list[int]:
+    """All that a client gets that acknowledges everything."""
+    return [number for _ in range(8) for number in (await settle(), link.answer_all())[1]]
+
+
+async def opened(bench: Bench, *filters: tuple[str, int], clean: bool = False) -> Link:
+    link = Link(bench, Wire(), clean)
+    if filters:
+        link.subscribe(*filters)
+    await settle()
+    return link
+
+
+@pytest.mark.parametrize("filters", [(INBOX, TEAM), (TEAM, INBOX)])
+async def test_a_full_window_of_one_log_does_not_stop_the_others(filters: tuple[str, str]) -> None:
+    """What fills it must be sent again before anything waits for room."""
+    bench = Bench()
+    bench.rights = {INBOX: 0, TEAM: 0}
+    link = await opened(bench, *((topic, 1) for topic in filters))
+    bench.append(TEAM, 1, 1, 1)
+    link.close("lost")
+    bench.append(INBOX, 1)
+    link = await opened(bench)
+    assert sorted(await came(link)) == [1, 1, 2, 3]
+
+
+async def test_a_group_joined_while_another_filter_is_subscribed_to_is_read_from_the_start() -> None:
+    bench = Bench()
+    link = await opened(bench, ("groups/+", 1))
+    bench.directory.clear()
+    link.subscribe((INBOX, 1))
+    await settle()
+    bench.give(TEAM, 0)
+    bench.append(TEAM, 1)
+    bench.directory.set()
+    assert await came(link) == [1]
+
+
+async def test_a_group_that_could_not_be_looked_at_is_read_in_the_end() -> None:
+    bench = Bench()
+    link = await opened(bench, ("groups/+", 1))
+    bench.store.fails = True
+    bench.give(TEAM, 0)
+    bench.append(TEAM, 1)
+    await settle()
+    bench.store.fails = False
+    assert await came(await opened(bench) if link.closed else link) == [1]
+
+
+async def test_what_is_published_while_a_session_comes_back_is_not_lost() -> None:
+    bench = Bench()
+    link = await opened(bench, (NOTES, 1))
+    link.close("lost")
+    bench.directory.clear()
+    link = await opened(bench)
+    bench.pipeline.broadcast(NOTES, b"1", 1)
+    bench.directory.set()
+    assert await came(link) == [1]
+
+
+async def test_a_lost_connection_saves_nothing_more() -> None:
+    """Its SUBSCRIBE goes on when the store answers; the session is another's by then, and clean."""
+    bench = Bench()
+    link = await opened(bench)
+    bench.store.answers.clear()
+    link.subscribe((INBOX, 1))
+    await settle()
+    await opened(bench, clean=True)
+    bench.states.flush()
+    bench.store.answers.set()
+    await settle()
+    assert KEY not in bench.store.sessions
+
+
+async def test_a_lost_connection_is_not_fed() -> None:
+    bench = Bench(Limits(max_inflight=1))
+    bench.retained = [Retained(NOTES, b"1", 1), Retained(NOTES, b"2", 1)]
+    link = await opened(bench)
+    link.subscribe((NOTES, 1))
+    while link.session is not None and NOTES not in link.session.grants:
+        await settle(1)
+    link.close("lost")
+    await settle()
+    assert len(bench.feeder) == 0
+
+
+async def test_a_connection_that_waits_for_plugins_does_not_undo_what_another_did_meanwhile() -> None:
+    bench = Bench()
+    (await opened(bench, (INBOX, 1))).close("lost")
+    await settle()
+    bench.store.sessions[KEY].queue.append(QueuedMessage(NOTES, b"9", 1))
+    asked = asyncio.Event()
+    bench.registry.may_receive = lambda _session, _topic: asked.wait()
+    await opened(bench)
+    bench.registry.may_receive = None
+    link = await opened(bench, ("groups/+", 1))
+    assert await came(link) == [9]
+    link.close("lost")
+    asked.set()
+    await settle()
+    assert await came(await opened(bench)) == []
+    assert set(bench.store.sessions[KEY].filters) == {INBOX, "groups/+"}
+
+
+# --- after a crash --------------------------------------------------------------------------
+
+
+async def test_cursors_stored_late_do_not_stop_the_reader() -> None:
+    """They moved before the session was saved with a full window, and are stored after it."""
+    bench = Bench()
+    link = await opened(bench, (INBOX, 1))
+    bench.append(INBOX, 1)
+    link.answer_all()
+    bench.append(INBOX, 0, 1, 1, 1)
+    link.subscribe((NOTES, 1))
+    await settle()
+    bench.registry.save_cursors()
+    await settle()
+    bench = await bench.crash()
+    link = await opened(bench)
+    assert (await came(link))[-3:] == [3, 4, 5]
+
+
+async def test_a_log_that_is_not_read_has_no_cursor_stored() -> None:
+    bench = Bench()
+    link = await opened(bench, (INBOX, 1))
+    bench.append(INBOX, 1)
+    link.unsubscribe(INBOX)
+    await settle()
+    link.session.puback(1)
+    bench.registry.save_cursors()
+    bench = await bench.crash()
+    assert INBOX not in bench.store.sessions[KEY].cursors
+
+
+async def test_an_entry_whose_release_was_lost_is_not() -> None:
+    """A client may deliver at PUBREL (4.3.3): a cursor is not past what may still need one."""
+    bench = Bench()
+    link = await opened(bench, (INBOX, 2))
+    bench.append(INBOX, 2)
+    link.session.pubrec(1)
+    bench.registry.save_cursors()
+    await settle()
+    bench = await bench.crash()
+    link = await opened(bench)
+    assert link.outbox.take(), "neither PUBREL nor the entry"
