@@ -13,7 +13,7 @@ from bridge.control import NodeControl
 from broker.domain import conversation
 from broker.domain.ids import is_id
 from broker.domain.message import Body, Entry
-from broker.domain.topics import LOG_KINDS, Kind, Topic, group_topic, parse_topic
+from broker.domain.topics import LOG_KINDS, Kind, Topic, group_topic, inbox_topic, parse_topic
 from broker.ports import Account, Directory, DirectoryError, Group, Membership, MessageLog
 
 T = TypeVar("T")
@@ -59,7 +59,9 @@ class Administration:
             _check_password(password)
         if role not in ROLES:
             raise _invalid(f"{role!r} is not a role: user or admin")
-        return await self._directory.add_account(user_id, password, role)
+        # Somebody else may have had the id: what stands in the inbox is not for the new user.
+        floor = await self._control.head(inbox_topic(user_id))
+        return await self._directory.add_account(user_id, password, role, floor)
 
     async def set_password(self, user_id: str, password: str) -> None:
         """Replace a user's password."""
@@ -208,7 +210,7 @@ class Administration:
             raise _invalid(f"a seq is not negative: {before_seq}")
         limit = _limit(limit, HISTORY, MAX_HISTORY)
         log = _conversation_log(conversation_id)
-        entries = await self._log.read_back(log, before_seq or _END, limit)
+        entries = await self._log.read_back(log, before_seq or _END, limit, HISTORY_BYTES)
         if not entries and not before_seq:
             await self._need_parties(log)
         return _newest(entries, HISTORY_BYTES)

@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 Callback = Callable[[str, bytes], Awaitable[None]]
 
 _WAITING_PER_SLOT = 16
+_CLOSE_SECONDS = 2.0
 
 
 class LocalBridge:
@@ -53,6 +54,8 @@ class LocalBridge:
                 logger.exception("a handler of %s failed", topic)
 
     async def close(self) -> None:
-        """Let the calls under way end."""
+        """Let the calls under way end, those that are slow excepted."""
         if self._calls:
-            await asyncio.wait(self._calls)
+            _, late = await asyncio.wait(self._calls, timeout=_CLOSE_SECONDS)
+            for call in late:
+                call.cancel()

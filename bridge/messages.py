@@ -6,9 +6,9 @@ import msgspec
 
 from bridge.rpc import RpcError, RpcServer
 from broker.domain.conversation import group_of, log_name, participants
-from broker.domain.message import Entry
+from broker.domain.message import Entry, read_body
 from broker.domain.topics import LOG_KINDS, Kind, group_topic, inbox_topic, parse_topic
-from broker.ports import Directory, MessageLog
+from broker.ports import Account, Directory, MessageLog
 
 # One reply must pass where one message does: the logs are read until it would be this large.
 _REPLY_BYTES = 128 * 1024
@@ -92,7 +92,11 @@ class Messages:
             return await self._joined(user, topic.owner)
         if topic.owner != user:
             raise RpcError("not_authorized", f"{topic_name} is not your inbox")
-        return 0
+        return (await self._account(user)).inbox_floor
+
+    async def _account(self, user: str) -> Account:
+        # Who is authenticated by other plugins than the platform's may have no account.
+        return await self._directory.account(user) or Account(user)
 
     async def _joined(self, user: str, group: str) -> int:
         membership = await self._directory.membership(group, user)
@@ -111,11 +115,15 @@ class Messages:
             entries = await self._log.read(log, max(after, floor), parameters.limit, _REPLY_BYTES)
         else:
             last = (1 << 32) - 1 if before is None else before
-            entries = await self._log.read_back(log, last, parameters.limit)
-            entries = _fitting_last([entry for entry in entries if entry.offset > floor])
-        # A private conversation is no topic: its messages have offsets in the two inboxes only.
-        is_group = group_of(log) is not None
-        return HistoryResult([msgspec.Raw(entry.payload if is_group else entry.body) for entry in entries])
+            entries = await self._log.read_back(log, last, parameters.limit, _REPLY_BYTES)
+            entries = [entry for entry in entries if entry.offset > floor]
+        if group_of(log) is not None:
+            return HistoryResult([msgspec.Raw(entry.payload) for entry in entries])
+        # A private conversation is no topic: its messages have offsets in the two inboxes only. And
+        # what is older than the account was said to another who had the id.
+        since = (await self._account(user)).created_at
+        mine = [entry.body for entry in entries if read_body(entry.body).created_at >= since]
+        return HistoryResult([msgspec.Raw(body) for body in mine])
 
     async def _first(self, user: str, conversation_id: str) -> int:
         users = participants(conversation_id)
@@ -137,8 +145,3 @@ def _fitting(entries: list[Entry], count: int, size: int, *, at_least_one: bool)
             break
         taken.append(entry)
     return taken
-
-
-def _fitting_last(entries: list[Entry]) -> list[Entry]:
-    taken = _fitting(entries[::-1], len(entries), _REPLY_BYTES, at_least_one=True)
-    return taken[::-1]

@@ -243,7 +243,7 @@ class AmqttHost:
         """See `ports.Gate`. As in amqtt: nobody may say no, and somebody must say yes."""
         session = PluginSession(credentials)
         answers = [
-            await self._decide(plugin, plugin.authenticate(session=session))
+            await self._decide(plugin, plugin.authenticate(session=session), unavailable=StoreError)
             for plugin in self._authenticators
         ]
         said = [answer for answer in answers if answer is not None]
@@ -302,9 +302,16 @@ class AmqttHost:
                 return False
         return True
 
-    async def _decide(self, plugin: BasePlugin[Any], asked: Coroutine[Any, Any, bool | None]) -> bool | None:
+    async def _decide(
+        self,
+        plugin: BasePlugin[Any],
+        asked: Coroutine[Any, Any, bool | None],
+        unavailable: type[StoreError] | tuple[()] = (),
+    ) -> bool | None:
         try:
             return await _in_time(asked)
+        except unavailable:
+            raise  # not a "no" for good: the client is told to come back
         except Exception as error:
             logger.error("plugin %s failed, refusing: %r", type(plugin).__name__, error)
             return False

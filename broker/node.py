@@ -27,7 +27,7 @@ from broker.net.connection import Connection, Hub
 from broker.net.listeners import Listener, Slots, bind
 from broker.pipeline import Pipeline
 from broker.ports import (
-    AccountChanged,
+    Account,
     Directory,
     DirectoryChange,
     Grant,
@@ -116,6 +116,7 @@ class Node:
             self._grant,
             now_ms,
             may_receive,
+            config.limits.max_subscriptions,
         )
         self.registry = Registry(
             self.router,
@@ -198,16 +199,9 @@ class Node:
         else:
             self.registry.epoch += 1
             self.registry.forget_permits()
-            self._spawn(self._account_changed(change))
+            self._account_changed(change.user_id, change.account)
 
-    async def _account_changed(self, change: AccountChanged) -> None:
-        user = change.user_id
-        try:
-            account = await self._directory.account(user)
-        except StoreError as error:  # not known to be enabled still: out, they may come back
-            logger.error("account %s changed and cannot be read: %s", user, error)
-            self.registry.kick(user, "account changed")
-            return
+    def _account_changed(self, user: str, account: Account | None) -> None:
         if account is None:
             self.registry.remove(user)
         elif account.disabled:
@@ -281,6 +275,7 @@ class Node:
             server.close()
         for connection in list(self.hub.connections):
             connection.close("node shuts down")
+        await self.registry.publish_wills()
         for task in list(self._tasks):
             task.cancel()
         await self.pipeline.committer.drain()

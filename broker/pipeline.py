@@ -21,7 +21,7 @@ import msgspec
 from broker.domain import message
 from broker.domain.errors import ReasonCode, Refusal, StoreError
 from broker.domain.message import Content, Stamped
-from broker.domain.topics import LOG_KINDS, Kind, Topic, parse_topic
+from broker.domain.topics import LOG_KINDS, MAX_LEVELS, Kind, Topic, parse_topic
 from broker.log.committer import Duplicate, MessageCommitter, Outcome, Submission
 from broker.metrics import Metrics
 from broker.ports import Gate, Principal, Retained, StateChange
@@ -37,6 +37,8 @@ Done = Callable[[Outcome | None], None]
 """Told what became of a publish; None: accepted, and nothing was to be stored in a log."""
 
 _PERMITS_CACHED = 1000
+_SHOWN = 256
+"""Characters of a topic that are logged, remembered and told."""
 
 _SERVERS = frozenset((Kind.EVENTS, Kind.REPLIES, Kind.SYS))
 _OWNERS = frozenset((Kind.PRESENCE, Kind.RPC))
@@ -121,9 +123,10 @@ class Pipeline:
         if refusal is not None:
             self._refuse(publisher, packet, done, refusal)
             return
-        if len(publisher.permits) >= _PERMITS_CACHED:
-            publisher.permits.clear()
-        publisher.permits[packet.topic] = topic
+        if len(packet.topic) <= _SHOWN:
+            if len(publisher.permits) >= _PERMITS_CACHED:
+                publisher.permits.clear()
+            publisher.permits[packet.topic] = topic
         self._accept(publisher, topic, packet, done)
 
     def _accept(self, publisher: Publisher, topic: Topic, packet: Publish, done: Done | None) -> None:
@@ -201,15 +204,16 @@ class Pipeline:
         """A refusal is never silent: MQTT 3.1.1 has no reason codes, so an event says it."""
         self._metrics.refused[refusal.code] += 1
         user = publisher.principal.identity.user
-        logger.info("refused %s publishing to %s: %s", user or "anonymous", packet.topic, refusal.detail)
+        shown, detail = packet.topic[:_SHOWN], refusal.detail[: 2 * _SHOWN]
+        logger.info("refused %s publishing to %r: %r", user or "anonymous", shown, detail)
         if user:
             content = message.parse_payload(packet.payload)
             event = {
                 "event": "error",
                 "code": refusal.code,
                 "reason_code": refusal.reason_code,
-                "topic": packet.topic,
-                "detail": refusal.detail,
+                "topic": shown,
+                "detail": detail,
             }
             if isinstance(content, Content) and content.client_msg_id is not None:
                 event["client_msg_id"] = content.client_msg_id
@@ -283,6 +287,8 @@ class Pipeline:
 
 def _never(user: str, topic: Topic) -> Refusal | None:
     """What no plugin can allow: to speak as the server, as somebody else, or as nobody."""
+    if topic.name.count("/") >= MAX_LEVELS:
+        return Refusal("unknown_topic", ReasonCode.TOPIC_NAME_INVALID, f"more than {MAX_LEVELS} levels")
     if topic.kind in _SERVERS:
         return Refusal(
             "not_authorized", ReasonCode.NOT_AUTHORIZED, f"only the server publishes to {topic.name}"

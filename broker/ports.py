@@ -59,8 +59,9 @@ class MessageLog(Protocol):
         `max_bytes`, but at least one if there is one."""
         ...
 
-    async def read_back(self, log: str, before: int, limit: int) -> list[Entry]:
-        """The last `limit` entries before offset `before`, in ascending order."""
+    async def read_back(self, log: str, before: int, limit: int, max_bytes: int) -> list[Entry]:
+        """The last entries before offset `before`, in ascending order: at most `limit` of them, and
+        of about `max_bytes`, but at least one if there is one."""
         ...
 
     async def find(self, keys: Sequence[DedupKey]) -> dict[DedupKey, bytes]:
@@ -205,6 +206,9 @@ class Account(msgspec.Struct, frozen=True):
     disabled: bool = False
     password_hash: str | None = None
     created_at: int = 0
+    """Unix ms."""
+    inbox_floor: int = 0
+    """Entries of the inbox up to this offset were another's, who had the id before."""
 
 
 class Membership(msgspec.Struct, frozen=True):
@@ -229,9 +233,11 @@ class Group(msgspec.Struct, frozen=True):
 
 
 class AccountChanged(msgspec.Struct, frozen=True):
-    """An account was added, disabled, enabled, removed or given another role."""
+    """An account was added, disabled, enabled, removed or given another role. `account` is as it is
+    now, None if removed."""
 
     user_id: str
+    account: Account | None
 
 
 class MembershipChanged(msgspec.Struct, frozen=True):
@@ -267,7 +273,9 @@ class Directory(Protocol):
         """Accounts by id, those after `after` only."""
         ...
 
-    async def add_account(self, user_id: str, password: str | None, role: str) -> Account: ...
+    async def add_account(
+        self, user_id: str, password: str | None, role: str, inbox_floor: int = 0
+    ) -> Account: ...
 
     async def set_password(self, user_id: str, password: str) -> None: ...
 
@@ -366,7 +374,8 @@ class Gate(Protocol):
     """
 
     async def authenticate(self, credentials: Credentials) -> Principal | None:
-        """Who this is, or None if the credentials are wrong."""
+        """Who this is, or None if the credentials are wrong. Raises `StoreError` if that cannot be
+        told now."""
         ...
 
     async def may_publish(self, principal: Principal, topic: Topic) -> Refusal | None:

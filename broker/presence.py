@@ -78,7 +78,7 @@ def _status(payload: bytes) -> str | None:
         return "online"
     try:
         status = _decode(text).status if text.startswith(b"{") else text.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return status if status in STATUSES else None
 

@@ -128,6 +128,8 @@ class Registry:
             return False
         session = self._open(client, key, clean)
         accept(state is not None)
+        if client.closed:  # its credential ended in between
+            return True
         if key.user:
             devices = self.users.setdefault(key.user, {})
             devices[key] = client
@@ -143,7 +145,7 @@ class Registry:
         return True
 
     async def _load(self, client: Client, key: SessionKey, clean: bool) -> SessionState | None:
-        while True:
+        while not client.closed:
             if (old := self.online.get(key)) is not None:
                 old.close(_TAKEN_OVER)
             away = self._away.get(key)
@@ -158,6 +160,7 @@ class Registry:
             unchanged = self._away.get(key) is away and (away is None or away.added == added)
             if key not in self.online and unchanged:
                 return state
+        return None
 
     def _open(self, client: Client, key: SessionKey, clean: bool) -> Session:
         self._anonymous_kept = self._anonymous_kept or not (clean or key.user)
@@ -210,6 +213,11 @@ class Registry:
             task = asyncio.ensure_future(asked)
             self._wills.add(task)
             task.add_done_callback(self._wills.discard)
+
+    async def publish_wills(self) -> None:
+        """Let the wills under way come through."""
+        if self._wills:
+            await asyncio.wait(self._wills)
 
     # --- sessions nobody is connected to ---------------------------------------------
 
@@ -283,6 +291,7 @@ class Registry:
         """End all connections of a user; returns how many there were."""
         clients = list(self.users.get(user, {}).values())
         for client in clients:
+            client.will = None  # it would speak for somebody who may not any more
             client.close(reason)
         return len(clients)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from broker.domain.conversation import log_name, log_topic
 from broker.domain.errors import StoreError
-from broker.domain.topics import LOG_KINDS, Kind, any_match, is_wild, matches, parse_topic
+from broker.domain.topics import LOG_KINDS, MAX_LEVELS, Kind, any_match, is_wild, matches, parse_topic
 from broker.fanout.feeder import Feeder, RetainedQuery
 from broker.ports import Grant, MessageLog, Saved
 from broker.routing.router import Router
@@ -54,8 +54,10 @@ class Subscriptions:
         feeder: Feeder,
         grant: Granter,
         now_ms: Callable[[], int],
-        may_receive: Callable[[Session, str], Awaitable[bool]] | None,
+        may_receive: Callable[[Session, str], Awaitable[bool]] | None = None,
+        max_filters: int = 1000,
     ) -> None:
+        self._max_filters = max_filters
         self._router = router
         self._log = log
         self._states = states
@@ -71,9 +73,15 @@ class Subscriptions:
         """Subscribe (3.8.4); returns the SUBACK's codes. A persistent session's subscription is
         on disk on return. Raises `StoreError`."""
         async with self._lock(session):
-            granted = []
+            granted: list[tuple[str, int]] = []
             codes = []
             for topic_filter, qos in filters:
+                if topic_filter.count("/") >= MAX_LEVELS or (
+                    topic_filter not in session.filters
+                    and len(session.filters) + len(granted) >= self._max_filters
+                ):
+                    codes.append(SUBSCRIBE_FAILURE)
+                    continue
                 try:
                     grant = await self._grant(session, topic_filter)
                 except StoreError as error:
@@ -95,13 +103,16 @@ class Subscriptions:
 
     def send_retained(self, session: Session, filters: Iterable[str]) -> None:
         """Send what is retained on filters just subscribed to [MQTT-3.3.1-6]."""
+        grants = session.grants
+        presence = [topic for topic in grants if parse_topic(topic).kind is Kind.PRESENCE]
         wanted = []
         for topic_filter in filters:
-            for topic, qos in session.grants.items():
-                if topic == topic_filter:
-                    wanted.append(RetainedQuery(topic, qos, only_open=topic in session.open_wildcards))
-                elif parse_topic(topic).kind is Kind.PRESENCE and matches(topic_filter, topic):
-                    wanted.append(RetainedQuery(topic, qos, only_open=False))
+            if topic_filter in grants:
+                only_open = topic_filter in session.open_wildcards
+                wanted.append(RetainedQuery(topic_filter, grants[topic_filter], only_open))
+            if is_wild(topic_filter):
+                seen = [topic for topic in presence if matches(topic_filter, topic)]
+                wanted += [RetainedQuery(topic, grants[topic], False) for topic in seen]
         if wanted:
             self._feeder.send_retained(session, wanted)
 

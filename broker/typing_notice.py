@@ -19,7 +19,7 @@ def stamp_typing(user: str, topic: Topic, payload: bytes) -> bytes | Refusal:
     `{"typing": true}` while typing, `{"typing": false}` when done."""
     try:
         notice = _decode(payload) if payload.strip() else _Notice()
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         return Refusal("invalid_payload", ReasonCode.PAYLOAD_FORMAT_INVALID, f"typing: {error}")
     is_group = topic.kind is Kind.GROUP_TYPING
     where = conversation.group_id(topic.owner) if is_group else conversation.private_id(user, topic.owner)

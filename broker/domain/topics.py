@@ -27,6 +27,9 @@ class Kind(enum.IntEnum):
     OTHER = 10
 
 
+MAX_LEVELS = 128
+"""Levels of a topic or filter that are accepted, as in EMQX: each costs memory in routing tables."""
+
 LOG_KINDS = frozenset((Kind.INBOX, Kind.GROUP))
 
 
@@ -50,9 +53,16 @@ _USER_KINDS = {
 }
 
 
-@lru_cache(maxsize=16384)
+_CACHED_LENGTH = 256
+
+
 def parse_topic(name: str) -> Topic:
-    """Take a topic name apart; the result is cached, as the same names recur."""
+    """Take a topic name apart."""
+    # The same names recur, so they are remembered, but not those that only cost memory.
+    return _parse_and_remember(name) if len(name) <= _CACHED_LENGTH else _parse(name)
+
+
+def _parse(name: str) -> Topic:
     levels = name.split("/")
     root = levels[0]
     if root == "users" and len(levels) >= 3 and is_id(levels[1]):
@@ -68,6 +78,9 @@ def parse_topic(name: str) -> Topic:
     elif root.startswith("$"):
         return Topic(name, Kind.SYS, "")
     return Topic(name, Kind.OTHER, "")
+
+
+_parse_and_remember = lru_cache(maxsize=16384)(_parse)
 
 
 def inbox_topic(user: str) -> str:

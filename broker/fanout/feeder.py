@@ -95,7 +95,7 @@ class Feeder:
     async def _feed(self, session: Session, job: _Job) -> None:
         while job.retained or session.behind:
             try:
-                if job.retained:
+                if job.retained and not any(tail.resend for tail in session.behind.values()):
                     await self._send_retained(session, job, job.retained[0])
                     del job.retained[0]
                 else:
@@ -111,7 +111,7 @@ class Feeder:
         """A round over the tails that are behind. First what must be sent again: it may be all that
         fills the window. Then a chunk of each log there is room for."""
         for tail in list(session.behind.values()):
-            while again := [offset for offset in tail.resend if offset <= tail.position]:
+            while session.tails.get(tail.topic) is tail and (again := tail.to_resend()):
                 while session.outbox.full:
                     await self._wait(job)
                 await self._resend(session, tail, min(again))
@@ -143,6 +143,9 @@ class Feeder:
                 return
             if entry.offset <= tail.position and entry.offset in tail.resend:
                 session.resend_entry(tail, entry.offset, _outgoing(tail, entry))
+        if session.tails.get(tail.topic) is tail and first in tail.resend:
+            logger.error("entry %d of %s is not in the log any more", first, tail.log)
+            session.give_up(tail, first)
 
     async def _send_retained(self, session: Session, job: _Job, query: RetainedQuery) -> None:
         after = ""

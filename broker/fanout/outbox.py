@@ -67,6 +67,12 @@ class ByteOutbox:
         self._owner = owner
         self.full = False
 
+    @property
+    def is_overfull(self) -> bool:
+        """Whether even answers, which nothing holds back, have gone far beyond the budget."""
+        sink = self._sink
+        return self.full and sink is not None and self._size + sink.get_write_buffer_size() > 2 * self._budget
+
     def send(self, data: bytes) -> None:
         """Append bytes to what this turn writes. After `close`, does nothing."""
         chunks = self._chunks

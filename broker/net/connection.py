@@ -122,6 +122,7 @@ class Connection:
         "_connect_by",
         "_decoder",
         "_hub",
+        "_is_lost",
         "_keep_alive",
         "_last_seen",
         "_paused",
@@ -153,6 +154,7 @@ class Connection:
         self.will: Will | None = None
         self._suspended = False
         self._paused = False
+        self._is_lost = False
         self._task: asyncio.Task[None] | None = None
         # Answers to publishes, in the order of the publishes [MQTT-4.6.0-2]: an empty one
         # is not ready, and holds back those behind it.
@@ -175,7 +177,7 @@ class Connection:
         self._decoder.feed(data)
         if not self._suspended:
             self._take_packets()
-        elif not self._paused:
+        if not self._paused and (self._suspended or self.outbox.is_overfull):
             self._regulate()
 
     def drained(self) -> None:
@@ -183,11 +185,18 @@ class Connection:
         self.outbox.drained()
 
     def _room_again(self) -> None:
+        if self._paused:
+            self._regulate()
         if self.session is not None:
             self.session.refill()
 
     def lost(self) -> None:
         """The transport is gone."""
+        self._is_lost = True
+        if self._suspended and self._state is State.OPEN:
+            # What it sent before it went is still taken: publishes, and perhaps a DISCONNECT.
+            self.outbox.close()
+            return
         self.close("connection lost")
         self._hub.connections.discard(self)
         self._hub.deadlines.forget(self)
@@ -203,6 +212,8 @@ class Connection:
                 return now + _CLOSE_SECONDS
             return self._connect_by
         due = []
+        if self._paused:
+            self._last_seen = now  # it is this side that does not read
         if self._keep_alive:
             silent_until = self._last_seen + self._keep_alive
             if now >= silent_until:  # [MQTT-3.1.2-24]
@@ -232,6 +243,9 @@ class Connection:
             self.close(f"protocol error: {error.reason}")
         except RemoteError as error:
             self.close(f"protocol error: {error.reason}")
+        except Exception:  # a bug of ours; it must not leave the connection hanging
+            logger.exception("a packet of %s", self._name())
+            self.close("internal error")
 
     def _take(self, packet: Packet) -> None:
         hub = self._hub
@@ -275,6 +289,7 @@ class Connection:
                 session.pubcomp(packet_id)
             case Type.PUBREL:
                 session.received.discard(packet_id)
+                session.received_before.discard(packet_id)
                 self.outbox.send(encoder.pubcomp(packet_id))
 
     def _await(self, step: Awaitable[None]) -> None:
@@ -289,6 +304,9 @@ class Connection:
             self.close(f"protocol error: {error.reason}")
         except StoreError as error:
             self.close(f"store failed: {error}")
+        except Exception:  # as in _take_packets
+            logger.exception("a packet of %s", self._name())
+            self.close("internal error")
         finally:
             self._task = None
             self._suspended = False
@@ -296,13 +314,19 @@ class Connection:
             if self._paused:
                 self._regulate()
             self._take_packets()
+        if self._is_lost and not self._suspended:
+            self.lost()
 
     def _regulate(self) -> None:
         """Read from the socket only while what was read can be worked on: not far ahead of the
-        store, nor of a step that is awaited."""
+        store, nor of a step that is awaited, nor of a client that does not take its answers."""
+        if self._is_lost:
+            return
         limit = self._hub.limits.uncommitted_bytes
-        should_pause = self._uncommitted > (limit // 2 if self._paused else limit) or (
-            self._suspended and self._decoder.buffered > _READ_AHEAD
+        should_pause = (
+            self._uncommitted > (limit // 2 if self._paused else limit)
+            or (self._suspended and self._decoder.buffered > _READ_AHEAD)
+            or self.outbox.is_overfull
         )
         if should_pause != self._paused:
             self._paused = should_pause
@@ -342,7 +366,11 @@ class Connection:
 
     async def _admit(self, packet: Connect, credentials: Credentials) -> Principal | None:
         gate = self._hub.gate
-        principal = await gate.authenticate(credentials)
+        try:
+            principal = await gate.authenticate(credentials)
+        except StoreError as error:
+            self._refuse_connect(ConnectCode.SERVER_UNAVAILABLE, str(error))
+            return None
         if principal is None:
             self._refuse_connect(ConnectCode.NOT_AUTHORIZED, f"authentication of {packet.username!r} failed")
             return None
@@ -385,7 +413,7 @@ class Connection:
             hub.events.message_received(packet, self.publisher.principal)
         if packet.qos < 2 and not self._acks and self._forward_fast(packet):
             return
-        if packet.qos == 2 and self._is_repeated(packet.packet_id, session):
+        if packet.qos == 2 and self._is_repeated(packet, session):
             return
         waiting = hub.pipeline.publish(self.publisher, packet, self._in_turn(packet))
         if waiting is not None:
@@ -407,11 +435,17 @@ class Connection:
                 self._hub.events.message_accepted(packet, self.publisher.principal)
         return True
 
-    def _is_repeated(self, packet_id: int, session: Session) -> bool:
-        """Whether a QoS 2 publish was taken before [MQTT-4.3.3-2]; if it is stored, say so again."""
-        if packet_id in session.received:
+    def _is_repeated(self, packet: Publish, session: Session) -> bool:
+        """Whether a QoS 2 publish was taken before [MQTT-4.3.3-2]; if it is stored, say so again.
+
+        Of an earlier connection only what comes with DUP, as it must [MQTT-3.3.1-1], is the same
+        publish: what is known of that connection may be from before a crash.
+        """
+        packet_id = packet.packet_id
+        if packet_id in session.received or (packet.dup and packet_id in session.received_before):
             self.outbox.send(encoder.pubrec(packet_id))
             return True
+        session.received_before.discard(packet_id)
         if self._receiving is None:
             self._receiving = set()
         elif packet_id in self._receiving:
@@ -461,13 +495,15 @@ class Connection:
         hub = self._hub
         codes = await hub.subscriptions.subscribe(session, packet.filters)
         self.outbox.send(encoder.suback(packet.packet_id, codes))
-        granted = [pair for pair, code in zip(packet.filters, codes, strict=True) if code <= 2]
-        hub.subscriptions.send_retained(session, dict(granted))
-        hub.events.subscribed(granted, self.publisher.principal)
-        for topic_filter, _ in packet.filters:
-            if (topic_filter, _) not in granted:
-                hub.metrics.refused["subscribe"] += 1
-                logger.info("refused %s subscribing to %s", self._name(), topic_filter)
+        pairs = list(zip(packet.filters, codes, strict=True))
+        granted = {topic_filter: qos for (topic_filter, qos), code in pairs if code <= 2}
+        hub.subscriptions.send_retained(session, granted)
+        hub.events.subscribed(list(granted.items()), self.publisher.principal)
+        refused = [topic_filter for (topic_filter, _), code in pairs if code > 2]
+        if refused:
+            hub.metrics.refused["subscribe"] += len(refused)
+            shown = ", ".join(f"{topic_filter:.100}" for topic_filter in refused[:3])
+            logger.info("refused %s subscribing to %r, %d in all", self._name(), shown, len(refused))
 
     async def _unsubscribe(self, packet: Unsubscribe, session: Session) -> None:
         hub = self._hub

@@ -8,6 +8,7 @@ from broker.routing.trie import Trie
 T = TypeVar("T")
 
 _MATCHES_CACHED = 10_000
+_CACHED_LENGTH = 256
 
 
 class Router(Generic[T]):
@@ -62,7 +63,9 @@ class Router(Generic[T]):
             if len(self._matches) >= _MATCHES_CACHED:
                 self._matches.clear()
             trie = self._open if parse_topic(topic).kind is Kind.OTHER else self._everything
-            found = self._matches[topic] = trie.match(topic) if len(trie) else _NOBODY
+            found = trie.match(topic) if len(trie) else _NOBODY
+            if len(topic) <= _CACHED_LENGTH:
+                self._matches[topic] = found
         return found
 
     def plan(self, topic: str) -> dict[T, int]:

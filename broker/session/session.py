@@ -93,6 +93,7 @@ class Session:
         "parked",
         "persistent",
         "received",
+        "received_before",
         "tails",
         "to_save",
         "waiter",
@@ -122,6 +123,8 @@ class Session:
         """Log -> cursor from the last connection, till the log is read again."""
         self.behind: dict[str, Tail] = {}
         """The tails that are not live."""
+        self.received_before: set[int] = set()
+        """The same, of earlier connections."""
         self.received: set[int] = set()
         """Packet ids of QoS 2 publishes that were stored and wait for their PUBREL."""
         self.waiter: Callable[[], None] | None = None
@@ -196,6 +199,12 @@ class Session:
         back, they are read anew: their cursors go back before them."""
         logs = {tail.log for tail in self.tails.values()}
         self._lose([packet_id for packet_id in self._unsent if self._places[packet_id][0] not in logs])
+
+    def give_up(self, tail: Tail, offset: int) -> None:
+        """An entry cannot be sent again."""
+        packet_id = tail.resend.pop(offset)
+        if packet_id:
+            self._lose([packet_id])
 
     def _lose(self, packet_ids: list[int]) -> None:
         for packet_id in packet_ids:
@@ -391,14 +400,15 @@ class Session:
         for out, qos in self._pending or ():
             queue.append(QueuedMessage(out.topic, out.payload, qos, out.retain))
         cursors = self.parked | {tail.log: tail.position for tail in self.tails.values() if tail.qos}
-        return SessionState(dict(self.filters), cursors, inflight, sorted(self.received), queue)
+        received = sorted(self.received | self.received_before)
+        return SessionState(dict(self.filters), cursors, inflight, received, queue)
 
     def restore(self, state: SessionState) -> None:
         """Take up what the last connection left: resend what it had in its window
         [MQTT-4.4.0-1], then what was queued. Entries of logs follow as their tails are read."""
         self.filters = state.filters
         self.parked = state.cursors
-        self.received = set(state.received)
+        self.received_before = set(state.received)
         for item in state.inflight:
             self._restore(item)
         for message in state.queue:

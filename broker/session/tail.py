@@ -31,6 +31,10 @@ class Tail:
             return offset - 1
         return self.position
 
+    def to_resend(self) -> list[int]:
+        """Offsets before the position that are to be sent again."""
+        return [offset for offset in self.resend if offset <= self.position]
+
     def sent(self, offset: int, qos: int) -> None:
         """The entry at `offset` went out with `qos`."""
         self.position = offset

@@ -11,6 +11,8 @@ from typing import TypeVar, TypeVarTuple
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 
+from broker.domain.errors import StoreError
+
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
@@ -20,16 +22,23 @@ _HASHER = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
 
 _THREADS = 2
 _REMEMBERED = 10_000
+# What two threads work off in a few seconds: who comes later does better to ask again than to wait
+# until its CONNECT has timed out.
+_MOST_WAITING = 200
 
 
 class Passwords:
-    """Hashes and verifies. A password that was right is remembered, as a digest keyed with a
-    secret of this process, so that a device that reconnects is not made to wait again."""
+    """Hashes and verifies; raises `StoreError` when too many wait.
+
+    A password that was right is remembered, as a digest keyed with a secret of this process, so that
+    a device that reconnects is not made to wait again."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="argon2")
         self._key = os.urandom(32)
         self._right: dict[str, bytes] = {}
+        self._asked: dict[tuple[str, bytes], asyncio.Future[bool]] = {}
+        self._waiting = 0
         self._nobody = _HASHER.hash(os.urandom(16))
 
     async def hash(self, password: str) -> str:
@@ -44,7 +53,13 @@ class Passwords:
         digest = hashlib.blake2b(password, key=self._key, digest_size=32).digest()
         if hmac.compare_digest(self._right.get(hashed, b""), digest):
             return True
-        right = await self._in_thread(_verify, hashed, password)
+        # Devices that bring the same password at the same time wait for one computation.
+        asked = self._asked.get((hashed, digest))
+        if asked is None:
+            asked = asyncio.ensure_future(self._in_thread(_verify, hashed, password))
+            self._asked[hashed, digest] = asked
+            asked.add_done_callback(lambda _: self._asked.pop((hashed, digest), None))
+        right = await asyncio.shield(asked)
         if right:
             if len(self._right) >= _REMEMBERED:
                 self._right.clear()
@@ -52,7 +67,13 @@ class Passwords:
         return right
 
     async def _in_thread(self, function: Callable[[*Args], T], *args: *Args) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+        if self._waiting >= _MOST_WAITING:
+            raise StoreError("too many passwords to verify at once, try again later")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+        finally:
+            self._waiting -= 1
 
     def close(self) -> None:
         """Let the threads go."""

@@ -10,10 +10,10 @@ from amqtt.session import Session
 
 from broker.domain.ids import is_id
 from broker.domain.topics import is_valid_filter, parse_topic
-from broker.ports import IDENTITY_ATTRIBUTE, Identity, PluginServices
+from broker.ports import IDENTITY_ATTRIBUTE, Account, Identity, PluginServices
 from plugins.auth.passwords import Passwords
 from plugins.auth.rules import ContractRules
-from plugins.auth.tokens import Tokens, looks_like_token
+from plugins.auth.tokens import Token, Tokens, looks_like_token
 
 
 class HostContext(Protocol):
@@ -50,7 +50,7 @@ class UserAuthPlugin(BaseAuthPlugin):
         expires_at = None
         if looks_like_token(password):
             token = self.tokens.verify(password.decode(errors="replace"))
-            right = token is not None and token.user == user
+            right = token is not None and token.user == user and _is_for(token, account)
             expires_at = token.expires_at if token is not None else None
         else:
             right = await self._passwords.verify(password, account.password_hash if account else None)
@@ -67,6 +67,12 @@ class UserAuthPlugin(BaseAuthPlugin):
         """Let clients without a user name in; they may use open topics only."""
         token_keys: str | None = None
         """The token key file; token_keys.json in the data directory if not set."""
+
+
+def _is_for(token: Token, account: Account | None) -> bool:
+    """Whether a token was issued to this account, not to one that had the id before. Tokens know
+    whole seconds."""
+    return account is not None and token.issued_at >= account.created_at // 1000
 
 
 class TopicRulesPlugin(BaseTopicPlugin):

@@ -29,10 +29,11 @@ class Keys(msgspec.Struct, frozen=True):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """What a valid token says: the user, and the Unix seconds at which it ends."""
+    """What a valid token says: the user, and the Unix seconds at which it was issued and ends."""
 
     user: str
     expires_at: float
+    issued_at: float
 
 
 class Tokens:
@@ -62,10 +63,10 @@ class Tokens:
             secret = self._current().keys.get(kid) if isinstance(kid, str) else None
             if secret is None:
                 return None
-            claims = jwt.decode(token, secret, [_ALGORITHM], options={"require": ["sub", "exp"]})
+            claims = jwt.decode(token, secret, [_ALGORITHM], options={"require": ["sub", "iat", "exp"]})
         except jwt.InvalidTokenError:
             return None
-        return Token(claims["sub"], float(claims["exp"]))
+        return Token(claims["sub"], float(claims["exp"]), float(claims["iat"]))
 
     def _current(self) -> Keys:
         stamp = self._stat()

@@ -47,7 +47,9 @@ class FakeDirectory:
     async def accounts(self, after: str, limit: int) -> list[Account]:
         return [self.users[user] for user in sorted(self.users) if user > after][:limit]
 
-    async def add_account(self, user_id: str, password: str | None, role: str) -> Account:
+    async def add_account(
+        self, user_id: str, password: str | None, role: str, inbox_floor: int = 0
+    ) -> Account:
         if user_id in self.users:
             raise DirectoryError("exists", f"user {user_id} exists already")
         account = Account(user_id, role, password_hash=password and "hashed", created_at=NOW)
@@ -145,7 +147,7 @@ class FakeLog:
     async def read(self, log: str, after: int, limit: int, max_bytes: int) -> list[Entry]:
         return self.logs.get(log, [])[after : after + limit]
 
-    async def read_back(self, log: str, before: int, limit: int) -> list[Entry]:
+    async def read_back(self, log: str, before: int, limit: int, max_bytes: int) -> list[Entry]:
         if self.fails:
             raise StoreError("disk full")
         return self.logs.get(log, [])[: before - 1][-limit:]

@@ -101,7 +101,7 @@ def test_qos_2_sent_again_after_a_reconnect_is_stored_once(node: Node) -> None:
     for attempt in range(2):
         with RawClient(node.port) as client:
             assert client.login("c", user, password(user), clean=False) == bool(attempt)
-            client.send(data)
+            client.send(bytes((data[0] | 8 * attempt,)) + data[1:])  # with DUP [MQTT-3.3.1-1]
             client.expect(5)
     assert len(node.history(f"p:{user}:{user}")) == 1
 

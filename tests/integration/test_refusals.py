@@ -220,7 +220,7 @@ def test_will_right_lost_before_it_fires(node: Node, bystander: Bystander) -> No
         client.login("c", alice, password(alice), will=(f"groups/{group}", b"gone", 1, False))
         node.call("RemoveGroupMembers", pb.GroupMembersRequest(group_id=group, user_ids=[alice]))
     wait_for(
-        lambda: "refused" in node.log() and f"{alice} publishing to groups/{group}" in node.log(),
+        lambda: "refused" in node.log() and f"{alice} publishing to 'groups/{group}'" in node.log(),
         "the refusal",
     )
     assert node.history(f"g:{group}") == []

@@ -289,10 +289,14 @@ def test_an_offence_makes_one_line_in_the_log(
     before = len(node.log())
     client.send_frames(OFFENCES[offence]())
     assert client.is_closed()
-    wait_for(lambda: node.log()[before:], "a line in the log")
+
+    def lines() -> list[str]:
+        return [line for line in node.log()[before:].splitlines() if "mqttjs" not in line]
+
+    wait_for(lines, "a line in the log")
     with others_undisturbed(node):
         pass  # what else it says about the offence is there by now
-    assert len(node.log()[before:].splitlines()) == 1
+    assert len(lines()) == 1
 
 
 def test_a_message_begun_within_another_is_an_offence(client: WebSocketClient, user: str) -> None:

@@ -50,7 +50,8 @@ async def test_accounts(directory: SqlDirectory, changes: list[DirectoryChange])
     assert (account.password_hash, account.disabled) == ("hash of other", True)
     await directory.remove_account("alice")
     assert await directory.account("alice") is None
-    assert changes == [AccountChanged("alice")] * 4
+    assert [c.account is not None and c.account.disabled for c in changes] == [False, False, True, False]
+    assert changes[-1] == AccountChanged("alice", None)
 
 
 async def test_account_without_a_password(directory: SqlDirectory) -> None:
@@ -123,7 +124,7 @@ async def test_removing_a_user_takes_them_out_of_groups(
     await directory.create_group("team", "Team", "alice", ["bob"], 0)
     del changes[:]
     await directory.remove_account("bob")
-    assert changes == [AccountChanged("bob"), MembershipChanged("team", "bob", False)]
+    assert changes == [AccountChanged("bob", None), MembershipChanged("team", "bob", False)]
     assert [m.user_id for m in await directory.members("team", "", 10)] == ["alice"]
 
 

@@ -38,7 +38,7 @@ async def fill(stores: "SqliteStores", scribe: "Scribe", count: int, group: str 
 async def test_an_empty_store(stores: "SqliteStores") -> None:
     for log in ("g:team", "users/bob/inbox", "p:a:b"):
         assert await stores.log.read(log, 0, 10, MUCH) == []
-        assert await stores.log.read_back(log, 10, 10) == []
+        assert await stores.log.read_back(log, 10, 10, MUCH) == []
     assert await stores.log.heads(["g:team", "users/bob/inbox"]) == {"g:team": 0, "users/bob/inbox": 0}
     assert await stores.log.heads([]) == {}
     assert await stores.log.find([DedupKey("alice", "g:team", "c-1")]) == {}
@@ -121,7 +121,7 @@ async def test_entries_before_an_offset(
     for _ in range(10):
         await stores.log.append([scribe.private("alice", "bob")])
     for log in ("users/bob/inbox", "p:alice:bob"):
-        assert offsets(await stores.log.read_back(log, before, limit)) == wanted
+        assert offsets(await stores.log.read_back(log, before, limit, MUCH)) == wanted
 
 
 @pytest.mark.parametrize("after", [-1, -(1 << 32), -(1 << 33), -(1 << 60)])
@@ -315,7 +315,7 @@ async def test_a_store_that_is_closed_says_so(stores: "SqliteStores", scribe: "S
         "append": ([scribe.group("team")],),
         "heads": (["g:team"],),
         "read": ("g:team", 0, 1, 1),
-        "read_back": ("g:team", 1, 1),
+        "read_back": ("g:team", 1, 1, MUCH),
         "find": ([key],),
     }
     try:

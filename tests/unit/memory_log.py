@@ -54,7 +54,7 @@ class MemoryLog:
     async def read(self, log: str, after: int, limit: int, max_bytes: int) -> list[Entry]:
         raise NotImplementedError
 
-    async def read_back(self, log: str, before: int, limit: int) -> list[Entry]:
+    async def read_back(self, log: str, before: int, limit: int, max_bytes: int) -> list[Entry]:
         raise NotImplementedError
 
 

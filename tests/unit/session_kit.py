@@ -205,9 +205,10 @@ class Store:
             case Enqueued(key, message, limit) if key in self.sessions:
                 queue = self.sessions[key].queue
                 queue.append(message)
-                dropped = max(0, len(queue) - limit)
-                del queue[:dropped]
-                return dropped
+                waiting = [queued for queued in queue if not queued.packet_id]
+                if len(waiting) > limit:  # what was sent is not waiting: its packet id is taken
+                    queue.remove(waiting[0])
+                    return 1
             case Forgotten(user, client_id):
                 for key in [k for k in self.sessions if k.user == user and client_id in (None, k.client_id)]:
                     del self.sessions[key]
@@ -333,7 +334,7 @@ class Link:
         self.codes: list[int] = []
         self.waiting: list[Callable[[], None]] = []
         self.busy = True
-        attached = bench.registry.attach(self, key, clean, bench.registry.epoch, self._accept)
+        attached = bench.registry.attach(self, key, clean, self._accept)
         bench.spawn(self._step(attached))
 
     def _accept(self, present: bool) -> None:

@@ -152,7 +152,7 @@ class FewPeople:
 
     def remove(self, user: str) -> None:
         self.users.discard(user)
-        self._listener(AccountChanged(user))
+        self._listener(AccountChanged(user, None))
 
 
 @pytest.fixture

@@ -82,9 +82,17 @@ class SqlDirectory:
         query = select(UserRow).where(UserRow.user_id > after).order_by(UserRow.user_id).limit(limit)
         return await self._run(lambda session: [_account(row) for row in session.exec(query)])
 
-    async def add_account(self, user_id: str, password: str | None, role: str) -> Account:
+    async def add_account(
+        self, user_id: str, password: str | None, role: str, inbox_floor: int = 0
+    ) -> Account:
         hashed = None if password is None else await self._hash_password(password)
-        row = UserRow(user_id=user_id, password_hash=hashed, role=role, created_at=self._now_ms())
+        row = UserRow(
+            user_id=user_id,
+            password_hash=hashed,
+            role=role,
+            created_at=self._now_ms(),
+            inbox_floor=inbox_floor,
+        )
 
         def job(session: Session) -> Account:
             if session.get(UserRow, user_id) is not None:
@@ -93,7 +101,7 @@ class SqlDirectory:
             return _account(row)
 
         account = await self._run(job)
-        self._tell(AccountChanged(user_id))
+        self._tell(AccountChanged(user_id, account))
         return account
 
     async def set_password(self, user_id: str, password: str) -> None:
@@ -104,13 +112,13 @@ class SqlDirectory:
         await self._change_account(user_id, disabled=disabled)
 
     async def _change_account(self, user_id: str, **values: Any) -> None:
-        def job(session: Session) -> None:
+        def job(session: Session) -> Account:
             row = _need(session.get(UserRow, user_id), "user", user_id)
             for name, value in values.items():
                 setattr(row, name, value)
+            return _account(row)
 
-        await self._run(job)
-        self._tell(AccountChanged(user_id))
+        self._tell(AccountChanged(user_id, await self._run(job)))
 
     async def remove_account(self, user_id: str) -> None:
         def job(session: Session) -> list[str]:
@@ -126,7 +134,8 @@ class SqlDirectory:
             return groups
 
         groups = await self._run(job)
-        self._tell(AccountChanged(user_id), *(MembershipChanged(group, user_id, False) for group in groups))
+        left = [MembershipChanged(group, user_id, False) for group in groups]
+        self._tell(AccountChanged(user_id, None), *left)
 
     # --- groups ----------------------------------------------------------------------
 
@@ -251,7 +260,7 @@ def _need_users(session: Session, users: Sequence[str]) -> None:
 
 
 def _account(row: UserRow) -> Account:
-    return Account(row.user_id, row.role, row.disabled, row.password_hash, row.created_at)
+    return Account(row.user_id, row.role, row.disabled, row.password_hash, row.created_at, row.inbox_floor)
 
 
 def _membership(row: MembershipRow) -> Membership:

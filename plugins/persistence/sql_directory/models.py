@@ -13,6 +13,7 @@ class UserRow(SQLModel, table=True):
     role: str = "user"
     disabled: bool = False
     created_at: int
+    inbox_floor: int = 0
 
 
 class GroupRow(SQLModel, table=True):

@@ -104,23 +104,15 @@ class SqliteMessageLog:
         return heads
 
     async def read(self, log: str, after: int, limit: int, max_bytes: int) -> list[Entry]:
-        def job(connection: sqlite3.Connection) -> list[Entry]:
-            entries: list[Entry] = []
-            size = 0
-            for entry in self._scan(connection, log, after, _OFFSETS, limit, "ASC"):
-                size += len(entry.body)
-                if size > max_bytes and entries:
-                    break
-                entries.append(entry)
-            return entries
+        return await self._database.read(
+            lambda connection: _within(self._scan(connection, log, after, _OFFSETS, limit, "ASC"), max_bytes)
+        )
 
-        return await self._database.read(job)
-
-    async def read_back(self, log: str, before: int, limit: int) -> list[Entry]:
-        def job(connection: sqlite3.Connection) -> list[Entry]:
-            return list(self._scan(connection, log, 0, before, limit, "DESC"))[::-1]
-
-        return await self._database.read(job)
+    async def read_back(self, log: str, before: int, limit: int, max_bytes: int) -> list[Entry]:
+        found = await self._database.read(
+            lambda connection: _within(self._scan(connection, log, 0, before, limit, "DESC"), max_bytes)
+        )
+        return found[::-1]
 
     def _scan(
         self, connection: sqlite3.Connection, log: str, after: int, before: int, limit: int, order: str
@@ -150,6 +142,18 @@ class SqliteMessageLog:
             return found
 
         return await self._database.read(job)
+
+
+def _within(entries: Iterable[Entry], max_bytes: int) -> list[Entry]:
+    """Entries until they exceed `max_bytes`, at least one."""
+    taken: list[Entry] = []
+    size = 0
+    for entry in entries:
+        size += len(entry.body)
+        if size > max_bytes and taken:
+            break
+        taken.append(entry)
+    return taken
 
 
 def _head(connection: sqlite3.Connection, log: str, number: int) -> int:
