@@ -63,11 +63,11 @@ def write_keys(file: Path, active: str, *names: str) -> None:
 def test_tokens(tmp_path: Path) -> None:
     tokens = Tokens(tmp_path / "keys.json")
     assert (tmp_path / "keys.json").stat().st_mode & 0o077 == 0
-    token = tokens.issue("alice", 60, NOW)
+    token = tokens.issue("alice", 3600, NOW)
     assert looks_like_token(token.encode())
     read = tokens.verify(token)
     assert read is not None
-    assert (read.user, read.expires_at) == ("alice", NOW + 60)
+    assert (read.user, read.expires_at) == ("alice", NOW + 3600)
     assert tokens.verify(token[:-2]) is None
     assert tokens.verify("") is None
     assert tokens.verify(tokens.issue("alice", 60, 1_000_000.0)) is None  # ended long ago
@@ -79,9 +79,9 @@ def test_key_rotation(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     write_keys(file, "a", "a")
     tokens = Tokens(file)
-    old = tokens.issue("alice", 60, NOW)
+    old = tokens.issue("alice", 3600, NOW)
     write_keys(file, "b", "a", "b")
-    new = tokens.issue("alice", 60, NOW)
+    new = tokens.issue("alice", 3600, NOW)
     assert jwt.get_unverified_header(new)["kid"] == "b"
     assert tokens.verify(old) is not None
     assert tokens.verify(new) is not None
@@ -93,12 +93,12 @@ def test_key_rotation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "token",
     [
-        jwt.encode({"sub": "alice", "exp": NOW + 60}, "a" * 40, "HS256"),  # no kid
-        jwt.encode({"sub": "alice", "exp": NOW + 60}, "a" * 40, "HS256", headers={"kid": "z"}),
-        jwt.encode({"sub": "alice", "exp": NOW + 60}, "b" * 40, "HS256", headers={"kid": "a"}),
-        jwt.encode({"sub": "alice", "exp": NOW + 60}, "a" * 40, "HS512", headers={"kid": "a"}),
-        jwt.encode({"sub": "alice", "exp": NOW + 60}, None, "none", headers={"kid": "a"}),
-        jwt.encode({"exp": NOW + 60}, "a" * 40, "HS256", headers={"kid": "a"}),
+        jwt.encode({"sub": "alice", "exp": NOW + 3600}, "a" * 40, "HS256"),  # no kid
+        jwt.encode({"sub": "alice", "exp": NOW + 3600}, "a" * 40, "HS256", headers={"kid": "z"}),
+        jwt.encode({"sub": "alice", "exp": NOW + 3600}, "b" * 40, "HS256", headers={"kid": "a"}),
+        jwt.encode({"sub": "alice", "exp": NOW + 3600}, "a" * 40, "HS512", headers={"kid": "a"}),
+        jwt.encode({"sub": "alice", "exp": NOW + 3600}, None, "none", headers={"kid": "a"}),
+        jwt.encode({"exp": NOW + 3600}, "a" * 40, "HS256", headers={"kid": "a"}),
         jwt.encode({"sub": "alice"}, "a" * 40, "HS256", headers={"kid": "a"}),  # without end
         "eyJ.eyJ.x",
     ],
