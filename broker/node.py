@@ -37,7 +37,7 @@ from broker.ports import (
     StateStore,
 )
 from broker.presence import Presence, offline_document
-from broker.registry import Client, Registry
+from broker.registry import Client, Event, Registry
 from broker.routing.router import Router
 from broker.session.session import Session
 from broker.session.subscriber import Subscriber
@@ -185,7 +185,8 @@ class Node:
 
     def _queue_event(self, user: str, topic: str, payload: bytes) -> None:
         if len(self._events) < _EVENTS_WAITING:
-            self._events.submit((user, topic, payload))
+            had_it = frozenset(self.registry.users.get(user, ()))
+            self._events.submit(Event(user, topic, payload, had_it))
         else:
             self.metrics.dropped["events_waiting"] += 1
 
@@ -303,7 +304,9 @@ class Node:
             ]
             try:
                 before = now - int(self._config.limits.session_expiry * 1000)
-                self.metrics.dropped["session_expired"] += await self._store.expire(before, keep, now)
+                if expired := await self._store.expire(before, keep, now):
+                    self.metrics.dropped["session_expired"] += expired
+                    await self.registry.drop_expired()
             except StoreError as error:
                 logger.error("expiring sessions failed: %s", error)
             await asyncio.sleep(_EXPIRY_SECONDS)

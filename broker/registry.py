@@ -5,6 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
+import msgspec
+
 from broker.domain.errors import StoreError
 from broker.domain.topics import Kind, is_wild, matches, overlaps, parse_topic
 from broker.metrics import Metrics
@@ -22,16 +24,27 @@ from broker.ports import (
 )
 from broker.routing.router import Router
 from broker.session.away import Away
-from broker.session.session import Limits, Outbox, Session
+from broker.session.roles import Limits, Outbox
+from broker.session.session import Session
 from broker.session.subscriber import Subscriber
 from broker.states import States
 from broker.subscriptions import Subscriptions
+from broker.wire.encoder import Outgoing
 from broker.wire.packets import Publish, Will
 
 logger = logging.getLogger(__name__)
 
 
 _TAKEN_OVER = "taken over by a new connection"
+
+
+class Event(msgspec.Struct, frozen=True):
+    """An event of a user, and the sessions that were connected when it happened."""
+
+    user: str
+    topic: str
+    payload: bytes
+    had_it: frozenset[SessionKey]
 
 
 class Client(Protocol):
@@ -86,6 +99,8 @@ class Registry:
         self.epoch = 0
         """Counts changes of accounts."""
         self._attaching: dict[SessionKey, Client] = {}
+        # Those of `_attaching` for which something was queued since they were last read.
+        self._out_of_date: set[SessionKey] = set()
         self._to_save: set[Session] = set()
         self._wills: set[asyncio.Future[None]] = set()
 
@@ -120,6 +135,7 @@ class Registry:
             is_newest = self._attaching.get(key) is client
             if is_newest:
                 del self._attaching[key]
+                self._out_of_date.discard(key)
         if not is_newest:
             client.close(_TAKEN_OVER)
         if client.closed:
@@ -150,6 +166,7 @@ class Registry:
                 old.close(_TAKEN_OVER)
             away = self._away.get(key)
             added = away.added if away is not None else 0
+            self._out_of_date.discard(key)
             state = None if clean else await self._states.load(key)
             if state is not None and self.may_receive is not None:
                 await self._screen(state, client.publisher.principal, self.may_receive)
@@ -158,7 +175,7 @@ class Registry:
             # While the store was asked, a message may have been queued: then what was loaded is out
             # of date.
             unchanged = self._away.get(key) is away and (away is None or away.added == added)
-            if key not in self.online and unchanged:
+            if key not in self.online and unchanged and key not in self._out_of_date:
                 return state
         return None
 
@@ -253,18 +270,34 @@ class Registry:
     def _pipeline_offline(self, change: StateChange) -> None:
         self._pipeline.offline.append(change)
 
-    async def queue_events(self, batch: list[tuple[str, str, bytes]]) -> None:
-        """Queue events for their users' sessions that are away."""
+    async def drop_expired(self) -> None:
+        """Take away the stand-ins of sessions that are kept no more."""
+        before = list(self._away.items())
+        await self._states.save(())
+        kept = {key for key, _ in await self._states.store.subscriptions()}
+        for key, away in before:
+            if key not in kept and self._away.get(key) is away:
+                self._wake(key)
+
+    async def queue_events(self, batch: list[Event]) -> None:
+        """Bring events to those of their users' sessions that were away when they happened."""
         kept: dict[str, list[tuple[SessionKey, dict[str, int]]]] = {}
         changes: list[StateChange] = []
-        for user, topic, payload in batch:
-            if user not in kept:
-                kept[user] = await self._states.store.subscriptions(user)
-            for key, filters in kept[user]:
-                qos = max((qos for f, qos in filters.items() if matches(f, topic)), default=0)
-                if qos and key not in self.online:
-                    queued = QueuedMessage(topic, payload, 1)
-                    changes.append(Enqueued(key, queued, self._limits.max_queued))
+        for event in batch:
+            if event.user not in kept:
+                kept[event.user] = await self._states.store.subscriptions(event.user)
+            for key, filters in kept[event.user]:
+                qos = max((qos for f, qos in filters.items() if matches(f, event.topic)), default=0)
+                if not qos or key in event.had_it:
+                    continue
+                client = self.online.get(key)
+                if client is not None and client.session is not None:  # it has come back meanwhile
+                    client.session.offer(Outgoing(event.topic, event.payload, 1), 1)
+                    continue
+                if key in self._attaching:
+                    self._out_of_date.add(key)
+                queued = QueuedMessage(event.topic, event.payload, 1)
+                changes.append(Enqueued(key, queued, self._limits.max_queued))
         if changes:
             await self._states.save(changes)
 

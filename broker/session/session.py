@@ -12,42 +12,11 @@ Laws of the window, for each packet id:
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from broker.ports import Identity, QueuedMessage, Redelivery, SessionKey, SessionState
+from broker.session.roles import Limits, Outbox, Watcher
 from broker.session.tail import Tail
 from broker.wire.encoder import Outgoing, pubrel
-
-
-class Outbox(Protocol):
-    """The bytes on their way to one client."""
-
-    full: bool
-    """Whether the byte budget is reached: what can wait should."""
-
-    def send(self, data: bytes) -> None:
-        """Append bytes; they are written with the rest of this turn of the event loop."""
-        ...
-
-    def send_publish(self, head: bytes, packet_id: bytes, payload: bytes) -> None:
-        """Append a PUBLISH in its three parts."""
-        ...
-
-
-class Watcher(Protocol):
-    """Told what a session cannot do by itself."""
-
-    def lagging(self, session: "Session") -> None:
-        """A tail left the live stream."""
-        ...
-
-    def moved(self, session: "Session") -> None:
-        """Cursors of a persistent session went forward."""
-        ...
-
-    def dropped(self, reason: str) -> None:
-        """A message was given up."""
-        ...
 
 
 class _Sent:
@@ -61,13 +30,6 @@ class _Sent:
         self.offset = offset
         self.outgoing = outgoing
         self.released = False
-
-
-class Limits(Protocol):
-    """What a session may hold."""
-
-    max_inflight: int
-    max_queued: int
 
 
 class Session:
@@ -106,7 +68,7 @@ class Session:
         persistent: bool,
         outbox: Outbox,
         limits: Limits,
-        watcher: Watcher,
+        watcher: "Watcher[Session]",
     ) -> None:
         self.key = key
         self.connected = True
