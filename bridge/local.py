@@ -51,7 +51,7 @@ class LocalBridge:
             try:
                 await callback(topic, payload)
             except Exception:
-                logger.exception("a handler of %s failed", topic)
+                logger.exception("a handler of %r failed", topic)
 
     async def close(self) -> None:
         """Let the calls under way end, those that are slow excepted."""

@@ -69,12 +69,12 @@ class RpcServer:
         except (RpcError, DirectoryError) as error:
             reply = _Reply(False, request_id, error=_Failure(error.code, error.detail))
         except StoreError as error:
-            logger.error("%s failed: %s", name, error)
+            logger.error("%r failed: %s", name, error)
             reply = _Reply(
                 False, request_id, error=_Failure("unavailable", "the store failed, try again later")
             )
         except Exception:
-            logger.exception("%s failed", name)
+            logger.exception("%r failed", name)
             reply = _Reply(False, request_id, error=_Failure("internal", "internal error"))
         await self._port.publish(f"users/{topic.owner}/replies", msgspec.json.encode(reply))
 

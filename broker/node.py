@@ -48,6 +48,8 @@ from broker.typing_notice import stamp_typing
 
 logger = logging.getLogger(__name__)
 
+# All devices of a node come back at once; the system lowers it to what it allows (somaxconn).
+_BACKLOG = 4096
 _EVENTS_WAITING = 10_000
 _EVENT_BATCH = 500
 _CURSOR_SECONDS = 0.5
@@ -261,11 +263,14 @@ class Node:
     async def _serve(self, listener: Listener, slots: Slots, sock: socket.socket) -> asyncio.Server:
         if listener.type == "tcp":
             loop = asyncio.get_running_loop()
-            return await loop.create_server(lambda: tcp.TcpProtocol(self.hub, slots), sock=sock)
+            return await loop.create_server(
+                lambda: tcp.TcpProtocol(self.hub, slots), sock=sock, backlog=_BACKLOG
+            )
         limits = self._config.limits
         return await picows.ws_create_server(
             partial(websocket.accept, self.hub, slots),
             sock=sock,
+            backlog=_BACKLOG,
             max_frame_size=limits.max_packet_bytes + 1024,
             websocket_handshake_timeout=limits.connect_timeout,
         )

@@ -85,7 +85,7 @@ class Subscriptions:
                 try:
                     grant = await self._grant(session, topic_filter)
                 except StoreError as error:
-                    logger.error("cannot tell whether %s may be read, refusing: %s", topic_filter, error)
+                    logger.error("cannot tell whether %r may be read, refusing: %s", topic_filter, error)
                     grant = None
                 if grant is None:
                     codes.append(SUBSCRIBE_FAILURE)
@@ -93,7 +93,7 @@ class Subscriptions:
                 codes.append(qos)
                 granted.append((topic_filter, qos))
                 if session.identity.role == "admin" and topic_filter not in grant.topics:
-                    logger.warning("admin %s subscribed to %s", session.key.user, topic_filter)
+                    logger.warning("admin %s subscribed to %r", session.key.user, topic_filter)
             if granted:
                 known = frozenset(session.filters)
                 session.filters |= dict(granted)

@@ -377,7 +377,7 @@ class Connection:
         if packet.will is not None:
             refusal = await gate.may_publish(principal, parse_topic(packet.will.topic))
             if refusal is not None:
-                reason = f"will on {packet.will.topic}: {refusal.detail}"
+                reason = f"will on {packet.will.topic[:256]!r}: {refusal.detail[:512]!r}"
                 self._refuse_connect(ConnectCode.NOT_AUTHORIZED, reason)
                 return None
         return principal
@@ -536,4 +536,4 @@ class Connection:
         if self.session is None:
             return address
         key = self.session.key
-        return f"{address} (user {key.user or 'anonymous'}, client {key.client_id})"
+        return f"{address} (user {key.user or 'anonymous'}, client {key.client_id!r})"

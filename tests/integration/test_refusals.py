@@ -296,3 +296,33 @@ def test_flood_of_truncated_connections(node: Node, bystander: Bystander) -> Non
 def test_no_traceback_in_the_log(node: Node, bystander: Bystander) -> None:
     """Runs last in this file, over all that the shared node was sent here."""
     assert "Traceback" not in node.log()
+
+
+FORGED = "2026-01-01 00:00:00,000 WARNING broker.subscriptions: admin eve subscribed to $SYS"
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r", "\r\n"])
+def test_client_id_writes_no_line_into_the_log(node: Node, separator: str) -> None:
+    bob = node.user("bob")
+    log = len(node.log())
+    with RawClient(node.port) as client:
+        client.login(f"x{separator}{FORGED}", bob, password(bob))
+        client.send(publish("#", b""))  # a protocol error: the log says whose
+        assert client.is_closed()
+    lines = node.log()[log:].splitlines()
+    assert any("admin eve" in line for line in lines)
+    assert not [line for line in lines if line.startswith("2026-01-01")]
+
+
+@pytest.mark.parametrize("topic", ["{}", "users/{}/presence", "groups/{}"])
+def test_will_topic_writes_no_line_into_the_log(node: Node, topic: str) -> None:
+    bob = node.user("bob")
+    log = len(node.log())
+    with RawClient(node.port) as client:
+        will = (topic.format(f"x\n{FORGED}"), b"", 1, False)
+        client.send(connect("c", bob, password(bob), will=will))
+        assert client.expect(2).body[1] == 5
+        assert client.is_closed()
+    lines = node.log()[log:].splitlines()
+    assert any("admin eve" in line for line in lines)
+    assert not [line for line in lines if line.startswith("2026-01-01")]
