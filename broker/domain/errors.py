@@ -26,6 +26,15 @@ class Refusal(msgspec.Struct, frozen=True):
     detail: str
 
 
+class RefusedError(Exception):
+    """An operation is refused: the contract's error `code`, and words for people."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
 class RemoteError(Exception):
     """The peer broke the protocol; `reason` is the words for the log line."""
 

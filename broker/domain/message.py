@@ -9,6 +9,7 @@ stands in, so it is spliced in front when an entry is delivered.
 
 import base64
 import json
+import re
 from typing import Literal
 
 import msgspec
@@ -16,11 +17,17 @@ import msgspec
 from broker.domain import conversation
 from broker.domain.errors import ReasonCode, Refusal
 from broker.domain.ids import is_id
-from broker.domain.topics import Kind, Topic, inbox_topic
+from broker.domain.topics import Kind, Topic, group_topic, inbox_topic, parse_topic
 
 MAX_CLIENT_MSG_ID = 64
 MAX_TYPE = 32
 MAX_MENTIONS = 1000
+MAX_DEPTH = 100
+"""Arrays and objects within each other in a content. Readers' decoders are recursive, also our own: what
+is nothing but deep could be stored and then not be read."""
+
+SERVER_TYPES = frozenset(("edit", "recall", "system"))
+"""Types of entries that only the server makes."""
 
 
 class Content(msgspec.Struct, frozen=True, gc=False):
@@ -33,23 +40,26 @@ class Content(msgspec.Struct, frozen=True, gc=False):
     mentions: list[str] | Literal["all"] | None = None
 
 
+class Amendment(msgspec.Struct, frozen=True, gc=False):
+    """What an edit or recall does to an earlier entry of the same conversation: its new body."""
+
+    seq: int
+    body: bytes
+
+
 class Draft(msgspec.Struct, frozen=True, gc=False):
     """A message that is authorized and addressed, but has no id, seq or offset yet."""
 
     sender: str
     topic: Topic
     conversation_id: str
+    logs: tuple[str, ...]
+    """The inbox logs that get an entry: receiver and sender. A group needs none."""
     content: Content
     qos: int = 1
     """As published: readers get it with at most this QoS."""
-
-    @property
-    def logs(self) -> tuple[str, ...]:
-        """The inbox logs that get an entry: receiver and sender. A group needs none."""
-        if self.topic.kind is Kind.GROUP:
-            return ()
-        own = inbox_topic(self.sender)
-        return (self.topic.name,) if own == self.topic.name else (self.topic.name, own)
+    target_id: str | None = None
+    amends: tuple[Amendment, ...] = ()
 
 
 class Stamped(msgspec.Struct, frozen=True, gc=False):
@@ -74,11 +84,19 @@ class Body(msgspec.Struct, omit_defaults=True, gc=False):
     type: str
     content: msgspec.Raw
     created_at: int
+    """Unix ms."""
     client_msg_id: str | None = None
+    """The sender's own id of the message."""
     to_user_id: str | None = None
     group_id: str | None = None
     reply_to: str | None = None
     mentions: list[str] | Literal["all"] | None = None
+    target_id: str | None = None
+    """Of an edit or recall: the message it is about."""
+    edited_at: int | None = None
+    """Unix ms of the last edit: `content` is what the message says since."""
+    recalled_at: int | None = None
+    """Unix ms at which the message was recalled: its content is gone."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -106,14 +124,31 @@ _decode_body = msgspec.json.Decoder(Body).decode
 _decode_has_content = msgspec.json.Decoder(_HasContent).decode
 _encode = msgspec.json.Encoder().encode
 
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
+_ALL_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
 
 def draft(sender: str, topic: Topic, content: Content, qos: int = 1) -> Draft:
     """Address a message from `sender` to an inbox or group topic."""
     if topic.kind is Kind.GROUP:
-        conversation_id = conversation.group_id(topic.owner)
+        return Draft(sender, topic, conversation.group_id(topic.owner), (), content, qos)
+    own = inbox_topic(sender)
+    logs = (topic.name,) if own == topic.name else (topic.name, own)
+    return Draft(sender, topic, conversation.private_id(sender, topic.owner), logs, content, qos)
+
+
+def amending(sender: str, target: Body, content: Content, amends: tuple[Amendment, ...]) -> Draft:
+    """Address an edit or recall of a message: to all who have it, whoever says it."""
+    if target.group_id is not None:
+        topic = parse_topic(group_topic(target.group_id))
+        logs: tuple[str, ...] = ()
     else:
-        conversation_id = conversation.private_id(sender, topic.owner)
-    return Draft(sender, topic, conversation_id, content, qos)
+        users = dict.fromkeys((str(target.to_user_id), target.from_user_id))
+        logs = tuple(inbox_topic(user) for user in users)
+        other = target.from_user_id if target.to_user_id == sender else str(target.to_user_id)
+        topic = parse_topic(inbox_topic(other))
+    return Draft(sender, topic, target.conversation_id, logs, content, target_id=target.id, amends=amends)
 
 
 def parse_payload(payload: bytes) -> Content | Refusal:
@@ -139,8 +174,19 @@ def parse_payload(payload: bytes) -> Content | Refusal:
         except msgspec.DecodeError:
             pass  # not JSON after all, so it is text that begins with a brace
         else:
+            brackets = payload.count(b"[") + payload.count(b"{")  # mostly few, then there is no more to do
+            if brackets > MAX_DEPTH and is_too_deep(bytes(content.content)):
+                return _invalid(f"content: nested deeper than {MAX_DEPTH}")
             return _check(content)
     return Content(msgspec.Raw(_encode(text)))
+
+
+def is_too_deep(document: bytes) -> bool:
+    """Whether valid JSON is nested deeper than `MAX_DEPTH`."""
+    brackets = _STRING.sub(b"", document).translate(_ALL_SQUARE, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        brackets = brackets.replace(b"[]", b"")  # the innermost ones
+    return bool(brackets)
 
 
 def _has_content(payload: bytes) -> bool:
@@ -161,16 +207,21 @@ def _check(content: Content) -> Content | Refusal:
         return _invalid(f"client_msg_id must have 1 to {MAX_CLIENT_MSG_ID} characters")
     if not 1 <= len(content.type) <= MAX_TYPE:
         return _invalid(f"type must have 1 to {MAX_TYPE} characters")
+    if content.type in SERVER_TYPES:
+        return _invalid(f"type {content.type!r} is the server's")
     if content.reply_to is not None and not (content.reply_to.isascii() and content.reply_to.isdigit()):
         return _invalid("reply_to must be a message id")
-    mentions = content.mentions
+    return _check_mentions(content.mentions) or content
+
+
+def _check_mentions(mentions: list[str] | Literal["all"] | None) -> Refusal | None:
     if isinstance(mentions, list):
         if len(mentions) > MAX_MENTIONS:
             return _invalid(f"mentions must have at most {MAX_MENTIONS} users")
         for user in mentions:
             if not is_id(user):
                 return _invalid(f"mentions: {user[:64]!r} is not a user id")
-    return content
+    return None
 
 
 def stamp(draft: Draft, message_id: int, seq: int, offsets: tuple[int, ...], now_ms: int) -> Stamped:
@@ -191,6 +242,7 @@ def stamp(draft: Draft, message_id: int, seq: int, offsets: tuple[int, ...], now
         group_id=draft.topic.owner if group else None,
         reply_to=content.reply_to,
         mentions=content.mentions,
+        target_id=draft.target_id,
     )
     return Stamped(draft, message_id, seq, offsets, _encode(body))
 
@@ -205,9 +257,16 @@ def read_body(body: bytes) -> Body:
     return _decode_body(body)
 
 
+def encode_body(body: Body) -> bytes:
+    """A body as it is stored."""
+    return _encode(body)
+
+
 def says_the_same(body: Body, content: Content) -> bool:
     """Whether a stored message has the content of a new one, white space and order of keys in its
-    JSON aside."""
+    JSON aside. One that was edited or recalled since does: what it said first is not known."""
+    if body.edited_at is not None or body.recalled_at is not None:
+        return True
     return (
         body.type == content.type
         and body.reply_to == content.reply_to

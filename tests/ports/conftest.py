@@ -6,17 +6,24 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from broker.domain.message import Content, Stamped, draft, stamp
+from broker.domain.message import Amendment, Content, Stamped, draft, stamp
 from broker.domain.topics import Topic, parse_topic
-from broker.ports import MessageLog, StateStore
-from plugins.persistence.sqlite import Database, SqliteMessageLog, SqliteStateStore, open_database
+from broker.ports import ConversationStore, MessageLog, StateStore
+from plugins.persistence.sqlite import (
+    Database,
+    SqliteConversationStore,
+    SqliteMessageLog,
+    SqliteStateStore,
+    open_database,
+)
 
 
 class SqliteStores:
-    """Both stores on one file."""
+    """All stores on one file."""
 
     log: MessageLog
     states: StateStore
+    conversations: ConversationStore
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "parley.db"
@@ -26,6 +33,7 @@ class SqliteStores:
         self.database = open_database(self.path)
         self.log = SqliteMessageLog(self.database)
         self.states = SqliteStateStore(self.database)
+        self.conversations = SqliteConversationStore(self.database)
 
     async def close(self) -> None:
         await self.database.close()
@@ -58,9 +66,22 @@ class Scribe:
     ) -> Stamped:
         return self._stamp(parse_topic(f"users/{to}/inbox"), sender, text, client_msg_id, qos)
 
-    def _stamp(self, topic: Topic, sender: str, text: str, client_msg_id: str | None, qos: int) -> Stamped:
+    def edit(self, target: Stamped, body: bytes, seq: int | None = None) -> Stamped:
+        """A message that gives `target`, or the one at `seq`, another body."""
+        amends = Amendment(target.seq if seq is None else seq, body)
+        return self._stamp(target.draft.topic, target.draft.sender, "edited", None, 1, (amends,))
+
+    def _stamp(
+        self,
+        topic: Topic,
+        sender: str,
+        text: str,
+        client_msg_id: str | None,
+        qos: int,
+        amends: tuple[Amendment, ...] = (),
+    ) -> Stamped:
         content = Content(msgspec.Raw(msgspec.json.encode(text)), client_msg_id=client_msg_id)
-        message = draft(sender, topic, content, qos)
+        message = msgspec.structs.replace(draft(sender, topic, content, qos), amends=amends)
         self._ids += 1
         seq, *offsets = [self._next(log) for log in (message.conversation_id, *message.logs)]
         return stamp(message, self._ids, seq, tuple(offsets), 1_764_000_000_000)

@@ -1,28 +1,36 @@
-"""The Directory port: every implementation, with real storage."""
+"""The Directory port: accounts, contacts and notices, with real storage."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from broker.domain.errors import StoreError
-from broker.ports import AccountChanged, DirectoryChange, DirectoryError, MembershipChanged
-from plugins.persistence.sql_directory import SqlDirectory, open_directory
-
-
-async def hash_password(password: str) -> str:
-    return f"hash of {password}"
-
-
-def open_at(path: Path) -> SqlDirectory:
-    return open_directory(f"sqlite:///{path}", hash_password, lambda: 1234)
+from broker.ports import (
+    Account,
+    AccountChanged,
+    Contact,
+    ContactChanged,
+    DirectoryChange,
+    MembershipChanged,
+    Profile,
+    ProfileChanged,
+    TokenRevoked,
+)
+from plugins.persistence.sql_directory import SqlDirectory
+from tests.ports.directories import NOW, Clock, add, add_many, contact, new_group, notice, opened, refused
 
 
 @pytest.fixture
-async def directory(tmp_path: Path) -> AsyncIterator[SqlDirectory]:
-    opened = open_at(tmp_path / "directory.db")
-    yield opened
-    await opened.close()
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def directory(tmp_path: Path, clock: Clock) -> AsyncIterator[SqlDirectory]:
+    async with opened(tmp_path / "directory.db", clock) as directory:
+        yield directory
 
 
 @pytest.fixture
@@ -32,132 +40,306 @@ def changes(directory: SqlDirectory) -> list[DirectoryChange]:
     return told
 
 
-async def add(directory: SqlDirectory, *users: str) -> None:
-    for user in users:
-        await directory.add_account(user, "password", "user")
+async def account_of(directory: SqlDirectory, user: str) -> Account:
+    account = await directory.account(user)
+    assert account is not None
+    return account
+
+
+# --- accounts ----------------------------------------------------------------------------
 
 
 async def test_accounts(directory: SqlDirectory, changes: list[DirectoryChange]) -> None:
     assert await directory.account("alice") is None
-    account = await directory.add_account("alice", "password", "admin")
-    assert account == await directory.account("alice")
-    assert (account.role, account.disabled, account.created_at) == ("admin", False, 1234)
-    assert account.password_hash == "hash of password"
-    await directory.set_password("alice", "other")
+    added = await directory.add_account("alice", "password", "admin", 7)
+    assert added == Account("alice", "admin", False, "hash of password", NOW, 7, NOW // 1000)
+    assert await directory.account("alice") == added
     await directory.set_disabled("alice", True)
-    account = await directory.account("alice")
-    assert account is not None
-    assert (account.password_hash, account.disabled) == ("hash of other", True)
+    disabled = await account_of(directory, "alice")
+    assert disabled.disabled
+    await directory.set_disabled("alice", False)
     await directory.remove_account("alice")
     assert await directory.account("alice") is None
-    assert [c.account is not None and c.account.disabled for c in changes] == [False, False, True, False]
-    assert changes[-1] == AccountChanged("alice", None)
-
-
-async def test_account_without_a_password(directory: SqlDirectory) -> None:
-    assert (await directory.add_account("service", None, "user")).password_hash is None
-
-
-async def test_refused_operations_change_and_tell_nothing(
-    directory: SqlDirectory, changes: list[DirectoryChange]
-) -> None:
-    await add(directory, "alice", "bob")
-    await directory.create_group("team", "Team", "alice", ["bob"], 0)
-    del changes[:]
-    for code, refused in (
-        ("exists", directory.add_account("alice", "x", "user")),
-        ("not_found", directory.set_password("nobody", "x")),
-        ("not_found", directory.set_disabled("nobody", True)),
-        ("not_found", directory.remove_account("nobody")),
-        ("exists", directory.create_group("team", "T", "bob", [], 0)),
-        ("not_found", directory.create_group("other", "O", "nobody", [], 0)),
-        ("not_found", directory.create_group("other", "O", "alice", ["bob", "nobody"], 0)),
-        ("not_found", directory.add_members("no-group", ["bob"], 0)),
-        ("not_found", directory.add_members("team", ["nobody"], 0)),
-        ("not_found", directory.remove_members("no-group", ["bob"])),
-        ("is_owner", directory.remove_members("team", ["bob", "alice"])),
-        ("not_found", directory.dismiss_group("no-group")),
-        ("is_owner", directory.remove_account("alice")),
-    ):
-        with pytest.raises(DirectoryError) as raised:
-            await refused
-        assert raised.value.code == code
-    assert changes == []
-    assert await directory.group("other") is None
-    assert [m.user_id for m in await directory.members("team", "", 10)] == ["alice", "bob"]
-
-
-async def test_groups(directory: SqlDirectory, changes: list[DirectoryChange]) -> None:
-    await add(directory, "alice", "bob", "carol")
-    del changes[:]
-    group = await directory.create_group("team", "The team", "alice", ["bob", "bob", "alice"], 5)
-    assert (group.name, group.owner, group.members) == ("The team", "alice", 2)
-    assert await directory.add_members("team", ["carol", "bob"], 9) == 1
-    assert await directory.group("team") is not None
-    memberships = {m.user_id: m for m in await directory.members("team", "", 10)}
-    assert {u: (m.role, m.joined_seq) for u, m in memberships.items()} == {
-        "alice": ("owner", 5),
-        "bob": ("member", 5),
-        "carol": ("member", 9),
-    }
-    assert await directory.membership("team", "carol") == memberships["carol"]
-    assert [m.group_id for m in await directory.memberships("carol")] == ["team"]
-    assert await directory.remove_members("team", ["bob", "nobody"]) == 1
-    assert await directory.membership("team", "bob") is None
-    await directory.dismiss_group("team")
-    assert await directory.group("team") is None
-    assert await directory.memberships("alice") == []
     assert changes == [
-        MembershipChanged("team", "alice", True),
-        MembershipChanged("team", "bob", True),
-        MembershipChanged("team", "carol", True),
-        MembershipChanged("team", "bob", False),
-        MembershipChanged("team", "alice", False),
-        MembershipChanged("team", "carol", False),
+        AccountChanged("alice", added),
+        AccountChanged("alice", disabled),
+        AccountChanged("alice", added),
+        AccountChanged("alice", None),
     ]
 
 
-async def test_removing_a_user_takes_them_out_of_groups(
+async def test_account_without_a_password(directory: SqlDirectory) -> None:
+    assert (await directory.add_account("pump", None, "service")).password_hash is None
+
+
+async def test_refused_operations_on_accounts_change_and_tell_nothing(
     directory: SqlDirectory, changes: list[DirectoryChange]
 ) -> None:
-    await add(directory, "alice", "bob")
-    await directory.create_group("team", "Team", "alice", ["bob"], 0)
+    await directory.add_account("alice", "password", "user")
+    before = await directory.accounts("", 10)
     del changes[:]
-    await directory.remove_account("bob")
-    assert changes == [AccountChanged("bob", None), MembershipChanged("team", "bob", False)]
-    assert [m.user_id for m in await directory.members("team", "", 10)] == ["alice"]
+    await refused("exists", directory.add_account("alice", "x", "admin"))
+    for attempt in (
+        directory.set_password("nobody", "x"),
+        directory.set_disabled("nobody", True),
+        directory.remove_account("nobody"),
+        directory.write_profile(Profile("nobody", "Nobody")),
+        directory.revoke_token("nobody", "t-1", NOW),
+        directory.revoke_tokens("nobody", NOW // 1000),
+    ):
+        assert await refused("not_found", attempt) == "no user nobody"
+    assert await directory.accounts("", 10) == before
+    assert not await directory.is_revoked("t-1")
+    assert changes == []
 
 
-async def test_listings_come_in_pages(directory: SqlDirectory) -> None:
-    names = [f"user-{n:02}" for n in range(25)]
-    await add(directory, *names)
-    for name in names[:3]:
-        await directory.create_group(f"g-{name}", name, name, names, 0)
+async def test_accounts_come_in_pages(directory: SqlDirectory) -> None:
+    names = [f"user-{number:02}" for number in range(25)]
+    await add(directory, *reversed(names))
     seen: list[str] = []
     while page := await directory.accounts(seen[-1] if seen else "", 10):
         seen += [account.user_id for account in page]
     assert seen == names
-    assert [(g.group_id, g.members) for g in await directory.groups("", 2)] == [
-        ("g-user-00", 25),
-        ("g-user-01", 25),
+
+
+async def test_a_removed_user_leaves_nothing(directory: SqlDirectory, changes: list[DirectoryChange]) -> None:
+    await add(directory, "alice", "bob", "carol")
+    await directory.write_group(new_group("alice", "bob"), [])
+    await directory.write_group(new_group("alice", "carol", "bob", group="choir"), [])
+    pairs = [("alice", "bob"), ("bob", "alice"), ("carol", "bob"), ("alice", "carol")]
+    await directory.write_contacts([contact(*pair) for pair in pairs], [])
+    await directory.revoke_token("bob", "t-1", NOW)
+    del changes[:]
+    await directory.remove_account("bob")
+    assert changes == [
+        AccountChanged("bob", None),
+        MembershipChanged("choir", "bob", False),
+        MembershipChanged("team", "bob", False),
+        ContactChanged(Contact("alice", "bob")),
+        ContactChanged(Contact("carol", "bob")),
     ]
-    assert [m.user_id for m in await directory.members("g-user-00", "user-19", 10)] == names[20:]
+    assert [m.user_id for m in await directory.members("choir", "", 10)] == ["alice", "carol"]
+    assert set(await directory.contacts_between(pairs)) == {("alice", "carol")}
+    await add(directory, "bob")
+    assert await directory.memberships("bob") == []
+    assert not await directory.is_revoked("t-1")
+    groups = await directory.groups_by_id(["team", "choir"])
+    assert {group.version for group in groups.values()} == {2}  # what was worked out with bob in it is old
 
 
-async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
-    first = open_at(tmp_path / "directory.db")
-    await add(first, "alice")
-    await first.create_group("team", "Team", "alice", [], 0)
-    await first.close()
-    second = open_at(tmp_path / "directory.db")
-    assert await second.account("alice") is not None
-    assert await second.group("team") is not None
-    await second.close()
+async def test_who_owns_a_group_is_not_removed(
+    directory: SqlDirectory, changes: list[DirectoryChange]
+) -> None:
+    await add(directory, "alice")
+    await directory.write_group(new_group("alice"), [])
+    await directory.write_contacts([contact("alice", "alice")], [])
+    del changes[:]
+    assert "owns group team" in await refused("is_owner", directory.remove_account("alice"))
+    assert changes == []
+    assert await directory.account("alice") is not None
+    assert await directory.membership("team", "alice") is not None
+    assert len(await directory.contacts("alice", "", 10)) == 1
 
 
-def test_what_cannot_be_opened_says_so(tmp_path: Path) -> None:
-    (tmp_path / "directory.db").write_bytes(b"no database at all" * 100)
-    with pytest.raises(StoreError, match="not a database"):
-        open_at(tmp_path / "directory.db")
-    with pytest.raises(StoreError, match="unable to open"):
-        open_at(tmp_path / "absent" / "directory.db")
+async def test_who_is_cancelled_while_writing_is_told_of_all_the_same(
+    directory: SqlDirectory, changes: list[DirectoryChange]
+) -> None:
+    await add(directory, "alice")
+    del changes[:]
+    writing = asyncio.create_task(directory.set_disabled("alice", True))
+    await asyncio.sleep(0)  # it has begun
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert (await account_of(directory, "alice")).disabled
+    assert [change.account and change.account.disabled for change in changes] == [True]  # type: ignore[union-attr]
+
+
+# --- passwords and tokens ------------------------------------------------------------------
+
+
+async def test_a_new_password_ends_the_tokens(
+    directory: SqlDirectory, clock: Clock, changes: list[DirectoryChange]
+) -> None:
+    await directory.add_account("alice", "password", "user")
+    clock.now += 10_000
+    await directory.set_password("alice", "other")
+    account = await account_of(directory, "alice")
+    assert account.password_hash == "hash of other"
+    # One that was issued in the second of the change may be of who knew the old one.
+    assert account.tokens_after == clock.now // 1000 + 1
+    assert changes[-1] == AccountChanged("alice", account)
+
+
+async def test_tokens_once_ended_stay_so(directory: SqlDirectory, changes: list[DirectoryChange]) -> None:
+    await add(directory, "alice")
+    later = NOW // 1000 + 60
+    await directory.revoke_tokens("alice", later)
+    account = await account_of(directory, "alice")
+    assert account.tokens_after == later
+    assert changes[-1] == AccountChanged("alice", account)
+    await directory.revoke_tokens("alice", later - 30)
+    await directory.set_password("alice", "other")
+    assert (await account_of(directory, "alice")).tokens_after == later
+
+
+async def test_tokens_of_who_had_the_id_before_are_not_accepted(
+    directory: SqlDirectory, clock: Clock
+) -> None:
+    await add(directory, "alice")
+    await directory.remove_account("alice")
+    clock.now += 5000
+    await add(directory, "alice")
+    assert (await account_of(directory, "alice")).tokens_after == clock.now // 1000
+
+
+async def test_revoked_tokens_are_forgotten_after_their_end(
+    directory: SqlDirectory, clock: Clock, changes: list[DirectoryChange]
+) -> None:
+    await add(directory, "alice", "bob")
+    end = NOW // 1000 + 10
+    await directory.revoke_token("alice", "t-1", end)
+    await directory.revoke_token("alice", "t-1", end)  # once more is no error
+    await directory.revoke_token("bob", "t-2", end + 100)
+    assert changes[2:] == [TokenRevoked("alice", "t-1")] * 2 + [TokenRevoked("bob", "t-2")]
+    assert [await directory.is_revoked(token) for token in ("t-1", "t-2", "t-3")] == [True, True, False]
+    clock.now += 11_000
+    await directory.revoke_token("bob", "t-3", end + 100)
+    assert [await directory.is_revoked(token) for token in ("t-1", "t-2", "t-3")] == [False, True, True]
+
+
+# --- profiles --------------------------------------------------------------------------------
+
+
+async def test_profiles(directory: SqlDirectory, changes: list[DirectoryChange]) -> None:
+    await directory.add_account("alice", "password", "user")
+    account = await account_of(directory, "alice")
+    assert await directory.profiles(["alice", "nobody"]) == {"alice": Profile("alice")}
+    profile = Profile("alice", "Alice Lidé 👍", "https://host/alice.png", "contacts", "nobody", False)
+    await directory.write_profile(profile)
+    assert changes[-1] == ProfileChanged(profile)
+    assert await directory.profiles(["alice"]) == {"alice": profile}
+    assert await account_of(directory, "alice") == account
+    assert await directory.profiles([]) == {}
+
+
+async def test_profiles_of_many(directory: SqlDirectory, tmp_path: Path) -> None:
+    names = [f"user-{number:04}" for number in range(1100)]
+    add_many(tmp_path / "directory.db", names)
+    assert set(await directory.profiles(["nobody", *names, "user-0000"])) == set(names)
+
+
+# --- contacts ----------------------------------------------------------------------------------
+
+
+async def test_contacts(directory: SqlDirectory, changes: list[DirectoryChange]) -> None:
+    await add(directory, "alice", "bob")
+    sent = Contact("alice", "bob", "sent", False, "Bobby", "hi, it's me", NOW, 1)
+    received = Contact("bob", "alice", "received", True, "", "hi, it's me", NOW, 1)
+    del changes[:]
+    await directory.write_contacts([sent, received], [notice("n-1"), notice("n-2")])
+    assert changes == [ContactChanged(sent), ContactChanged(received)]
+    pairs = [("alice", "bob"), ("bob", "alice"), ("bob", "bob"), ("nobody", "alice")]
+    assert await directory.contacts_between(pairs) == {pairs[0]: sent, pairs[1]: received}
+    assert await directory.contacts("alice", "", 10) == [sent]
+    accepted = contact("alice", "bob", 2, blocked=True)
+    await directory.write_contacts([accepted], [])
+    assert await directory.contacts_between(pairs) == {pairs[0]: accepted, pairs[1]: received}
+    assert [kept.id for kept in await directory.notices(10)] == ["n-1", "n-2"]
+
+
+@pytest.mark.parametrize(
+    ("code", "written"),
+    [
+        ("conflict", [contact("bob", "alice"), contact("alice", "bob", 1)]),  # is there
+        ("conflict", [contact("bob", "alice"), contact("alice", "bob", 3)]),  # one was missed
+        ("conflict", [contact("bob", "alice"), contact("alice", "carol", 2)]),  # is not there
+        ("conflict", [contact("bob", "alice"), contact("alice", "carol", 0)]),  # no version at all
+        ("not_found", [contact("bob", "alice"), contact("alice", "zoe"), contact("yan", "alice")]),
+        ("not_found", [contact("bob", "alice"), contact("zoe", "alice"), contact("alice", "yan")]),
+    ],
+)
+async def test_refused_contacts_change_and_tell_nothing(
+    directory: SqlDirectory, changes: list[DirectoryChange], code: str, written: list[Contact]
+) -> None:
+    await add(directory, "alice", "bob", "carol")
+    first = contact("alice", "bob")
+    await directory.write_contacts([first], [])
+    del changes[:]
+    detail = await refused(code, directory.write_contacts(written, [notice("n-1")]))
+    assert code == "conflict" or detail == "no user zoe"
+    pairs = [("alice", "bob"), ("bob", "alice"), ("alice", "carol")]
+    assert await directory.contacts_between(pairs) == {("alice", "bob"): first}
+    assert await directory.notices(10) == []
+    assert changes == []
+
+
+async def test_of_two_changes_of_one_contact_one_is_refused(directory: SqlDirectory) -> None:
+    await add(directory, "alice", "bob")
+    for version in (1, 2):
+        outcomes = await asyncio.gather(
+            *(directory.write_contacts([contact("alice", "bob", version)], []) for _ in range(2)),
+            return_exceptions=True,
+        )
+        assert [getattr(outcome, "code", None) for outcome in outcomes] == [None, "conflict"]
+
+
+async def test_many_contacts(directory: SqlDirectory, tmp_path: Path) -> None:
+    names = [f"user-{number:04}" for number in range(1200)]
+    add_many(tmp_path / "directory.db", ["alice", *names])
+    await directory.write_contacts([contact("alice", name) for name in names], [])
+    await directory.write_contacts([contact(name, "alice") for name in names[:800]], [])
+    pairs = [pair for name in names[:1000] for pair in (("alice", name), (name, "alice"))]
+    assert len(await directory.contacts_between(pairs)) == 1800
+    seen: list[str] = []
+    while page := await directory.contacts("alice", seen[-1] if seen else "", 500):
+        seen += [found.peer_id for found in page]
+    assert seen == names
+    assert await directory.contacts_between([]) == {}
+
+
+# --- notices -------------------------------------------------------------------------------------
+
+
+async def test_notices_are_kept_in_order_until_they_are_dropped(directory: SqlDirectory) -> None:
+    await add(directory, "alice", "bob")
+    await directory.write_contacts([contact("alice", "bob")], [notice("n-9"), notice("n-1", "alice")])
+    await directory.write_group(new_group("alice"), [notice("n-5")])
+    assert await directory.notices(2) == [notice("n-9"), notice("n-1", "alice")]
+    await directory.drop_notices(["n-9", "n-5", "n-7"])
+    await directory.write_contacts([contact("alice", "bob", 2)], [notice("n-0")])
+    await directory.drop_notices([])
+    assert [kept.id for kept in await directory.notices(10)] == ["n-1", "n-0"]
+    await directory.drop_notices([f"n-{number}" for number in range(1200)])
+    assert await directory.notices(10) == []
+
+
+async def test_a_notice_that_is_there_already_undoes_the_write(
+    directory: SqlDirectory, changes: list[DirectoryChange]
+) -> None:
+    await add(directory, "alice", "bob")
+    await directory.write_contacts([contact("alice", "bob")], [notice("n-1")])
+    del changes[:]
+    with pytest.raises(StoreError, match=r"notices\.id"):
+        await directory.write_contacts([contact("alice", "bob", 2)], [notice("n-2"), notice("n-1")])
+    assert [found.version for found in await directory.contacts("alice", "", 10)] == [1]
+    assert len(await directory.notices(10)) == 1
+    assert changes == []
+
+
+# --- the store -----------------------------------------------------------------------------------
+
+
+async def test_what_cannot_be_stored_is_an_error_of_the_store(directory: SqlDirectory) -> None:
+    with pytest.raises(StoreError, match="too large"):
+        await directory.add_account("alice", None, "user", 2**64)
+    with pytest.raises(StoreError, match="surrogates"):
+        await directory.account("\ud800")
+    assert await directory.accounts("", 10) == []
+
+
+async def test_after_the_end_it_says_that_it_is_closed(tmp_path: Path) -> None:
+    async with opened(tmp_path / "directory.db") as directory:
+        pass
+    with pytest.raises(StoreError, match="closed"):
+        await directory.account("alice")

@@ -273,6 +273,16 @@ async def test_a_duplicate_writes_nothing_of_its_batch(stores: "SqliteStores", s
         await stores.reopen()
 
 
+async def test_the_same_message_with_and_without_a_key(stores: "SqliteStores", scribe: "Scribe") -> None:
+    await stores.log.append(
+        [scribe.group("team", "a"), scribe.group("team", "b", "c-1"), scribe.group("team")]
+    )
+    with pytest.raises(DuplicateMessageError):
+        await stores.log.append([scribe.group("team", "c"), scribe.group("team", "d", "c-1")])
+    assert await stores.log.heads(["g:team"]) == {"g:team": 3}
+    assert await stores.log.find([DedupKey("alice", "g:team", "c-2")]) == {}
+
+
 # --- for ever -------------------------------------------------------------------------------
 
 
@@ -307,7 +317,7 @@ async def test_a_large_batch_and_a_large_message(stores: "SqliteStores", scribe:
     assert await read_all(stores, "g:team") == [Entry(1, large.body, 1)]
 
 
-@pytest.mark.parametrize("call", ["append", "heads", "read", "read_back", "find"])
+@pytest.mark.parametrize("call", ["append", "heads", "read", "read_back", "locate", "find"])
 async def test_a_store_that_is_closed_says_so(stores: "SqliteStores", scribe: "Scribe", call: str) -> None:
     await stores.close()
     key = DedupKey("alice", "g:team", "c-1")
@@ -316,6 +326,7 @@ async def test_a_store_that_is_closed_says_so(stores: "SqliteStores", scribe: "S
         "heads": (["g:team"],),
         "read": ("g:team", 0, 1, 1),
         "read_back": ("g:team", 1, 1, MUCH),
+        "locate": ([1],),
         "find": ([key],),
     }
     try:

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.domain.errors import StoreError
-from broker.domain.message import read_body
-from broker.ports import DedupKey, Moved, Retained, Saved, SessionKey, SessionState
-from plugins.persistence.sqlite import Database, SqliteMessageLog, SqliteStateStore, open_database
+from broker.domain.errors import DuplicateMessageError, StoreError
+from broker.domain.message import Entry, read_body
+from broker.ports import DedupKey, Located, Moved, Retained, Saved, SessionKey, SessionState
+from plugins.persistence.sqlite import (
+    Database,
+    SqliteConversationStore,
+    SqliteMessageLog,
+    SqliteStateStore,
+    open_database,
+)
 from plugins.persistence.sqlite.schema import STEPS, migrate
 
 if TYPE_CHECKING:
@@ -36,9 +42,12 @@ def asking(sql: str) -> Callable[[sqlite3.Connection], list[tuple[object, ...]]]
     return lambda connection: connection.execute(sql).fetchall()
 
 
-async def texts(log: SqliteMessageLog, name: str) -> list[str]:
-    entries = await log.read(name, 0, 1000, MUCH)
+def texts_of(entries: list[Entry]) -> list[str]:
     return [bytes(read_body(entry.body).content).decode().strip('"') for entry in entries]
+
+
+async def texts(log: SqliteMessageLog, name: str) -> list[str]:
+    return texts_of(await log.read(name, 0, 1000, MUCH))
 
 
 # --- the file -------------------------------------------------------------------------------
@@ -119,6 +128,84 @@ async def test_two_stores_on_one_file_see_the_same(path: Path, database: Databas
     await SqliteMessageLog(other).append([scribe.group("team", "b")])
     assert await texts(SqliteMessageLog(database), "g:team") == ["a", "b"]
     await other.close()
+
+
+# --- files of earlier versions --------------------------------------------------------------
+
+
+@pytest.fixture
+async def migrated(path: Path) -> AsyncIterator[Database]:
+    """A file as schema 1 had it (a dump of one, in schema_1.sql), opened."""
+    connection = sqlite3.connect(path)
+    connection.executescript(Path(__file__).with_name("schema_1.sql").read_text(encoding="utf-8"))
+    connection.close()
+    database = open_database(path)
+    yield database
+    await database.close()
+
+
+async def test_messages_of_schema_1_are_kept(migrated: Database) -> None:
+    log = SqliteMessageLog(migrated)
+    assert await texts(log, "p:alice:bob") == ["one", "two", "seven"]
+    assert await texts(log, "g:team") == ["three", "five", "eight"]
+    assert await texts(log, "users/carol/inbox") == ["four"]
+    entries = await log.read("users/alice/inbox", 0, 10, MUCH)
+    assert [(entry.offset, entry.qos) for entry in entries] == [(1, 1), (2, 2), (3, 0), (4, 1)]
+    assert await migrated.read(asking("PRAGMA integrity_check")) == [("ok",)]
+    assert await migrated.read(asking("SELECT max(version) FROM schema_version")) == [(len(STEPS),)]
+
+
+async def test_messages_of_schema_1_are_located_by_id(migrated: Database) -> None:
+    log = SqliteMessageLog(migrated)
+    wanted = {}
+    for name in ("p:alice:bob", "g:team", "p:carol:carol", "p:al-x.1:alice"):
+        for entry in await log.read(name, 0, 10, MUCH):
+            wanted[int(read_body(entry.body).id)] = Located(name, entry.offset, entry.body)
+    assert len(wanted) == 8
+    assert await log.locate(list(wanted)) == wanted
+    assert await migrated.read(asking("SELECT count(*) FROM ids")) == [(8,)]
+
+
+async def test_messages_of_schema_1_stay_stored_once(migrated: Database, scribe: "Scribe") -> None:
+    log = SqliteMessageLog(migrated)
+    known = {
+        DedupKey("alice", "p:alice:bob", "c-1"): "one",
+        DedupKey("bob", "p:alice:bob", "c-1"): "two",
+        DedupKey("alice", "g:team", "c-1"): "three",
+        DedupKey("alice", "g:team", "c-2"): "eight",
+    }
+    found = await log.find([*known, DedupKey("bob", "g:team", "c-1")])
+    assert {key: texts_of([Entry(1, body)])[0] for key, body in found.items()} == known
+    scribe.heads["g:team"] = 3
+    with pytest.raises(DuplicateMessageError):
+        await log.append([scribe.group("team", "again", "c-1")])
+    scribe.heads["g:team"] = 3
+    await log.append([scribe.group("team", "nine", "c-1", sender="bob")])
+    assert await texts(log, "g:team") == ["three", "five", "eight", "nine"]
+
+
+async def test_conversations_of_schema_1_are_listed(migrated: Database) -> None:
+    conversations = SqliteConversationStore(migrated)
+    wanted = {
+        "alice": ["p:al-x.1:alice", "p:alice:bob"],
+        "bob": ["p:alice:bob"],
+        "carol": ["p:carol:carol"],
+        "al-x.1": ["p:al-x.1:alice"],
+    }
+    for user, listed in wanted.items():
+        assert await conversations.private_conversations(user) == listed
+    assert await migrated.read(asking("SELECT count(*) FROM conversations")) == [(5,)]
+    for user, own in {"alice": (3, 3), "bob": (2, 2), "carol": (0, 0)}.items():
+        states = await conversations.states(user, ["p:alice:bob", "g:team"])
+        assert [(s.head_seq, s.own_seq, s.changed_at) for s in states] == [(3, own[0], 0), (3, own[1], 0)]
+
+
+async def test_sessions_of_schema_1_are_kept(migrated: Database) -> None:
+    states = SqliteStateStore(migrated)
+    state = await states.load(SessionKey("alice", "phone"))
+    assert state is not None
+    assert (state.cursors, len(state.queue)) == ({"users/alice/inbox": 2, "g:team": 1}, 1)
+    assert await states.live_retained() == ["users/alice/presence"]
 
 
 # --- transactions ---------------------------------------------------------------------------

@@ -301,6 +301,23 @@ async def test_the_last_retained_message_counts_and_an_empty_one_removes(stores:
     assert await stores.states.retained("#", "", 10) == both[1:]
 
 
+async def test_retained_on_topics(stores: "SqliteStores") -> None:
+    await retain(stores, TOPICS)
+    await stores.states.apply([Retained("x/y", b"\x00\xff", 2, True)])
+    asked = ["a/b", "x/y", "a/\U0001f389", "unknown", "a/+", "A/b", "a/b"]
+    wanted = [Retained("a/b", b"a/b", 1), Retained("x/y", b"\x00\xff", 2, True)]
+    wanted.append(Retained("a/\U0001f389", "a/\U0001f389".encode(), 1))
+    assert await stores.states.retained_on(asked) == {r.topic: r for r in wanted}
+    assert await stores.states.retained_on([]) == {}
+
+
+async def test_retained_on_many_topics(stores: "SqliteStores") -> None:
+    topics = [f'users/u{i}/"presence"' for i in range(3000)]
+    await retain(stores, topics)
+    found = await stores.states.retained_on([*topics, *(f"users/u{i}" for i in range(3000))])
+    assert sorted(found) == sorted(topics)
+
+
 async def test_live_ones(stores: "SqliteStores") -> None:
     await stores.states.apply(
         [Retained("a", b"1", 1, True), Retained("b", b"1", 1), Retained("c", b"1", 1, True)]

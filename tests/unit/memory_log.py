@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from broker.domain.errors import DuplicateMessageError
 from broker.domain.message import Entry, Stamped
-from broker.ports import DedupKey
+from broker.ports import DedupKey, Located
 
 
 class MemoryLog:
@@ -48,10 +48,23 @@ class MemoryLog:
         self.heads_asked += logs
         return {log: len(self.logs.get(log, [])) for log in logs}
 
+    async def locate(self, ids: Sequence[int]) -> dict[int, Located]:
+        return {
+            message.id: Located(message.draft.conversation_id, message.seq, message.body)
+            for batch in self.batches
+            for message in batch
+            if message.id in ids
+        }
+
     async def find(self, keys: Sequence[DedupKey]) -> dict[DedupKey, bytes]:
         return {key: self.keys[key] for key in keys if key in self.keys}
 
     async def read(self, log: str, after: int, limit: int, max_bytes: int) -> list[Entry]:
+        raise NotImplementedError
+
+    async def amendments(
+        self, conversation_id: str, seq: int, after: int, limit: int, max_bytes: int
+    ) -> list[Entry]:
         raise NotImplementedError
 
     async def read_back(self, log: str, before: int, limit: int, max_bytes: int) -> list[Entry]:

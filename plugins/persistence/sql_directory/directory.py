@@ -1,27 +1,34 @@
-"""The directory: accounts, groups and memberships in SQL."""
+"""The directory: accounts, contacts and groups in SQL. What is said to the database is in
+`accounts`, `contacts` and `groups`; here is who says it, and when."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
-from sqlalchemy import Engine, event, func
-from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlmodel import Session, SQLModel, col, create_engine, delete, select
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from broker.domain.errors import StoreError
 from broker.ports import (
     Account,
-    AccountChanged,
+    Ban,
+    Contact,
     DirectoryChange,
-    DirectoryError,
     Group,
+    GroupWrite,
+    JoinRequest,
     Membership,
-    MembershipChanged,
+    Notice,
+    Profile,
 )
-from plugins.persistence.sql_directory.models import GroupRow, MembershipRow, UserRow
+from plugins.persistence.sql_directory import accounts, groups
+from plugins.persistence.sql_directory import contacts as relations
+from plugins.persistence.sql_directory.migrate import migrate
+from plugins.persistence.sql_directory.models import BANS, JOIN_REQUESTS, MEMBERSHIPS
 
 T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 
 class SqlDirectory:
@@ -45,251 +52,198 @@ class SqlDirectory:
         await self._in_thread(self._engine.dispose)
         self._thread.shutdown()
 
-    async def _in_thread(self, job: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, job)
+    async def _in_thread(self, job: Callable[[*Args], T], *args: *Args) -> T:
+        try:
+            waiting = asyncio.get_running_loop().run_in_executor(self._thread, job, *args)
+        except RuntimeError as error:  # the thread was shut down
+            raise StoreError("directory: it is closed") from error
+        return await waiting
 
-    async def _run(self, job: Callable[[Session], T]) -> T:
+    async def _read(self, job: Callable[[Connection, *Args], T], *args: *Args) -> T:
         """Run `job` in a transaction on the directory's thread."""
+        return await self._in_thread(_transaction, self._engine, job, *args)
 
-        def transaction() -> T:
-            try:
-                with Session(self._engine) as session:
-                    result = job(session)
-                    session.commit()
-                    return result
-            except IntegrityError:
-                raise
-            except DBAPIError as error:
-                raise StoreError(f"directory: {error.orig}") from error
+    async def _write(
+        self, job: Callable[[Connection, *Args], Sequence[DirectoryChange]], *args: *Args
+    ) -> None:
+        """Run `job` in a transaction and tell what it has changed; also if the caller is cancelled
+        meanwhile, as what is committed is committed."""
+        await asyncio.shield(asyncio.ensure_future(self._commit(job, *args)))
 
-        return await self._in_thread(transaction)
-
-    def _tell(self, *changes: DirectoryChange) -> None:
-        for change in changes:
+    async def _commit(
+        self, job: Callable[[Connection, *Args], Sequence[DirectoryChange]], *args: *Args
+    ) -> None:
+        for change in await self._in_thread(_transaction, _writing(self._engine), job, *args):
             for listener in self._listeners:
                 listener(change)
+
+    def _now(self) -> int:
+        return self._now_ms() // 1000
 
     # --- accounts --------------------------------------------------------------------
 
     async def account(self, user_id: str) -> Account | None:
-        def job(session: Session) -> Account | None:
-            row = session.get(UserRow, user_id)
-            return None if row is None else _account(row)
-
-        return await self._run(job)
+        return await self._read(accounts.account, user_id)
 
     async def accounts(self, after: str, limit: int) -> list[Account]:
-        query = select(UserRow).where(UserRow.user_id > after).order_by(UserRow.user_id).limit(limit)
-        return await self._run(lambda session: [_account(row) for row in session.exec(query)])
+        return await self._read(accounts.accounts, after, limit)
 
     async def add_account(
         self, user_id: str, password: str | None, role: str, inbox_floor: int = 0
     ) -> Account:
+        """Tokens issued before are another's, who had the id."""
         hashed = None if password is None else await self._hash_password(password)
-        row = UserRow(
-            user_id=user_id,
-            password_hash=hashed,
-            role=role,
-            created_at=self._now_ms(),
-            inbox_floor=inbox_floor,
-        )
-
-        def job(session: Session) -> Account:
-            if session.get(UserRow, user_id) is not None:
-                raise DirectoryError("exists", f"user {user_id} exists already")
-            session.add(row)
-            return _account(row)
-
-        account = await self._run(job)
-        self._tell(AccountChanged(user_id, account))
+        account = Account(user_id, role, False, hashed, self._now_ms(), inbox_floor, self._now())
+        await self._write(accounts.add, account)
         return account
 
     async def set_password(self, user_id: str, password: str) -> None:
+        """Tokens of the second of the change are not accepted either: who knows the old password may
+        have got one just before. Who issues one just after waits for the next second."""
         hashed = await self._hash_password(password)
-        await self._change_account(user_id, password_hash=hashed)
+        await self._write(accounts.change, user_id, {"password_hash": hashed}, self._now() + 1)
 
     async def set_disabled(self, user_id: str, disabled: bool) -> None:
-        await self._change_account(user_id, disabled=disabled)
+        await self._write(accounts.change, user_id, {"disabled": disabled}, 0)
 
-    async def _change_account(self, user_id: str, **values: Any) -> None:
-        def job(session: Session) -> Account:
-            row = _need(session.get(UserRow, user_id), "user", user_id)
-            for name, value in values.items():
-                setattr(row, name, value)
-            return _account(row)
+    async def remove_account(
+        self, user_id: str, groups: Sequence[str] | None = None, notices: Sequence[Notice] = ()
+    ) -> None:
+        await self._write(accounts.remove, user_id, groups, notices)
 
-        self._tell(AccountChanged(user_id, await self._run(job)))
+    async def profiles(self, user_ids: Sequence[str]) -> dict[str, Profile]:
+        return await self._read(accounts.profiles, user_ids)
 
-    async def remove_account(self, user_id: str) -> None:
-        def job(session: Session) -> list[str]:
-            row = _need(session.get(UserRow, user_id), "user", user_id)
-            owned = session.exec(select(GroupRow.group_id).where(GroupRow.owner == user_id)).first()
-            if owned is not None:
-                raise DirectoryError("is_owner", f"{user_id} owns group {owned}: dismiss it first")
-            session.delete(row)
-            groups = list(
-                session.exec(select(MembershipRow.group_id).where(MembershipRow.user_id == user_id))
-            )
-            session.exec(delete(MembershipRow).where(col(MembershipRow.user_id) == user_id))
-            return groups
+    async def write_profile(self, profile: Profile) -> None:
+        await self._write(accounts.write_profile, profile)
 
-        groups = await self._run(job)
-        left = [MembershipChanged(group, user_id, False) for group in groups]
-        self._tell(AccountChanged(user_id, None), *left)
+    async def revoke_token(self, user_id: str, token_id: str, expires_at: int) -> None:
+        await self._write(accounts.revoke_token, user_id, token_id, expires_at, self._now())
+
+    async def is_revoked(self, token_id: str) -> bool:
+        return await self._read(accounts.is_revoked, token_id)
+
+    async def revoke_tokens(self, user_id: str, before: int) -> None:
+        """What was revoked by a later `before` stays revoked."""
+        await self._write(accounts.change, user_id, {}, before)
+
+    # --- contacts --------------------------------------------------------------------
+
+    async def contacts_between(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Contact]:
+        return await self._read(relations.between, pairs)
+
+    async def contacts(self, user_id: str, after: str, limit: int) -> list[Contact]:
+        return await self._read(relations.page, user_id, after, limit)
+
+    async def write_contacts(self, contacts: Sequence[Contact], notices: Sequence[Notice]) -> None:
+        await self._write(relations.write, contacts, notices)
 
     # --- groups ----------------------------------------------------------------------
 
     async def membership(self, group_id: str, user_id: str) -> Membership | None:
-        def job(session: Session) -> Membership | None:
-            row = session.get(MembershipRow, (group_id, user_id))
-            return None if row is None else _membership(row)
-
-        return await self._run(job)
+        return (await self.members_by_id(group_id, [user_id])).get(user_id)
 
     async def memberships(self, user_id: str) -> list[Membership]:
-        query = select(MembershipRow).where(MembershipRow.user_id == user_id).order_by(MembershipRow.group_id)
-        return await self._run(lambda session: [_membership(row) for row in session.exec(query)])
+        return await self._read(groups.memberships, user_id)
 
     async def group(self, group_id: str) -> Group | None:
-        def job(session: Session) -> Group | None:
-            row = session.get(GroupRow, group_id)
-            if row is None:
-                return None
-            count = select(func.count()).where(col(MembershipRow.group_id) == group_id)
-            return _group(row, session.exec(count).one())
-
-        return await self._run(job)
+        return await self._read(groups.group, group_id)
 
     async def groups(self, after: str, limit: int) -> list[Group]:
-        members = (
-            select(func.count())
-            .where(col(MembershipRow.group_id) == col(GroupRow.group_id))
-            .scalar_subquery()
-        )
-        query = (
-            select(GroupRow, members)
-            .where(GroupRow.group_id > after)
-            .order_by(GroupRow.group_id)
-            .limit(limit)
-        )
-        return await self._run(lambda session: [_group(row, count) for row, count in session.exec(query)])
+        return await self._read(groups.groups, after, limit)
+
+    async def groups_by_id(self, group_ids: Sequence[str]) -> dict[str, Group]:
+        return await self._read(groups.groups_by_id, group_ids)
 
     async def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
-        query = (
-            select(MembershipRow)
-            .where(MembershipRow.group_id == group_id, MembershipRow.user_id > after)
-            .order_by(MembershipRow.user_id)
-            .limit(limit)
-        )
-        return await self._run(lambda session: [_membership(row) for row in session.exec(query)])
+        return await self._read(groups.places, MEMBERSHIPS, Membership, group_id, after, limit)
 
-    async def create_group(
-        self, group_id: str, name: str, owner: str, members: Sequence[str], joined_seq: int
-    ) -> Group:
-        users = list(dict.fromkeys((owner, *members)))
-        row = GroupRow(group_id=group_id, name=name, owner=owner, created_at=self._now_ms())
+    async def members_by_id(self, group_id: str, user_ids: Sequence[str]) -> dict[str, Membership]:
+        return await self._read(groups.places_by_id, MEMBERSHIPS, Membership, group_id, user_ids)
 
-        def job(session: Session) -> Group:
-            if session.get(GroupRow, group_id) is not None:
-                raise DirectoryError("exists", f"group {group_id} exists already")
-            _need_users(session, users)
-            session.add(row)
-            for user in users:
-                role = "owner" if user == owner else "member"
-                session.add(MembershipRow(group_id=group_id, user_id=user, role=role, joined_seq=joined_seq))
-            return _group(row, len(users))
+    async def admins(self, group_id: str) -> list[Membership]:
+        return await self._read(groups.admins, group_id)
 
-        group = await self._run(job)
-        self._tell(*(MembershipChanged(group_id, user, True) for user in users))
-        return group
+    async def ban(self, group_id: str, user_id: str) -> Ban | None:
+        return (await self.bans_by_id(group_id, [user_id])).get(user_id)
 
-    async def add_members(self, group_id: str, users: Sequence[str], joined_seq: int) -> int:
-        def job(session: Session) -> list[str]:
-            _need(session.get(GroupRow, group_id), "group", group_id)
-            _need_users(session, users)
-            added = []
-            for user in dict.fromkeys(users):
-                if session.get(MembershipRow, (group_id, user)) is None:
-                    session.add(MembershipRow(group_id=group_id, user_id=user, joined_seq=joined_seq))
-                    added.append(user)
-            return added
+    async def bans_by_id(self, group_id: str, user_ids: Sequence[str]) -> dict[str, Ban]:
+        return await self._read(groups.places_by_id, BANS, Ban, group_id, user_ids)
 
-        added = await self._run(job)
-        self._tell(*(MembershipChanged(group_id, user, True) for user in added))
-        return len(added)
+    async def bans(self, group_id: str, after: str, limit: int) -> list[Ban]:
+        return await self._read(groups.places, BANS, Ban, group_id, after, limit)
 
-    async def remove_members(self, group_id: str, users: Sequence[str]) -> int:
-        def job(session: Session) -> list[str]:
-            group = _need(session.get(GroupRow, group_id), "group", group_id)
-            removed = []
-            for user in dict.fromkeys(users):
-                if user == group.owner:
-                    raise DirectoryError("is_owner", f"{user} owns group {group_id}: dismiss it instead")
-                row = session.get(MembershipRow, (group_id, user))
-                if row is not None:
-                    session.delete(row)
-                    removed.append(user)
-            return removed
+    async def join_request(self, group_id: str, user_id: str) -> JoinRequest | None:
+        found = await self._read(groups.places_by_id, JOIN_REQUESTS, JoinRequest, group_id, [user_id])
+        return found.get(user_id)
 
-        removed = await self._run(job)
-        self._tell(*(MembershipChanged(group_id, user, False) for user in removed))
-        return len(removed)
+    async def join_requests(self, group_id: str, after: str, limit: int) -> list[JoinRequest]:
+        return await self._read(groups.places, JOIN_REQUESTS, JoinRequest, group_id, after, limit)
 
-    async def dismiss_group(self, group_id: str) -> None:
-        def job(session: Session) -> list[str]:
-            session.delete(_need(session.get(GroupRow, group_id), "group", group_id))
-            users = list(
-                session.exec(select(MembershipRow.user_id).where(MembershipRow.group_id == group_id))
-            )
-            session.exec(delete(MembershipRow).where(col(MembershipRow.group_id) == group_id))
-            return users
+    async def write_group(self, write: GroupWrite, notices: Sequence[Notice]) -> None:
+        await self._write(groups.write, write, notices)
 
-        users = await self._run(job)
-        self._tell(*(MembershipChanged(group_id, user, False) for user in users))
+    # --- notices ---------------------------------------------------------------------
+
+    async def notices(self, limit: int) -> list[Notice]:
+        return await self._read(relations.notices, limit)
+
+    async def drop_notices(self, ids: Sequence[str]) -> None:
+        await self._write(relations.drop_notices, ids)
 
 
-def _need(row: T | None, kind: str, name: str) -> T:
-    if row is None:
-        raise DirectoryError("not_found", f"no {kind} {name}")
-    return row
+def _transaction(engine: Engine, job: Callable[[Connection, *Args], T], *args: *Args) -> T:
+    try:
+        with engine.begin() as connection:
+            return job(connection, *args)
+    except (SQLAlchemyError, OverflowError, UnicodeError) as error:
+        raise StoreError(f"directory: {_reason(error)}") from error
 
 
-def _need_users(session: Session, users: Sequence[str]) -> None:
-    for user in users:
-        _need(session.get(UserRow, user), "user", user)
+def _reason(error: Exception) -> str:
+    """What the driver said, without the statement and what was written."""
+    return str(error.orig) if isinstance(error, DBAPIError) else str(error)
 
 
-def _account(row: UserRow) -> Account:
-    return Account(row.user_id, row.role, row.disabled, row.password_hash, row.created_at, row.inbox_floor)
-
-
-def _membership(row: MembershipRow) -> Membership:
-    return Membership(row.group_id, row.user_id, row.role, row.joined_seq, row.muted_until)
-
-
-def _group(row: GroupRow, members: int) -> Group:
-    return Group(row.group_id, row.name, row.owner, row.created_at, members)
+# --- opening --------------------------------------------------------------------------
 
 
 def open_directory(
     url: str, hash_password: Callable[[str], Awaitable[str]], now_ms: Callable[[], int]
 ) -> SqlDirectory:
-    """Open the database at an SQLAlchemy URL and create the tables it lacks.
+    """Open the database at an SQLAlchemy URL and bring its tables up to date.
 
     Raises:
-        StoreError: the database cannot be opened.
+        StoreError: the database cannot be opened, or is newer than this program.
     """
-    engine = create_engine(url)
+    try:
+        engine = create_engine(url)
+    except (SQLAlchemyError, ImportError) as error:  # no URL, or its driver is not installed
+        raise StoreError(f"directory: {error}") from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _durable)
+        event.listen(engine, "begin", _begin)
     try:
-        SQLModel.metadata.create_all(engine)
-    except DBAPIError as error:
-        raise StoreError(f"directory {engine.url.render_as_string()}: {error.orig}") from error
+        with _writing(engine).begin() as connection:
+            migrate(connection)
+    except (SQLAlchemyError, StoreError) as error:
+        engine.dispose()
+        raise StoreError(f"directory {engine.url.render_as_string()}: {_reason(error)}") from error
     return SqlDirectory(engine, hash_password, now_ms)
 
 
+def _writing(engine: Engine) -> Engine:
+    """The same engine, for transactions that write."""
+    return engine.execution_options(writing=True)
+
+
 def _durable(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin` says, not at the first write
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA busy_timeout = 5000")
+
+
+def _begin(connection: Connection) -> None:
+    writing = connection.get_execution_options().get("writing")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

@@ -1,39 +1,157 @@
-"""Tables of the directory."""
+"""Tables of the directory. A change of them is a new step in `migrations/versions`.
 
+Lengths are bounded, and text compares byte by byte, so that a table is the same in every database.
+Columns have the names of the fields they keep: `columns` finds them.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, ColumnElement, Integer, LargeBinary, Table
 from sqlmodel import Field, SQLModel
+
+_TEXT = {
+    f"{dialect}_{option}": value
+    for dialect in ("mysql", "mariadb")
+    for option, value in (("charset", "utf8mb4"), ("collate", "utf8mb4_bin"))
+}
 
 
 class UserRow(SQLModel, table=True):
-    """An account. `created_at` is Unix milliseconds."""
+    """An account and its profile. `created_at` is Unix milliseconds, `tokens_after` seconds."""
 
     __tablename__ = "users"
+    __table_args__ = _TEXT
 
     user_id: str = Field(primary_key=True, max_length=64)
-    password_hash: str | None = None
-    role: str = "user"
+    password_hash: str | None = Field(default=None, max_length=255)
+    role: str = Field(default="user", max_length=16)
     disabled: bool = False
-    created_at: int
-    inbox_floor: int = 0
+    created_at: int = Field(sa_type=BigInteger)
+    inbox_floor: int = Field(default=0, sa_type=BigInteger)
+    tokens_after: int = Field(default=0, sa_type=BigInteger)
+    name: str = Field(default="", max_length=255)
+    avatar: str = Field(default="", max_length=2048)
+    who_may_message: str = Field(default="everyone", max_length=16)
+    who_sees_presence: str = Field(default="contacts", max_length=16)
+    read_receipts: bool = True
+
+
+class RevokedTokenRow(SQLModel, table=True):
+    """A token that is not accepted any more. `expires_at` is Unix seconds."""
+
+    __tablename__ = "revoked_tokens"
+    __table_args__ = _TEXT
+
+    token_id: str = Field(primary_key=True, max_length=64)
+    user_id: str = Field(max_length=64, index=True)
+    expires_at: int = Field(sa_type=BigInteger, index=True)
+
+
+class ContactRow(SQLModel, table=True):
+    """How a user stands to a peer."""
+
+    __tablename__ = "contacts"
+    __table_args__ = _TEXT
+
+    user_id: str = Field(primary_key=True, max_length=64)
+    peer_id: str = Field(primary_key=True, max_length=64, index=True)
+    state: str = Field(max_length=16)
+    blocked: bool
+    remark: str = Field(max_length=255)
+    note: str = Field(max_length=1024)
+    updated_at: int = Field(sa_type=BigInteger)
+    version: int = Field(sa_type=BigInteger)
 
 
 class GroupRow(SQLModel, table=True):
     """A group."""
 
     __tablename__ = "groups"
+    __table_args__ = _TEXT
 
     group_id: str = Field(primary_key=True, max_length=64)
-    name: str
-    owner: str = Field(max_length=64)
-    created_at: int
+    name: str = Field(max_length=255)
+    owner: str = Field(max_length=64, index=True)
+    created_at: int = Field(sa_type=BigInteger)
+    avatar: str = Field(default="", max_length=2048)
+    announcement: str = Field(default="", max_length=4096)
+    muted_until: int = Field(default=0, sa_type=BigInteger)
+    who_may_invite: str = Field(default="members", max_length=16)
+    who_may_post: str = Field(default="members", max_length=16)
+    join: str = Field(default="approval", max_length=16)
+    history_visible: bool = False
+    dismissed_at: int = Field(default=0, sa_type=BigInteger)
+    floor: int = Field(default=0, sa_type=BigInteger)
+    version: int = Field(default=1, sa_type=BigInteger)
 
 
 class MembershipRow(SQLModel, table=True):
     """A user's place in a group."""
 
     __tablename__ = "memberships"
+    __table_args__ = _TEXT
 
     group_id: str = Field(primary_key=True, max_length=64)
     user_id: str = Field(primary_key=True, max_length=64, index=True)
-    role: str = "member"
-    joined_seq: int
-    muted_until: int = 0
+    role: str = Field(default="member", max_length=16)
+    joined_seq: int = Field(sa_type=BigInteger)
+    muted_until: int = Field(default=0, sa_type=BigInteger)
+
+
+class BanRow(SQLModel, table=True):
+    """A user who may not come back to a group before `until`."""
+
+    __tablename__ = "group_bans"
+    __table_args__ = _TEXT
+
+    group_id: str = Field(primary_key=True, max_length=64)
+    user_id: str = Field(primary_key=True, max_length=64, index=True)
+    until: int = Field(sa_type=BigInteger)
+
+
+class JoinRequestRow(SQLModel, table=True):
+    """A user who asks to be let into a group."""
+
+    __tablename__ = "join_requests"
+    __table_args__ = _TEXT
+
+    group_id: str = Field(primary_key=True, max_length=64)
+    user_id: str = Field(primary_key=True, max_length=64, index=True)
+    note: str = Field(max_length=1024)
+    created_at: int = Field(sa_type=BigInteger)
+
+
+class NoticeRow(SQLModel, table=True):
+    """An entry on its way to a log; `place` keeps the order they were written in."""
+
+    __tablename__ = "notices"
+    __table_args__ = {"sqlite_autoincrement": True, **_TEXT}
+
+    # SQLite counts up INTEGER only.
+    place: int | None = Field(
+        default=None, sa_column=Column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    )
+    id: str = Field(max_length=64, unique=True)
+    sender: str = Field(max_length=64)
+    topic: str = Field(max_length=255)
+    content: bytes = Field(sa_column=Column(LargeBinary(2**24 - 1), nullable=False))
+
+
+def _table(row: type[SQLModel]) -> Table:
+    return SQLModel.metadata.tables[str(row.__tablename__)]
+
+
+USERS = _table(UserRow)
+REVOKED_TOKENS = _table(RevokedTokenRow)
+CONTACTS = _table(ContactRow)
+GROUPS = _table(GroupRow)
+MEMBERSHIPS = _table(MembershipRow)
+BANS = _table(BanRow)
+JOIN_REQUESTS = _table(JoinRequestRow)
+NOTICES = _table(NoticeRow)
+
+
+def columns(table: Table, fields: Iterable[str]) -> list[ColumnElement[Any]]:
+    """The columns that keep some fields of a struct, in their order."""
+    return [table.c[field] for field in fields]

@@ -1,7 +1,8 @@
-"""The embedded default: one SQLite file for messages, sessions and retained messages."""
+"""The embedded default: one SQLite file for messages, conversations, sessions, retained messages."""
 
+from plugins.persistence.sqlite.conversation_store import SqliteConversationStore
 from plugins.persistence.sqlite.database import Database, open_database
 from plugins.persistence.sqlite.message_log import SqliteMessageLog
 from plugins.persistence.sqlite.state_store import SqliteStateStore
 
-__all__ = ["Database", "SqliteMessageLog", "SqliteStateStore", "open_database"]
+__all__ = ["Database", "SqliteConversationStore", "SqliteMessageLog", "SqliteStateStore", "open_database"]

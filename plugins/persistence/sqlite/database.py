@@ -6,12 +6,15 @@ run in the order they were given: a load after a save sees what was saved.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
+import msgspec
+
 from broker.domain.errors import StoreError
+from plugins.persistence.sqlite.names import Names
 from plugins.persistence.sqlite.schema import migrate
 
 T = TypeVar("T")
@@ -23,20 +26,20 @@ class Database:
 
     A write is a transaction: it commits when the function returns and is undone when it raises.
     Both methods raise `StoreError` for whatever SQLite raises, with SQLite's error as its cause.
+    `written_names` are for jobs of `write`, `read_names` for jobs of `read`.
     """
 
     def __init__(self, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
         self._writer = writer
         self._reader = reader
+        self.written_names = Names(writer)
+        self.read_names = Names(reader)
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-reader")
 
-    async def write(
-        self, job: Callable[[sqlite3.Connection], T], undo: Callable[[], None] | None = None
-    ) -> T:
-        """Run `job` in a transaction; on return it is on disk. If it is rolled back, `undo` is
-        called on the writer's thread before anything else is written."""
-        return await _run(self._write_thread, _transaction, self._writer, job, undo)
+    async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `job` in a transaction; on return it is on disk."""
+        return await _run(self._write_thread, _transaction, self._writer, self.written_names, job)
 
     async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Run `job` on what is committed."""
@@ -60,19 +63,15 @@ async def _run(thread: ThreadPoolExecutor, function: Callable[[*Args], T], *args
     return await waiting
 
 
-def _transaction(
-    connection: sqlite3.Connection,
-    job: Callable[[sqlite3.Connection], T],
-    undo: Callable[[], None] | None,
-) -> T:
+def _transaction(connection: sqlite3.Connection, names: Names, job: Callable[[sqlite3.Connection], T]) -> T:
     try:
         connection.execute("BEGIN IMMEDIATE")
         result = job(connection)
         connection.execute("COMMIT")
+        names.committed()
         return result
     except BaseException as error:
-        if undo is not None:
-            undo()
+        names.rolled_back()
         # Some errors have SQLite roll back by itself.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -86,6 +85,11 @@ def _query(connection: sqlite3.Connection, job: Callable[[sqlite3.Connection], T
         return job(connection)
     except (sqlite3.Error, OverflowError) as error:
         raise StoreError(str(error)) from error
+
+
+def json_list(values: Sequence[str]) -> str:
+    """A list as one parameter of a statement, to be read with `json_each`."""
+    return msgspec.json.encode(values).decode()
 
 
 def open_database(path: Path) -> Database:
@@ -109,6 +113,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     # FULL syncs the WAL at every commit: what is acknowledged survives a power cut.
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA wal_autocheckpoint = 4000")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA busy_timeout = 5000")
     return connection

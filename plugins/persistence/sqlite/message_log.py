@@ -3,16 +3,14 @@
 import sqlite3
 from collections.abc import Iterable, Sequence
 
+from broker.domain.conversation import participants
 from broker.domain.errors import DuplicateMessageError, StoreError
-from broker.domain.message import Entry, Stamped
+from broker.domain.message import Amendment, Entry, Stamped
 from broker.domain.topics import inbox_topic
-from broker.ports import DedupKey
+from broker.ports import DedupKey, Located
 from plugins.persistence.sqlite.database import Database
-
-_OFFSET_BITS = 32
-_OFFSETS = 1 << _OFFSET_BITS
-
-_NAMES_CACHED = 100_000
+from plugins.persistence.sqlite.names import Names
+from plugins.persistence.sqlite.schema import OFFSET_BITS, OFFSETS
 
 _IN_LOG = "key > ? AND key < ?"
 _READ_CONVERSATION = "SELECT key, body, qos FROM messages WHERE " + _IN_LOG + " ORDER BY key {order} LIMIT ?"
@@ -20,36 +18,24 @@ _READ_INBOX = (
     "SELECT entries.key, body, qos FROM entries JOIN messages ON messages.key = message "
     "WHERE entries." + _IN_LOG.replace("AND key", "AND entries.key") + " ORDER BY entries.key {order} LIMIT ?"
 )
+_AMENDMENTS = (
+    "SELECT key, body, qos FROM amendments JOIN messages ON key = message "
+    "WHERE target = ? AND message > ? ORDER BY message LIMIT ?"
+)
+
+_LOCATE = (
+    "SELECT name, key, body FROM ids JOIN messages ON key = message JOIN names ON names.id = key >> 32 "
+    "WHERE ids.id = ?"
+)
+
+# The row for '' says which message is the sender's last: one for all their messages of a batch.
+_LAST = (
+    "INSERT INTO sent VALUES (?, ?, '', ?) ON CONFLICT DO UPDATE SET message = max(message, excluded.message)"
+)
 
 
 def _is_inbox(log: str) -> bool:
     return log.startswith("users/")
-
-
-class _Names:
-    """Interned names of one connection's thread, the last used ones in memory."""
-
-    def __init__(self) -> None:
-        self._ids: dict[str, int] = {}
-
-    def find(self, connection: sqlite3.Connection, name: str) -> int | None:
-        known = self._ids.get(name)
-        if known is None:
-            row = connection.execute("SELECT id FROM names WHERE name = ?", (name,)).fetchone()
-            if row is None:
-                return None
-            known = self.remember(name, row[0])
-        return known
-
-    def remember(self, name: str, number: int) -> int:
-        if len(self._ids) >= _NAMES_CACHED:
-            self._ids.clear()
-        self._ids[name] = number
-        return number
-
-    def forget(self, names: Iterable[str]) -> None:
-        for name in names:
-            self._ids.pop(name, None)
 
 
 class SqliteMessageLog:
@@ -57,41 +43,15 @@ class SqliteMessageLog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._written = _Names()
-        self._read = _Names()
 
     async def append(self, batch: Sequence[Stamped]) -> None:
-        new: list[str] = []
+        names = self._database.written_names
         try:
-            await self._database.write(
-                lambda connection: self._append(connection, batch, new),
-                undo=lambda: self._written.forget(new),  # these names are rolled back, too
-            )
+            await self._database.write(lambda connection: _append(connection, names, batch))
         except StoreError as error:
             if isinstance(error.__cause__, sqlite3.IntegrityError):
                 raise DuplicateMessageError(str(error)) from error
             raise
-
-    def _append(self, connection: sqlite3.Connection, batch: Sequence[Stamped], new: list[str]) -> None:
-        def number(name: str) -> int:
-            known = self._written.find(connection, name)
-            if known is None:
-                cursor = connection.execute("INSERT INTO names (name) VALUES (?)", (name,))
-                new.append(name)
-                known = self._written.remember(name, cursor.lastrowid or 0)
-            return known
-
-        messages = []
-        entries = []
-        for stamped in batch:
-            draft = stamped.draft
-            key = number(draft.conversation_id) << _OFFSET_BITS | stamped.seq
-            sender = number(inbox_topic(draft.sender))
-            messages.append((key, sender, draft.content.client_msg_id, draft.qos, stamped.body))
-            for log, offset in zip(draft.logs, stamped.offsets, strict=True):
-                entries.append((number(log) << _OFFSET_BITS | offset, key))
-        connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", messages)
-        connection.executemany("INSERT INTO entries VALUES (?, ?)", entries)
 
     async def heads(self, logs: Sequence[str]) -> dict[str, int]:
         return await self._database.read(lambda connection: self._heads(connection, logs))
@@ -99,13 +59,13 @@ class SqliteMessageLog:
     def _heads(self, connection: sqlite3.Connection, logs: Sequence[str]) -> dict[str, int]:
         heads = {}
         for log in logs:
-            number = self._read.find(connection, log)
+            number = self._database.read_names.find(log)
             heads[log] = 0 if number is None else _head(connection, log, number)
         return heads
 
     async def read(self, log: str, after: int, limit: int, max_bytes: int) -> list[Entry]:
         return await self._database.read(
-            lambda connection: _within(self._scan(connection, log, after, _OFFSETS, limit, "ASC"), max_bytes)
+            lambda connection: _within(self._scan(connection, log, after, OFFSETS, limit, "ASC"), max_bytes)
         )
 
     async def read_back(self, log: str, before: int, limit: int, max_bytes: int) -> list[Entry]:
@@ -117,24 +77,53 @@ class SqliteMessageLog:
     def _scan(
         self, connection: sqlite3.Connection, log: str, after: int, before: int, limit: int, order: str
     ) -> Iterable[Entry]:
-        number = self._read.find(connection, log)
+        number = self._database.read_names.find(log)
         if number is None:
             return
         sql = (_READ_INBOX if _is_inbox(log) else _READ_CONVERSATION).format(order=order)
-        base = number << _OFFSET_BITS
+        base = number << OFFSET_BITS
         # Whatever offsets are asked for, no other log is read.
-        lower, upper = (base + max(0, min(offset, _OFFSETS)) for offset in (after, before))
+        lower, upper = (base + max(0, min(offset, OFFSETS)) for offset in (after, before))
         for key, body, qos in connection.execute(sql, (lower, upper, limit)):
             yield Entry(key - base, body, qos)
 
+    async def amendments(
+        self, conversation_id: str, seq: int, after: int, limit: int, max_bytes: int
+    ) -> list[Entry]:
+        def job(connection: sqlite3.Connection) -> list[Entry]:
+            number = self._database.read_names.find(conversation_id)
+            if number is None:
+                return []
+            base = number << OFFSET_BITS
+            rows = connection.execute(_AMENDMENTS, (base + seq, base + after, limit))
+            return _within((Entry(key - base, body, qos) for key, body, qos in rows), max_bytes)
+
+        return await self._database.read(job)
+
+    async def locate(self, ids: Sequence[int]) -> dict[int, Located]:
+        def job(connection: sqlite3.Connection) -> dict[int, Located]:
+            found = {}
+            for number in ids:
+                if not 0 <= number < 1 << 63:  # clients may ask for any
+                    continue
+                row = connection.execute(_LOCATE, (number,)).fetchone()
+                if row is not None:
+                    name, key, body = row
+                    found[number] = Located(name, key % OFFSETS, body)
+            return found
+
+        return await self._database.read(job)
+
     async def find(self, keys: Sequence[DedupKey]) -> dict[DedupKey, bytes]:
         def job(connection: sqlite3.Connection) -> dict[DedupKey, bytes]:
+            names = self._database.read_names
             found = {}
             for key in keys:
-                sender = self._read.find(connection, inbox_topic(key.sender))
-                conversation = self._read.find(connection, key.conversation_id)
+                sender = names.find(inbox_topic(key.sender))
+                conversation = names.find(key.conversation_id)
                 row = connection.execute(
-                    "SELECT body FROM messages WHERE sender = ? AND key >> 32 = ? AND client_msg_id = ?",
+                    "SELECT body FROM sent JOIN messages ON key = message "
+                    "WHERE sent.sender = ? AND conversation = ? AND client_msg_id = ?",
                     (sender, conversation, key.client_msg_id),
                 ).fetchone()
                 if row is not None:
@@ -142,6 +131,51 @@ class SqliteMessageLog:
             return found
 
         return await self._database.read(job)
+
+
+def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stamped]) -> None:
+    intern = names.intern
+    messages, ids, entries, keyed, listed, amended = [], [], [], [], [], []
+    last: dict[tuple[int, int], int] = {}
+    for stamped in batch:
+        draft = stamped.draft
+        conversation = intern(draft.conversation_id)
+        key = conversation << OFFSET_BITS | stamped.seq
+        sender = intern(inbox_topic(draft.sender))
+        messages.append((key, sender, draft.qos, stamped.body))
+        last[sender, conversation] = key
+        if draft.content.client_msg_id is not None:
+            keyed.append((sender, conversation, draft.content.client_msg_id, key))
+        ids.append((stamped.id, key))
+        for log, offset in zip(draft.logs, stamped.offsets, strict=True):
+            entries.append((intern(log) << OFFSET_BITS | offset, key))
+        if stamped.seq == 1:
+            users = participants(draft.conversation_id) or ()
+            listed += [(intern(inbox_topic(user)), conversation) for user in users]
+        amended += [(key, amendment) for amendment in draft.amends]
+    connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?)", messages)
+    connection.executemany("INSERT INTO sent VALUES (?, ?, ?, ?)", keyed)
+    connection.executemany(_LAST, [(*place, key) for place, key in last.items()])
+    connection.executemany("INSERT INTO ids VALUES (?, ?)", ids)
+    connection.executemany("INSERT INTO entries VALUES (?, ?)", entries)
+    # A user who has marked the conversation before is in it already.
+    connection.executemany("INSERT OR IGNORE INTO conversations (user, conversation) VALUES (?, ?)", listed)
+    for key, amendment in amended:
+        _amend(connection, key, amendment)
+
+
+def _amend(connection: sqlite3.Connection, key: int, amendment: Amendment) -> None:
+    """Replace the body of a message that stands before the one with `key` in its conversation."""
+    base, seq = key - key % OFFSETS, amendment.seq
+    found = 0
+    if base < base + seq < key:
+        cursor = connection.execute(
+            "UPDATE messages SET body = ? WHERE key = ?", (amendment.body, base + seq)
+        )
+        found = cursor.rowcount
+    if not found:
+        raise StoreError(f"there is no message {seq} to amend")
+    connection.execute("INSERT INTO amendments VALUES (?, ?)", (base + seq, key))
 
 
 def _within(entries: Iterable[Entry], max_bytes: int) -> list[Entry]:
@@ -158,8 +192,8 @@ def _within(entries: Iterable[Entry], max_bytes: int) -> list[Entry]:
 
 def _head(connection: sqlite3.Connection, log: str, number: int) -> int:
     table = "entries" if _is_inbox(log) else "messages"
-    base = number << _OFFSET_BITS
+    base = number << OFFSET_BITS
     row = connection.execute(
-        f"SELECT max(key) FROM {table} WHERE {_IN_LOG}", (base, base + _OFFSETS)
+        f"SELECT max(key) FROM {table} WHERE {_IN_LOG}", (base, base + OFFSETS)
     ).fetchone()
     return 0 if row[0] is None else int(row[0]) - base

@@ -8,6 +8,10 @@ import sqlite3
 
 from broker.domain.errors import StoreError
 
+OFFSET_BITS = 32
+OFFSETS = 1 << OFFSET_BITS
+"""How many offsets a log has: the keys of log n lie between n * OFFSETS and (n + 1) * OFFSETS."""
+
 # messages.key and entries.key are (log << 32 | offset): an integer primary key keeps each
 # insertion at the end of its log, and a read of a log is one range scan. A message lies in its
 # conversation's log; an inbox entry refers to it. Names are interned once, so that the rows and
@@ -63,7 +67,72 @@ CREATE TABLE retained (
 CREATE INDEX retained_live ON retained (topic) WHERE live;
 """
 
-STEPS = (_STEP_1,)
+# ids: where the message with an id stands. Ids grow, so each insertion is at the end.
+#
+# sent: what a sender has said in a conversation. A row for each client_msg_id, which makes it unique;
+# and with '' one for the last message, so that it is found at once. Both in one tree, since a commit
+# costs by the pages it changes, and these two are mostly the same page: an index of all messages by
+# sender would add a page to each message.
+#
+# conversations: what a user has of a conversation. A private one has a row for each user from its first
+# message on, so that they can be listed; a group's come when a user reads or marks something.
+#
+# amendments: which messages have changed an earlier one, that all which was ever said can be taken back.
+#
+# Users (as their inboxes) and conversations are numbers of `names`. A body begins with {"id":"<digits>":
+# a cast to INTEGER takes the digits a text begins with.
+_STEP_2 = """
+CREATE TABLE ids (
+    id       INTEGER PRIMARY KEY,
+    message  INTEGER NOT NULL
+) STRICT;
+INSERT OR IGNORE INTO ids SELECT CAST(substr(body, 8, 20) AS INTEGER) AS id, key FROM messages ORDER BY id;
+
+CREATE TABLE sent (
+    sender         INTEGER NOT NULL,
+    conversation   INTEGER NOT NULL,
+    client_msg_id  TEXT NOT NULL,
+    message        INTEGER NOT NULL,
+    PRIMARY KEY (sender, conversation, client_msg_id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO sent
+    SELECT sender, key >> 32, client_msg_id, key FROM messages WHERE client_msg_id IS NOT NULL
+    UNION ALL SELECT sender, key >> 32, '', max(key) FROM messages GROUP BY sender, key >> 32
+    ORDER BY 1, 2, 3;
+DROP INDEX messages_once;
+ALTER TABLE messages DROP COLUMN client_msg_id;
+
+CREATE TABLE amendments (
+    target   INTEGER NOT NULL,
+    message  INTEGER NOT NULL,
+    PRIMARY KEY (target, message)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE conversations (
+    user           INTEGER NOT NULL,
+    conversation   INTEGER NOT NULL,
+    read_seq       INTEGER NOT NULL DEFAULT 0,
+    delivered_seq  INTEGER NOT NULL DEFAULT 0,
+    pinned         INTEGER NOT NULL DEFAULT 0,
+    muted          INTEGER NOT NULL DEFAULT 0,
+    unread         INTEGER NOT NULL DEFAULT 0,
+    hidden_seq     INTEGER NOT NULL DEFAULT 0,
+    changed_at     INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (user, conversation)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX conversations_seen ON conversations (conversation, read_seq)
+    WHERE read_seq > 0 OR delivered_seq > 0;
+WITH
+    private AS (SELECT id, substr(name, 3) AS pair FROM names WHERE name >= 'p:' AND name < 'p;'),
+    users AS (
+        SELECT id, substr(pair, 1, instr(pair, ':') - 1) AS user FROM private
+        UNION SELECT id, substr(pair, instr(pair, ':') + 1) FROM private
+    )
+INSERT INTO conversations (user, conversation)
+    SELECT names.id, users.id FROM users JOIN names ON names.name = 'users/' || users.user || '/inbox';
+"""
+
+STEPS = (_STEP_1, _STEP_2)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -1,30 +1,66 @@
-"""StateStore on SQLite: persistent sessions and retained messages."""
+"""StateStore on SQLite: persistent sessions, retained messages, and what users have seen."""
 
 import sqlite3
 from collections.abc import Sequence
 
 import msgspec
 
-from broker.domain.topics import is_wild, matches
+from broker.domain.topics import inbox_topic, is_wild, matches
 from broker.ports import (
     Enqueued,
     Forgotten,
+    Marked,
     Moved,
     QueuedMessage,
     Redelivery,
     Retained,
     Saved,
+    Seen,
     SessionKey,
     SessionState,
     StateChange,
+    Unseen,
 )
-from plugins.persistence.sqlite.database import Database
+from plugins.persistence.sqlite.database import Database, json_list
+from plugins.persistence.sqlite.names import Names
 
 _encode = msgspec.msgpack.encode
 _filters = msgspec.msgpack.Decoder(dict[str, int]).decode
 _inflight = msgspec.msgpack.Decoder(list[Redelivery]).decode
 _received = msgspec.msgpack.Decoder(list[int]).decode
 _queued = msgspec.msgpack.Decoder(QueuedMessage).decode
+
+_SEE = """
+INSERT INTO conversations (user, conversation, read_seq, delivered_seq, changed_at)
+    VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET
+    read_seq = max(read_seq, excluded.read_seq),
+    delivered_seq = max(delivered_seq, excluded.delivered_seq),
+    unread = unread AND excluded.read_seq = 0,
+    changed_at = excluded.changed_at
+WHERE excluded.read_seq > read_seq OR excluded.delivered_seq > delivered_seq
+    OR (unread AND excluded.read_seq > 0)
+"""
+_MARK = """
+INSERT INTO conversations (user, conversation, pinned, muted, unread, hidden_seq, changed_at)
+    VALUES (?1, ?2, ifnull(?3, 0), ifnull(?4, 0), ifnull(?5, 0), ifnull(?6, 0), ?7)
+ON CONFLICT DO UPDATE SET
+    pinned = ifnull(?3, pinned),
+    muted = ifnull(?4, muted),
+    unread = ifnull(?5, unread),
+    hidden_seq = ifnull(?6, hidden_seq),
+    changed_at = ?7
+"""
+_UNSEE_GROUPS = """
+DELETE FROM conversations WHERE user = ?
+    AND EXISTS (SELECT 1 FROM names WHERE id = conversation AND name >= 'g:' AND name < 'g;')
+"""
+_UNSEE_PRIVATE = """
+UPDATE conversations SET (read_seq, delivered_seq, pinned, muted, unread, hidden_seq, changed_at) =
+    (SELECT ifnull(max(key) % (1 << 32), 0), ifnull(max(key) % (1 << 32), 0), 0, 0, 0, 0, 0 FROM messages
+     WHERE key > (conversation << 32) AND key < (conversation + 1 << 32))
+WHERE user = ?
+"""
 
 
 class SqliteStateStore:
@@ -34,8 +70,10 @@ class SqliteStateStore:
         self._database = database
 
     async def apply(self, changes: Sequence[StateChange]) -> int:
+        names = self._database.written_names
+
         def job(connection: sqlite3.Connection) -> int:
-            return sum(_apply(connection, change) for change in changes)
+            return sum(_apply(connection, names, change) for change in changes)
 
         return await self._database.write(job)
 
@@ -82,6 +120,16 @@ class SqliteStateStore:
 
         return await self._database.read(job)
 
+    async def retained_on(self, topics: Sequence[str]) -> dict[str, Retained]:
+        def job(connection: sqlite3.Connection) -> dict[str, Retained]:
+            rows = connection.execute(
+                "SELECT topic, payload, qos, live FROM json_each(?) CROSS JOIN retained ON topic = value",
+                (json_list(topics),),
+            )
+            return {topic: Retained(topic, payload, qos, bool(live)) for topic, payload, qos, live in rows}
+
+        return await self._database.read(job)
+
     async def live_retained(self) -> list[str]:
         def job(connection: sqlite3.Connection) -> list[str]:
             return [row[0] for row in connection.execute("SELECT topic FROM retained WHERE live")]
@@ -98,7 +146,7 @@ def _literal_levels(topic_filter: str) -> str | None:
     return "/".join(levels) if levels else None
 
 
-def _apply(connection: sqlite3.Connection, change: StateChange) -> int:
+def _apply(connection: sqlite3.Connection, names: Names, change: StateChange) -> int:
     match change:
         case Saved():
             _save(connection, change)
@@ -121,7 +169,25 @@ def _apply(connection: sqlite3.Connection, change: StateChange) -> int:
                 )
             else:
                 connection.execute("DELETE FROM retained WHERE topic = ?", (topic,))
+        case _:
+            _observe(connection, names, change)
     return 0
+
+
+def _observe(connection: sqlite3.Connection, names: Names, change: Seen | Marked | Unseen) -> None:
+    """What users have seen of conversations, and want of them."""
+    match change:
+        case Seen(user, conversation_id, at, read, delivered):
+            if read > 0 or delivered > 0:
+                place = names.intern(inbox_topic(user)), names.intern(conversation_id)
+                connection.execute(_SEE, (*place, max(0, read), max(0, delivered), at))
+        case Marked(user, conversation_id, at, pinned, muted, unread, hidden):
+            place = names.intern(inbox_topic(user)), names.intern(conversation_id)
+            connection.execute(_MARK, (*place, pinned, muted, unread, hidden, at))
+        case Unseen(user):
+            if (number := names.find(inbox_topic(user))) is not None:
+                connection.execute(_UNSEE_GROUPS, (number,))
+                connection.execute(_UNSEE_PRIVATE, (number,))
 
 
 def _save(connection: sqlite3.Connection, change: Saved) -> None:

@@ -1,0 +1,103 @@
+"""The interfaces between the broker and what it is plugged into.
+
+Stores are asked to do one durable thing at a time and answer when it is on disk. Every
+implementation of a port runs the same suite (tests/ports).
+"""
+
+from broker.domain.directory import Account, Ban, Contact, Group, JoinRequest, Membership, Profile
+from broker.ports.bridge import BridgePort
+from broker.ports.conversations import Arrival, ConversationState, ConversationStore, Watermark
+from broker.ports.directory import (
+    AccountChanged,
+    ContactChanged,
+    Directory,
+    DirectoryChange,
+    DirectoryError,
+    GroupChanged,
+    GroupWrite,
+    MembershipChanged,
+    Notice,
+    ProfileChanged,
+    TokenRevoked,
+)
+from broker.ports.messages import Clock, DedupKey, Located, MessageLog
+from broker.ports.plugins import (
+    IDENTITY_ATTRIBUTE,
+    Credentials,
+    Gate,
+    Grant,
+    Identity,
+    PluginEvents,
+    PluginServices,
+    Principal,
+    TopicRules,
+)
+from broker.ports.states import (
+    Enqueued,
+    Forgotten,
+    Marked,
+    Moved,
+    QueuedMessage,
+    Redelivery,
+    Retained,
+    Saved,
+    Seen,
+    SessionKey,
+    SessionState,
+    StateChange,
+    StateStore,
+    Unseen,
+)
+
+__all__ = [
+    "IDENTITY_ATTRIBUTE",
+    "Account",
+    "AccountChanged",
+    "Arrival",
+    "Ban",
+    "BridgePort",
+    "Clock",
+    "Contact",
+    "ContactChanged",
+    "ConversationState",
+    "ConversationStore",
+    "Credentials",
+    "DedupKey",
+    "Directory",
+    "DirectoryChange",
+    "DirectoryError",
+    "Enqueued",
+    "Forgotten",
+    "Gate",
+    "Grant",
+    "Group",
+    "GroupChanged",
+    "GroupWrite",
+    "Identity",
+    "JoinRequest",
+    "Located",
+    "Marked",
+    "Membership",
+    "MembershipChanged",
+    "MessageLog",
+    "Moved",
+    "Notice",
+    "PluginEvents",
+    "PluginServices",
+    "Principal",
+    "Profile",
+    "ProfileChanged",
+    "QueuedMessage",
+    "Redelivery",
+    "Retained",
+    "Saved",
+    "Seen",
+    "SessionKey",
+    "SessionState",
+    "StateChange",
+    "StateStore",
+    "TokenRevoked",
+    "TopicRules",
+    "Unseen",
+    "Watermark",
+]

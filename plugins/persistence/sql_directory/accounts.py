@@ -1,0 +1,135 @@
+"""Accounts, profiles and tokens: what is asked and written in a transaction."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, case, delete, select, update
+
+from broker.ports import (
+    Account,
+    AccountChanged,
+    Contact,
+    ContactChanged,
+    DirectoryChange,
+    DirectoryError,
+    MembershipChanged,
+    Notice,
+    Profile,
+    ProfileChanged,
+    TokenRevoked,
+)
+from plugins.persistence.sql_directory.contacts import add_notices
+from plugins.persistence.sql_directory.models import (
+    BANS,
+    CONTACTS,
+    GROUPS,
+    JOIN_REQUESTS,
+    MEMBERSHIPS,
+    REVOKED_TOKENS,
+    USERS,
+    columns,
+)
+from plugins.persistence.sql_directory.statements import chunks, insert_new, no_user
+
+_ACCOUNTS = select(*columns(USERS, Account.__struct_fields__))
+
+
+def account(connection: Connection, user_id: str) -> Account | None:
+    row = connection.execute(_ACCOUNTS.where(USERS.c.user_id == user_id)).first()
+    return None if row is None else Account(*row)
+
+
+def accounts(connection: Connection, after: str, limit: int) -> list[Account]:
+    query = _ACCOUNTS.where(USERS.c.user_id > after).order_by(USERS.c.user_id).limit(limit)
+    return [Account(*row) for row in connection.execute(query)]
+
+
+def add(connection: Connection, account: Account) -> list[DirectoryChange]:
+    user = account.user_id
+    insert_new(connection, USERS, _new_row(account), "exists", f"user {user} exists already")
+    return [AccountChanged(user, account)]
+
+
+def _new_row(account: Account) -> dict[str, Any]:
+    return msgspec.structs.asdict(Profile(account.user_id)) | msgspec.structs.asdict(account)
+
+
+def change(
+    connection: Connection, user_id: str, values: dict[str, Any], tokens_after: int = 0
+) -> list[DirectoryChange]:
+    """Set columns of an account. `tokens_after` (Unix s) is set if it is later than the stored one:
+    what is not accepted any more stays so."""
+    kept = USERS.c.tokens_after
+    later = case((kept < tokens_after, tokens_after), else_=kept)
+    _update(connection, user_id, {**values, "tokens_after": later})
+    return [AccountChanged(user_id, account(connection, user_id))]
+
+
+def _update(connection: Connection, user_id: str, values: dict[str, Any]) -> None:
+    if connection.execute(update(USERS).where(USERS.c.user_id == user_id).values(values)).rowcount != 1:
+        raise no_user(user_id)
+
+
+def remove(
+    connection: Connection, user_id: str, known: Sequence[str] | None, notices: Sequence[Notice]
+) -> list[DirectoryChange]:
+    # First of all: from here on, no other process makes them owner of a group.
+    if connection.execute(delete(USERS).where(USERS.c.user_id == user_id)).rowcount != 1:
+        raise no_user(user_id)
+    owned = connection.scalar(
+        select(GROUPS.c.group_id).where(GROUPS.c.owner == user_id, GROUPS.c.dismissed_at == 0).limit(1)
+    )
+    if owned is not None:
+        raise DirectoryError("is_owner", f"{user_id} owns group {owned}: dismiss it first")
+    joined = select(MEMBERSHIPS.c.group_id).where(MEMBERSHIPS.c.user_id == user_id)
+    groups = connection.scalars(joined.order_by(MEMBERSHIPS.c.group_id)).all()
+    if known is not None and set(known) != set(groups):
+        raise DirectoryError("conflict", f"{user_id} has joined or left groups meanwhile")
+    linked = select(CONTACTS.c.user_id).where(CONTACTS.c.peer_id == user_id)
+    peers = connection.scalars(linked.order_by(CONTACTS.c.user_id)).all()
+    for chunk in chunks(groups):
+        changed = update(GROUPS).where(GROUPS.c.group_id.in_(chunk))
+        connection.execute(changed.values(version=GROUPS.c.version + 1))
+    for table in (MEMBERSHIPS, BANS, JOIN_REQUESTS, CONTACTS, REVOKED_TOKENS):
+        connection.execute(delete(table).where(table.c.user_id == user_id))
+    connection.execute(delete(CONTACTS).where(CONTACTS.c.peer_id == user_id))
+    add_notices(connection, notices)
+    return [
+        AccountChanged(user_id, None),
+        *(MembershipChanged(group, user_id, False) for group in groups),
+        *(ContactChanged(Contact(peer, user_id)) for peer in peers),
+    ]
+
+
+def profiles(connection: Connection, user_ids: Sequence[str]) -> dict[str, Profile]:
+    query = select(*columns(USERS, Profile.__struct_fields__))
+    found = [
+        Profile(*row)
+        for chunk in chunks(user_ids)
+        for row in connection.execute(query.where(USERS.c.user_id.in_(chunk)))
+    ]
+    return {profile.user_id: profile for profile in found}
+
+
+def write_profile(connection: Connection, profile: Profile) -> list[DirectoryChange]:
+    _update(connection, profile.user_id, msgspec.structs.asdict(profile))
+    return [ProfileChanged(profile)]
+
+
+def revoke_token(
+    connection: Connection, user_id: str, token_id: str, expires_at: int, now: int
+) -> list[DirectoryChange]:
+    """Revoke a token and forget those that have ended at `now` (Unix s)."""
+    if account(connection, user_id) is None:
+        raise no_user(user_id)
+    ended = (REVOKED_TOKENS.c.expires_at < now) | (REVOKED_TOKENS.c.token_id == token_id)
+    connection.execute(delete(REVOKED_TOKENS).where(ended))
+    row = {"token_id": token_id, "user_id": user_id, "expires_at": expires_at}
+    connection.execute(REVOKED_TOKENS.insert(), row)
+    return [TokenRevoked(user_id, token_id)]
+
+
+def is_revoked(connection: Connection, token_id: str) -> bool:
+    query = select(REVOKED_TOKENS.c.token_id).where(REVOKED_TOKENS.c.token_id == token_id)
+    return connection.scalar(query) is not None

@@ -1,0 +1,157 @@
+"""Groups, their members, bans and join requests: what is asked and written in a transaction."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import Connection, Table, delete, func, select, update
+
+from broker.ports import (
+    Ban,
+    DirectoryChange,
+    DirectoryError,
+    Group,
+    GroupChanged,
+    GroupWrite,
+    JoinRequest,
+    Membership,
+    MembershipChanged,
+    Notice,
+)
+from plugins.persistence.sql_directory.contacts import add_notices
+from plugins.persistence.sql_directory.models import BANS, GROUPS, JOIN_REQUESTS, MEMBERSHIPS, columns
+from plugins.persistence.sql_directory.statements import chunks, insert_new, need_users
+
+Place = TypeVar("Place", Membership, Ban, JoinRequest)
+
+_STORED = [field for field in Group.__struct_fields__ if field != "members"]
+_MEMBERS = select(func.count()).where(MEMBERSHIPS.c.group_id == GROUPS.c.group_id).scalar_subquery()
+_GROUPS = select(_MEMBERS, *columns(GROUPS, _STORED))
+
+
+def _group(members: int, *stored: Any) -> Group:
+    return Group(members=members, **dict(zip(_STORED, stored, strict=True)))
+
+
+def group(connection: Connection, group_id: str) -> Group | None:
+    row = connection.execute(_GROUPS.where(GROUPS.c.group_id == group_id)).first()
+    return None if row is None else _group(*row)
+
+
+def groups(connection: Connection, after: str, limit: int) -> list[Group]:
+    query = _GROUPS.where(GROUPS.c.group_id > after).order_by(GROUPS.c.group_id).limit(limit)
+    return [_group(*row) for row in connection.execute(query)]
+
+
+def groups_by_id(connection: Connection, group_ids: Sequence[str]) -> dict[str, Group]:
+    found = [
+        _group(*row)
+        for chunk in chunks(group_ids)
+        for row in connection.execute(_GROUPS.where(GROUPS.c.group_id.in_(chunk)))
+    ]
+    return {group.group_id: group for group in found}
+
+
+def memberships(connection: Connection, user_id: str) -> list[Membership]:
+    query = select(*columns(MEMBERSHIPS, Membership.__struct_fields__))
+    mine = query.where(MEMBERSHIPS.c.user_id == user_id).order_by(MEMBERSHIPS.c.group_id)
+    return [Membership(*row) for row in connection.execute(mine)]
+
+
+# --- members, bans and join requests: one row for each group and user ---------------------
+
+
+def places_by_id(
+    connection: Connection, table: Table, kind: type[Place], group_id: str, user_ids: Sequence[str]
+) -> dict[str, Place]:
+    query = select(*columns(table, kind.__struct_fields__)).where(table.c.group_id == group_id)
+    found = [
+        kind(*row)
+        for chunk in chunks(user_ids)
+        for row in connection.execute(query.where(table.c.user_id.in_(chunk)))
+    ]
+    return {place.user_id: place for place in found}
+
+
+def places(
+    connection: Connection, table: Table, kind: type[Place], group_id: str, after: str, limit: int
+) -> list[Place]:
+    query = select(*columns(table, kind.__struct_fields__)).where(table.c.group_id == group_id)
+    page = query.where(table.c.user_id > after).order_by(table.c.user_id).limit(limit)
+    return [kind(*row) for row in connection.execute(page)]
+
+
+def admins(connection: Connection, group_id: str) -> list[Membership]:
+    query = select(*columns(MEMBERSHIPS, Membership.__struct_fields__))
+    ranked = query.where(MEMBERSHIPS.c.group_id == group_id, MEMBERSHIPS.c.role.in_(("owner", "admin")))
+    return [Membership(*row) for row in connection.execute(ranked.order_by(MEMBERSHIPS.c.user_id))]
+
+
+def _put(
+    connection: Connection, table: Table, group_id: str, rows: Sequence[Membership | Ban | JoinRequest]
+) -> None:
+    newest = {row.user_id: msgspec.structs.asdict(row) for row in rows}
+    _drop(connection, table, group_id, list(newest))
+    if newest:
+        connection.execute(table.insert(), list(newest.values()))
+
+
+def _drop(connection: Connection, table: Table, group_id: str, users: Sequence[str]) -> None:
+    for chunk in chunks(users):
+        connection.execute(delete(table).where(table.c.group_id == group_id, table.c.user_id.in_(chunk)))
+
+
+# --- writing --------------------------------------------------------------------------
+
+
+def write(connection: Connection, write: GroupWrite, notices: Sequence[Notice]) -> list[DirectoryChange]:
+    group_id = write.group.group_id
+    _write_row(connection, write.group)
+    _need_users(connection, write)
+    gone = list(write.drop)
+    if write.fresh:
+        gone = [*_clear(connection, group_id), *gone]
+    _drop(connection, MEMBERSHIPS, group_id, write.drop)
+    _drop(connection, BANS, group_id, write.unban)
+    _drop(connection, JOIN_REQUESTS, group_id, write.answered)
+    _put(connection, MEMBERSHIPS, group_id, write.put)
+    _put(connection, BANS, group_id, write.ban)
+    _put(connection, JOIN_REQUESTS, group_id, write.ask)
+    add_notices(connection, notices)
+    counted = select(func.count()).where(MEMBERSHIPS.c.group_id == group_id)
+    members = connection.scalar(counted) or 0
+    put = dict.fromkeys(place.user_id for place in write.put)
+    return [
+        GroupChanged(msgspec.structs.replace(write.group, members=members)),
+        *(MembershipChanged(group_id, user, True) for user in put),
+        *(MembershipChanged(group_id, user, False) for user in dict.fromkeys(gone) if user not in put),
+    ]
+
+
+def _write_row(connection: Connection, group: Group) -> None:
+    row = msgspec.structs.asdict(group)
+    del row["members"]
+    if group.version == 1:
+        detail = f"group {group.group_id} exists already"
+        insert_new(connection, GROUPS, row, "exists", detail)
+        return
+    before = update(GROUPS).where(GROUPS.c.group_id == group.group_id, GROUPS.c.version == group.version - 1)
+    if connection.execute(before.values(row)).rowcount != 1:
+        raise DirectoryError("conflict", f"group {group.group_id} has changed meanwhile")
+
+
+def _need_users(connection: Connection, write: GroupWrite) -> None:
+    # The owner of a dismissed group may be removed.
+    users = [] if write.group.dismissed_at else [write.group.owner]
+    for places in (write.put, write.ban, write.ask):
+        users += [place.user_id for place in places]
+    need_users(connection, users)
+
+
+def _clear(connection: Connection, group_id: str) -> list[str]:
+    """Drop what was kept of a dismissed group; returns those who were in it."""
+    query = select(MEMBERSHIPS.c.user_id).where(MEMBERSHIPS.c.group_id == group_id)
+    members = list(connection.scalars(query.order_by(MEMBERSHIPS.c.user_id)))
+    for table in (MEMBERSHIPS, BANS, JOIN_REQUESTS):
+        connection.execute(delete(table).where(table.c.group_id == group_id))
+    return members

@@ -1,0 +1,45 @@
+"""What the statements of all tables have in common."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Table, select
+from sqlalchemy.exc import IntegrityError
+
+from broker.ports import DirectoryError
+from plugins.persistence.sql_directory.models import USERS
+
+T = TypeVar("T")
+
+_CHUNK = 500
+"""Values in one statement. Every database has a limit, and a plan to make."""
+
+
+def chunks(items: Sequence[T], size: int = _CHUNK) -> Iterator[Sequence[T]]:
+    """The items, as many at a time as one statement takes."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def insert_new(connection: Connection, table: Table, row: Mapping[str, Any], code: str, detail: str) -> None:
+    """Insert a row, or refuse the whole write if it is there already."""
+    try:
+        connection.execute(table.insert(), row)
+    except IntegrityError as error:
+        raise DirectoryError(code, detail) from error
+
+
+def need_users(connection: Connection, users: Sequence[str]) -> None:
+    """Refuse (`not_found`) the first user there is not; who there is, is not removed meanwhile."""
+    wanted = list(dict.fromkeys(users))
+    known: set[str] = set()
+    for chunk in chunks(wanted):
+        query = select(USERS.c.user_id).where(USERS.c.user_id.in_(chunk))
+        known.update(connection.scalars(query.with_for_update(read=True, key_share=True)))
+    for user in wanted:
+        if user not in known:
+            raise no_user(user)
+
+
+def no_user(user_id: str) -> DirectoryError:
+    return DirectoryError("not_found", f"no user {user_id}")

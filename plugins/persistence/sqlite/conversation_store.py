@@ -1,0 +1,121 @@
+"""ConversationStore on SQLite."""
+
+import sqlite3
+from collections.abc import Sequence
+
+from broker.domain.topics import inbox_topic
+from broker.ports import ConversationState, Watermark
+from plugins.persistence.sqlite.database import Database, json_list
+from plugins.persistence.sqlite.schema import OFFSET_BITS, OFFSETS
+
+# CROSS JOIN keeps the order of the tables: from the few rows that are asked for to those they
+# refer to. A + keeps a column's index from being used.
+_PRIVATE = """
+SELECT name FROM conversations CROSS JOIN names ON id = conversation
+WHERE user = ? AND +name >= 'p:' AND +name < 'p;'
+ORDER BY +name
+"""
+_STATES = """
+SELECT
+    name, last.key % (1 << 32), substr(last.body, 1, 32),
+    sent.message % (1 << 32), read_seq, delivered_seq, pinned, muted, unread, hidden_seq, changed_at
+FROM json_each(?2) CROSS JOIN names ON name = value
+LEFT JOIN messages AS last
+    ON last.key = (SELECT max(key) FROM messages WHERE key > (names.id << 32) AND key < (names.id + 1 << 32))
+LEFT JOIN sent ON sent.sender = ?1 AND sent.conversation = names.id AND sent.client_msg_id = ''
+LEFT JOIN conversations ON user = ?1 AND conversations.conversation = names.id
+"""
+# A user's name is that of their inbox, users/<id>/inbox.
+_WATERMARKS = """
+SELECT substr(name, 7, length(name) - 12) AS user_id, read_seq, delivered_seq
+FROM conversations CROSS JOIN names ON id = user
+WHERE conversation = ? AND read_seq >= ? AND (read_seq > 0 OR delivered_seq > 0) AND user_id > ?
+ORDER BY user_id LIMIT ?
+"""
+# An inbox has all messages of its conversations in their order: those of a range of entries are the ones
+# from the lowest to the highest. Few of them are read, from the end back to the last one of another user.
+_ARRIVALS = """
+SELECT name, (
+    SELECT key FROM messages WHERE key >= low AND key <= high AND sender <> ?3 ORDER BY key DESC LIMIT 1
+) % (1 << 32)
+FROM (
+    SELECT min(message) AS low, max(message) AS high FROM entries
+    WHERE key > ?1 AND key <= ?2 GROUP BY message >> 32
+) CROSS JOIN names ON id = low >> 32
+"""
+
+
+class SqliteConversationStore:
+    """See `broker.ports.ConversationStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def private_conversations(self, user: str) -> list[str]:
+        def job(connection: sqlite3.Connection) -> list[str]:
+            return [name for (name,) in connection.execute(_PRIVATE, (self._number(user),))]
+
+        return await self._database.read(job)
+
+    async def states(self, user: str, conversation_ids: Sequence[str]) -> list[ConversationState]:
+        def job(connection: sqlite3.Connection) -> list[ConversationState]:
+            rows = connection.execute(_STATES, (self._number(user), json_list(conversation_ids)))
+            found = {row[0]: _state(*row) for row in rows}
+            return [found.get(wanted) or _state(wanted) for wanted in conversation_ids]
+
+        return await self._database.read(job)
+
+    async def watermarks(
+        self, conversation_id: str, least_read: int, after: str, limit: int
+    ) -> list[Watermark]:
+        def job(connection: sqlite3.Connection) -> list[Watermark]:
+            number = self._database.read_names.find(conversation_id)
+            rows = connection.execute(_WATERMARKS, (number, least_read, after, limit))
+            return [Watermark(*row) for row in rows]
+
+        return await self._database.read(job)
+
+    async def arrivals(self, user: str, after: int, upto: int) -> dict[str, int]:
+        def job(connection: sqlite3.Connection) -> dict[str, int]:
+            number = self._number(user)
+            if number is None:
+                return {}
+            base = number << OFFSET_BITS
+            # Whatever offsets are asked for, no other inbox is read.
+            lower, upper = (base + max(0, min(offset, OFFSETS - 1)) for offset in (after, upto))
+            rows = connection.execute(_ARRIVALS, (lower, upper, number))
+            return {name: seq for name, seq in rows if seq is not None}
+
+        return await self._database.read(job)
+
+    def _number(self, user: str) -> int | None:
+        return self._database.read_names.find(inbox_topic(user))
+
+
+def _state(
+    conversation_id: str,
+    head: int | None = None,
+    body: bytes | None = None,
+    own: int | None = None,
+    read: int | None = None,
+    delivered: int | None = None,
+    pinned: int | None = None,
+    muted: int | None = None,
+    unread: int | None = None,
+    hidden: int | None = None,
+    changed_at: int | None = None,
+) -> ConversationState:
+    """A row of `_STATES`; None where there is nothing."""
+    return ConversationState(
+        conversation_id,
+        head or 0,
+        own or 0,
+        read or 0,
+        delivered or 0,
+        bool(pinned),
+        bool(muted),
+        bool(unread),
+        hidden or 0,
+        changed_at or 0,
+        int(body.split(b'"')[3]) if body else 0,  # bodies begin with their id
+    )

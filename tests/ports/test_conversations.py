@@ -1,0 +1,315 @@
+"""What every `ConversationStore` does (broker.ports), with what the other stores tell it."""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from broker.domain.errors import DuplicateMessageError, StoreError
+from broker.ports import ConversationState, Forgotten, Marked, Seen, Unseen, Watermark
+
+if TYPE_CHECKING:
+    from tests.ports.conftest import Scribe, SqliteStores
+
+
+def state(conversation_id: str, head: int = 0, own: int = 0, **changes: object) -> ConversationState:
+    """A state of which nothing else is known."""
+    nothing = ConversationState(conversation_id, head, own, 0, 0, False, False, False, 0, 0, 0)
+    return msgspec.structs.replace(nothing, **changes)
+
+
+async def one(stores: "SqliteStores", user: str, conversation_id: str) -> ConversationState:
+    """A state without its last message's id."""
+    (found,) = await stores.conversations.states(user, [conversation_id])
+    return msgspec.structs.replace(found, last_id=0)
+
+
+# --- lists ----------------------------------------------------------------------------------
+
+
+async def test_an_empty_store(stores: "SqliteStores") -> None:
+    assert await stores.conversations.private_conversations("alice") == []
+    assert await stores.conversations.states("alice", []) == []
+    assert await stores.conversations.states("alice", ["g:a", "p:a:b"]) == [state("g:a"), state("p:a:b")]
+    assert await stores.conversations.watermarks("g:a", 0, "", 10) == []
+    assert await stores.conversations.arrivals("alice", 0, 10) == {}
+
+
+async def test_private_conversations_are_listed_for_both(stores: "SqliteStores", scribe: "Scribe") -> None:
+    await stores.log.append([scribe.private("bob", "alice"), scribe.group("team")])
+    await stores.log.append([scribe.private("alice", "bob"), scribe.private("alice", "zoe")])
+    await stores.log.append([scribe.private("alice", "alice"), scribe.private("al-x", "alice")])
+    await stores.states.apply([Seen("alice", "g:team", 1, read=1), Marked("bob", "g:a", 1, pinned=True)])
+    wanted = {
+        "alice": ["p:al-x:alice", "p:alice:alice", "p:alice:bob", "p:alice:zoe"],
+        "bob": ["p:alice:bob"],
+        "zoe": ["p:alice:zoe"],
+        "al-x": ["p:al-x:alice"],
+        "carol": [],
+    }
+    for _ in range(2):
+        for user, conversations in wanted.items():
+            assert await stores.conversations.private_conversations(user) == conversations
+        await stores.reopen()
+
+
+async def test_a_conversation_that_was_not_committed_is_not_listed(
+    stores: "SqliteStores", scribe: "Scribe"
+) -> None:
+    await stores.log.append([scribe.group("team", "a", "c-1")])
+    with pytest.raises(DuplicateMessageError):
+        await stores.log.append([scribe.private("alice", "bob"), scribe.group("team", "b", "c-1")])
+    assert await stores.conversations.private_conversations("alice") == []
+    scribe.heads.clear()
+    await stores.log.append([scribe.private("alice", "bob")])
+    assert await stores.conversations.private_conversations("bob") == ["p:alice:bob"]
+
+
+async def test_the_first_message_leaves_what_was_marked_before(
+    stores: "SqliteStores", scribe: "Scribe"
+) -> None:
+    await stores.states.apply([Marked("alice", "p:alice:bob", 5, pinned=True)])
+    await stores.log.append([scribe.private("bob", "alice")])
+    assert await one(stores, "alice", "p:alice:bob") == state("p:alice:bob", 1, pinned=True, changed_at=5)
+    assert await stores.conversations.private_conversations("alice") == ["p:alice:bob"]
+    assert await stores.conversations.private_conversations("bob") == ["p:alice:bob"]
+
+
+# --- states ---------------------------------------------------------------------------------
+
+
+async def test_heads_own_messages_and_the_last_body(stores: "SqliteStores", scribe: "Scribe") -> None:
+    batch = [
+        scribe.private("alice", "bob", "1", "c-1"),
+        scribe.private("alice", "bob", "2"),
+        scribe.private("bob", "alice", "3", "c-1"),
+        scribe.group("team", "1", "c-1"),
+        scribe.group("team", "2", "a", sender="bob"),
+        scribe.group("team", "3", "b"),
+        scribe.group("team", "4", "c", sender="carol"),
+    ]
+    await stores.log.append(batch)
+    asked = ["g:team", "g:none", "p:alice:bob", "users/bob/inbox", "g:team"]
+    team, private = batch[6].id, batch[2].id
+    for user, own in {"alice": (3, 2), "bob": (2, 3), "carol": (4, 0), "nobody": (0, 0)}.items():
+        assert await stores.conversations.states(user, asked) == [
+            state("g:team", 4, own[0], last_id=team),
+            state("g:none"),
+            state("p:alice:bob", 3, own[1], last_id=private),
+            state("users/bob/inbox"),
+            state("g:team", 4, own[0], last_id=team),
+        ]
+
+
+async def test_the_last_own_message_whatever_has_a_key(stores: "SqliteStores", scribe: "Scribe") -> None:
+    """In one batch and over several, with keys in any order."""
+    for i, keys in enumerate([["z", None], [None, "a"], [None], ["b"], ["x", None, "c"]]):
+        await stores.log.append([scribe.group("team", "x", key) for key in keys])
+        head = scribe.heads["g:team"]
+        assert await one(stores, "alice", "g:team") == state("g:team", head, head), i
+    await stores.log.append([scribe.group("team", "x", "a", sender="bob")])
+    assert await one(stores, "alice", "g:team") == state("g:team", 10, 9)
+
+
+async def test_the_last_message_may_be_an_amendment(stores: "SqliteStores", scribe: "Scribe") -> None:
+    target = scribe.private("alice", "bob")
+    await stores.log.append([target])
+    edit = scribe.edit(target, b'{"id":"1","content":"new"}')
+    await stores.log.append([edit])
+    (found,) = await stores.conversations.states("bob", ["p:alice:bob"])
+    assert (found.head_seq, found.last_id) == (2, edit.id)
+
+
+async def test_states_of_many_conversations(stores: "SqliteStores", scribe: "Scribe") -> None:
+    await stores.log.append([scribe.private("alice", f"u{i}", f"{i}") for i in range(1000)])
+    asked = [f"p:alice:u{i}" for i in range(2000)]
+    found = await stores.conversations.states("alice", asked)
+    assert [s.conversation_id for s in found] == asked
+    assert [s.head_seq for s in found] == [1] * 1000 + [0] * 1000
+
+
+# --- what users have seen -------------------------------------------------------------------
+
+
+async def test_watermarks_move_forward_only(stores: "SqliteStores") -> None:
+    steps = [
+        (Seen("alice", "g:a", 10, delivered=5), (0, 5, 10)),
+        (Seen("alice", "g:a", 20, read=3), (3, 5, 20)),
+        (Seen("alice", "g:a", 30, read=3, delivered=5), (3, 5, 20)),
+        (Seen("alice", "g:a", 30, read=2, delivered=1), (3, 5, 20)),
+        (Seen("alice", "g:a", 30), (3, 5, 20)),
+        (Seen("alice", "g:a", 40, read=2, delivered=9), (3, 9, 40)),
+        (Seen("alice", "g:a", 50, read=10, delivered=-1), (10, 9, 50)),
+    ]
+    for change, (read, delivered, at) in steps:
+        await stores.states.apply([change])
+        wanted = state("g:a", read_seq=read, delivered_seq=delivered, changed_at=at)
+        assert await one(stores, "alice", "g:a") == wanted
+    await stores.reopen()
+    assert await one(stores, "alice", "g:a") == wanted
+    assert await one(stores, "bob", "g:a") == state("g:a")
+    assert await one(stores, "alice", "g:b") == state("g:b")
+
+
+@pytest.mark.parametrize("change", [Seen("alice", "p:alice:bob", 5), Seen("alice", "p:alice:bob", 5, -1, -1)])
+async def test_seeing_nothing_is_no_change(stores: "SqliteStores", change: Seen) -> None:
+    await stores.states.apply([change])
+    assert await one(stores, "alice", "p:alice:bob") == state("p:alice:bob")
+    assert await stores.conversations.private_conversations("alice") == []
+
+
+async def test_marks_are_set_one_by_one(stores: "SqliteStores") -> None:
+    wanted = state("g:a")
+    for at, changes in enumerate(
+        [
+            {"pinned": True},
+            {"muted": True, "unread": True},
+            {"pinned": False, "hidden": 7},
+            {},
+            {"hidden": 3, "unread": False},
+            {"muted": False, "hidden": 0},
+        ],
+        start=1,
+    ):
+        await stores.states.apply([Marked("alice", "g:a", at, **changes)])
+        if "hidden" in changes:
+            changes["hidden_seq"] = changes.pop("hidden")
+        wanted = msgspec.structs.replace(wanted, changed_at=at, **changes)
+        assert await one(stores, "alice", "g:a") == wanted
+    assert await one(stores, "bob", "g:a") == state("g:a")
+
+
+async def test_marks_and_watermarks_leave_each_other_alone(stores: "SqliteStores") -> None:
+    await stores.states.apply(
+        [
+            Seen("alice", "g:a", 1, 4, 5),
+            Marked("alice", "g:a", 2, True, True, False, 6),
+            Seen("alice", "g:a", 3, 5),
+        ]
+    )
+    assert await one(stores, "alice", "g:a") == state(
+        "g:a", read_seq=5, delivered_seq=5, pinned=True, muted=True, hidden_seq=6, changed_at=3
+    )
+
+
+async def test_reading_takes_the_mark_of_being_unread_away(stores: "SqliteStores") -> None:
+    await stores.states.apply([Seen("alice", "g:a", 1, read=4), Marked("alice", "g:a", 2, unread=True)])
+    await stores.states.apply([Seen("alice", "g:a", 3, delivered=9)])
+    assert (await one(stores, "alice", "g:a")).unread
+    for at, read in ((4, 4), (6, 2), (8, 5)):  # also when the watermark stays where it is
+        await stores.states.apply([Seen("alice", "g:a", at, read=read)])
+        found = await one(stores, "alice", "g:a")
+        assert (found.unread, found.changed_at) == (False, at)
+        await stores.states.apply([Marked("alice", "g:a", at + 1, unread=True)])
+
+
+async def test_forgetting_sessions_keeps_what_was_seen(stores: "SqliteStores") -> None:
+    await stores.states.apply([Seen("alice", "g:a", 1, read=4), Forgotten("alice", None)])
+    assert (await one(stores, "alice", "g:a")).read_seq == 4
+
+
+async def test_changes_are_made_all_or_none(stores: "SqliteStores", scribe: "Scribe") -> None:
+    with pytest.raises(StoreError):
+        await stores.states.apply(
+            [Seen("alice", "p:alice:bob", 1, read=4), Seen("eve", "g:a", 1, read=1 << 70)]
+        )
+    assert await one(stores, "alice", "p:alice:bob") == state("p:alice:bob")
+    # Names that were new then are as good as new.
+    await stores.log.append([scribe.group("x"), scribe.private("carol", "dave")])
+    await stores.states.apply([Seen("alice", "p:alice:bob", 2, read=1)])
+    assert await stores.conversations.watermarks("p:alice:bob", 1, "", 9) == [Watermark("alice", 1, 0)]
+    assert await stores.conversations.watermarks("g:x", 0, "", 9) == []
+    await stores.reopen()
+    assert (await one(stores, "alice", "p:alice:bob")).read_seq == 1
+
+
+# --- watermarks -----------------------------------------------------------------------------
+
+USERS = ["Al", "al", "al-x", "al.x", "al_x", "al0", "ala", "b", "z"]
+
+
+async def test_watermarks_by_user(stores: "SqliteStores") -> None:
+    changes = [Seen(user, "g:a", 1, read=i, delivered=2 * i + 1) for i, user in enumerate(USERS)]
+    await stores.states.apply(
+        [*reversed(changes), Seen("c", "g:b", 1, read=9), Marked("d", "g:a", 1, muted=True)]
+    )
+    every = [Watermark(user, i, 2 * i + 1) for i, user in enumerate(USERS)]
+    assert sorted(USERS) == [*USERS[:4], "al0", "al_x", *USERS[6:]]
+    every.sort(key=lambda mark: mark.user)
+    for least in (0, 1, 3, 8, 9):
+        wanted = [mark for mark in every if mark.read >= least]
+        assert await stores.conversations.watermarks("g:a", least, "", 100) == wanted
+        for limit in (1, 2, 5):
+            found: list[Watermark] = []
+            while page := await stores.conversations.watermarks(
+                "g:a", least, found[-1].user if found else "", limit
+            ):
+                assert len(page) <= limit
+                found += page
+            assert found == wanted
+    assert await stores.conversations.watermarks("g:none", 0, "", 100) == []
+
+
+# --- arrivals -------------------------------------------------------------------------------
+
+
+async def test_arrivals(stores: "SqliteStores", scribe: "Scribe") -> None:
+    await stores.log.append(
+        [
+            scribe.private("bob", "alice"),  # alice's inbox: 1
+            scribe.private("alice", "bob"),  # 2
+            scribe.private("carol", "alice"),  # 3
+            scribe.private("bob", "carol"),
+            scribe.private("alice", "alice"),  # 4
+            scribe.private("bob", "alice"),  # 5
+            scribe.private("alice", "carol"),  # 6
+            scribe.group("team", sender="bob"),
+        ]
+    )
+    for after, upto, wanted in [
+        (0, 6, {"p:alice:bob": 3, "p:alice:carol": 1}),
+        (0, 4, {"p:alice:bob": 1, "p:alice:carol": 1}),
+        (1, 5, {"p:alice:bob": 3, "p:alice:carol": 1}),
+        (1, 2, {}),
+        (3, 4, {}),
+        (4, 1 << 40, {"p:alice:bob": 3}),
+        (5, 5, {}),
+        (5, 1, {}),
+        (-(1 << 60), 1, {"p:alice:bob": 1}),
+        (1 << 40, 1 << 41, {}),
+    ]:
+        assert await stores.conversations.arrivals("alice", after, upto) == wanted, (after, upto)
+    assert await stores.conversations.arrivals("bob", 0, 100) == {"p:alice:bob": 2}
+    assert await stores.conversations.arrivals("carol", 0, 100) == {"p:alice:carol": 2, "p:bob:carol": 1}
+    assert await stores.conversations.arrivals("dave", 0, 100) == {}
+
+
+# --- a store that fails ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["private_conversations", "states", "watermarks", "arrivals"])
+async def test_a_store_that_is_closed_says_so(stores: "SqliteStores", call: str) -> None:
+    await stores.close()
+    arguments = {
+        "private_conversations": ("alice",),
+        "states": ("alice", ["g:a"]),
+        "watermarks": ("g:a", 0, "", 1),
+        "arrivals": ("alice", 0, 1),
+    }
+    try:
+        with pytest.raises(StoreError):
+            await getattr(stores.conversations, call)(*arguments[call])
+    finally:
+        await stores.open()
+
+
+async def test_what_another_had_seen_is_dropped(stores: "SqliteStores", scribe: "Scribe") -> None:
+    await stores.log.append([scribe.private("bob", "alice") for _ in range(3)])
+    marks = [Marked("alice", where, 1, True, True, True, 2) for where in ("p:alice:bob", "g:a")]
+    seen = [Seen(user, "g:a", 1, read=4) for user in ("alice", "bob")]
+    await stores.states.apply([*marks, *seen, Unseen("alice"), Unseen("nobody")])
+    found = await one(stores, "alice", "p:alice:bob")
+    assert (found.read_seq, found.delivered_seq, found.pinned, found.hidden_seq) == (3, 3, False, 0)
+    assert await stores.conversations.private_conversations("alice") == ["p:alice:bob"]
+    assert await one(stores, "alice", "g:a") == state("g:a")
+    assert [mark.user for mark in await stores.conversations.watermarks("g:a", 1, "", 10)] == ["bob"]

@@ -1,0 +1,241 @@
+"""The table of permissions, cell by cell, and that topics and operations ask it."""
+
+import pytest
+from msgspec.structs import replace
+
+from broker.domain import permissions
+from broker.domain.directory import Contact, Group, Membership, Profile
+from broker.domain.permissions import Facts, GroupOperation, Rank, Relation, UserOperation
+
+# --- the golden table ----------------------------------------------------------------
+#
+# A cell is `yes`, the code of a refusal, or a condition: what is refused in which of the cases below.
+
+NOW, RECALL_MS, EDIT_MS = 100_000, 1000, 2000
+
+TIMES = {
+    "just recallable": NOW - RECALL_MS,
+    "not recallable": NOW - RECALL_MS - 1,
+    "just editable": NOW - EDIT_MS,
+    "not editable": NOW - EDIT_MS - 1,
+}
+"""When the message in question was sent."""
+
+BOB = Profile("bob", who_may_message="everyone", who_sees_presence="contacts", read_receipts=True)
+PROFILES = {
+    "plain": BOB,
+    "contacts write": replace(BOB, who_may_message="contacts"),
+    "all see presence": replace(BOB, who_sees_presence="everyone"),
+    "nobody sees presence": replace(BOB, who_sees_presence="nobody"),
+    "no receipts": replace(BOB, read_receipts=False),
+    "no profile": None,
+}
+
+TEAM = Group("team", "Team", "owner", 0, 2)
+GROUPS = {
+    "plain": (TEAM, 0),
+    "admins post": (replace(TEAM, who_may_post="admins"), 0),
+    "all muted": (replace(TEAM, muted_until=NOW + 1), 0),
+    "all muted till now": (replace(TEAM, muted_until=NOW), 0),
+    "muted": (TEAM, NOW + 1),
+    "muted till now": (TEAM, NOW),
+    "muted, and admins post": (replace(TEAM, who_may_post="admins"), NOW + 1),
+    "admins invite": (replace(TEAM, who_may_invite="admins"), 0),
+    "open": (replace(TEAM, join="open"), 0),
+    "closed": (replace(TEAM, join="closed"), 0),
+}
+"""The group, and until when the actor is muted in it."""
+
+CONDITIONS: dict[str, dict[str, str]] = {
+    "recallable": dict.fromkeys(["not recallable", "just editable", "not editable"], "too_late"),
+    "editable": {"not editable": "too_late"},
+    "open_to_all": {"contacts write": "not_contact", "no profile": "not_contact"},
+    "shows_contacts": dict.fromkeys(["nobody sees presence", "no profile"], "not_authorized"),
+    "shows_all": dict.fromkeys(set(PROFILES) - {"all see presence"}, "not_authorized"),
+    "gives_receipts": dict.fromkeys(["no receipts", "no profile"], "not_authorized"),
+    "not_muted": dict.fromkeys(["muted", "muted, and admins post"], "muted"),
+    "may_post": {
+        "all muted": "muted",
+        "muted": "muted",
+        "admins post": "not_authorized",
+        "muted, and admins post": "not_authorized",
+    },
+    "members_invite": {"admins invite": "not_authorized"},
+    "joinable": {"closed": "not_member"},
+}
+
+USERS = """
+operation           self            contact         stranger        blocked
+MESSAGE             yes             yes             open_to_all     blocked
+TYPE                yes             yes             open_to_all     blocked
+SEE_PRESENCE        yes             shows_contacts  shows_all       blocked
+SEE_READ            yes             gives_receipts  gives_receipts  blocked
+SEE_DELIVERED       yes             yes             yes             blocked
+EDIT                editable        editable        editable        blocked
+RECALL              recallable      recallable      recallable      recallable
+REQUEST             invalid_params  exists          yes             blocked
+ANSWER              invalid_params  exists          yes             blocked
+REMOVE              invalid_params  yes             yes             yes
+REMARK              invalid_params  yes             yes             yes
+BLOCK               invalid_params  yes             yes             yes
+"""
+
+IN_GROUPS = """
+operation      system  owner     admin           member          outsider    banned
+POST           yes     yes       not_muted       may_post        not_member  not_member
+READ           yes     yes       yes             yes             not_member  not_member
+EDIT           yes     editable  editable        editable        not_member  not_member
+RECALL         yes     yes       yes             recallable      not_member  not_member
+RECALL_OTHERS  yes     yes       yes             not_authorized  not_member  not_member
+SEE            yes     yes       yes             yes             joinable    not_member
+UPDATE         yes     yes       yes             not_authorized  not_member  not_member
+INVITE         yes     yes       yes             members_invite  not_member  not_member
+JOIN           yes     exists    exists          exists          joinable    banned
+ANSWER         yes     yes       yes             not_authorized  not_member  not_member
+LEAVE          yes     is_owner  yes             yes             not_member  not_member
+REMOVE         yes     yes       yes             not_authorized  not_member  not_member
+BAN            yes     yes       yes             not_authorized  not_member  not_member
+UNBAN          yes     yes       yes             not_authorized  not_member  not_member
+MUTE           yes     yes       yes             not_authorized  not_member  not_member
+MUTE_ALL       yes     yes       yes             not_authorized  not_member  not_member
+SET_ROLE       yes     yes       not_authorized  not_authorized  not_member  not_member
+TRANSFER       yes     yes       not_authorized  not_authorized  not_member  not_member
+DISMISS        yes     yes       not_authorized  not_authorized  not_member  not_member
+"""
+
+# The group was dismissed: these, and for all other operations the last row.
+DISMISSED = """
+operation      system     owner      admin      member     outsider    banned
+READ           yes        yes        yes        yes        not_member  not_member
+SEE            yes        yes        yes        yes        joinable    not_member
+LEAVE          yes        is_owner   yes        yes        not_member  not_member
+-              dismissed  dismissed  dismissed  dismissed  not_member  not_member
+"""
+
+# Rows: who does something, columns: to whom.
+TOUCHES = """
+actor     system          owner     admin           member          outsider        banned
+SYSTEM    not_authorized  is_owner  yes             yes             yes             yes
+OWNER     not_authorized  is_owner  yes             yes             yes             yes
+ADMIN     not_authorized  is_owner  not_authorized  yes             yes             yes
+MEMBER    not_authorized  is_owner  not_authorized  not_authorized  not_authorized  not_authorized
+OUTSIDER  not_authorized  is_owner  not_authorized  not_authorized  not_authorized  not_authorized
+BANNED    not_authorized  is_owner  not_authorized  not_authorized  not_authorized  not_authorized
+"""
+
+
+def read(table: str) -> dict[str, dict[str, str]]:
+    """Operation -> column -> cell."""
+    header, *rows = (line.split() for line in table.strip().splitlines())
+    return {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows}
+
+
+GOLDEN_USERS, GOLDEN_GROUPS, GOLDEN_DISMISSED = read(USERS), read(IN_GROUPS), read(DISMISSED)
+
+
+def answer(cell: str, *cases: str) -> str | None:
+    """What a cell says in a case, which may be made of several."""
+    if cell in CONDITIONS:
+        return next((CONDITIONS[cell][case] for case in cases if case in CONDITIONS[cell]), None)
+    return None if cell == "yes" else cell
+
+
+def user_answer(operation: UserOperation, relation: Relation, *cases: str) -> str | None:
+    return answer(GOLDEN_USERS[operation.name][relation.value], *cases)
+
+
+def group_answer(operation: GroupOperation, rank: Rank, *cases: str, dismissed: bool = False) -> str | None:
+    golden = GOLDEN_GROUPS
+    if dismissed:
+        golden = {operation.name: GOLDEN_DISMISSED.get(operation.name) or GOLDEN_DISMISSED["-"]}
+    return answer(golden[operation.name][rank.value], *cases)
+
+
+USER_FACTS = [
+    ((profile, time), Facts(NOW, PROFILES[profile], sent_at=sent_at, recall_ms=RECALL_MS, edit_ms=EDIT_MS))
+    for profile in PROFILES
+    for time, sent_at in TIMES.items()
+]
+
+
+def group_facts(group: Group, muted_until: int, rank: Rank, sent_at: int) -> Facts:
+    inside = rank in (Rank.OWNER, Rank.ADMIN, Rank.MEMBER)
+    membership = Membership("team", "alice", rank.value, 0, muted_until) if inside else None
+    return Facts(NOW, None, group, membership, sent_at, RECALL_MS, EDIT_MS)
+
+
+# --- the table is the golden one -----------------------------------------------------
+
+
+def test_every_operation_has_a_golden_row() -> None:
+    """Who adds an operation, relation or rank says here what is to come of it."""
+    assert set(GOLDEN_USERS) == {operation.name for operation in UserOperation}
+    assert set(GOLDEN_GROUPS) == {operation.name for operation in GroupOperation}
+    assert set(GOLDEN_DISMISSED) <= set(GOLDEN_GROUPS) | {"-"}
+    for row in GOLDEN_USERS.values():
+        assert set(row) == {relation.value for relation in Relation}
+    for row in (GOLDEN_GROUPS | GOLDEN_DISMISSED | read(TOUCHES)).values():
+        assert set(row) == {rank.value for rank in Rank}
+    assert set(read(TOUCHES)) == {rank.name for rank in Rank}
+
+
+@pytest.mark.parametrize("relation", Relation, ids=lambda it: it.name)
+@pytest.mark.parametrize("operation", UserOperation, ids=lambda it: it.name)
+def test_between_users(operation: UserOperation, relation: Relation) -> None:
+    for cases, facts in USER_FACTS:
+        expected = user_answer(operation, relation, *cases)
+        assert permissions.between_users(operation, relation, facts) == expected, cases
+
+
+@pytest.mark.parametrize("dismissed", [False, True], ids=["", "dismissed"])
+@pytest.mark.parametrize("rank", Rank, ids=lambda it: it.name)
+@pytest.mark.parametrize("operation", GroupOperation, ids=lambda it: it.name)
+def test_in_groups(operation: GroupOperation, rank: Rank, dismissed: bool) -> None:
+    for case, (group, muted_until) in GROUPS.items():
+        for time, sent_at in TIMES.items():
+            facts = group_facts(replace(group, dismissed_at=int(dismissed)), muted_until, rank, sent_at)
+            expected = group_answer(operation, rank, case, time, dismissed=dismissed)
+            assert permissions.in_group(operation, rank, facts) == expected, (case, time)
+
+
+@pytest.mark.parametrize("target", Rank, ids=lambda it: it.name)
+@pytest.mark.parametrize("actor", Rank, ids=lambda it: it.name)
+def test_whom_a_rank_may_touch(actor: Rank, target: Rank) -> None:
+    assert permissions.touches(actor, target) == answer(read(TOUCHES)[actor.name][target.value])
+
+
+def test_every_refusal_has_words() -> None:
+    cells = {cell for table in (USERS, IN_GROUPS, DISMISSED, TOUCHES) for row in read(table).values()
+             for cell in row.values()}  # fmt: skip
+    codes = {code for cell in CONDITIONS.values() for code in cell.values()}
+    for code in codes | cells - set(CONDITIONS) - {"yes"}:
+        assert permissions.in_words(code)
+
+
+# --- where somebody stands -----------------------------------------------------------
+
+STATES = (None, "none", "sent", "received", "contact")
+
+
+@pytest.mark.parametrize("theirs", STATES)
+@pytest.mark.parametrize("mine", STATES)
+def test_relation(mine: str | None, theirs: str | None) -> None:
+    for blocks in ((False, False), (True, False), (False, True)):
+        contacts = {}
+        sides = [("alice", "bob", mine, blocks[0]), ("bob", "alice", theirs, blocks[1])]
+        for user, peer, state, blocked in sides:
+            if state is not None:
+                contacts[user, peer] = Contact(user, peer, state, blocked=blocked)  # type: ignore[arg-type]
+        expected = Relation.CONTACT if theirs == "contact" else Relation.STRANGER
+        if any(contact.blocked for contact in contacts.values()):
+            expected = Relation.BLOCKED
+        assert permissions.relation("alice", "bob", contacts) is expected
+        assert permissions.relation("alice", "alice", contacts) is Relation.SELF
+
+
+def test_rank() -> None:
+    for role in ("owner", "admin", "member"):
+        membership = Membership("team", "alice", role, 0)
+        assert permissions.rank(membership) is permissions.rank(membership, is_banned=True) is Rank(role)
+    assert permissions.rank(None) is Rank.OUTSIDER
+    assert permissions.rank(None, is_banned=True) is Rank.BANNED
