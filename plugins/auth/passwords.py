@@ -37,7 +37,7 @@ class Passwords:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="argon2")
         self._key = os.urandom(32)
         self._right: dict[str, bytes] = {}
-        self._asked: dict[tuple[str, bytes], asyncio.Future[bool]] = {}
+        self._asked: dict[tuple[str, str, bytes], asyncio.Future[bool]] = {}
         self._waiting = 0
         self._nobody = _HASHER.hash(os.urandom(16))
 
@@ -45,20 +45,22 @@ class Passwords:
         """The encoded argon2id hash of a password."""
         return await self._in_thread(_HASHER.hash, password)
 
-    async def verify(self, password: bytes, hashed: str | None) -> bool:
-        """Whether the password has this hash. Without a hash (no such user) it takes as long."""
+    async def verify(self, password: bytes, hashed: str | None, user: str = "") -> bool:
+        """Whether the password of a user has this hash. Without a hash (no such user) it takes as long,
+        however many ask at the same time."""
         if hashed is None:
-            await self._in_thread(_verify, self._nobody, password)
-            return False
+            hashed = self._nobody
         digest = hashlib.blake2b(password, key=self._key, digest_size=32).digest()
         if hmac.compare_digest(self._right.get(hashed, b""), digest):
             return True
-        # Devices that bring the same password at the same time wait for one computation.
-        asked = self._asked.get((hashed, digest))
+        # Devices that bring the same password at the same time wait for one computation. The user is
+        # named as nobody's hash is that of all who are not there.
+        key = (user, hashed, digest)
+        asked = self._asked.get(key)
         if asked is None:
             asked = asyncio.ensure_future(self._in_thread(_verify, hashed, password))
-            self._asked[hashed, digest] = asked
-            asked.add_done_callback(lambda _: self._asked.pop((hashed, digest), None))
+            self._asked[key] = asked
+            asked.add_done_callback(lambda _: self._asked.pop(key, None))
         right = await asyncio.shield(asked)
         if right:
             if len(self._right) >= _REMEMBERED:

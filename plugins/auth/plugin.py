@@ -10,10 +10,11 @@ from amqtt.session import Session
 
 from broker.domain.ids import is_id
 from broker.domain.topics import is_valid_filter, parse_topic
-from broker.ports import IDENTITY_ATTRIBUTE, Account, Identity, PluginServices
+from broker.ports import IDENTITY_ATTRIBUTE, Identity, PluginServices
+from plugins.auth.authenticator import Authenticator
 from plugins.auth.passwords import Passwords
 from plugins.auth.rules import ContractRules
-from plugins.auth.tokens import Token, Tokens, looks_like_token
+from plugins.auth.tokens import Tokens, looks_like_token
 
 
 class HostContext(Protocol):
@@ -32,13 +33,13 @@ class UserAuthPlugin(BaseAuthPlugin):
     def __init__(self, context: BaseContext) -> None:
         super().__init__(context)
         services = _services(context)
-        self._directory = services.directory
-        self._passwords: Passwords = cast("Passwords", services.passwords)
         key_file = self.config.token_keys or services.data_dir / "token_keys.json"
-        self.tokens = Tokens(Path(key_file))
+        self.authenticator = Authenticator(
+            services.directory, cast("Passwords", services.passwords), Tokens(Path(key_file))
+        )
 
     async def authenticate(self, *, session: Session) -> bool | None:
-        """True for a known, enabled user with the right password or a valid token."""
+        """True for a known, enabled user with the right password or an access token."""
         user = session.username
         if user is None:
             session.is_anonymous = self.config.allow_anonymous
@@ -46,18 +47,21 @@ class UserAuthPlugin(BaseAuthPlugin):
         password = (session.password or "").encode(errors="surrogateescape")
         if not is_id(user) or not password:
             return False
-        account = await self._directory.account(user)
-        expires_at = None
-        if looks_like_token(password):
-            token = self.tokens.verify(password.decode(errors="replace"))
-            right = token is not None and token.user == user and _is_for(token, account)
-            expires_at = token.expires_at if token is not None else None
-        else:
-            right = await self._passwords.verify(password, account.password_hash if account else None)
-        if not right or account is None or account.disabled:
+        identity = await self._identify(user, password)
+        if identity is None:
             return False
-        session.attributes[IDENTITY_ATTRIBUTE] = Identity(user, account.role, expires_at)
+        session.attributes[IDENTITY_ATTRIBUTE] = identity
         return True
+
+    async def _identify(self, user: str, password: bytes) -> Identity | None:
+        if not looks_like_token(password):
+            account = await self.authenticator.by_password(user, password)
+            return None if account is None else Identity(user, account.role)
+        bearer = await self.authenticator.by_token(password.decode(errors="replace"))
+        if bearer is None or bearer.revoked or bearer.account.user_id != user:
+            return None
+        token = bearer.token
+        return Identity(user, bearer.account.role, token.expires_at, token.id, token.issued_at)
 
     @dataclass
     class Config:
@@ -67,12 +71,6 @@ class UserAuthPlugin(BaseAuthPlugin):
         """Let clients without a user name in; they may use open topics only."""
         token_keys: str | None = None
         """The token key file; token_keys.json in the data directory if not set."""
-
-
-def _is_for(token: Token, account: Account | None) -> bool:
-    """Whether a token was issued to this account, not to one that had the id before. Tokens know
-    whole seconds."""
-    return account is not None and token.issued_at >= account.created_at // 1000
 
 
 class TopicRulesPlugin(BaseTopicPlugin):

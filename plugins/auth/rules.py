@@ -1,13 +1,17 @@
 """The topic rules of contract.md, "Topics": who may publish and subscribe where.
 
-One table says who may publish, by kind of topic; one method says what a filter comes to.
-Answers of the directory are remembered while they hold: a change drops them.
+What is allowed between users and in groups stands in `broker.domain.permissions`; this module
+finds the facts, and works out what a filter comes to. Answers of the directory are remembered
+while they hold: a change drops them.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from broker.domain import permissions
+from broker.domain.directory import Contact, Group, Membership
 from broker.domain.errors import ReasonCode, Refusal
+from broker.domain.permissions import Facts, GroupOperation, Relation, UserOperation
 from broker.domain.topics import (
     Kind,
     Topic,
@@ -17,6 +21,7 @@ from broker.domain.topics import (
     matches,
     overlaps,
     parse_topic,
+    presence_topic,
     user_topics,
 )
 from broker.ports import (
@@ -24,13 +29,15 @@ from broker.ports import (
     Directory,
     DirectoryChange,
     Grant,
+    GroupChanged,
     Identity,
-    Membership,
+    MembershipChanged,
 )
 
 V = TypeVar("V")
 
 _REMEMBERED = 20_000
+_PAGE = 1000
 
 # What a wildcard in the place of an id may come to match later, when a group is joined or a
 # contact made.
@@ -51,13 +58,14 @@ class ContractRules:
         self._now_ms = now_ms
         self._accounts: dict[str, bool] = {}
         self._memberships: dict[str, dict[str, Membership]] = {}
+        self._groups: dict[str, Group] = {}
         self._changes = 0
         directory.on_change(self._changed)
         self._rules: dict[Kind, Callable[[Identity, Topic], Awaitable[Refusal | None]]] = {
-            Kind.INBOX: self._may_write_to_user,
-            Kind.TYPING: self._may_write_to_user,
-            Kind.GROUP: self._may_write_to_group,
-            Kind.GROUP_TYPING: self._may_write_to_group,
+            Kind.INBOX: self._may_message,
+            Kind.TYPING: self._may_message,
+            Kind.GROUP: self._may_post,
+            Kind.GROUP_TYPING: self._may_post,
             Kind.PRESENCE: self._is_own,
             Kind.RPC: self._is_own,
             Kind.EVENTS: self._is_server,
@@ -75,18 +83,24 @@ class ContractRules:
             return _no("anonymous", "anonymous clients may use open topics only")
         return await self._rules[topic.kind](identity, topic)
 
-    async def _may_write_to_user(self, _identity: Identity, topic: Topic) -> Refusal | None:
-        if await self._exists(topic.owner):
+    async def _may_message(self, identity: Identity, topic: Topic) -> Refusal | None:
+        user, peer = identity.user, topic.owner
+        if not await self._exists(peer):
+            return _no("not_found", f"there is no user {peer}")
+        if user == peer:
             return None
-        return _no("not_found", f"there is no user {topic.owner}")
+        operation = UserOperation.MESSAGE if topic.kind is Kind.INBOX else UserOperation.TYPE
+        relation, facts = (await self._standings(user, [peer]))[peer]
+        code = permissions.between_users(operation, relation, facts)
+        return None if code is None else _no(code, f"{topic.name}: {permissions.in_words(code)}")
 
-    async def _may_write_to_group(self, identity: Identity, topic: Topic) -> Refusal | None:
-        membership = (await self._groups(identity.user)).get(topic.owner)
+    async def _may_post(self, identity: Identity, topic: Topic) -> Refusal | None:
+        membership = (await self._memberships_of(identity.user)).get(topic.owner)
         if membership is None:
             return _no("not_member", f"{identity.user} is not a member of group {topic.owner}")
-        if membership.muted_until > self._now_ms():
-            return _no("muted", f"{identity.user} is muted in group {topic.owner}")
-        return None
+        facts = Facts(self._now_ms(), group=await self._group(topic.owner), membership=membership)
+        code = permissions.in_group(GroupOperation.POST, permissions.rank(membership), facts)
+        return None if code is None else _no(code, f"{topic.name}: {permissions.in_words(code)}")
 
     async def _is_own(self, identity: Identity, topic: Topic) -> Refusal | None:
         if topic.owner == identity.user:
@@ -111,20 +125,52 @@ class ContractRules:
     async def _readable(self, user: str, topic_filter: str) -> dict[str, int]:
         """The topics a user may read that the filter matches -> where the right begins."""
         if not is_wild(topic_filter):
-            topic = parse_topic(topic_filter)
-            if topic.kind not in (Kind.GROUP, Kind.GROUP_TYPING):
-                return {topic_filter: 0} if topic_filter in user_topics(user) else {}
-            membership = (await self._groups(user)).get(topic.owner)
-            return {} if membership is None else {topic_filter: membership.joined_seq}
+            return await self._readable_exactly(user, parse_topic(topic_filter))
         topics = {topic: 0 for topic in user_topics(user) if matches(topic_filter, topic)}
         if overlaps(topic_filter, "groups/#"):
-            for group, membership in (await self._groups(user)).items():
+            for group, membership in (await self._memberships_of(user)).items():
                 for name in group_topics(group):
                     if matches(topic_filter, name):
                         topics[name] = membership.joined_seq
+        if _reaches_presences(topic_filter):
+            contacts = [contact.peer_id for contact in await self._contacts(user)]
+            topics |= {
+                presence_topic(peer): 0
+                for peer, (relation, facts) in (await self._standings(user, contacts)).items()
+                if permissions.between_users(UserOperation.SEE_PRESENCE, relation, facts) is None
+            }
         return topics
 
+    async def _readable_exactly(self, user: str, topic: Topic) -> dict[str, int]:
+        if topic.kind in (Kind.GROUP, Kind.GROUP_TYPING):
+            membership = (await self._memberships_of(user)).get(topic.owner)
+            return {} if membership is None else {topic.name: membership.joined_seq}
+        if topic.kind is Kind.PRESENCE and topic.owner != user:
+            relation, facts = (await self._standings(user, [topic.owner]))[topic.owner]
+            code = permissions.between_users(UserOperation.SEE_PRESENCE, relation, facts)
+            return {topic.name: 0} if code is None else {}
+        return {topic.name: 0} if topic.name in user_topics(user) else {}
+
     # --- the directory, remembered ---------------------------------------------------
+
+    async def _standings(self, user: str, peers: Sequence[str]) -> dict[str, tuple[Relation, Facts]]:
+        """How a user stands to each peer, and the peer's wishes."""
+        contacts = await self._directory.contacts_between(permissions.both_ways(user, peers))
+        profiles = await self._directory.profiles(peers)
+        return {
+            peer: (permissions.relation(user, peer, contacts), Facts(profile=profiles.get(peer)))
+            for peer in peers
+        }
+
+    async def _contacts(self, user: str) -> list[Contact]:
+        contacts: list[Contact] = []
+        after = ""
+        while True:
+            page = await self._directory.contacts(user, after, _PAGE)
+            contacts += [contact for contact in page if contact.state == "contact"]
+            if len(page) < _PAGE:
+                return contacts
+            after = page[-1].peer_id
 
     async def _exists(self, user: str) -> bool:
         known = self._accounts.get(user)
@@ -135,7 +181,7 @@ class ContractRules:
                 _remember(self._accounts, user, True)
         return known
 
-    async def _groups(self, user: str) -> dict[str, Membership]:
+    async def _memberships_of(self, user: str) -> dict[str, Membership]:
         known = self._memberships.get(user)
         if known is None:
             changes = self._changes
@@ -144,11 +190,30 @@ class ContractRules:
                 _remember(self._memberships, user, known)
         return known
 
+    async def _group(self, group_id: str) -> Group | None:
+        known = self._groups.get(group_id)
+        if known is None:
+            changes = self._changes
+            known = await self._directory.group(group_id)
+            if known is not None and changes == self._changes:
+                _remember(self._groups, group_id, known)
+        return known
+
     def _changed(self, change: DirectoryChange) -> None:
         self._changes += 1
-        if isinstance(change, AccountChanged):
-            self._accounts.pop(change.user_id, None)
-        self._memberships.pop(change.user_id, None)
+        match change:
+            case AccountChanged(user_id, _):
+                self._accounts.pop(user_id, None)
+                self._memberships.pop(user_id, None)
+            case MembershipChanged(_, user_id, _):
+                self._memberships.pop(user_id, None)
+            case GroupChanged(group):
+                self._groups.pop(group.group_id, None)
+
+
+def _reaches_presences(topic_filter: str) -> bool:
+    """Whether a wildcard reaches the presences of others: `users/+/presence`, `users/#`, `#`."""
+    return matches(topic_filter, "users/someone else/presence")
 
 
 def _may_match_later(topic_filter: str) -> bool:

@@ -4,21 +4,31 @@ The keys are a JSON file: `{"active": KID, "keys": {KID: SECRET}}`. New tokens a
 active key, tokens of every key listed are accepted. To rotate, add a key and make it the active
 one; when the last token of the old key has expired, take the old key out. The file is read again
 whenever it changes.
+
+`typ` says what a token is for: `access` stands for a password, `refresh` only gets new tokens; so
+that neither is taken for the other. `jti` names it, so that it can be revoked. Tokens of before there
+were either are access tokens without a name.
 """
 
 import os
 import secrets
 from pathlib import Path
+from typing import Literal
 
 import jwt
 import msgspec
 
+from broker.domain.errors import StoreError
+
 _ALGORITHM = "HS256"
 _MIN_SECRET = 32
 
+Kind = Literal["access", "refresh"]
 
-class TokenKeyError(Exception):
-    """The key file cannot be used; the text says why."""
+
+class TokenKeyError(StoreError):
+    """The key file cannot be used; the text says why. While that is so, nobody can tell what a token is
+    worth."""
 
 
 class Keys(msgspec.Struct, frozen=True):
@@ -29,11 +39,13 @@ class Keys(msgspec.Struct, frozen=True):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """What a valid token says: the user, and the Unix seconds at which it was issued and ends."""
+    """What a valid token says: the user, and the Unix seconds at which it was issued and ends.
+    `id` is "" if it has none."""
 
     user: str
     expires_at: float
     issued_at: float
+    id: str = ""
 
 
 class Tokens:
@@ -50,14 +62,21 @@ class Tokens:
         self._stamp = self._stat()
         self._keys = self._read()
 
-    def issue(self, user: str, ttl: float, now: float) -> str:
+    def issue(self, user: str, ttl: float, now: float, kind: Kind = "access") -> str:
         """A token for `user` that ends at `now + ttl` (Unix seconds)."""
         keys = self._current()
-        claims = {"sub": user, "iat": int(now), "exp": int(now + ttl)}
+        claims = {
+            "sub": user,
+            "iat": now,  # not whole seconds: the user may be removed and another get the id within one
+            "exp": int(now + ttl),
+            "jti": secrets.token_urlsafe(12),
+            "typ": kind,
+        }
         return jwt.encode(claims, keys.keys[keys.active], _ALGORITHM, headers={"kid": keys.active})
 
-    def verify(self, token: str) -> Token | None:
-        """What a token says, or None if it is not valid, has ended, or its key was taken out."""
+    def verify(self, token: str, kind: Kind = "access") -> Token | None:
+        """What a token says, or None if it is not valid, not of this kind, has ended, or its key was
+        taken out."""
         try:
             kid = jwt.get_unverified_header(token).get("kid")
             secret = self._current().keys.get(kid) if isinstance(kid, str) else None
@@ -66,7 +85,9 @@ class Tokens:
             claims = jwt.decode(token, secret, [_ALGORITHM], options={"require": ["sub", "iat", "exp"]})
         except jwt.InvalidTokenError:
             return None
-        return Token(claims["sub"], float(claims["exp"]), float(claims["iat"]))
+        if claims.get("typ", "access") != kind:
+            return None
+        return Token(claims["sub"], float(claims["exp"]), float(claims["iat"]), claims.get("jti", ""))
 
     def _current(self) -> Keys:
         stamp = self._stat()
@@ -104,9 +125,13 @@ def looks_like_token(password: bytes) -> bool:
 
 def _create(key_file: Path) -> None:
     keys = Keys("k1", {"k1": secrets.token_urlsafe(48)})
+    # All of it or nothing: a node that was killed here could not start again. The keys may be shared, so
+    # other nodes may be at it, too.
+    temporary = key_file.with_name(f"{key_file.name}.{os.getpid()}")
     try:
-        descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(msgspec.json.encode(keys))
+        temporary.replace(key_file)
     except OSError as error:
         raise TokenKeyError(f"{key_file}: {error.strerror}") from error

@@ -1,0 +1,136 @@
+"""The node's HTTP server: uvicorn in the node's own event loop."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+MAX_HEAD = 16 * 1024
+"""Bytes of a request's line and headers."""
+HEAD_SECONDS = 10.0
+"""In which they must have come."""
+STOP_SECONDS = 2
+
+
+class Server:
+    """A server that listens on `host:port`."""
+
+    def __init__(self, server: "_Uvicorn", serving: asyncio.Task[None], host: str, port: int) -> None:
+        self._server = server
+        self._serving = serving
+        self.host = host
+        self.port = port
+
+    @property
+    def address(self) -> str:
+        """What a client connects to."""
+        return f"{self.host}:{self.port}"
+
+    async def stop(self) -> None:
+        """Take no more requests; give those under way `STOP_SECONDS`, then cancel them."""
+        self._server.should_exit = True
+        await self._serving
+
+
+async def start(application: ASGIApp, bind: str, trusted_proxies: Sequence[str]) -> Server:
+    """Serve on `bind` ("host:port"; port 0 takes a free one). `X-Forwarded-For` is believed if it
+    comes from `trusted_proxies`: addresses and networks.
+
+    Raises:
+        OSError: it cannot listen there; the text says why.
+    """
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    sock = _listen(bind)
+    config = uvicorn.Config(
+        application,
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
+        timeout_graceful_shutdown=STOP_SECONDS,
+        h11_max_incomplete_event_size=MAX_HEAD,
+    )
+    server = _Uvicorn(config)
+    serving = asyncio.create_task(server.serve([sock]))
+    await server.is_up.wait()
+    return Server(server, serving, bind.rpartition(":")[0], sock.getsockname()[1])
+
+
+def _listen(bind: str) -> socket.socket:
+    host, _, port = bind.rpartition(":")
+    failed = f"http.bind: cannot listen on {bind}"
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise OSError(f"{failed}: not of the form host:port")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+            sock.listen()
+        except BaseException:
+            sock.close()
+            raise
+    except OSError as error:
+        raise OSError(f"{failed}: {error.strerror or error}") from error
+    sock.setblocking(False)
+    return sock
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn as a part of this process, whose signals are the node's."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_up = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.is_up.set()
+
+
+class _Protocol(H11Protocol):
+    """A connection. uvicorn waits for a request as long as it takes; this does not."""
+
+    _impatience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._regard()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._regard()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._relax()
+        super().connection_lost(exc)
+
+    def _regard(self) -> None:
+        """Something of a request has come: the clock runs until its head is there. For its body the
+        application has a clock of its own."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._relax()
+        elif self._impatience is None:
+            self._impatience = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def _relax(self) -> None:
+        if self._impatience is not None:
+            self._impatience.cancel()
+            self._impatience = None

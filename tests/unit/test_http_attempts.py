@@ -1,0 +1,109 @@
+"""How often somebody may try to log in."""
+
+import pytest
+
+from bridge.http_api.attempts import Attempts, Buckets, TooManyAttemptsError, network_of
+
+NOW = 1_795_000_000.0
+
+
+def refused_for(attempts: Attempts, user: str, address: str, now: float = NOW) -> float:
+    """Seconds for which an attempt is refused; one that is not refused fails."""
+    try:
+        attempts.begin(user, address, now)
+    except TooManyAttemptsError as error:
+        return error.seconds
+    return 0.0
+
+
+@pytest.mark.parametrize("burst", [1, 2, 7, 10, 60, 1000])
+def test_a_bucket_holds_its_burst_and_refills_in_a_minute(burst: int) -> None:
+    buckets = Buckets(burst)
+    for _ in range(burst):
+        assert buckets.wait("a", NOW) == 0
+        buckets.take("a", NOW)
+    wait = buckets.wait("a", NOW)
+    assert wait == pytest.approx(60 / burst, abs=0.01)
+    assert buckets.wait("b", NOW) == 0
+    assert buckets.wait("a", NOW + wait) == 0
+    buckets.take("a", NOW + wait)
+    assert buckets.wait("a", NOW + wait) > 0
+    buckets.give_back("a")
+    assert buckets.wait("a", NOW + wait) == 0
+
+
+def test_attempts_that_are_refused_cost_nothing() -> None:
+    attempts = Attempts(2, 100)
+    assert [refused_for(attempts, "alice", "10.0.0.1") for _ in range(2)] == [0, 0]
+    waits = [refused_for(attempts, "alice", "10.0.0.1") for _ in range(50)]
+    assert waits == pytest.approx([30.0] * 50, abs=0.01)
+    assert refused_for(attempts, "alice", "10.0.0.1", NOW + 30.01) == 0
+
+
+def test_who_logs_in_is_not_counted() -> None:
+    attempts = Attempts(2, 3)
+    for _ in range(50):
+        attempts.begin("alice", "10.0.0.1", NOW).succeeded()
+    for _ in range(50):
+        attempts.begin("bob", "10.0.0.1", NOW).give_back()
+    assert [refused_for(attempts, "bob", "10.0.0.1") for _ in range(2)] == [0, 0]
+
+
+def test_one_address_that_tries_many_users() -> None:
+    attempts = Attempts(10, 3)
+    assert [refused_for(attempts, f"u{i}", "10.0.0.1") for i in range(3)] == [0, 0, 0]
+    assert refused_for(attempts, "u9", "10.0.0.1") > 0
+    assert refused_for(attempts, "u9", "10.0.0.2") == 0
+    with pytest.raises(TooManyAttemptsError):
+        attempts.count("10.0.0.1", NOW)
+    attempts.count("10.0.0.2", NOW)
+
+
+def test_strangers_cannot_lock_a_user_out_of_where_they_have_been() -> None:
+    attempts = Attempts(5, 1000)
+    attempts.begin("alice", "10.0.0.1", NOW).succeeded()
+    for i in range(100):
+        refused_for(attempts, "alice", f"192.0.2.{i}")
+    assert refused_for(attempts, "alice", "192.0.2.200") > 0  # many machines, one user
+    assert refused_for(attempts, "alice", "10.0.0.1") == 0  # at home
+    # Who sits at home with alice may not try for ever, either.
+    assert [refused_for(attempts, "alice", "10.0.0.1") for _ in range(4)] == [0, 0, 0, 0]
+    assert refused_for(attempts, "alice", "10.0.0.1") > 0
+
+
+def test_memory_is_bounded_and_a_flood_does_not_free_who_is_blocked() -> None:
+    attempts = Attempts(5, 100_000, most=100)
+    for _ in range(5):
+        assert refused_for(attempts, "alice", "10.0.0.1") == 0
+    for i in range(10_000):  # each from an address of its own
+        assert refused_for(attempts, f"u{i}", f"10.{i >> 8}.{i & 255}.9") == 0
+        attempts.begin(f"k{i}", "10.0.0.9", NOW).succeeded()
+        assert refused_for(attempts, "alice", "10.0.0.2") > 0
+    assert len(attempts._users) <= 100
+    assert len(attempts._addresses) <= 100
+    assert len(attempts._known) <= 100
+
+
+def test_buckets_that_are_full_again_are_forgotten_first() -> None:
+    buckets = Buckets(10, most=10)
+    for i in range(10):
+        buckets.take(f"old{i}", NOW)
+    buckets.take("new", NOW + 61)
+    assert len(buckets) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2:ffff::", "2001:db8:1:2::"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::"),
+        ("fe80::1%eth0", "fe80::"),
+        ("", ""),
+        ("x" * 1000, "x" * 64),
+    ],
+)
+def test_what_counts_as_one_address(address: str, network: str) -> None:
+    assert network_of(address) == network
