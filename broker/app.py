@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import gc
 import logging
 import os
 import secrets
@@ -18,21 +19,28 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from bridge.access import Limits
 from bridge.admin import Administration
 from bridge.grpc_api import server as grpc_server
+from bridge.grpc_api.tls import Tls, read_tls
+from bridge.http_api import server as http_server
+from bridge.http_api.attempts import Attempts
+from bridge.http_api.logins import Logins
+from bridge.http_api.readiness import Readiness
+from bridge.http_api.routes import application
 from bridge.local import LocalBridge
-from bridge.messages import Messages
-from bridge.rpc import RpcServer
+from bridge.services import Services
 from broker.amqtt_host import read_listeners
 from broker.config import Config, ConfigError, Storage, load
 from broker.control import Control
+from broker.domain.directory import SYSTEM
 from broker.domain.errors import StoreError
+from broker.domain.topics import inbox_topic
 from broker.net.listeners import Listener, ListenError
 from broker.node import Node, SystemClock
-from broker.ports import DirectoryError
+from broker.ports import Directory, DirectoryError, MessageLog
 from plugins.auth import UserAuthPlugin
 from plugins.auth.passwords import Passwords
-from plugins.auth.tokens import TokenKeyError
 from plugins.persistence import sqlite
 from plugins.persistence.sql_directory import SqlDirectory, open_directory
 
@@ -62,7 +70,7 @@ def serve(config_file: Path, data_dir: Path | None, settings: list[str]) -> int:
     except ConfigError as error:
         print(f"imctl serve: {error}", file=sys.stderr)
         return WRONG_USAGE
-    except (StartError, StoreError, ListenError, TokenKeyError, OSError) as error:
+    except (StartError, StoreError, ListenError, OSError) as error:
         print(f"imctl serve: {error}", file=sys.stderr)
         return REFUSED
     return DONE
@@ -102,6 +110,7 @@ async def _run(config: Config, listeners: list[Listener]) -> None:
 async def running_node(config: Config, listeners: list[Listener]) -> AsyncIterator[dict[str, str]]:
     """A node that serves while the context lasts; yields where: names -> addresses."""
     data_dir = config.data_dir
+    tls = read_tls(config.grpc)
     with _own(data_dir):
         async with contextlib.AsyncExitStack() as stack:
             database = sqlite.open_database(data_dir / "parley.db")
@@ -111,22 +120,39 @@ async def running_node(config: Config, listeners: list[Listener]) -> AsyncIterat
             directory = _open_directory(config, passwords)
             stack.push_async_callback(directory.close)
             log = sqlite.SqliteMessageLog(database)
-            node = Node(config, log, sqlite.SqliteStateStore(database), directory, passwords)
-            bridge = LocalBridge(node.pipeline, config.limits.rpc_concurrency)
-            Messages(log, directory).register(RpcServer(bridge))
-            node.on_rpc(bridge.call)
-            stack.push_async_callback(bridge.close)
-            control = Control(node.pipeline, log, node.host.rules_refuse, _issuer(node), node.stats)
+            states = sqlite.SqliteStateStore(database)
+            node = Node(config, log, states, directory, passwords)
+            control = Control(node, log, _issuer(node))
+            services = Services(
+                log,
+                states,
+                sqlite.SqliteConversationStore(database),
+                directory,
+                control,
+                LocalBridge(node.pipeline, config.limits.rpc_concurrency),
+                _amending(config),
+                config.limits.group_members,
+            )
+            node.join(services)
+            stack.push_async_callback(services.close)
             token = _admin_token(data_dir)
-            administration = Administration(directory, log, control)
+            administration = Administration(directory, log, control, services.groups, services.members)
             stack.push_async_callback(node.stop)
+            await services.notices.recover()
             bound = await node.start(listeners)
-            api = await grpc_server.start(administration, config.grpc.bind, token)
+            offer = _offer(config, node, services, directory, control)
+            api = await grpc_server.start(administration, config.grpc.bind, token, offer, tls)
             stack.push_async_callback(api.stop)
-            places = {listener.name: f"{listener.host}:{port}" for listener, port in bound}
-            places["grpc"] = api.address
-            _write(data_dir / "node.json", {"grpc": api.address, "pid": os.getpid(), "listeners": places})
+            http = await _serve_http(config, node, log, directory, administration)
+            stack.push_async_callback(http.stop)
+            apis = {"grpc": api.address, "http": http.address}
+            places = {listener.name: f"{listener.host}:{port}" for listener, port in bound} | apis
+            about = {"pid": os.getpid(), "listeners": places, "grpc_tls": _shown(tls)}
+            _write(data_dir / "node.json", apis | about)
             stack.callback((data_dir / "node.json").unlink, missing_ok=True)
+            # What is there now stays: the collector need not look through it again and again.
+            gc.collect()
+            gc.freeze()
             yield places
 
 
@@ -151,6 +177,10 @@ def _open_directory(config: Config, passwords: Passwords) -> SqlDirectory:
     return open_directory(url, passwords.hash, SystemClock().now_ms)
 
 
+def _amending(config: Config) -> Limits:
+    return Limits(int(config.messages.recall_seconds * 1000), int(config.messages.edit_seconds * 1000))
+
+
 def _issuer(node: Node) -> Callable[[str, float], str]:
     """Tokens are signed with the keys the authentication plugin verifies with."""
     plugin = node.host.plugin(UserAuthPlugin)
@@ -158,19 +188,64 @@ def _issuer(node: Node) -> Callable[[str, float], str]:
     def issue(user: str, ttl: float) -> str:
         if plugin is None:
             raise DirectoryError("unavailable", "plugins.auth.UserAuthPlugin is not loaded: no tokens here")
-        token: str = plugin.tokens.issue(user, ttl, time.time())
+        token: str = plugin.authenticator.issue(user, ttl, time.time())
         return token
 
     return issue
 
 
+def _offer(
+    config: Config, node: Node, services: Services, directory: Directory, control: Control
+) -> grpc_server.Offer:
+    plugin = node.host.plugin(UserAuthPlugin)
+    tokens = plugin.authenticator if plugin is not None else None
+    return grpc_server.Offer(services.operations, control, directory, tokens, config.limits.rpc_concurrency)
+
+
+def _shown(tls: Tls | None) -> dict[str, str] | None:
+    """What imctl needs to know the node by its certificate."""
+    return None if tls is None else {"certificate": str(tls.file), "name": tls.name}
+
+
+async def _serve_http(
+    config: Config, node: Node, log: MessageLog, directory: Directory, administration: Administration
+) -> http_server.Server:
+    http = config.http
+    plugin = node.host.plugin(UserAuthPlugin)
+    logins = Logins(
+        plugin.authenticator if plugin is not None else None,
+        directory,
+        administration,
+        Attempts(http.failures_per_user, http.failures_per_address),
+        http,
+        time.time,
+        node.metrics.refused,
+    )
+    readiness = Readiness(
+        {
+            "message store": lambda: log.heads([inbox_topic(SYSTEM)]),
+            "message store (writing)": lambda: node.states.store.apply([]),
+            "directory": lambda: directory.account(SYSTEM),
+            "directory (writing)": lambda: directory.drop_notices([]),
+        }
+    )
+    app = application(logins, readiness, http.cors_origins)
+    return await http_server.start(app, http.bind, http.trusted_proxies)
+
+
 def _admin_token(data_dir: Path) -> str:
     file = data_dir / "admin.token"
     if file.exists():
-        return file.read_text().strip()
+        token = file.read_bytes().strip().decode(errors="replace")
+        if not token.isascii() or not token.isprintable() or not token:
+            raise StartError(f"{file}: there is no token in it; without the file, the node makes a new one")
+        return token
     token = secrets.token_urlsafe(32)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+    # All of it or nothing: a node that was killed here could not start again.
+    temporary = file.with_suffix(".tmp")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
         out.write(token + "\n")
+    temporary.replace(file)
     return token
 
 

@@ -5,7 +5,9 @@ platform's. Later sources win: defaults, the file, `IM_KEY__PATH` variables, `--
 Whatever is unknown or of the wrong type is refused with the path of its key.
 """
 
+import re
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +29,10 @@ class _Section(BaseModel):
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Lifetime = Annotated[int, Field(ge=1, le=366 * 86400)]
+"""Of a token, in seconds."""
+
+_ORIGIN = re.compile(r"https?://[^/?#\s]+")
 
 
 class Node(_Section):
@@ -74,6 +80,15 @@ class Limits(_Section):
     uncommitted_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024
     session_expiry: Seconds = 30 * 86400.0
     rpc_concurrency: Count = 64
+    group_members: Annotated[int, Field(ge=2, le=100_000)] = 10_000
+    presence_grace: Annotated[float, Field(ge=0, le=60)] = 3.0
+
+
+class Messages(_Section):
+    """`messages`."""
+
+    recall_seconds: Annotated[float, Field(ge=0)] = 120.0
+    edit_seconds: Annotated[float, Field(ge=0)] = 86400.0
 
 
 class Sys(_Section):
@@ -86,6 +101,36 @@ class Grpc(_Section):
     """`grpc`."""
 
     bind: str = "127.0.0.1:50051"
+    tls_cert: str | None = None
+    tls_key: str | None = None
+
+
+class Http(_Section):
+    """`http`."""
+
+    bind: str = "127.0.0.1:8080"
+    registration: bool = False
+    token_ttl: Lifetime = 86400
+    refresh_ttl: Lifetime = 30 * 86400
+    failures_per_user: Count = 10
+    failures_per_address: Count = 60
+    trusted_proxies: list[str] = []
+    cors_origins: list[str] = []
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: list[str]) -> list[str]:
+        for proxy in proxies:
+            ip_network(proxy)  # its ValueError says what is wrong
+        return proxies
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not an origin like https://chat.example.org, nor *")
+        return origins
 
 
 class Log(_Section):
@@ -103,8 +148,10 @@ class Config(_Section):
     storage: Storage = Storage()
     topics: Topics = Topics()
     limits: Limits = Limits()
+    messages: Messages = Messages()
     sys: Sys = Sys()
     grpc: Grpc = Grpc()
+    http: Http = Http()
     log: Log = Log()
 
     @field_validator("plugins", mode="before")

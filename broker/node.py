@@ -6,10 +6,10 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import picows
 
@@ -17,7 +17,8 @@ from broker import VERSION
 from broker.amqtt_host import AmqttHost, BrokerView, PluginSession
 from broker.config import Config
 from broker.domain.errors import Refusal, StoreError
-from broker.domain.topics import Topic, group_topics, parse_topic, presence_topic
+from broker.domain.message import Content
+from broker.domain.topics import Kind, Topic, parse_topic, presence_topic
 from broker.fanout.feeder import Feeder
 from broker.log.committer import GroupCommit, MessageCommitter
 from broker.log.sequencer import Sequencer
@@ -27,24 +28,23 @@ from broker.net.connection import Connection, Hub
 from broker.net.listeners import Listener, Slots, bind
 from broker.pipeline import Pipeline
 from broker.ports import (
-    Account,
+    Arrival,
     Directory,
-    DirectoryChange,
     Grant,
-    MembershipChanged,
     MessageLog,
     Retained,
     StateStore,
 )
 from broker.presence import Presence, offline_document
 from broker.registry import Client, Event, Registry
+from broker.rights import Rights
 from broker.routing.router import Router
 from broker.session.session import Session
 from broker.session.subscriber import Subscriber
 from broker.states import States
 from broker.subscriptions import Subscriptions
 from broker.sys_topics import SysTopics
-from broker.typing_notice import stamp_typing
+from broker.typing_notice import TypingNotices
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ logger = logging.getLogger(__name__)
 _BACKLOG = 4096
 _EVENTS_WAITING = 10_000
 _EVENT_BATCH = 500
+_BATCH = 1000
 _CURSOR_SECONDS = 0.5
 _EXPIRY_SECONDS = 3600.0
 
@@ -64,7 +65,7 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
 
-class Services:
+class _PluginServices:
     """See `ports.PluginServices`."""
 
     def __init__(self, config: Config, directory: Directory, passwords: object) -> None:
@@ -75,13 +76,34 @@ class Services:
         self.now_ms = SystemClock().now_ms
 
 
+class Services(Protocol):
+    """What the node asks of the services on top of it."""
+
+    def call(self, topic: Topic, payload: bytes) -> Refusal | None:
+        """A client calls a method."""
+        ...
+
+    async def check(self, user: str, topic: Topic, content: Content) -> Refusal | None:
+        """Whether what a message refers to is there."""
+        ...
+
+    async def arrived(self, batch: Sequence[Arrival]) -> None:
+        """Devices acknowledged entries of their inboxes."""
+        ...
+
+    async def presence_changed(self, batch: Sequence[tuple[str, bytes]]) -> None:
+        """The presence documents of users changed."""
+        ...
+
+
 class _Hooks:
     """See `pipeline.Hooks`."""
 
-    def __init__(self, presence: Presence, rpc: Callable[[Topic, bytes], Refusal | None]) -> None:
+    def __init__(self, presence: Presence, typing: TypingNotices, services: Services) -> None:
         self.presence = presence.claim
-        self.typing = stamp_typing
-        self.rpc = rpc
+        self.typing = typing.stamp
+        self.rpc = services.call
+        self.check = services.check
 
 
 class Node:
@@ -96,16 +118,15 @@ class Node:
     ) -> None:
         self._config = config
         self._store = store
-        self._directory = directory
-        self._clock = SystemClock()
+        self.clock = SystemClock()
         self._started_at = time.time()
-        now_ms = self._clock.now_ms
+        now_ms = self.clock.now_ms
         loop = asyncio.get_running_loop()
         self.metrics = Metrics()
         self.router: Router[Subscriber] = Router()
         self.states = States(store, self.metrics)
         view = BrokerView()
-        self.host = AmqttHost(config, view, Services(config, directory, passwords))
+        self.host = AmqttHost(config, view, _PluginServices(config, directory, passwords))
         self.pipeline = Pipeline(self.router, self.host, self.states, self.metrics)
         self.sys = SysTopics(self.states.retained, partial(self.pipeline.broadcast, qos=0))
         may_receive = self._may_receive if self.host.screens else None
@@ -132,10 +153,12 @@ class Node:
         )
         self.registry.lagging = self.feeder.lagging
         self.registry.may_receive = self.host.may_receive if self.host.screens else None
-        self.presence = Presence(self._devices, self._publish_presence, now_ms)
+        grace = config.limits.presence_grace
+        self.presence = Presence(self._publish_presence, partial(loop.call_later, grace), now_ms)
+        self._typing = TypingNotices(now_ms, self.registry.dropped)
         self.registry.devices_changed = self.presence.devices_changed
         self.pipeline.committer = MessageCommitter(
-            log, Sequencer(config.node.id), self._clock, self.pipeline.push, config.storage.max_batch
+            log, Sequencer(config.node.id), self.clock, self.pipeline.push, config.storage.max_batch
         )
         self._events = GroupCommit(self.registry.queue_events, _EVENT_BATCH)
         self.pipeline.queue_event = self._queue_event
@@ -151,16 +174,19 @@ class Node:
         )
         if self.host.packets:
             self.hub.flusher.observer = self._packets_sent
-        self.pipeline.on_retained = self.host.retained
+        self.pipeline.on_retained = self._on_retained
         self._fill_in(view)
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Future[None]] = set()
         self._following: asyncio.Task[None] | None = None
-        directory.on_change(self._directory_changed)
+        directory.on_change(Rights(self.registry, directory, self._spawn).changed)
 
-    def on_rpc(self, call: Callable[[Topic, bytes], Refusal | None]) -> None:
-        """Say who serves RPC calls."""
-        self.pipeline.hooks = _Hooks(self.presence, call)
+    def join(self, services: Services) -> None:
+        """Say who the services are; before `start`."""
+        self.pipeline.hooks = _Hooks(self.presence, self._typing, services)
+        self._arrivals = GroupCommit(services.arrived, _BATCH)
+        self._presences = GroupCommit(services.presence_changed, _BATCH)
+        self.registry.arrived = self._arrivals.submit
 
     # --- the joints ------------------------------------------------------------------
 
@@ -179,9 +205,6 @@ class Node:
     def _packets_sent(self, owner: object, packets: bytes) -> None:
         self.host.packets_sent(packets, cast("Connection", owner).principal)
 
-    def _devices(self, user: str) -> int:
-        return len(self.registry.users.get(user, ()))
-
     def _publish_presence(self, user: str, document: bytes, live: bool) -> None:
         self.pipeline.retain(presence_topic(user), document, 1, live=live)
 
@@ -192,27 +215,11 @@ class Node:
         else:
             self.metrics.dropped["events_waiting"] += 1
 
-    def _directory_changed(self, change: DirectoryChange) -> None:
-        # What is lost is lost at once, before whoever made the change hears that it is done.
-        if isinstance(change, MembershipChanged):
-            self.registry.forget_permits(change.user_id)
-            if not change.member:
-                self.registry.revoke(change.user_id, group_topics(change.group_id))
-            self._spawn(self.registry.follow(change.user_id))
-        else:
-            self.registry.epoch += 1
-            self.registry.forget_permits()
-            self._account_changed(change.user_id, change.account)
-
-    def _account_changed(self, user: str, account: Account | None) -> None:
-        if account is None:
-            self.registry.remove(user)
-        elif account.disabled:
-            self.registry.kick(user, "user disabled")
-        else:
-            for client in list(self.registry.users.get(user, {}).values()):
-                if client.publisher.principal.identity.role != account.role:
-                    client.close("role changed")
+    def _on_retained(self, retained: Retained) -> None:
+        self.host.retained(retained)
+        topic = parse_topic(retained.topic)
+        if topic.kind is Kind.PRESENCE:
+            self._presences.submit((topic.owner, retained.payload))
 
     def _fill_in(self, view: BrokerView) -> None:
         view.broadcast = self.pipeline.broadcast
@@ -282,16 +289,19 @@ class Node:
         for connection in list(self.hub.connections):
             connection.close("node shuts down")
         await self.registry.publish_wills()
+        self.presence.flush()
         for task in list(self._tasks):
             task.cancel()
         await self.pipeline.committer.drain()
+        await self._arrivals.drain()
+        await self._presences.drain()
         await self._events.drain()
         await self.states.drain()
         await self.host.stop()
 
     async def _mark_offline(self) -> None:
         """Whoever was online when the node died is not any more."""
-        now = self._clock.now_ms()
+        now = self.clock.now_ms()
         changes = [
             Retained(topic, offline_document(parse_topic(topic).owner, now), 1)
             for topic in await self._store.live_retained()
@@ -301,7 +311,7 @@ class Node:
 
     async def _expire_sessions(self) -> None:
         while True:
-            now = self._clock.now_ms()
+            now = self.clock.now_ms()
             keep = [
                 key
                 for key, client in self.registry.online.items()

@@ -10,11 +10,10 @@
 Topics that are not logs skip the middle: `_forward`.
 """
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -57,16 +56,26 @@ class Publisher:
         self.epoch = epoch
         self.permits: dict[str, Topic] = {}
 
+    def forget_permits(self, topics: Collection[str] | None = None) -> None:
+        """Ask anew, about some topics or all. What is being asked now is not remembered: its answer may
+        be out of date."""
+        kept = self.permits.items() if topics is not None else ()
+        self.permits = {name: topic for name, topic in kept if name not in (topics or ())}
+
 
 class Hooks(Protocol):
     """What happens on topics with a meaning of their own."""
 
-    def presence(self, user: str, payload: bytes) -> bytes | Refusal:
-        """A client says how its user is: the presence to retain, stamped."""
+    def presence(self, user: str, payload: bytes) -> bytes | Refusal | None:
+        """A client says how its user is: the presence to retain, stamped, if it is to be said."""
         ...
 
-    def typing(self, user: str, topic: Topic, payload: bytes) -> bytes | Refusal:
-        """A client says its user is typing: the stamped payload to pass on."""
+    def typing(self, user: str, topic: Topic, payload: bytes) -> bytes | Refusal | None:
+        """A client says its user is typing: the stamped payload to pass on, if it is to be."""
+        ...
+
+    async def check(self, user: str, topic: Topic, content: Content) -> Refusal | None:
+        """Whether what a message refers to (`reply_to`, `mentions`) is there."""
         ...
 
     def rpc(self, topic: Topic, payload: bytes) -> Refusal | None:
@@ -82,7 +91,7 @@ class Pipeline:
         self._gate = gate
         self._states = states
         self._metrics = metrics
-        self._taps: dict[str, set[asyncio.Event]] = {}
+        self._taps: dict[str, set[Callable[[], None]]] = {}
         self.offline: list[StateChange] = []
         """Where subscribers that are away put what is to be queued for them."""
         self.on_retained: Callable[[Retained], None] | None = None
@@ -101,8 +110,7 @@ class Pipeline:
         topic = publisher.permits.get(packet.topic)
         if topic is None:
             return self._authorize(publisher, packet, done)
-        self._accept(publisher, topic, packet, done)
-        return None
+        return self._accept(publisher, topic, packet, done)
 
     def forward_fast(self, publisher: Publisher, packet: Publish) -> bool:
         """Fast path for an open topic the client was allowed before: hand the message to those
@@ -117,6 +125,7 @@ class Pipeline:
 
     async def _authorize(self, publisher: Publisher, packet: Publish, done: Done | None) -> None:
         topic = parse_topic(packet.topic)
+        permits = publisher.permits  # another one, if a right changes while the gate is asked
         refusal = _never(publisher.principal.identity.user, topic)
         if refusal is None:
             refusal = await self._gate.may_publish(publisher.principal, topic)
@@ -124,41 +133,77 @@ class Pipeline:
             self._refuse(publisher, packet, done, refusal)
             return
         if len(packet.topic) <= _SHOWN:
-            if len(publisher.permits) >= _PERMITS_CACHED:
-                publisher.permits.clear()
-            publisher.permits[packet.topic] = topic
-        self._accept(publisher, topic, packet, done)
+            if len(permits) >= _PERMITS_CACHED:
+                permits.clear()
+            permits[packet.topic] = topic
+        asked = self._accept(publisher, topic, packet, done)
+        if asked is not None:
+            await asked
 
-    def _accept(self, publisher: Publisher, topic: Topic, packet: Publish, done: Done | None) -> None:
+    def _accept(
+        self, publisher: Publisher, topic: Topic, packet: Publish, done: Done | None
+    ) -> Awaitable[None] | None:
         kind = topic.kind
         if kind is Kind.OTHER:
             self._forward(topic.name, packet.payload, packet.qos, packet.retain, done)
-            return
-        if kind in LOG_KINDS:
-            self._store(publisher, topic, packet, done)
-            return
-        user = publisher.principal.identity.user
-        if kind is Kind.RPC:
+        elif kind in LOG_KINDS:
+            return self._store(publisher, topic, packet, done)
+        elif kind is Kind.RPC:
             refusal = self.hooks.rpc(topic, packet.payload)
             if refusal is not None:
                 self._refuse(publisher, packet, done, refusal)
             elif done is not None:
                 done(None)
-            return
-        stamp = self.hooks.presence if kind is Kind.PRESENCE else None
-        payload = stamp(user, packet.payload) if stamp else self.hooks.typing(user, topic, packet.payload)
+        else:
+            self._notify(publisher, topic, packet, done)
+        return None
+
+    def _notify(self, publisher: Publisher, topic: Topic, packet: Publish, done: Done | None) -> None:
+        """Presence, or typing."""
+        user = publisher.principal.identity.user
+        is_presence = topic.kind is Kind.PRESENCE
+        if is_presence:
+            payload = self.hooks.presence(user, packet.payload)
+        else:
+            payload = self.hooks.typing(user, topic, packet.payload)
         if isinstance(payload, Refusal):
             self._refuse(publisher, packet, done, payload)
-        elif kind is Kind.PRESENCE:
+        elif payload is None:
+            if done is not None:
+                done(None)
+        elif is_presence:
             self.retain(topic.name, payload, packet.qos, live=True, done=done)
         else:
             self._forward(topic.name, payload, 0, False, done)
 
-    def _store(self, publisher: Publisher, topic: Topic, packet: Publish, done: Done | None) -> None:
+    def _store(
+        self, publisher: Publisher, topic: Topic, packet: Publish, done: Done | None
+    ) -> Awaitable[None] | None:
         content = message.parse_payload(packet.payload)
         if isinstance(content, Refusal):
             self._refuse(publisher, packet, done, content)
+            return None
+        if content.reply_to is not None or content.mentions is not None:
+            return self._check(publisher, topic, packet, done, content)
+        self._submit(publisher, topic, packet, done, content)
+        return None
+
+    async def _check(
+        self, publisher: Publisher, topic: Topic, packet: Publish, done: Done | None, content: Content
+    ) -> None:
+        try:
+            refusal = await self.hooks.check(publisher.principal.identity.user, topic, content)
+        except StoreError as error:
+            self._answered(publisher, packet, done, error)
             return
+        if refusal is not None:
+            self._refuse(publisher, packet, done, refusal)
+        else:
+            self._submit(publisher, topic, packet, done, content)
+
+    def _submit(
+        self, publisher: Publisher, topic: Topic, packet: Publish, done: Done | None, content: Content
+    ) -> None:
         draft = message.draft(publisher.principal.identity.user, topic, content, packet.qos)
         self.committer.submit(Submission(draft, partial(self._answered, publisher, packet, done)))
 
@@ -184,8 +229,8 @@ class Pipeline:
                 self._push(log, offset, stamped)
 
     def _push(self, topic: str, offset: int, stamped: Stamped) -> None:
-        for tap in self._taps.get(topic, ()):
-            tap.set()
+        for grown in self._taps.get(topic, ()):
+            grown()
         readers = self._router.exact(topic)
         observers = self._router.wild(topic)
         if not readers and not observers:
@@ -263,22 +308,24 @@ class Pipeline:
             raise ValueError(f"{topic} is a log: what stands in it has a sender")
         self._forward(topic, payload, qos, False, None)
 
-    def emit(self, user: str, event: dict[str, object]) -> None:
-        """Send an event to all of a user's sessions, those that are away included."""
+    def emit(self, user: str, event: dict[str, Any], *, keep: bool = True) -> None:
+        """Send an event to a user's sessions; with `keep` those that are away get it later."""
         topic = f"users/{user}/events"
         payload = msgspec.json.encode(event)
         self._forward(topic, payload, 1, False, None)
-        self.queue_event(user, topic, payload)
+        if keep:
+            self.queue_event(user, topic, payload)
 
     # --- readers in this process -----------------------------------------------------
 
-    def tap(self, topic: str, event: asyncio.Event) -> Callable[[], None]:
-        """Have `event` set whenever the topic's log grows; call the result to stop that."""
+    def tap(self, topic: str, grown: Callable[[], None]) -> Callable[[], None]:
+        """Have `grown` called whenever the topic's log has grown; call the result to stop that. It is
+        called while a message is handed out, so it only takes note."""
         taps = self._taps.setdefault(topic, set())
-        taps.add(event)
+        taps.add(grown)
 
         def stop() -> None:
-            taps.discard(event)
+            taps.discard(grown)
             if not taps:
                 self._taps.pop(topic, None)
 

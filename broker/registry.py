@@ -2,18 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Protocol
 
 import msgspec
 
 from broker.domain.errors import StoreError
-from broker.domain.topics import Kind, is_wild, matches, overlaps, parse_topic
+from broker.domain.topics import Kind, inbox_topic, is_wild, matches, overlaps, parse_topic
 from broker.metrics import Metrics
 from broker.pipeline import Pipeline, Publisher
 from broker.ports import (
+    Arrival,
     Enqueued,
     Forgotten,
+    Identity,
     Moved,
     Principal,
     QueuedMessage,
@@ -25,6 +27,7 @@ from broker.ports import (
 from broker.routing.router import Router
 from broker.session.away import Away
 from broker.session.roles import Limits, Outbox
+from broker.session.screened import Screened
 from broker.session.session import Session
 from broker.session.subscriber import Subscriber
 from broker.states import States
@@ -91,6 +94,8 @@ class Registry:
         self.users: dict[str, dict[SessionKey, Client]] = {}
         self.devices_changed: Callable[[str, int], None]
         self.lagging: Callable[[Session], None]
+        self.arrived: Callable[[Arrival], None] = lambda _: None
+        """Told of what devices acknowledged of their users' inboxes."""
         self.may_receive: Callable[[Principal, str], Awaitable[bool]] | None = None
         """Asked about what was queued while the client was away, if plugins want that."""
         self._away: dict[SessionKey, Away] = {}
@@ -107,7 +112,7 @@ class Registry:
     # --- Watcher, for sessions -------------------------------------------------------
 
     def moved(self, session: Session) -> None:
-        """A persistent session has cursors to save."""
+        """A session has cursors to save."""
         self._to_save.add(session)
 
     def dropped(self, reason: str) -> None:
@@ -206,6 +211,7 @@ class Registry:
         client.session = None
         key = session.key
         del self.online[key]
+        self._report(session)
         self._subscriptions.release(session)
         self._to_save.discard(session)
         self._metrics.disconnects[reason] += 1
@@ -223,7 +229,7 @@ class Registry:
 
     def _publish_will(self, publisher: Publisher, will: Will) -> None:
         # The right is asked for anew: it may have been lost since CONNECT.
-        publisher.permits.clear()
+        publisher.forget_permits()
         packet = Publish(will.topic, will.payload, will.qos, 0, will.retain)
         asked = self._pipeline.publish(publisher, packet, None)
         if asked is not None:
@@ -308,10 +314,18 @@ class Registry:
             return
         moved = []
         for session in self._to_save:
-            moved.append(Moved(session.key, session.to_save))
-            session.to_save = {}
+            if session.persistent and (cursors := session.to_save):
+                moved.append(Moved(session.key, cursors))
+            session.saved()
+            self._report(session)
         self._to_save.clear()
-        self._states.submit(moved)
+        if moved:
+            self._states.submit(moved)
+
+    def _report(self, session: Session) -> None:
+        tail = session.tails.get(inbox_topic(session.key.user))
+        if tail is not None and (acknowledged := tail.report()) is not None:
+            self.arrived(Arrival(session.key.user, *acknowledged))
 
     def expires_in(self, client: Client) -> float | None:
         """Seconds until a connection's credential ends, or None if it does not."""
@@ -320,9 +334,13 @@ class Registry:
 
     # --- rights ----------------------------------------------------------------------
 
-    def kick(self, user: str, reason: str) -> int:
-        """End all connections of a user; returns how many there were."""
-        clients = list(self.users.get(user, {}).values())
+    def kick(self, user: str, reason: str, whom: Callable[[Identity], bool] = lambda _: True) -> int:
+        """End the connections of a user, or those that are meant; returns how many there were."""
+        clients = [
+            client
+            for client in self.users.get(user, {}).values()
+            if whom(client.publisher.principal.identity)
+        ]
         for client in clients:
             client.will = None  # it would speak for somebody who may not any more
             client.close(reason)
@@ -357,8 +375,23 @@ class Registry:
             self._wake(key)
         self._states.submit([Forgotten(user, None)])
 
-    def forget_permits(self, user: str | None = None) -> None:
-        """Where a user, or everybody, may publish is asked anew."""
+    async def follow_topic(self, topic: str) -> None:
+        """Who may read a topic of the table changed: its readers, the owner excepted, lose it at once,
+        and those who still may get it back."""
+        self._subscriptions.rights_changed()
+        owner = parse_topic(topic).owner
+        keys = [
+            subscriber.session.key if isinstance(subscriber, Screened) else subscriber.key
+            for subscriber in self._router.exact(topic)
+        ]
+        readers = [self.online[key] for key in keys if key in self.online and key.user != owner]
+        for client in readers:
+            if client.session is not None:
+                self._subscriptions.revoke(client.session, [topic])
+        await self._follow(readers)
+
+    def forget_permits(self, user: str | None = None, topics: Collection[str] | None = None) -> None:
+        """Where a user, or everybody, may publish is asked anew: about some topics, or all."""
         clients = self.online if user is None else self.users.get(user, {})
         for client in clients.values():
-            client.publisher.permits.clear()
+            client.publisher.forget_permits(topics)

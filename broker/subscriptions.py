@@ -135,9 +135,16 @@ class Subscriptions:
             session.forget_lost()
 
     async def follow(self, session: Session) -> None:
-        """Memberships changed: work the grants out anew."""
+        """Rights changed: work the grants out anew, and send the presence of new contacts."""
         async with self._lock(session):
+            before = frozenset(session.grants)
             await self._apply(session, frozenset(session.filters))
+            new = [topic for topic in session.grants if topic not in before]
+            presences = [topic for topic in new if parse_topic(topic).kind is Kind.PRESENCE]
+            if presences and session.connected:
+                self._feeder.send_retained(
+                    session, [RetainedQuery(topic, session.grants[topic], False) for topic in presences]
+                )
 
     def adopt(self, session: Session, held: Mapping[str, int]) -> None:
         """Let a session have at once what its stand-in was subscribed to while it was away, all of it
@@ -148,9 +155,13 @@ class Subscriptions:
             {topic_filter: (qos, False) for topic_filter, qos in held.items() if is_wild(topic_filter)},
         )
 
+    def rights_changed(self) -> None:
+        """What is being asked now may be out of date when it is answered: it is asked again."""
+        self._revocations += 1
+
     def revoke(self, session: Session, topics: Iterable[str]) -> None:
         """Take topics of the table from a session at once; its filters stay."""
-        self._revocations += 1
+        self.rights_changed()
         subscriber = self._subscriber(session)
         for topic in topics:
             if session.grants.pop(topic, None) is not None:
@@ -183,7 +194,7 @@ class Subscriptions:
 
     async def _save(self, session: Session) -> None:
         if session.persistent and session.connected:
-            session.to_save.clear()  # older than what is saved now
+            session.saved()  # older than what is saved now
             await self._states.save([Saved(session.key, session.snapshot(), self._now_ms())])
 
     async def _apply(self, session: Session, known: Collection[str]) -> None:

@@ -1,10 +1,16 @@
-"""Typing notices: stamped by the server, passed on, never stored."""
+"""Typing notices: stamped by the server, passed on within a rate, never stored."""
+
+from collections.abc import Callable
 
 import msgspec
 
 from broker.domain import conversation
 from broker.domain.errors import ReasonCode, Refusal
 from broker.domain.topics import Kind, Topic
+
+_BURST = 3.0
+_PER_SECOND = 1.0
+_REMEMBERED = 10_000
 
 
 class _Notice(msgspec.Struct):
@@ -14,15 +20,38 @@ class _Notice(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Notice).decode
 
 
-def stamp_typing(user: str, topic: Topic, payload: bytes) -> bytes | Refusal:
-    """What the others get when `user` publishes to a typing topic: an empty payload or
-    `{"typing": true}` while typing, `{"typing": false}` when done."""
-    try:
-        notice = _decode(payload) if payload.strip() else _Notice()
-    except (msgspec.DecodeError, RecursionError) as error:
-        return Refusal("invalid_payload", ReasonCode.PAYLOAD_FORMAT_INVALID, f"typing: {error}")
-    is_group = topic.kind is Kind.GROUP_TYPING
-    where = conversation.group_id(topic.owner) if is_group else conversation.private_id(user, topic.owner)
-    return msgspec.json.encode(
-        {"event": "typing", "from_user_id": user, "conversation_id": where, "typing": notice.typing}
-    )
+class TypingNotices:
+    """Per user and topic three notices at once and one a second pass; more say nothing new.
+
+    `dropped(reason)` counts those that do not."""
+
+    def __init__(self, now_ms: Callable[[], int], dropped: Callable[[str], None]) -> None:
+        self._now_ms = now_ms
+        self._dropped = dropped
+        self._left: dict[tuple[str, str], tuple[float, int]] = {}
+        """(user, topic) -> notices left, and when that was (Unix ms)."""
+
+    def stamp(self, user: str, topic: Topic, payload: bytes) -> bytes | Refusal | None:
+        """What the others get when `user` publishes to a typing topic: an empty payload or
+        `{"typing": true}` while typing, `{"typing": false}` when done. None: it is not passed on."""
+        try:
+            notice = _decode(payload) if payload.strip() else _Notice()
+        except (msgspec.DecodeError, RecursionError) as error:
+            return Refusal("invalid_payload", ReasonCode.PAYLOAD_FORMAT_INVALID, f"typing: {error}")
+        if not self._take(user, topic.name):
+            self._dropped("typing_rate")
+            return None
+        is_group = topic.kind is Kind.GROUP_TYPING
+        where = conversation.group_id(topic.owner) if is_group else conversation.private_id(user, topic.owner)
+        return msgspec.json.encode(
+            {"event": "typing", "from_user_id": user, "conversation_id": where, "typing": notice.typing}
+        )
+
+    def _take(self, user: str, topic: str) -> bool:
+        now = self._now_ms()
+        left, then = self._left.get((user, topic), (_BURST, now))
+        left = min(_BURST, left + max(0, now - then) / 1000 * _PER_SECOND)
+        if len(self._left) >= _REMEMBERED:
+            self._left.clear()
+        self._left[user, topic] = (left - 1 if left >= 1 else left, now)
+        return left >= 1

@@ -28,7 +28,7 @@ class Watcher(Protocol[S_contra]):
         ...
 
     def moved(self, session: S_contra) -> None:
-        """Cursors of a persistent session went forward."""
+        """Cursors of a session went forward."""
         ...
 
     def dropped(self, reason: str) -> None:

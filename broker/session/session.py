@@ -40,6 +40,7 @@ class Session:
         "_inflight",
         "_last_id",
         "_limits",
+        "_moved",
         "_pending",
         "_places",
         "_unsent",
@@ -57,7 +58,6 @@ class Session:
         "received",
         "received_before",
         "tails",
-        "to_save",
         "waiter",
     )
 
@@ -91,8 +91,7 @@ class Session:
         """Packet ids of QoS 2 publishes that were stored and wait for their PUBREL."""
         self.waiter: Callable[[], None] | None = None
         """Called when there may be room again."""
-        self.to_save: dict[str, int] = {}
-        """Log -> cursor that moved since it was last stored."""
+        self._moved: dict[str, Tail] = {}
         self._limits = limits
         self._watcher = watcher
         self._inflight: dict[int, _Sent] = {}
@@ -135,6 +134,7 @@ class Session:
             log, offset = self._places[packet_id]
             if log == tail.log:
                 tail.resend[offset] = packet_id
+                tail.reported = min(tail.reported, offset - 1)
         for place in [place for place in self._had if place[0] == tail.log]:
             if place[1] > tail.position:
                 tail.resend[place[1]] = 0
@@ -152,9 +152,11 @@ class Session:
         """Stop reading a log; should it be read again, it is from here."""
         tail = self.tails.pop(topic, None)
         self.behind.pop(topic, None)
-        if tail is not None and tail.qos:
+        if tail is None:
+            return
+        if tail.qos:
             self.parked[tail.log] = tail.position
-            self._lose([packet_id for packet_id in tail.resend.values() if packet_id])
+        self._lose([packet_id for packet_id in tail.resend.values() if packet_id])
 
     def forget_lost(self) -> None:
         """Free the packet ids of entries of logs that may not be read now. Should the right come
@@ -309,10 +311,19 @@ class Session:
         tail = sent.tail
         if tail is not None:
             tail.acknowledged(sent.offset)
-            if self.persistent and tail.qos and self.tails.get(tail.topic) is tail:
-                if not self.to_save:
+            if tail.qos and self.tails.get(tail.topic) is tail:
+                if not self._moved:
                     self._watcher.moved(self)
-                self.to_save[tail.log] = tail.cursor
+                self._moved[tail.log] = tail  # where its cursor is, is asked twice a second
+
+    @property
+    def to_save(self) -> dict[str, int]:
+        """Log -> cursor, of those that moved since they were last stored."""
+        return {log: tail.cursor for log, tail in self._moved.items()}
+
+    def saved(self) -> None:
+        """The cursors are on their way to the store."""
+        self._moved.clear()
 
     def _pass_over(self, packet_id: int) -> None:
         """An entry of an earlier connection was acknowledged before it was sent again."""

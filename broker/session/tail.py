@@ -12,7 +12,7 @@ class Tail:
     id, or 0 for what the receiver has but `position` is not past.
     """
 
-    __slots__ = ("_unacknowledged", "head", "live", "log", "position", "qos", "resend", "topic")
+    __slots__ = ("_unacknowledged", "head", "live", "log", "position", "qos", "reported", "resend", "topic")
 
     def __init__(self, topic: str, log: str, position: int, qos: int) -> None:
         self.topic = topic
@@ -22,6 +22,8 @@ class Tail:
         self.head = position
         self.live = False
         self.resend: dict[int, int] = {}
+        self.reported = position
+        """Up to where it was reported that the receiver has the entries."""
         self._unacknowledged: dict[int, None] = {}
 
     @property
@@ -30,6 +32,13 @@ class Tail:
         for offset in self._unacknowledged:  # in the order sent: the first is the lowest
             return offset - 1
         return self.position
+
+    def report(self) -> tuple[int, int] | None:
+        """What the receiver has acknowledged since the last report: entries after the first offset,
+        up to the second."""
+        before, cursor = self.reported, self.cursor
+        self.reported = max(before, cursor)
+        return (before, cursor) if cursor > before else None
 
     def to_resend(self) -> list[int]:
         """Offsets before the position that are to be sent again."""
