@@ -6,19 +6,35 @@ directory itself refuses what only it can tell without a race: a user or group t
 already, that is unknown, that owns the group.
 """
 
+import asyncio
+import heapq
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
-from bridge.control import NodeControl
+from bridge.control import Device, NodeControl
+from bridge.groups import CreateParameters, GroupParameters, Groups
+from bridge.members import Members, UsersParameters
+from bridge.operations import THE_SYSTEM
 from broker.domain import conversation
+from broker.domain.directory import SYSTEM
 from broker.domain.ids import is_id
 from broker.domain.message import Body, Entry
-from broker.domain.topics import LOG_KINDS, Kind, Topic, group_topic, inbox_topic, parse_topic
-from broker.ports import Account, Directory, DirectoryError, Group, Membership, MessageLog
+from broker.domain.topics import LOG_KINDS, Kind, Topic, inbox_topic, parse_topic, presence_topic
+from broker.ports import (
+    Account,
+    Directory,
+    DirectoryError,
+    Forgotten,
+    Group,
+    Membership,
+    MessageLog,
+    Retained,
+    Unseen,
+)
 
 T = TypeVar("T")
 
-ROLES = ("user", "admin")
+ROLES = ("user", "admin", "service")
 
 MIN_PASSWORD = 4
 """Characters. Low on purpose: whether "demo" is good enough for a trial is the operator's to say,
@@ -38,6 +54,9 @@ MAX_HISTORY = 100
 HISTORY_BYTES = 1024 * 1024
 """About how much one answer of `history` holds, whatever the size of the messages."""
 
+_TIMER_SECONDS = 0.01
+"""By which a timer may be early."""
+
 _END = 2**62
 """An offset behind every entry."""
 
@@ -45,10 +64,19 @@ _END = 2**62
 class Administration:
     """The operations on accounts, groups and logs."""
 
-    def __init__(self, directory: Directory, log: MessageLog, control: NodeControl) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        log: MessageLog,
+        control: NodeControl,
+        groups: Groups,
+        members: Members,
+    ) -> None:
         self._directory = directory
         self._log = log
         self._control = control
+        self._groups = groups
+        self._members = members
 
     # --- accounts --------------------------------------------------------------------
 
@@ -58,9 +86,16 @@ class Administration:
         if password is not None:
             _check_password(password)
         if role not in ROLES:
-            raise _invalid(f"{role!r} is not a role: user or admin")
-        # Somebody else may have had the id: what stands in the inbox is not for the new user.
+            raise _invalid(f"{role!r} is not a role: {', '.join(ROLES)}")
+        if user_id == SYSTEM:
+            raise DirectoryError("exists", f"the id {SYSTEM} is the server's own")
+        if await self._directory.account(user_id) is not None:
+            raise DirectoryError("exists", f"user {user_id} exists already")
+        # Somebody else may have had the id: what stands in the inbox is not for the new user, nor is
+        # what was kept. That went with the account, unless the node ended in between.
         floor = await self._control.head(inbox_topic(user_id))
+        presence = Retained(presence_topic(user_id), b"", 1)
+        await self._control.save([Forgotten(user_id, None), Unseen(user_id), presence])
         return await self._directory.add_account(user_id, password, role, floor)
 
     async def set_password(self, user_id: str, password: str) -> None:
@@ -94,7 +129,12 @@ class Administration:
         leave: a group that silently dissolves, or goes to whoever comes next, surprises all the
         others in it."""
         _, memberships = await self.user(user_id)
-        owned = [membership.group_id for membership in memberships if membership.role == "owner"]
+        groups = await self._directory.groups_by_id([member.group_id for member in memberships])
+        owned = [
+            member.group_id
+            for member in memberships
+            if member.role == "owner" and not groups[member.group_id].dismissed_at
+        ]
         if owned:
             more = f" and {len(owned) - 5} more" if len(owned) > 5 else ""
             raise DirectoryError(
@@ -102,14 +142,23 @@ class Administration:
                 f"user {user_id} owns {_count(len(owned), 'group')} ({', '.join(owned[:5])}{more}): "
                 "dismiss first, or disable the user instead",
             )
-        await self._directory.remove_account(user_id)
+        await self._members.remove_user(user_id)
 
     async def issue_token(self, user_id: str, ttl: int) -> str:
         """A token that stands for the user's password for `ttl` seconds, 1 to `MAX_TTL`."""
         if not 1 <= ttl <= MAX_TTL:
             raise _invalid(f"a token lives for 1 to {MAX_TTL} seconds, not {ttl}")
-        await self._enabled_account(user_id)
+        account = await self._enabled_account(user_id)
+        # One of a second whose tokens were revoked would be no good.
+        if (early := account.tokens_after - self._control.now_ms() / 1000) > 0:
+            await asyncio.sleep(min(early, 1.0) + _TIMER_SECONDS)
         return self._control.issue_token(user_id, float(ttl))
+
+    async def revoke_tokens(self, user_id: str) -> None:
+        """Accept no token of a user that was issued before; who is connected by one is disconnected."""
+        await self._account(user_id)
+        # Tokens carry whole seconds: those of this second are meant, too.
+        await self._directory.revoke_tokens(user_id, self._control.now_ms() // 1000 + 1)
 
     async def _account(self, user_id: str) -> Account:
         _check_id("user", user_id)
@@ -124,6 +173,25 @@ class Administration:
             raise DirectoryError("disabled", f"user {user_id} is disabled")
         return account
 
+    # --- connections -----------------------------------------------------------------
+
+    async def sessions(self, user_id: str = "", after: str = "", limit: int = 0) -> tuple[list[Device], str]:
+        """A page of the devices that are connected, of one user or ("") of all, by user and client id,
+        and the `after` of the next page."""
+        limit = _page_limit(limit)
+        if user_id:
+            await self._account(user_id)
+        devices = (device for device in self._control.connected() if user_id in ("", device.user))
+        found = heapq.nsmallest(
+            limit + 1, (device for device in devices if _place(device) > after), key=_place
+        )
+        return _page(found, limit, _place)
+
+    async def kick(self, user_id: str) -> int:
+        """End all connections of a user, who may come back; returns how many there were."""
+        await self._account(user_id)
+        return self._control.kick(user_id)
+
     # --- groups ----------------------------------------------------------------------
 
     async def create_group(self, group_id: str, name: str, owner: str, members: Sequence[str]) -> Group:
@@ -134,21 +202,20 @@ class Administration:
         users = _check_users(members)
         if len(name) > MAX_NAME:
             raise _invalid(f"a group's name has at most {MAX_NAME} characters, not {len(name)}")
-        head = await self._control.head(group_topic(group_id))
-        others = [user for user in users if user != owner]
-        return await self._directory.create_group(group_id, name or group_id, owner, others, head)
+        await self._groups.create_for(SYSTEM, owner, CreateParameters(group_id, name, users))
+        return await self._group(group_id)
 
     async def add_group_members(self, group_id: str, users: Sequence[str]) -> int:
         """Returns how many were not members before. One unknown user refuses all."""
         _check_id("group", group_id)
-        users = _check_users(users, least=1)
-        head = await self._control.head(group_topic(group_id))
-        return await self._directory.add_members(group_id, users, head)
+        parameters = UsersParameters(group_id, _check_users(users, least=1))
+        return len((await self._members.add(THE_SYSTEM, parameters)).user_ids)
 
     async def remove_group_members(self, group_id: str, users: Sequence[str]) -> int:
         """Returns how many were members before. The owner stays (`is_owner`)."""
         _check_id("group", group_id)
-        return await self._directory.remove_members(group_id, _check_users(users, least=1))
+        parameters = UsersParameters(group_id, _check_users(users, least=1))
+        return len((await self._members.remove(THE_SYSTEM, parameters)).user_ids)
 
     async def groups(self, after: str = "", limit: int = 0) -> tuple[list[Group], str]:
         """A page of groups by id, and the `after` of the next page."""
@@ -166,9 +233,9 @@ class Administration:
         return group, *_page(members, limit, lambda membership: membership.user_id)
 
     async def dismiss_group(self, group_id: str) -> None:
-        """Dissolve a group; its messages stay."""
+        """End a group; its members can still read it."""
         _check_id("group", group_id)
-        await self._directory.dismiss_group(group_id)
+        await self._groups.dismiss(THE_SYSTEM, GroupParameters(group_id))
 
     async def _group(self, group_id: str) -> Group:
         _check_id("group", group_id)
@@ -259,6 +326,10 @@ def _limit(limit: int, default: int, most: int) -> int:
     if not 0 <= limit <= most:
         raise _invalid(f"limit is 1 to {most}, not {limit}")
     return limit or default
+
+
+def _place(device: Device) -> str:
+    return f"{device.user} {device.client_id}"  # no user id has a space
 
 
 def _page_limit(limit: int) -> int:

@@ -51,6 +51,7 @@ class Node:
             f"listeners.default.bind={HOST}:0",
             f"listeners.ws.bind={HOST}:0",
             f"grpc.bind={HOST}:0",
+            f"http.bind={HOST}:0",
             *self._settings,
         ]
         options = [part for setting in settings for part in ("--set", setting)]
@@ -64,9 +65,14 @@ class Node:
                 self.command(), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
         wait_for(self._is_up, f"the node to start; its log:\n{self.log()}")
+        return self.meet()
+
+    def meet(self) -> "Node":
+        """Find out where the node that runs is to be reached."""
         places = json.loads((self.data_dir / "node.json").read_bytes())
         self.port = int(places["listeners"]["default"].rpartition(":")[2])
         self.ws_port = int(places["listeners"].get("ws", ":0").rpartition(":")[2])
+        self.http = f"http://{places['http']}"
         self._channel = grpc.insecure_channel(places["grpc"])
         self.admin = services.AdminServiceStub(self._channel)
         token = (self.data_dir / "admin.token").read_text().strip()

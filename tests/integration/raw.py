@@ -68,6 +68,8 @@ class RawClient:
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), TIMEOUT)
+        # Else what is sent just after an acknowledgement waits 40 ms for the node's TCP to acknowledge it.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
 
     def __enter__(self) -> "RawClient":
@@ -108,6 +110,12 @@ class RawClient:
                 break
         body = self._take(length)
         return None if body is None else RawPacket(first[0], body)
+
+    def expect_any(self) -> RawPacket:
+        """The next packet, which must come."""
+        received = self.receive()
+        assert received is not None, "connection closed"
+        return received
 
     def expect(self, kind: int) -> RawPacket:
         """The next packet, which must be of this type."""

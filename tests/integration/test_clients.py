@@ -331,8 +331,8 @@ async def test_a_private_chat_and_a_group(node: Node, connect: Connect, sending:
         "conversation_type": "group",
         "group_id": team,
         "from_user_id": alice,
-        "seq": 1,
-        "offset": 1,
+        "seq": 2,  # the first entry says that the group was made
+        "offset": 2,
         "type": "text",
         "content": "hello, all of you",
     }

@@ -219,6 +219,7 @@ def test_membership_lost_while_the_window_is_full(make_node: MakeNode) -> None:
             assert_whole_window(node, writer, bob, phone)
             node.call("AddGroupMembers", bobs)
             say(writer, f"groups/{group}", "welcome back")
+            assert "members_added" in content(phone)
             assert content(phone) == "welcome back"
 
 

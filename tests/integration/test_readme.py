@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,7 +88,7 @@ def terminals(make_node: Callable[..., Node], tmp_path: Path) -> Iterator[Termin
     terminals.close()
 
 
-def read(process: subprocess.Popen[str]) -> dict[str, object]:
+def read(process: subprocess.Popen[str]) -> dict[str, Any]:
     """The next message that mosquitto_sub prints; the test's own timeout ends a vain wait."""
     return json.loads(process.stdout.readline())
 
@@ -113,6 +114,7 @@ def test_two_users_and_a_group_chat(terminals: Terminals) -> None:
 
     for command in groups:
         terminals.run(command)
+    assert read(bob)["content"]["event"] == "group_created"
     terminals.run(to_all)
     message = read(bob)
     assert (message["group_id"], message["content"]) == ("team", "hello everyone")

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,15 +93,17 @@ def test_missing_file_and_bad_settings(tmp_path: Path) -> None:
 
 
 def test_port_taken_is_one_clear_line(tmp_path: Path) -> None:
-    for key, name in (("listeners.default.bind", "listeners.default"), ("grpc.bind", "grpc")):
+    keys = ("listeners.default.bind", "listeners.ws.bind", "grpc.bind", "http.bind")
+    for key in keys:
         with socket.create_server((HOST, 0)) as taken:
             port = taken.getsockname()[1]
-            binds = {"listeners.default.bind": 0, "listeners.ws.bind": 0, "grpc.bind": 0, key: port}
+            binds = dict.fromkeys(keys, 0) | {key: port}
             settings = [part for k, p in binds.items() for part in ("--set", f"{k}={HOST}:{p}")]
             status, error = serve("config/broker.yaml", "--data-dir", str(tmp_path / "data"), *settings)
         assert status == 1
         assert f"{HOST}:{port}" in error
-        assert name in error
+        assert key.removesuffix(".bind") in error
+        assert error.count("\n") == 1
         assert "Traceback" not in error
 
 
@@ -108,7 +111,7 @@ def test_second_node_on_the_same_data(make_node: Callable[..., Node]) -> None:
     node = make_node().start()
     binds = [
         part
-        for key in ("listeners.default", "listeners.ws", "grpc")
+        for key in ("listeners.default", "listeners.ws", "grpc", "http")
         for part in ("--set", f"{key}.bind={HOST}:0")
     ]
     status, error = serve("config/broker.yaml", "--data-dir", str(node.data_dir), *binds)
@@ -129,6 +132,31 @@ def test_stops_cleanly_and_starts_again(make_node: Callable[..., Node], number: 
     node.start()
     with RawClient(node.port) as client:
         client.login("c", alice, password(alice))
+
+
+def test_stops_while_a_request_is_half_sent(make_node: Callable[..., Node]) -> None:
+    node = make_node().start()
+    host, _, port = node.http.removeprefix("http://").rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        head = b"POST /api/login HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 100\r\n\r\n"
+        client.sendall(head)
+        assert client.recv(4096).startswith(b"HTTP/1.1 100 ")  # it waits for the body
+        began = time.monotonic()
+        assert node.stop() == 0
+        assert time.monotonic() - began < 10
+    assert "Traceback" not in node.log()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff"])
+def test_an_admin_token_that_is_none(make_node: Callable[..., Node], content: bytes) -> None:
+    node = make_node()
+    node.data_dir.mkdir()
+    (node.data_dir / "admin.token").write_bytes(content)
+    command = node.command()
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert run.returncode == 1
+    assert "admin.token: there is no token in it" in run.stderr
+    assert "unexpected" not in run.stderr
 
 
 def test_secrets_are_for_their_owner_only(make_node: Callable[..., Node]) -> None:

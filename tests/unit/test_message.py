@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from broker.domain.errors import ReasonCode, Refusal
 from broker.domain.message import (
+    MAX_DEPTH,
     Content,
     Entry,
     draft,
@@ -231,6 +232,21 @@ def test_nesting_without_end(opening: bytes) -> None:
     deep = b'{"content": %b1%b}' % (opening * 30_000, closing * 30_000)
     assert isinstance(parse_payload(deep), Refusal)
     assert isinstance(parse_payload(deep[:-1]), Refusal | Content)  # cut off: either will do
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing", "levels"),
+    [(b"[", b"]", 1), (b'{"a":', b"}", 1), (b'[{"a":', b"}]", 2), (b'["]", ', b"]", 1)],
+)
+def test_how_deep_a_content_may_be(opening: bytes, closing: bytes, levels: int) -> None:
+    for depth, is_refused in ((MAX_DEPTH, False), (MAX_DEPTH + levels, True)):
+        content = opening * (depth // levels) + b"1" + closing * (depth // levels)
+        assert isinstance(parse_payload(b'{"content": %b}' % content), Refusal) == is_refused
+
+
+def test_brackets_that_do_not_nest() -> None:
+    for content in (b"[" + b"[]," * 500 + b"{}]", json.dumps(["[{" * 500, '\\"[[' * 200, "\\"]).encode()):
+        assert raw(b'{"content": %b}' % content) == content
 
 
 def test_nesting_without_end_in_what_is_no_message() -> None:

@@ -108,14 +108,15 @@ def test_acknowledgements_of_nothing() -> None:
     assert session.counts == (0, 0)
 
 
-def test_only_a_persistent_session_saves_cursors() -> None:
+def test_cursors_of_a_clean_session_are_told_too() -> None:
+    """They are not saved, but who sent the entries is told that they have arrived."""
     wire = Wire()
     session = connect(wire, persistent=False)
     follow(session)
     offer(session, 1)
     session.puback(1)
-    assert session.to_save == {}
-    assert wire.told() == []
+    assert session.to_save == {INBOX: 1}
+    assert wire.told() == ["moved"]
 
 
 def test_the_watcher_is_told_once_until_cursors_are_taken() -> None:
@@ -126,7 +127,7 @@ def test_the_watcher_is_told_once_until_cursors_are_taken() -> None:
     session.puback(1)
     session.puback(2)
     assert wire.told() == ["moved"]
-    session.to_save = {}
+    session.saved()
     session.puback(3)
     assert wire.told() == ["moved"]
     assert session.to_save == {INBOX: 3}

@@ -211,7 +211,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     def save(self) -> None:
         """On SUBSCRIBE, which is answered when this is on disk."""
-        self.session.to_save.clear()
+        self.session.saved()
         self.uncommitted.append(Saved(KEY, self.session.snapshot(), 0))
         self.commit()
 
@@ -274,7 +274,7 @@ class SessionMachine(RuleBasedStateMachine):
     def save_cursors(self, commits: bool) -> None:
         if "moved" in self.wire.told():
             self.uncommitted.append(Moved(KEY, self.session.to_save))
-            self.session.to_save = {}
+            self.session.saved()
         if commits:
             self.commit()
 

@@ -395,3 +395,10 @@ async def test_an_entry_whose_release_was_lost_is_not() -> None:
     bench = await bench.crash()
     link = await opened(bench)
     assert link.outbox.take(), "neither PUBREL nor the entry"
+
+
+def test_a_right_lost_after_a_lower_quality_was_asked_for_frees_packet_ids_too() -> None:
+    session = connect(Wire(), Limits(max_inflight=1), left(Redelivery(1, "g:team", 5, 1)))
+    open_tail(session, TEAM, qos=0, floor=5)
+    session.park_tail(TEAM)
+    assert session.counts == (0, 0)

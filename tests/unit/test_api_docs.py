@@ -1,0 +1,40 @@
+"""docs/api.md says what the code does."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from bridge import api_docs
+from bridge.services import offered_operations
+from broker.domain import permissions
+
+PAGE = api_docs.OUTPUT.read_text()
+BRIDGE = Path(api_docs.__file__).parent
+
+FAILURES = {"RefusedError", "Failure", "_Failure"}
+"""What takes an error's code first."""
+
+
+def codes_of(file: Path) -> Iterator[str]:
+    """The error codes a module spells out."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        match node:
+            case ast.Call(ast.Name(name), [ast.Constant(str(code)), *_]) if name in FAILURES:
+                yield code
+
+
+def test_it_is_current() -> None:
+    assert api_docs.render() == PAGE
+
+
+def test_it_has_all_operations() -> None:
+    for operation in offered_operations():
+        assert f"\n## {operation.name}\n" in PAGE
+        assert operation.summary
+
+
+def test_it_explains_all_error_codes() -> None:
+    codes = {code for file in BRIDGE.glob("*.py") if file.stem != "admin" for code in codes_of(file)}
+    assert {"unknown_method", "invalid_params", "not_found", "internal"} <= codes
+    for code in codes | set(permissions._WORDS):
+        assert f"\n| `{code}` |" in PAGE

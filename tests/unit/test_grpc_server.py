@@ -1,0 +1,374 @@
+"""Calls over gRPC: who may make them, what they are turned into, and how they fail."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from bridge.grpc_api import im_admin_pb2, im_admin_pb2_grpc
+from bridge.grpc_api import im_pb2 as pb
+from bridge.grpc_api.places import SLOT_BYTES
+from bridge.grpc_api.services import SERVICES
+from bridge.grpc_api.tls import read_tls
+from broker.config import ConfigError, Grpc
+from tests.unit.grpc_kit import ADMIN, TinyNode, failure, tiny_node, until
+
+UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
+DENIED = grpc.StatusCode.PERMISSION_DENIED
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+# --- who may call ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("token", "behalf", "caller"),
+    [
+        (ADMIN, None, ("system", "system")),
+        (ADMIN, "bob", ("bob", "user")),
+        ("token-of-alice", None, ("alice", "user")),
+        ("token-of-root", None, ("system", "system")),
+        ("token-of-root", "alice", ("alice", "user")),
+        ("token-of-robot", None, ("system", "system")),
+        ("token-of-robot", "bob", ("bob", "user")),
+        ("token-of-robot", "robot", ("robot", "user")),
+    ],
+)
+async def test_callers(token: str, behalf: str | None, caller: tuple[str, str]) -> None:
+    async with tiny_node() as node:
+        (profile,) = (await node.call("UserService/GetUsers", pb.GetUsersRequest(), token, behalf)).users
+        assert (profile.user_id, profile.name) == caller
+
+
+@pytest.mark.parametrize(
+    ("metadata", "status", "code"),
+    [
+        ((), UNAUTHENTICATED, "unauthenticated"),
+        ((("authorization", ""),), UNAUTHENTICATED, "unauthenticated"),
+        ((("authorization", "Bearer"),), UNAUTHENTICATED, "unauthenticated"),
+        ((("authorization", ADMIN),), UNAUTHENTICATED, "unauthenticated"),
+        ((("authorization", "Bearer wrong"),), UNAUTHENTICATED, "unauthenticated"),
+        ((("authorization", f"Basic {ADMIN}"),), UNAUTHENTICATED, "unauthenticated"),
+        ((("authorization", f"Bearer {ADMIN}"),) * 2, UNAUTHENTICATED, "unauthenticated"),
+        ((("authorization", "Bearer token-of-carol"),), UNAUTHENTICATED, "unauthenticated"),
+        ((("im-on-behalf-of", "alice"),), UNAUTHENTICATED, "unauthenticated"),
+    ],
+)
+async def test_no_callers(metadata: Any, status: grpc.StatusCode, code: str) -> None:
+    async with tiny_node() as node:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await node.raw("UserService/GetUsers", b"", metadata)
+        assert failure(raised.value)[:2] == (status, code)
+        stream = node.channel.unary_stream("/im.MessageService/SyncMessages")(b"", metadata=metadata)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await stream.read()
+        assert failure(raised.value)[:2] == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("token", "behalf", "status", "code"),
+    [
+        ("token-of-alice", "bob", DENIED, "not_authorized"),
+        ("token-of-alice", "alice", DENIED, "not_authorized"),
+        ("token-of-robot", "nobody", grpc.StatusCode.NOT_FOUND, "not_found"),
+        ("token-of-robot", "system", grpc.StatusCode.NOT_FOUND, "not_found"),
+        ("token-of-robot", "carol", DENIED, "disabled"),
+        (ADMIN, "not an id", INVALID, "invalid_params"),
+    ],
+)
+async def test_on_behalf_of_whom(token: str, behalf: str, status: grpc.StatusCode, code: str) -> None:
+    async with tiny_node() as node:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await node.call("UserService/GetUsers", pb.GetUsersRequest(), token, behalf)
+        assert failure(raised.value)[:2] == (status, code)
+
+
+async def test_a_stranger_is_refused_before_the_request_has_come() -> None:
+    """What strangers begin to send and do not end would else be kept: 4 MiB of each call."""
+    async with tiny_node() as node:
+        endless = asyncio.Event()
+
+        async def nothing() -> AsyncIterator[bytes]:
+            await endless.wait()
+            yield b""
+
+        call: Any = node.channel.stream_unary("/im.MessageService/SendMessages")
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call(nothing(), timeout=10)
+        assert failure(raised.value)[:2] == (UNAUTHENTICATED, "unauthenticated")
+
+
+async def test_revoked_tokens_and_a_store_that_fails() -> None:
+    async with tiny_node() as node:
+        node.directory.revoke("alice")
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await node.call("UserService/GetUsers", pb.GetUsersRequest(), "token-of-alice")
+        assert failure(raised.value)[:2] == (UNAUTHENTICATED, "unauthenticated")
+        node.directory.fails = True
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await node.call("UserService/GetUsers", pb.GetUsersRequest(), "token-of-bob")
+        assert failure(raised.value) == (
+            grpc.StatusCode.UNAVAILABLE,
+            "unavailable",
+            "the store is not available",
+        )
+
+
+@pytest.mark.parametrize(
+    ("token", "behalf", "allowed"),
+    [
+        (ADMIN, None, True),
+        ("token-of-root", None, True),
+        ("token-of-robot", None, False),
+        ("token-of-alice", None, False),
+        (ADMIN, "alice", False),
+    ],
+)
+async def test_the_administration_is_for_administrators(
+    token: str, behalf: str | None, allowed: bool
+) -> None:
+    async with tiny_node() as node:
+        admin: Any = im_admin_pb2_grpc.AdminServiceStub(node.channel)
+        metadata = [("authorization", f"Bearer {token}"), *([("im-on-behalf-of", behalf)] if behalf else [])]
+        call = admin.Stats(im_admin_pb2.StatsRequest(), metadata=metadata)
+        if allowed:
+            assert dict((await call).values) == {"calls": 1}
+        else:
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await call
+            assert failure(raised.value)[:2] == (DENIED, "not_authorized")
+
+
+async def test_health_is_for_everybody_and_reflection_for_callers() -> None:
+    async with tiny_node() as node:
+        health: Any = health_pb2_grpc.HealthStub(node.channel)
+        for name in ("", "im.MessageService", "im.AdminService"):
+            reply = await health.Check(health_pb2.HealthCheckRequest(service=name))
+            assert reply.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await health.Check(health_pb2.HealthCheckRequest(service="nothing"))
+        assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+
+        reflection: Any = reflection_pb2_grpc.ServerReflectionStub(node.channel)
+        asked = [reflection_pb2.ServerReflectionRequest(list_services="")]
+        stream = reflection.ServerReflectionInfo(iter(asked))
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await stream.read()
+        assert failure(raised.value)[:2] == (UNAUTHENTICATED, "unauthenticated")
+        metadata = (("authorization", "Bearer token-of-alice"),)
+        reply = await reflection.ServerReflectionInfo(iter(asked), metadata=metadata).read()
+        assert {each.name for each in reply.list_services_response.service} == {
+            "im.AdminService",
+            *(f"im.{name}" for name in SERVICES),
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1alpha.ServerReflection",
+        }
+
+
+async def test_unknown_methods() -> None:
+    async with tiny_node() as node:
+        call = node.channel.unary_unary("/im.MessageService/Nothing")
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call(b"", metadata=(("authorization", f"Bearer {ADMIN}"),))
+        assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+# --- what a call is turned into ----------------------------------------------------------
+
+
+async def test_parameters_and_results() -> None:
+    async with tiny_node() as node:
+        request = pb.SendRequest(
+            group_id="team",
+            type="image",
+            content=b'{"url": "x"}',
+            client_msg_id="c-1",
+            reply_to="5",
+            mentions=b'["bob"]',
+        )
+        sent = await node.call("MessageService/SendMessage", request, "token-of-alice")
+        assert (sent.conversation_id, sent.seq, sent.created_at) == ("alice False", 7, 2**53)
+        assert json.loads(sent.id) == {
+            "user_id": None,
+            "group_id": "team",
+            "type": "image",
+            "content": {"url": "x"},
+            "client_msg_id": "c-1",
+            "reply_to": "5",
+            "mentions": ["bob"],
+        }
+        bare = await node.call("MessageService/SendMessage", pb.SendRequest(user_id="bob", content=b'"hi"'))
+        assert bare.conversation_id == "system True"
+        assert json.loads(bare.id) == {
+            "user_id": "bob",
+            "group_id": None,
+            "type": "text",
+            "content": "hi",
+            "client_msg_id": None,
+            "reply_to": None,
+            "mentions": None,
+        }
+
+
+def rich_details(error: Any) -> pb.Status:
+    return pb.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code", "words"),
+    [
+        (pb.SendRequest(user_id="nobody", content=b"1"), "NOT_FOUND", "not_found", "no user nobody"),
+        (pb.SendRequest(user_id="disk", content=b"1"), "UNAVAILABLE", "unavailable", "the store is not"),
+        (pb.SendRequest(user_id="broken", content=b"1"), "INTERNAL", "internal", "internal error"),
+        (pb.SendRequest(user_id="bob"), "INVALID_ARGUMENT", "invalid_params", "content: not valid JSON"),
+        (pb.SendRequest(user_id="bob", content=b"{"), "INVALID_ARGUMENT", "invalid_params", "content: not"),
+        (pb.SendRequest(user_id="bob", content=b"\xff"), "INVALID_ARGUMENT", "invalid_params", "content"),
+        (pb.SendRequest(user_id="b b", content=b"1"), "INVALID_ARGUMENT", "invalid_params", "user_id"),
+        (
+            pb.SendRequest(user_id="bob", content=b"1", mentions=b'"every"'),
+            "INVALID_ARGUMENT",
+            "invalid_params",
+            "mentions",
+        ),
+    ],
+)
+async def test_failures(request_: pb.SendRequest, status: str, code: str, words: str) -> None:
+    async with tiny_node() as node:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await node.call("MessageService/SendMessage", request_)
+        got = failure(raised.value)
+        assert got[:2] == (grpc.StatusCode[status], code)
+        assert words in got[2]
+        assert "secret" not in got[2]
+        rich = rich_details(raised.value)
+        assert (rich.code, rich.message) == (grpc.StatusCode[status].value[0], got[2])
+        assert rich.details[0].type_url == "type.googleapis.com/google.rpc.ErrorInfo"
+        assert (rich.details[0].value.reason, rich.details[0].value.domain) == (code, "parley")
+
+
+async def test_bytes_that_are_no_request(caplog: pytest.LogCaptureFixture) -> None:
+    async with tiny_node() as node:
+        metadata = (("authorization", f"Bearer {ADMIN}"),)
+        for data in (b"\xff\xff\xff", b"\x0a\x02\xff\xfe"):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await node.raw("MessageService/SendMessage", data, metadata)
+            assert failure(raised.value)[:2] == (INVALID, "invalid_params")
+    assert "Traceback" not in caplog.text
+
+
+# --- deadlines, and how much at once -----------------------------------------------------
+
+
+def send(text: str) -> pb.SendRequest:
+    return pb.SendRequest(user_id="bob", content=json.dumps(text).encode())
+
+
+async def deadline_passes(node: TinyNode, text: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await node.call("MessageService/SendMessage", send(text), timeout=2)
+    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_what_has_begun_ends_and_what_waits_past_its_deadline_does_not_begin() -> None:
+    async with tiny_node(concurrency=1) as node:
+        node.gate.clear()
+        calls = [asyncio.ensure_future(deadline_passes(node, "one")) for _ in range(2)]
+        await until(lambda: (node.begun, node.waiting) == (["one"], 1))
+        await asyncio.gather(*calls)
+        await until(lambda: node.waiting == 0)  # the server has a clock of its own
+        third = asyncio.ensure_future(node.call("MessageService/SendMessage", send("three")))
+        assert (node.begun, node.ended) == (["one"], [])
+        node.gate.set()
+        await third
+        assert (node.begun, node.ended) == (["one", "three"], ["one", "three"])
+
+
+async def test_more_calls_than_may_wait_are_refused() -> None:
+    async with tiny_node(concurrency=1) as node:
+        node.gate.clear()
+        calls = [
+            asyncio.ensure_future(node.call("MessageService/SendMessage", send(str(i)))) for i in range(25)
+        ]
+        await until(lambda: sum(call.done() for call in calls) == 8)
+        for call in calls:
+            if call.done():
+                status, code, _ = failure(call.exception())
+                assert (status, code) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "overloaded")
+        node.gate.set()
+        done = await asyncio.gather(*calls, return_exceptions=True)
+        assert sum(isinstance(each, pb.SentMessage) for each in done) == 17
+
+
+async def test_one_user_leaves_room_for_others() -> None:
+    async with tiny_node(concurrency=4) as node:
+        node.gate.clear()
+
+        def call(text: str, token: str) -> asyncio.Future[Any]:
+            return asyncio.ensure_future(node.call("MessageService/SendMessage", send(text), token))
+
+        of_alice = [call("alice", "token-of-alice") for _ in range(1 + 16 + 1)]
+        await until(lambda: any(call.done() for call in of_alice))
+        (refused,) = (call for call in of_alice if call.done())
+        assert failure(refused.exception())[:2] == (grpc.StatusCode.RESOURCE_EXHAUSTED, "overloaded")
+        others = [call("bob", "token-of-bob"), call("root", ADMIN)]
+        await until(lambda: len(node.begun) == 3)
+        assert set(node.begun) == {"alice", "bob", "root"}
+        node.gate.set()
+        await asyncio.gather(*others)
+        await asyncio.wait(of_alice)
+
+
+async def test_a_large_request_takes_the_place_of_many() -> None:
+    async with tiny_node(concurrency=4) as node:
+        node.gate.clear()
+        text = "x" * 2 * SLOT_BYTES
+        calls = [asyncio.ensure_future(node.call("MessageService/SendMessage", send(text))) for _ in range(3)]
+        await until(lambda: node.waiting == 6)
+        assert len(node.begun) == 1
+        calls[2].cancel()
+        await until(lambda: node.waiting == 3)
+        node.gate.set()
+        await asyncio.wait(calls)
+        assert len(node.ended) == 2
+        await until(lambda: not node.server._guard._places._lines)  # nothing is kept of callers
+
+
+async def test_stop_lets_calls_end() -> None:
+    async with tiny_node() as node:
+        node.gate.clear()
+        call = asyncio.ensure_future(deadline_passes(node, "one"))
+        await until(lambda: node.begun == ["one"])
+        await call
+        stopping = asyncio.ensure_future(node.server.stop(0))
+        node.gate.set()
+        await stopping
+        assert node.ended == ["one"]
+
+
+# --- TLS ---------------------------------------------------------------------------------
+
+
+def test_tls_that_is_not_to_be_had(tmp_path: Path) -> None:
+    assert read_tls(Grpc()) is None
+    absent, empty = str(tmp_path / "absent.pem"), tmp_path / "empty.pem"
+    empty.write_text("nothing")
+    for cert, key, words in (
+        (absent, None, "grpc.tls_key: missing"),
+        (None, absent, "grpc.tls_cert: missing"),
+        (absent, str(empty), f"grpc.tls_cert: cannot read {absent}: No such file"),
+        (str(empty), absent, f"grpc.tls_key: cannot read {absent}: No such file"),
+        (str(empty), str(empty), "are not a certificate and its key"),
+        (str(tmp_path), str(empty), "Is a directory"),
+        ("\0", str(empty), "grpc.tls_cert: cannot read"),
+    ):
+        with pytest.raises(ConfigError) as raised:
+            read_tls(Grpc(tls_cert=cert, tls_key=key))
+        assert words in str(raised.value)
+        assert "\n" not in str(raised.value)

@@ -1,0 +1,121 @@
+"""im.proto is the operations and nothing else: whatever one of them has, the other has."""
+
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import msgspec
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+
+from bridge.access import Limits
+from bridge.grpc_api import im_pb2
+from bridge.grpc_api.convert import is_map
+from bridge.grpc_api.services import SERVICES
+from bridge.operations import Operations
+from bridge.services import Services
+
+STREAMS = {"SyncMessages": ({"limit"}, {"follow", "all_logs"})}
+"""Methods that answer with a stream: what of the operation they have not, and what they have beside."""
+
+_SCALARS = {
+    str: (FieldDescriptor.TYPE_STRING,),
+    int: (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_INT32),
+    bool: (FieldDescriptor.TYPE_BOOL,),
+}
+
+
+class _Nothing:
+    """Stands for whatever the services are put together from."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+def _operations() -> Operations:
+    nothing: Any = _Nothing()
+    services = Services(nothing, nothing, nothing, nothing, nothing, nothing, Limits(0, 0), 2)
+    return services.operations
+
+
+OPERATIONS = {operation.name: operation for operation in _operations()}
+METHODS = [
+    (service, method, operation) for service, table in SERVICES.items() for method, operation in table.items()
+]
+
+
+def test_every_operation_is_a_method() -> None:
+    assert sorted(operation for _, _, operation in METHODS) == sorted(OPERATIONS)
+
+
+def test_every_method_is_an_operation() -> None:
+    found = {
+        service: set(descriptor.methods_by_name)
+        for service, descriptor in im_pb2.DESCRIPTOR.services_by_name.items()
+    }
+    assert found == {service: set(table) for service, table in SERVICES.items()}
+
+
+@pytest.mark.parametrize(("service", "method", "operation"), METHODS)
+def test_a_method_has_what_its_operation_has(service: str, method: str, operation: str) -> None:
+    descriptor = im_pb2.DESCRIPTOR.services_by_name[service].methods_by_name[method]
+    assert descriptor.server_streaming == (method in STREAMS)
+    without, beside = STREAMS.get(method, (set(), set()))
+    _compare(descriptor.input_type, OPERATIONS[operation].parameters, without, beside)
+    if not descriptor.server_streaming:
+        _compare(descriptor.output_type, OPERATIONS[operation].result)
+
+
+def _compare(
+    message: Any, struct: type, without: set[str] = frozenset(), beside: set[str] = frozenset()
+) -> None:
+    fields = {field.name: field for field in msgspec.structs.fields(struct)}
+    assert set(message.fields_by_name) == (set(fields) - without) | beside, message.full_name
+    for name in set(fields) - without:
+        _compare_field(message.fields_by_name[name], fields[name])
+
+
+def _compare_field(field: Any, known: Any) -> None:
+    kind = _without_none(known.type)
+    if is_map(field):
+        assert get_origin(kind) is dict, field.full_name
+        return
+    if field.is_repeated:
+        assert get_origin(kind) is list, field.full_name
+        (kind,) = get_args(kind)
+    elif _must_have_presence(known, field):
+        assert field.has_presence, f"{field.full_name} must be optional"
+    _compare_kind(field, _plain(kind))
+
+
+def _must_have_presence(known: Any, field: Any) -> bool:
+    """Whether not given is something else than zero."""
+    if known.default is msgspec.NODEFAULT:
+        return False
+    return bool(known.default != field.default_value)
+
+
+def _compare_kind(field: Any, kind: Any) -> None:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and field.message_type is not None:
+        _compare(field.message_type, kind)
+    elif kind in _SCALARS:
+        assert field.type in _SCALARS[kind], field.full_name
+    else:  # JSON
+        assert field.type == FieldDescriptor.TYPE_BYTES, field.full_name
+
+
+def _plain(kind: Any) -> Any:
+    """A type without what it is annotated with; a choice of words is a string."""
+    while hasattr(kind, "__metadata__"):
+        kind = kind.__origin__
+    if args := get_args(kind):
+        return str if all(isinstance(arg, str) for arg in args) else kind
+    return kind
+
+
+def _without_none(kind: Any) -> Any:
+    if get_origin(kind) in (Union, UnionType):
+        rest = [arg for arg in get_args(kind) if arg is not type(None)]
+        kind = rest[0] if len(rest) == 1 else kind
+    while hasattr(kind, "__metadata__"):
+        kind = kind.__origin__
+    return kind

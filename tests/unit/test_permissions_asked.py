@@ -1,0 +1,354 @@
+"""Topics and operations do what the table of permissions says, in each of its cells."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from bridge.access import Limits
+from bridge.local import LocalBridge
+from bridge.operations import Caller, Operations
+from bridge.services import Services
+from broker.domain.directory import Account, Ban, Contact, Group, JoinRequest, Membership, Profile
+from broker.domain.errors import RefusedError
+from broker.domain.message import Content, draft, stamp
+from broker.domain.permissions import GroupOperation, Rank, Relation, UserOperation
+from broker.domain.topics import parse_topic
+from broker.ports import ConversationState, Grant, Identity, Located, Retained
+from plugins.auth.rules import ContractRules
+from tests.unit.test_permissions import (
+    EDIT_MS,
+    GROUPS,
+    NOW,
+    PROFILES,
+    RECALL_MS,
+    TIMES,
+    group_answer,
+    user_answer,
+)
+from tests.unit.test_rules import FewPeople
+
+ALICE = Identity("alice")
+CODES = {"blocked", "not_contact", "too_late", "muted", "not_member", "not_authorized", "exists"}
+CODES |= {"banned", "is_owner", "dismissed", "invalid_params"}
+"""What the table refuses with. All else an operation answers comes after it."""
+
+INSIDE = (Rank.OWNER, Rank.ADMIN, Rank.MEMBER)
+
+
+class WritingError(Exception):
+    """An operation was allowed so far as to write something."""
+
+
+class People(FewPeople):
+    """Alice, whom it is about; bob, who is a member of the group `team`; and how she stands there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.banned = False
+        self.memberships_of["bob"] = {"team": Membership("team", "bob", "member", 0)}
+
+    def stand(self, relation: Relation, profile: Profile | None) -> str:
+        """Have alice stand so to another, who wishes this; returns the other."""
+        peer = "alice" if relation is Relation.SELF else "bob"
+        if relation is Relation.CONTACT:
+            self.befriend("alice", "bob")
+        elif relation is Relation.BLOCKED:
+            self.known["bob", "alice"] = Contact("bob", "alice", blocked=True)
+        if profile is None:
+            self.users -= {"bob"}
+        else:
+            self.profile_of[peer] = replace(profile, user_id=peer)
+        return peer
+
+    def sit(self, rank: Rank, group: Group, muted_until: int) -> None:
+        """Have alice be this in a group."""
+        self.group_of["team"] = group
+        if rank in INSIDE:
+            seat = Membership("team", "alice", rank.value, 0, muted_until)
+            self.memberships_of["alice"] = {"team": seat}
+        self.banned = rank is Rank.BANNED
+
+    async def membership(self, group_id: str, user_id: str) -> Membership | None:
+        return self.memberships_of.get(user_id, {}).get(group_id)
+
+    async def members_by_id(self, group_id: str, users: Sequence[str]) -> dict[str, Membership]:
+        found = {user: await self.membership(group_id, user) for user in users}
+        return {user: member for user, member in found.items() if member is not None}
+
+    async def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
+        return []
+
+    async def ban(self, group_id: str, user_id: str) -> Ban | None:
+        banned = user_id == "carol" or (user_id == "alice" and self.banned)
+        return Ban(group_id, user_id) if banned else None
+
+    async def bans_by_id(self, group_id: str, user_ids: Sequence[str]) -> dict[str, Ban]:
+        found = {user: await self.ban(group_id, user) for user in user_ids}
+        return {user: ban for user, ban in found.items() if ban is not None}
+
+    async def bans(self, group_id: str, after: str, limit: int) -> list[Ban]:
+        return []
+
+    async def join_request(self, group_id: str, user_id: str) -> JoinRequest | None:
+        return JoinRequest(group_id, user_id, "", 0)
+
+    async def join_requests(self, group_id: str, after: str, limit: int) -> list[JoinRequest]:
+        return []
+
+    async def account(self, user_id: str) -> Account | None:
+        return Account(user_id) if user_id in self.users else None
+
+    async def write_group(self, *_: object) -> None:
+        raise WritingError
+
+    async def write_contacts(self, *_: object) -> None:
+        raise WritingError
+
+
+class Logs:
+    """A log whose one message is `message`, and nothing else."""
+
+    def __init__(self) -> None:
+        self.message: Located | None = None
+
+    def put(self, sender: str, topic: str, sent_at: int) -> None:
+        each = stamp(draft(sender, parse_topic(topic), Content(b'"hi"')), 1, 1, (), sent_at)  # type: ignore[arg-type]
+        self.message = Located(each.draft.conversation_id, 1, each.body)
+
+    async def locate(self, ids: Sequence[int]) -> dict[int, Located]:
+        return {} if self.message is None else {1: self.message}
+
+    async def heads(self, logs: Sequence[str]) -> dict[str, int]:
+        return dict.fromkeys(logs, 0)
+
+    async def read_back(self, *_: object) -> list[object]:
+        return []
+
+
+class States:
+    """The stores of what users have seen, and of what is retained."""
+
+    async def states(self, user: str, ids: Sequence[str]) -> list[ConversationState]:
+        return [ConversationState(each, 1, 0, 0, 0, False, False, False, 0, 0, 0) for each in ids]
+
+    async def watermarks(self, *_: object) -> list[object]:
+        return []
+
+    async def retained_on(self, topics: Sequence[str]) -> dict[str, Retained]:
+        return {}
+
+
+class Control:
+    """The node."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def now_ms(self) -> int:
+        return NOW
+
+    async def head(self, topic: str) -> int:
+        return 0
+
+    async def append(self, _: object) -> None:
+        raise WritingError
+
+    async def save(self, _: object) -> None:
+        """It is told of next."""
+
+    def emit(self, user: str, event: dict[str, Any], *, keep: bool = True) -> None:
+        self.told.append(user)
+
+
+class World:
+    """The topic rules and the operations over the same people."""
+
+    def __init__(self) -> None:
+        self.people, self.log, self.control = People(), Logs(), Control()
+        nobody: Any = None
+        some: Any = States()
+        parts: tuple[Any, ...] = (self.log, some, some, self.people, self.control)
+        limits = Limits(RECALL_MS, EDIT_MS)
+        self.operations: Operations = Services(*parts, LocalBridge(nobody, 1), limits, 100).operations
+        self.rules = ContractRules(self.people, [], self.control.now_ms)  # type: ignore[arg-type]
+
+    async def publish(self, topic: str) -> str | None:
+        """The code publishing is refused with."""
+        refusal = await self.rules.may_publish(ALICE, parse_topic(topic))
+        return refusal.code if refusal else None
+
+    async def call(self, name: str, parameters: dict[str, Any], *, is_system: bool = False) -> str | None:
+        """The code by which the table refuses a call of alice's."""
+        try:
+            await self.operations.call(Caller("alice", is_system), name, parameters)
+        except WritingError:
+            return None
+        except RefusedError as refusal:
+            return refusal.code if refusal.code in CODES else None
+        return None
+
+
+# --- topics --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", PROFILES)
+@pytest.mark.parametrize("relation", Relation, ids=lambda it: it.name)
+async def test_topics_of_users(relation: Relation, case: str) -> None:
+    if relation is Relation.SELF and PROFILES[case] is None:
+        return  # whoever publishes is somebody
+    world = World()
+    peer = world.people.stand(relation, PROFILES[case])
+    gone = "not_found" if PROFILES[case] is None else ""
+    for topic, operation in (("inbox", UserOperation.MESSAGE), ("typing", UserOperation.TYPE)):
+        expected = gone or user_answer(operation, relation, case)
+        assert await world.publish(f"users/{peer}/{topic}") == expected
+    sees = user_answer(UserOperation.SEE_PRESENCE, relation, case) is None
+    presence = f"users/{peer}/presence"
+    assert (await world.rules.grant(ALICE, presence) is not None) == sees
+    grant = await world.rules.grant(ALICE, "users/+/presence")
+    assert grant is not None
+    # A wildcard is narrowed to oneself and contacts.
+    assert (presence in grant.topics) == (sees and relation in (Relation.SELF, Relation.CONTACT))
+
+
+@pytest.mark.parametrize("dismissed", [False, True], ids=["", "dismissed"])
+@pytest.mark.parametrize("case", GROUPS)
+@pytest.mark.parametrize("rank", [rank for rank in Rank if rank is not Rank.SYSTEM], ids=lambda it: it.name)
+async def test_topics_of_groups(rank: Rank, case: str, dismissed: bool) -> None:
+    world = World()
+    group, muted_until = GROUPS[case]
+    world.people.sit(rank, replace(group, dismissed_at=int(dismissed)), muted_until)
+    expected = group_answer(GroupOperation.POST, rank, case, dismissed=dismissed)
+    assert await world.publish("groups/team") == expected
+    assert await world.publish("groups/team/typing") == expected
+    reads = group_answer(GroupOperation.READ, rank, case, dismissed=dismissed) is None
+    assert (await world.rules.grant(ALICE, "groups/team") is not None) == reads
+    grant: Grant | None = await world.rules.grant(ALICE, "groups/+")
+    assert grant is not None
+    assert ("groups/team" in grant.topics) == reads
+
+
+# --- operations ----------------------------------------------------------------------
+
+# What is asked, by the operation of the services. `{peer}` is the other user.
+OF_USERS = [
+    ("contacts.request", {"user_id": "{peer}"}, UserOperation.REQUEST),
+    ("contacts.accept", {"user_id": "{peer}"}, UserOperation.ANSWER),
+    ("contacts.reject", {"user_id": "{peer}"}, UserOperation.ANSWER),
+    ("contacts.remove", {"user_id": "{peer}"}, UserOperation.REMOVE),
+    ("contacts.remark", {"user_id": "{peer}", "remark": "x"}, UserOperation.REMARK),
+    ("contacts.block", {"user_id": "{peer}"}, UserOperation.BLOCK),
+    ("contacts.unblock", {"user_id": "{peer}"}, UserOperation.BLOCK),
+    ("messages.edit", {"id": "1", "content": "x"}, UserOperation.EDIT),
+    ("messages.recall", {"id": "1"}, UserOperation.RECALL),
+]
+
+HERE = {"group_id": "team"}
+BOB = HERE | {"user_id": "bob"}
+OF_GROUPS: list[tuple[str, dict[str, Any], GroupOperation]] = [
+    ("messages.sync", {"cursors": {"groups/team": 0}}, GroupOperation.READ),
+    ("messages.history", {"conversation_id": "g:team"}, GroupOperation.READ),
+    ("messages.read", {"conversation_id": "g:team", "seq": 1}, GroupOperation.READ),
+    ("messages.delivered", {"conversation_id": "g:team", "seq": 1}, GroupOperation.READ),
+    ("messages.readers", {"id": "1"}, GroupOperation.READ),
+    ("messages.edit", {"id": "1", "content": "x"}, GroupOperation.EDIT),
+    ("messages.recall", {"id": "1"}, GroupOperation.RECALL),
+    ("groups.get", HERE, GroupOperation.SEE),
+    ("groups.members", HERE, GroupOperation.READ),
+    ("groups.update", HERE | {"name": "New"}, GroupOperation.UPDATE),
+    ("groups.add", HERE | {"user_ids": ["bob", "dave"]}, GroupOperation.INVITE),
+    ("groups.join", HERE, GroupOperation.JOIN),
+    ("groups.requests", HERE, GroupOperation.ANSWER),
+    ("groups.accept", BOB, GroupOperation.ANSWER),
+    ("groups.reject", BOB, GroupOperation.ANSWER),
+    ("groups.leave", HERE, GroupOperation.LEAVE),
+    ("groups.remove", HERE | {"user_ids": ["bob"]}, GroupOperation.REMOVE),
+    ("groups.ban", BOB, GroupOperation.BAN),
+    ("groups.bans", HERE, GroupOperation.BAN),
+    ("groups.unban", HERE | {"user_id": "carol"}, GroupOperation.UNBAN),
+    ("groups.mute", BOB | {"until": 1}, GroupOperation.MUTE),
+    ("groups.mute", HERE | {"until": 1}, GroupOperation.MUTE_ALL),
+    ("groups.set_role", BOB | {"role": "admin"}, GroupOperation.SET_ROLE),
+    ("groups.transfer", BOB, GroupOperation.TRANSFER),
+    ("groups.dismiss", HERE, GroupOperation.DISMISS),
+]
+
+
+def names(row: object) -> str | None:
+    return row if isinstance(row, str) else getattr(row, "name", "")
+
+
+@pytest.mark.parametrize(("name", "parameters", "operation"), OF_USERS, ids=names)
+@pytest.mark.parametrize("relation", Relation, ids=lambda it: it.name)
+async def test_operations_between_users(
+    relation: Relation, name: str, parameters: dict[str, str], operation: UserOperation
+) -> None:
+    for case, profile in PROFILES.items():
+        for time, sent_at in TIMES.items():
+            if profile is None:
+                continue  # the other is not there, which is not the table's to say
+            world = World()
+            peer = world.people.stand(relation, profile)
+            world.log.put("alice", f"users/{peer}/inbox", sent_at)
+            given = {key: value.format(peer=peer) for key, value in parameters.items()}
+            assert await world.call(name, given) == user_answer(operation, relation, case, time), (case, time)
+
+
+@pytest.mark.parametrize("case", PROFILES)
+@pytest.mark.parametrize("relation", Relation, ids=lambda it: it.name)
+async def test_what_others_are_told(relation: Relation, case: str) -> None:
+    """Presence is left out, and receipts are not told, where the table says no."""
+    profile = PROFILES[case]
+    if profile is None:
+        return
+    world = World()
+    peer = world.people.stand(relation, profile)
+    shown = await world.operations.call(Caller("alice"), "presence.get", {"user_ids": [peer]})
+    assert bool(shown.presences) == (user_answer(UserOperation.SEE_PRESENCE, relation, case) is None)
+    if relation is Relation.SELF:
+        return
+    for name, operation in (
+        ("messages.read", UserOperation.SEE_READ),
+        ("messages.delivered", UserOperation.SEE_DELIVERED),
+    ):
+        world.control.told.clear()
+        receipt = {"conversation_id": "p:alice:bob", "seq": 1}
+        await world.operations.call(Caller("bob"), name, receipt)
+        assert ("alice" in world.control.told) == (user_answer(operation, relation, case) is None)
+
+
+@pytest.mark.parametrize("dismissed", [False, True], ids=["", "dismissed"])
+@pytest.mark.parametrize(("name", "parameters", "operation"), OF_GROUPS, ids=names)
+@pytest.mark.parametrize("rank", Rank, ids=lambda it: it.name)
+async def test_operations_in_groups(
+    rank: Rank, name: str, parameters: dict[str, Any], operation: GroupOperation, dismissed: bool
+) -> None:
+    for case, (group, muted_until) in GROUPS.items():
+        for time, sent_at in TIMES.items():
+            world = World()
+            world.people.users |= {"dave", "carol"}
+            world.people.sit(rank, replace(group, dismissed_at=int(dismissed)), muted_until)
+            world.log.put("alice", "groups/team", sent_at)
+            expected = group_answer(operation, rank, case, time, dismissed=dismissed)
+            code = await world.call(name, parameters, is_system=rank is Rank.SYSTEM)
+            assert code == expected, (case, time)
+
+
+@pytest.mark.parametrize("dismissed", [False, True], ids=["", "dismissed"])
+@pytest.mark.parametrize("rank", Rank, ids=lambda it: it.name)
+async def test_recall_of_others_messages(rank: Rank, dismissed: bool) -> None:
+    world = World()
+    world.people.sit(rank, replace(GROUPS["plain"][0], dismissed_at=int(dismissed)), 0)
+    world.log.put("bob", "groups/team", 0)
+    expected = group_answer(GroupOperation.RECALL_OTHERS, rank, dismissed=dismissed)
+    assert await world.call("messages.recall", {"id": "1"}, is_system=rank is Rank.SYSTEM) == expected
+
+
+def test_every_operation_is_asked_above() -> None:
+    asked = {operation for *_, operation in OF_USERS} | {operation for *_, operation in OF_GROUPS}
+    asked |= {UserOperation.MESSAGE, UserOperation.TYPE, GroupOperation.POST}
+    asked |= {UserOperation.SEE_PRESENCE, UserOperation.SEE_READ, UserOperation.SEE_DELIVERED}
+    asked |= {GroupOperation.RECALL_OTHERS}
+    assert asked == set(UserOperation) | set(GroupOperation)
