@@ -2,12 +2,13 @@
 
 # ruff: noqa: N802 - the calls have the names the .proto gives them
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc
 
 from bridge.admin import Administration
+from bridge.control import Device
 from bridge.grpc_api import im_admin_pb2 as pb
 from bridge.grpc_api.im_admin_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
 from broker.ports import Account, Group, Membership
@@ -18,6 +19,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class AdminService(AdminServiceServicer):
     """The calls by their names in im_admin.proto. They raise what the operations raise; the
     server's interceptor turns it into a status."""
+
+    name = "im.AdminService"
 
     def __init__(self, administration: Administration) -> None:
         self._do = administration
@@ -57,6 +60,19 @@ class AdminService(AdminServiceServicer):
     async def IssueToken(self, request: pb.IssueTokenRequest, _: Context) -> pb.IssueTokenResponse:
         return pb.IssueTokenResponse(token=await self._do.issue_token(request.user_id, request.ttl_seconds))
 
+    async def RevokeTokens(self, request: pb.RevokeTokensRequest, _: Context) -> pb.RevokeTokensResponse:
+        await self._do.revoke_tokens(request.user_id)
+        return pb.RevokeTokensResponse()
+
+    # --- connections -----------------------------------------------------------------
+
+    async def ListSessions(self, request: pb.ListSessionsRequest, _: Context) -> pb.ListSessionsResponse:
+        devices, following = await self._do.sessions(request.user_id, request.after, request.limit)
+        return pb.ListSessionsResponse(sessions=map(_session, devices), next=following)
+
+    async def KickUser(self, request: pb.KickUserRequest, _: Context) -> pb.KickUserResponse:
+        return pb.KickUserResponse(connections=await self._do.kick(request.user_id))
+
     # --- groups ----------------------------------------------------------------------
 
     async def CreateGroup(self, request: pb.CreateGroupRequest, _: Context) -> pb.Group:
@@ -94,7 +110,7 @@ class AdminService(AdminServiceServicer):
             id=body.id, conversation_id=body.conversation_id, seq=body.seq, created_at=body.created_at
         )
 
-    async def Tail(self, request: pb.TailRequest, context: Context) -> AsyncIterator[pb.Entry]:
+    async def Tail(self, request: pb.TailRequest, context: Context) -> AsyncGenerator[pb.Entry, None]:
         after = request.after if request.HasField("after") else None
         entries = await self._do.tail(request.topic, after)
         await context.send_initial_metadata(())
@@ -130,6 +146,10 @@ def _membership(membership: Membership) -> pb.Membership:
     )
 
 
+def _session(device: Device) -> pb.Session:
+    return pb.Session(user_id=device.user, client_id=device.client_id, address=device.address)
+
+
 def _group(group: Group) -> pb.Group:
     return pb.Group(
         group_id=group.group_id,
@@ -137,4 +157,5 @@ def _group(group: Group) -> pb.Group:
         owner=group.owner,
         member_count=group.members,
         created_at=group.created_at,
+        dismissed_at=group.dismissed_at,
     )

@@ -4,22 +4,33 @@ import logging
 
 import grpc
 
-from broker.domain.errors import StoreError
-from broker.ports import DirectoryError
+from bridge.grpc_api.im_pb2 import ErrorInfo, Status, StatusDetail
+from broker.domain.errors import RefusedError, StoreError
 
 logger = logging.getLogger(__name__)
 
 CODE_KEY = "im-error-code"
 """Trailing metadata: the contract's error code."""
 
+_DETAILS_KEY = "grpc-status-details-bin"
+_ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
+_DOMAIN = "parley"
+
 _STATUSES = {
+    "unauthenticated": grpc.StatusCode.UNAUTHENTICATED,
     "not_found": grpc.StatusCode.NOT_FOUND,
     "exists": grpc.StatusCode.ALREADY_EXISTS,
     "duplicate_conflict": grpc.StatusCode.ALREADY_EXISTS,
     "invalid": grpc.StatusCode.INVALID_ARGUMENT,
+    "invalid_params": grpc.StatusCode.INVALID_ARGUMENT,
     "invalid_payload": grpc.StatusCode.INVALID_ARGUMENT,
+    "conflict": grpc.StatusCode.ABORTED,
+    "dismissed": grpc.StatusCode.FAILED_PRECONDITION,
+    "too_late": grpc.StatusCode.FAILED_PRECONDITION,
     "is_owner": grpc.StatusCode.FAILED_PRECONDITION,
     "quota": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "overloaded": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "unavailable": grpc.StatusCode.UNAVAILABLE,
 }
 """All other codes are rules that said no: PERMISSION_DENIED."""
 
@@ -27,10 +38,18 @@ _STATUSES = {
 def describe(error: Exception, method: str) -> tuple[grpc.StatusCode, str, str]:
     """Status, details and error code of what `method` raised. What nobody foresaw stays on the
     node: the caller learns that it was an internal error, the log why."""
-    if isinstance(error, DirectoryError):
+    if isinstance(error, RefusedError):
         return _STATUSES.get(error.code, grpc.StatusCode.PERMISSION_DENIED), error.detail, error.code
     if isinstance(error, StoreError):
         logger.error("%s: the store failed: %s", method, error)
         return grpc.StatusCode.UNAVAILABLE, "the store is not available", "unavailable"
     logger.error("%s failed", method, exc_info=error)
     return grpc.StatusCode.INTERNAL, "internal error", "internal"
+
+
+def trailer(status: grpc.StatusCode, details: str, code: str) -> tuple[tuple[str, str | bytes], ...]:
+    """The trailing metadata of a failure: the code, plain and as gRPC's richer error model has it."""
+    info = StatusDetail(type_url=_ERROR_INFO, value=ErrorInfo(reason=code, domain=_DOMAIN))
+    number: int = status.value[0]
+    rich = Status(code=number, message=details, details=[info])
+    return (CODE_KEY, code), (_DETAILS_KEY, rich.SerializeToString())

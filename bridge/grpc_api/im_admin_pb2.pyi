@@ -43,18 +43,20 @@ class Membership(_message.Message):
     def __init__(self, group_id: _Optional[str] = ..., user_id: _Optional[str] = ..., role: _Optional[str] = ..., joined_seq: _Optional[int] = ..., muted_until: _Optional[int] = ...) -> None: ...
 
 class Group(_message.Message):
-    __slots__ = ("group_id", "name", "owner", "member_count", "created_at")
+    __slots__ = ("group_id", "name", "owner", "member_count", "created_at", "dismissed_at")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     MEMBER_COUNT_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    DISMISSED_AT_FIELD_NUMBER: _ClassVar[int]
     group_id: str
     name: str
     owner: str
     member_count: int
     created_at: int
-    def __init__(self, group_id: _Optional[str] = ..., name: _Optional[str] = ..., owner: _Optional[str] = ..., member_count: _Optional[int] = ..., created_at: _Optional[int] = ...) -> None: ...
+    dismissed_at: int
+    def __init__(self, group_id: _Optional[str] = ..., name: _Optional[str] = ..., owner: _Optional[str] = ..., member_count: _Optional[int] = ..., created_at: _Optional[int] = ..., dismissed_at: _Optional[int] = ...) -> None: ...
 
 class AddUserRequest(_message.Message):
     __slots__ = ("user_id", "password", "role")
@@ -135,6 +137,56 @@ class IssueTokenResponse(_message.Message):
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     token: str
     def __init__(self, token: _Optional[str] = ...) -> None: ...
+
+class RevokeTokensRequest(_message.Message):
+    __slots__ = ("user_id",)
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    def __init__(self, user_id: _Optional[str] = ...) -> None: ...
+
+class RevokeTokensResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Session(_message.Message):
+    __slots__ = ("user_id", "client_id", "address")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    client_id: str
+    address: str
+    def __init__(self, user_id: _Optional[str] = ..., client_id: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+
+class ListSessionsRequest(_message.Message):
+    __slots__ = ("user_id", "after", "limit")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    after: str
+    limit: int
+    def __init__(self, user_id: _Optional[str] = ..., after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListSessionsResponse(_message.Message):
+    __slots__ = ("sessions", "next")
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    sessions: _containers.RepeatedCompositeFieldContainer[Session]
+    next: str
+    def __init__(self, sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
+
+class KickUserRequest(_message.Message):
+    __slots__ = ("user_id",)
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    def __init__(self, user_id: _Optional[str] = ...) -> None: ...
+
+class KickUserResponse(_message.Message):
+    __slots__ = ("connections",)
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    connections: int
+    def __init__(self, connections: _Optional[int] = ...) -> None: ...
 
 class CreateGroupRequest(_message.Message):
     __slots__ = ("group_id", "name", "owner", "members")

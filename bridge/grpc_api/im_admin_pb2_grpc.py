@@ -69,6 +69,21 @@ class AdminServiceStub:
                 request_serializer=bridge_dot_grpc__api_dot_im__admin__pb2.IssueTokenRequest.SerializeToString,
                 response_deserializer=bridge_dot_grpc__api_dot_im__admin__pb2.IssueTokenResponse.FromString,
                 _registered_method=True)
+        self.RevokeTokens = channel.unary_unary(
+                '/im.AdminService/RevokeTokens',
+                request_serializer=bridge_dot_grpc__api_dot_im__admin__pb2.RevokeTokensRequest.SerializeToString,
+                response_deserializer=bridge_dot_grpc__api_dot_im__admin__pb2.RevokeTokensResponse.FromString,
+                _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/im.AdminService/ListSessions',
+                request_serializer=bridge_dot_grpc__api_dot_im__admin__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=bridge_dot_grpc__api_dot_im__admin__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.KickUser = channel.unary_unary(
+                '/im.AdminService/KickUser',
+                request_serializer=bridge_dot_grpc__api_dot_im__admin__pb2.KickUserRequest.SerializeToString,
+                response_deserializer=bridge_dot_grpc__api_dot_im__admin__pb2.KickUserResponse.FromString,
+                _registered_method=True)
         self.CreateGroup = channel.unary_unary(
                 '/im.AdminService/CreateGroup',
                 request_serializer=bridge_dot_grpc__api_dot_im__admin__pb2.CreateGroupRequest.SerializeToString,
@@ -163,6 +178,28 @@ class AdminServiceServicer:
 
     def IssueToken(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeTokens(self, request, context):
+        """No token of the user that was issued before is accepted any more; who is connected by one is
+        disconnected. Passwords still are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSessions(self, request, context):
+        """The devices that are connected, by user and client id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KickUser(self, request, context):
+        """Ends all connections of a user. They may come back: to keep them out, disable the user.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -269,6 +306,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.IssueToken,
                     request_deserializer=bridge_dot_grpc__api_dot_im__admin__pb2.IssueTokenRequest.FromString,
                     response_serializer=bridge_dot_grpc__api_dot_im__admin__pb2.IssueTokenResponse.SerializeToString,
+            ),
+            'RevokeTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeTokens,
+                    request_deserializer=bridge_dot_grpc__api_dot_im__admin__pb2.RevokeTokensRequest.FromString,
+                    response_serializer=bridge_dot_grpc__api_dot_im__admin__pb2.RevokeTokensResponse.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=bridge_dot_grpc__api_dot_im__admin__pb2.ListSessionsRequest.FromString,
+                    response_serializer=bridge_dot_grpc__api_dot_im__admin__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'KickUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.KickUser,
+                    request_deserializer=bridge_dot_grpc__api_dot_im__admin__pb2.KickUserRequest.FromString,
+                    response_serializer=bridge_dot_grpc__api_dot_im__admin__pb2.KickUserResponse.SerializeToString,
             ),
             'CreateGroup': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateGroup,
@@ -510,6 +562,87 @@ class AdminService:
             '/im.AdminService/IssueToken',
             bridge_dot_grpc__api_dot_im__admin__pb2.IssueTokenRequest.SerializeToString,
             bridge_dot_grpc__api_dot_im__admin__pb2.IssueTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/im.AdminService/RevokeTokens',
+            bridge_dot_grpc__api_dot_im__admin__pb2.RevokeTokensRequest.SerializeToString,
+            bridge_dot_grpc__api_dot_im__admin__pb2.RevokeTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/im.AdminService/ListSessions',
+            bridge_dot_grpc__api_dot_im__admin__pb2.ListSessionsRequest.SerializeToString,
+            bridge_dot_grpc__api_dot_im__admin__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KickUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/im.AdminService/KickUser',
+            bridge_dot_grpc__api_dot_im__admin__pb2.KickUserRequest.SerializeToString,
+            bridge_dot_grpc__api_dot_im__admin__pb2.KickUserResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,44 +1,64 @@
-"""The node's gRPC server: who may call, and what a caller is told when a call fails."""
+"""The node's gRPC server."""
 
-import hmac
-import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Sequence
+from typing import Protocol
 
 import grpc
 import grpc.aio
+import msgspec
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_reflection.v1alpha import reflection
 
 from bridge.admin import Administration
+from bridge.control import NodeControl
 from bridge.grpc_api.admin_service import AdminService
-from bridge.grpc_api.errors import CODE_KEY, describe
-
-logger = logging.getLogger(__name__)
+from bridge.grpc_api.authentication import Authenticator, TokenReader
+from bridge.grpc_api.changes import Changes
+from bridge.grpc_api.guard import CONCURRENCY, Guard
+from bridge.grpc_api.services import SERVICES, OperationService
+from bridge.grpc_api.syncing import Syncing
+from bridge.grpc_api.tls import Tls
+from bridge.operations import Operations
+from broker.ports import Directory
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # else a second node would take half of the calls, silently
     ("grpc.max_concurrent_streams", 100),  # per connection
 )
 
-Context = grpc.aio.ServicerContext[Any, Any]
-# in quotes: generic in their stubs only
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
-Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]"
-
 
 class Service(Protocol):
-    """A gRPC service that can be offered."""
+    """A gRPC service that can be offered; `name` is its full one."""
+
+    name: str
 
     def join(self, server: grpc.aio.Server) -> None:
         """Have the server offer this service."""
         ...
 
 
+class Offer(msgspec.Struct, frozen=True):
+    """What is offered beside the administration: the operations, to users and to services. Without
+    `tokens`, to whoever knows the admin token."""
+
+    operations: Operations
+    control: NodeControl
+    directory: Directory
+    tokens: TokenReader | None
+    concurrency: int = CONCURRENCY
+
+
 class Server:
     """A server that listens on `host:port`."""
 
-    def __init__(self, server: grpc.aio.Server, host: str, port: int) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, health: health.aio.HealthServicer, guard: Guard, host: str, port: int
+    ) -> None:
         self._server = server
+        self._health = health
+        self._guard = guard
         self.host = host
         self.port = port
 
@@ -49,35 +69,53 @@ class Server:
 
     async def stop(self, grace: float = 1.0) -> None:
         """Take no more calls; give those that run `grace` seconds, then cancel them."""
+        await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
+        await self._guard.close()
 
 
-async def start(administration: Administration, bind: str, token: str) -> Server:
-    """Serve the API on `bind` ("host:port"; port 0 takes a free one) to whoever knows the token.
+async def start(
+    administration: Administration, bind: str, token: str, offer: Offer | None = None, tls: Tls | None = None
+) -> Server:
+    """Serve the API on `bind` ("host:port"; port 0 takes a free one). `token` is the admin token.
 
     Raises:
         OSError: it cannot listen there; the text says why.
         ValueError: the token is empty.
     """
-    return await serve((AdminService(administration),), bind, token)
-
-
-async def serve(services: tuple[Service, ...], bind: str, token: str) -> Server:
-    """Serve some services; see `start`."""
     if not token:
         raise ValueError("the token is empty")
-    server = grpc.aio.server(interceptors=(Authentication(token), Failures()), options=_OPTIONS)
+    services: list[Service] = [AdminService(administration)]
+    if offer is None:
+        return await serve(services, bind, Guard(Authenticator(token)), tls)
+    changes = Changes()
+    offer.directory.on_change(changes.tell)
+    streams = {"SyncMessages": Syncing(offer.operations, offer.control, changes)}
+    services += [OperationService(name, offer.operations, streams) for name in SERVICES]
+    authenticator = Authenticator(token, offer.directory, offer.tokens, changes)
+    return await serve(services, bind, Guard(authenticator, offer.concurrency), tls)
+
+
+async def serve(services: Sequence[Service], bind: str, guard: Guard, tls: Tls | None = None) -> Server:
+    """Serve some services, health and reflection; see `start`."""
+    server = grpc.aio.server(interceptors=(guard,), options=_OPTIONS)
     for service in services:
         service.join(server)
+    names = [service.name for service in services]
+    healthy = health.aio.HealthServicer()
+    for name in names:
+        await healthy.set(name, HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     # Asked for first: gRPC keeps the reason to itself and writes lines of its own to standard error.
     if reason := _why_not(bind):
         raise OSError(f"grpc.bind: cannot listen on {bind}: {reason}")
     try:
-        port = server.add_insecure_port(bind)
+        port = server.add_secure_port(bind, tls.credentials()) if tls else server.add_insecure_port(bind)
     except RuntimeError as error:
         raise OSError(f"grpc.bind: cannot listen on {bind}: {error}") from error
     await server.start()
-    return Server(server, bind.rpartition(":")[0], port)
+    return Server(server, healthy, guard, bind.rpartition(":")[0], port)
 
 
 def _why_not(bind: str) -> str | None:
@@ -96,84 +134,3 @@ def _why_not(bind: str) -> str | None:
     except OSError as error:
         return error.strerror or str(error)
     return None
-
-
-class Authentication(grpc.aio.ServerInterceptor):
-    """Lets calls pass that carry `authorization: Bearer <token>`."""
-
-    def __init__(self, token: str) -> None:
-        self._expected = f"Bearer {token}".encode()
-
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler:
-        """See `grpc.aio.ServerInterceptor`."""
-        given = [value for key, value in handler_call_details.invocation_metadata if key == "authorization"]
-        if len(given) == 1 and hmac.compare_digest(_octets(given[0]), self._expected):
-            return await continuation(handler_call_details)
-        logger.warning("gRPC: %s refused: wrong or missing token", handler_call_details.method)
-        return _UNAUTHENTICATED
-
-
-def _octets(value: str | bytes) -> bytes:
-    return value.encode() if isinstance(value, str) else value
-
-
-async def _refuse(_request: Any, context: Context) -> None:
-    await context.abort(
-        grpc.StatusCode.UNAUTHENTICATED, "wrong or missing token", ((CODE_KEY, "unauthenticated"),)
-    )
-
-
-# A handler of one request and one response answers all kinds of calls: it only sends a status.
-_UNAUTHENTICATED: Handler = grpc.unary_unary_rpc_method_handler(_refuse)
-
-
-class Failures(grpc.aio.ServerInterceptor):
-    """Turns what a handler raises into a status."""
-
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler:
-        """See `grpc.aio.ServerInterceptor`."""
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None:
-            return None  # no such method: gRPC says so
-        codecs = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(_guarded(handler.unary_unary, method), **codecs)
-        if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(
-                _guarded_stream(handler.unary_stream, method), **codecs
-            )
-        return handler  # with a stream of requests: reflection, which has errors of its own
-
-
-def _guarded(behavior: Callable[..., Any], method: str) -> Callable[..., Any]:
-    async def call(request: Any, context: Context) -> Any:
-        try:
-            return await behavior(request, context)
-        except Exception as error:
-            await _abort(context, error, method)
-
-    return call
-
-
-def _guarded_stream(behavior: Callable[..., Any], method: str) -> Callable[..., Any]:
-    async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-        try:
-            async for response in behavior(request, context):
-                yield response
-        except Exception as error:
-            await _abort(context, error, method)
-
-    return call
-
-
-async def _abort(context: Context, error: Exception, method: str) -> None:
-    status, details, code = describe(error, method)
-    await context.abort(status, details, ((CODE_KEY, code),))

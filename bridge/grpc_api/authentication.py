@@ -1,0 +1,170 @@
+"""Who calls: a call's metadata, `authorization: Bearer <token>` and `im-on-behalf-of: <user>`."""
+
+import asyncio
+import hmac
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import msgspec
+
+from bridge.grpc_api.changes import Changes
+from bridge.operations import THE_SYSTEM, Caller
+from broker.domain.directory import SYSTEM, Account
+from broker.domain.errors import RefusedError
+from broker.domain.ids import is_id
+from broker.ports import AccountChanged, Directory, DirectoryChange, Identity, TokenRevoked
+
+ON_BEHALF_OF = "im-on-behalf-of"
+
+_SYSTEM_ROLES = ("admin", "service")
+
+Metadata = Iterable[tuple[str, str | bytes]]
+
+
+class Token(Protocol):
+    """A valid token; it ends at `expires_at` (Unix seconds)."""
+
+    @property
+    def expires_at(self) -> float: ...
+
+
+class Bearer(Protocol):
+    """A valid token and whose it is; `revoked` ones must not be accepted."""
+
+    @property
+    def token(self) -> Token: ...
+
+    @property
+    def account(self) -> Account: ...
+
+    @property
+    def revoked(self) -> bool: ...
+
+
+class TokenReader(Protocol):
+    """Tells whose a token is."""
+
+    async def by_token(self, text: str) -> Bearer | None:
+        """None if it is not valid, or its user is disabled or gone. Raises `StoreError`."""
+        ...
+
+
+class Call(msgspec.Struct, frozen=True):
+    """An authenticated call. `administers`: may use the administration. `users`: the accounts it
+    depends on. `expires_at`: Unix seconds."""
+
+    caller: Caller
+    administers: bool = False
+    users: frozenset[str] = frozenset()
+    expires_at: float | None = None
+
+
+CALL: ContextVar[Call] = ContextVar("CALL")
+"""The call a handler serves."""
+
+
+class Authenticator:
+    """Accepts the node's `admin_token` and, if there is a reader, the tokens of accounts."""
+
+    def __init__(
+        self,
+        admin_token: str,
+        directory: Directory | None = None,
+        tokens: TokenReader | None = None,
+        changes: Changes | None = None,
+    ) -> None:
+        self._expected = admin_token.encode()
+        self._directory = directory
+        self._tokens = tokens
+        self._changes = changes or Changes()
+
+    async def authenticate(self, metadata: Metadata) -> Call:
+        """Who calls.
+
+        Raises:
+            RefusedError: `unauthenticated`; `not_authorized` (a user on behalf of another);
+                `not_found` or `disabled` (the user on whose behalf); `invalid_params`.
+            StoreError: it cannot be told now.
+        """
+        given = list(metadata)
+        identity = await self._identify([_octets(value) for key, value in given if key == "authorization"])
+        is_system = identity.role in _SYSTEM_ROLES
+        behalf = [_octets(value).decode(errors="replace") for key, value in given if key == ON_BEHALF_OF]
+        users = frozenset({identity.user, *behalf} - {SYSTEM})
+        if not behalf:
+            caller = THE_SYSTEM if is_system else Caller(identity.user)
+        elif not is_system:
+            raise RefusedError("not_authorized", "only administrators and services act on behalf of users")
+        else:
+            caller = await self._on_behalf(behalf)
+        administers = identity.role == "admin" and caller.is_system
+        return Call(caller, administers, users, identity.expires_at)
+
+    async def _identify(self, given: list[bytes]) -> Identity:
+        scheme, _, token = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
+        if scheme.lower() == b"bearer":
+            if hmac.compare_digest(token, self._expected):
+                return Identity(SYSTEM, "admin")
+            bearer = await self._tokens.by_token(token.decode(errors="replace")) if self._tokens else None
+            if bearer is not None and not bearer.revoked:
+                account = bearer.account
+                return Identity(account.user_id, account.role, bearer.token.expires_at)
+        raise RefusedError("unauthenticated", "wrong or missing token")
+
+    async def _on_behalf(self, given: list[str]) -> Caller:
+        user = given[0]
+        if len(given) > 1 or not is_id(user):
+            raise RefusedError("invalid_params", f"{ON_BEHALF_OF}: expected one user id")
+        account = await self._directory.account(user) if self._directory is not None else None
+        if account is None:
+            raise RefusedError("not_found", f"no user {user}")
+        if account.disabled:
+            raise RefusedError("disabled", f"user {user} is disabled")
+        return Caller(user)
+
+    def standing(self, call: Call, metadata: Metadata) -> "Standing":
+        """Whether a call that goes on for long is still accepted."""
+        return Standing(lambda: self.authenticate(metadata), call, self._changes)
+
+
+class Standing:
+    """Looks again at a call's credential whenever something it depends on has changed, and when it
+    ends. `close` it."""
+
+    def __init__(self, again: Callable[[], Awaitable[Call]], call: Call, changes: Changes) -> None:
+        self._again = again
+        self._call = call
+        self.close = changes.watch(self._changed)
+        self._doubt = asyncio.get_running_loop().create_future()
+        self._doubt.set_result(None)  # it may have changed since the call began
+
+    def _changed(self, change: DirectoryChange) -> None:
+        concerns = isinstance(change, AccountChanged | TokenRevoked) and change.user_id in self._call.users
+        if concerns and not self._doubt.done():
+            self._doubt.set_result(None)
+
+    async def hold(self, waiting: "asyncio.Future[Any]") -> None:
+        """Wait until something is done. On return the call is accepted.
+
+        Raises:
+            RefusedError, StoreError: it is not, or it cannot be told.
+        """
+        while True:
+            left = None if self._call.expires_at is None else self._call.expires_at - time.time()
+            if left is not None and left <= 0:
+                raise RefusedError("unauthenticated", "the token has ended")
+            if self._doubt.done():
+                self._doubt = asyncio.get_running_loop().create_future()
+                if (await self._again()).caller != self._call.caller:
+                    raise RefusedError("unauthenticated", "the account's role has changed")
+            elif waiting.done():
+                return
+            else:
+                both = (waiting, self._doubt)
+                await asyncio.wait(both, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _octets(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,167 @@
+"""What happens around every call: who may make it, how many run at once, and what a caller is told
+when it fails."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from bridge.grpc_api.authentication import CALL, Authenticator, Call, Metadata
+from bridge.grpc_api.errors import describe, trailer
+from bridge.grpc_api.places import Places
+from broker.domain.errors import RefusedError
+
+logger = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+# in quotes: generic in their stubs only
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]"
+
+CONCURRENCY = 64
+_CLOSE_SECONDS = 2.0
+
+_FOR_EVERYBODY = "/grpc.health.v1.Health/"
+_FOR_ADMINISTRATORS = "/im.AdminService/"
+
+_END: Any = object()
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Lets those calls pass that `authenticator` accepts; the administration is for
+    administrators, who need not be who speaks for the system.
+
+    At most `concurrency` calls run at once, streams aside, and fewer if they are large; some more wait,
+    and beyond that callers are refused (`Places`). A call whose deadline has passed, or whose client has
+    gone, is not begun. One that has begun is brought to its end: half of a change is worse than a change
+    nobody waits for.
+    """
+
+    def __init__(self, authenticator: Authenticator, concurrency: int = CONCURRENCY) -> None:
+        self._authenticator = authenticator
+        self._places = Places(concurrency)
+        self._running: set[asyncio.Future[Any]] = set()
+
+    async def close(self) -> None:
+        """Let the calls under way end, those that are slow excepted."""
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=_CLOSE_SECONDS)
+            for work in late:
+                work.cancel()
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler:
+        """See `grpc.aio.ServerInterceptor`."""
+        method = str(handler_call_details.method)
+        if method.startswith(_FOR_EVERYBODY):
+            return await continuation(handler_call_details)
+        metadata = tuple(handler_call_details.invocation_metadata)
+        try:
+            call = await self._authenticator.authenticate(metadata)
+            if method.startswith(_FOR_ADMINISTRATORS) and not call.administers:
+                raise RefusedError("not_authorized", "only administrators may do this")
+        except Exception as error:
+            return _refusing(error, method)
+        CALL.set(call)
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None  # no such method: gRPC says so
+        serializer = handler.response_serializer
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(
+                self._unary(handler, method), response_serializer=serializer
+            )
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream(handler, method, call, metadata), response_serializer=serializer
+            )
+        return handler  # with a stream of requests: reflection, which has errors of its own
+
+    def _unary(self, handler: Any, method: str) -> Callable[..., Any]:
+        async def serve(data: bytes, context: Context) -> Any:
+            try:
+                return await self._run(handler, data, context)
+            except Exception as error:
+                await _abort(context, error, method)
+
+        return serve
+
+    async def _run(self, handler: Any, data: bytes, context: Context) -> Any:
+        give_back = await self._places.take(CALL.get().caller, len(data))
+        try:
+            request = _parse(handler, data)  # not before: it takes more than the bytes
+        except RefusedError:
+            give_back()
+            raise
+        work = asyncio.ensure_future(handler.unary_unary(request, context))
+        self._running.add(work)
+        work.add_done_callback(lambda work: self._ended(work, give_back))
+        return await asyncio.shield(work)
+
+    def _ended(self, work: asyncio.Future[Any], give_back: Callable[[], None]) -> None:
+        self._running.discard(work)
+        give_back()
+        if not work.cancelled():
+            work.exception()  # perhaps nobody waits for it any more
+
+    def _stream(self, handler: Any, method: str, call: Call, metadata: Metadata) -> Callable[..., Any]:
+        async def serve(data: bytes, context: Context) -> AsyncIterator[Any]:
+            try:
+                responses = handler.unary_stream(_parse(handler, data), context)
+                async with aclosing(self._while_accepted(responses, call, metadata)) as accepted:
+                    async for response in accepted:
+                        yield response
+            except Exception as error:
+                await _abort(context, error, method)
+
+        return serve
+
+    async def _while_accepted(
+        self, responses: AsyncGenerator[Any, None], call: Call, metadata: Metadata
+    ) -> AsyncGenerator[Any, None]:
+        """The responses, for as long as the call is accepted."""
+        standing = self._authenticator.standing(call, metadata)
+        following: asyncio.Future[Any] | None = None
+        try:
+            while True:
+                following = asyncio.ensure_future(anext(responses, _END))
+                await standing.hold(following)
+                response = following.result()
+                if response is _END:
+                    return
+                yield response
+        finally:
+            standing.close()
+            if following is not None and not following.done():
+                following.cancel()
+                await asyncio.wait((following,))
+            await responses.aclose()
+
+
+def _parse(handler: Any, data: bytes) -> Any:
+    try:
+        return handler.request_deserializer(data)
+    except DecodeError:
+        raise RefusedError("invalid_params", "the request is not a message of this method's") from None
+
+
+def _refusing(error: Exception, method: str) -> Handler:
+    async def refuse(_request: Any, context: Context) -> None:
+        if isinstance(error, RefusedError):
+            logger.warning("gRPC: %s refused: %s", method[:200], error)
+        await _abort(context, error, method)
+
+    # It answers all kinds of calls, as it only sends a status; and as one of a stream of requests it
+    # does not wait for one: what strangers send is not gathered in memory.
+    return grpc.stream_unary_rpc_method_handler(refuse)
+
+
+async def _abort(context: Context, error: Exception, method: str) -> None:
+    status, details, code = describe(error, method)
+    await context.abort(status, details, trailer(status, details, code))

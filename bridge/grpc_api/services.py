@@ -1,0 +1,113 @@
+"""The operations as gRPC services: which method is which operation. All else follows from
+im.proto and the operations' own types."""
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from bridge.grpc_api import im_pb2
+from bridge.grpc_api.authentication import CALL
+from bridge.grpc_api.convert import to_message, to_parameters
+from bridge.operations import Operations
+
+PACKAGE = "im"
+
+SERVICES: Mapping[str, Mapping[str, str]] = {
+    "MessageService": {
+        "SendMessage": "messages.send",
+        "SendMessages": "messages.send_batch",
+        "SyncMessages": "messages.sync",
+        "GetMessages": "messages.history",
+        "MarkRead": "messages.read",
+        "MarkDelivered": "messages.delivered",
+        "GetReaders": "messages.readers",
+        "EditMessage": "messages.edit",
+        "RecallMessage": "messages.recall",
+    },
+    "ConversationService": {
+        "ListConversations": "conversations.list",
+        "SetConversation": "conversations.set",
+    },
+    "ContactService": {
+        "ListContacts": "contacts.list",
+        "RequestContact": "contacts.request",
+        "AcceptContact": "contacts.accept",
+        "RejectContact": "contacts.reject",
+        "RemoveContact": "contacts.remove",
+        "RemarkContact": "contacts.remark",
+        "BlockUser": "contacts.block",
+        "UnblockUser": "contacts.unblock",
+    },
+    "UserService": {
+        "GetUsers": "users.get",
+        "UpdateUser": "users.update",
+        "GetPresence": "presence.get",
+    },
+    "GroupService": {
+        "CreateGroup": "groups.create",
+        "GetGroup": "groups.get",
+        "ListGroups": "groups.list",
+        "UpdateGroup": "groups.update",
+        "DismissGroup": "groups.dismiss",
+        "TransferGroup": "groups.transfer",
+        "SetRole": "groups.set_role",
+        "Mute": "groups.mute",
+        "ListMembers": "groups.members",
+        "AddMembers": "groups.add",
+        "RemoveMembers": "groups.remove",
+        "LeaveGroup": "groups.leave",
+        "BanMember": "groups.ban",
+        "UnbanMember": "groups.unban",
+        "ListBans": "groups.bans",
+        "JoinGroup": "groups.join",
+        "ListJoinRequests": "groups.requests",
+        "AcceptJoinRequest": "groups.accept",
+        "RejectJoinRequest": "groups.reject",
+    },
+}
+
+Handler = Callable[[Any, Any], Any]
+
+
+class Stream(Protocol):
+    """An operation as a server stream."""
+
+    def __call__(self, request: Any, context: Any) -> AsyncGenerator[Any, None]: ...
+
+
+class OperationService:
+    """One of `SERVICES`. `streams`: those of its methods that answer with a stream."""
+
+    def __init__(self, name: str, operations: Operations, streams: Mapping[str, Stream]) -> None:
+        self.name = f"{PACKAGE}.{name}"
+        methods = im_pb2.DESCRIPTOR.services_by_name[name].methods_by_name
+        self._handlers = {
+            method: _handler(methods[method], operation, operations, streams)
+            for method, operation in SERVICES[name].items()
+        }
+
+    def join(self, server: grpc.aio.Server) -> None:
+        """Have the server offer this service."""
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(self.name, self._handlers),))
+
+
+def _handler(
+    method: MethodDescriptor, operation: str, operations: Operations, streams: Mapping[str, Stream]
+) -> "grpc.RpcMethodHandler[Any, Any]":
+    codecs: dict[str, Any] = {
+        "request_deserializer": GetMessageClass(method.input_type).FromString,
+        "response_serializer": GetMessageClass(method.output_type).SerializeToString,
+    }
+    if method.server_streaming:
+        return grpc.unary_stream_rpc_method_handler(streams[method.name], **codecs)
+
+    async def call(request: Message, _context: Any) -> Message:
+        result = await operations.call(CALL.get().caller, operation, to_parameters(request))
+        return to_message(method.output_type, result)
+
+    return grpc.unary_unary_rpc_method_handler(call, **codecs)

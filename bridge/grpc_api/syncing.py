@@ -1,0 +1,161 @@
+"""`SyncMessages`: the operation `messages.sync`, asked on and on.
+
+A page is read, and the right to read it looked at, once the entries before it were taken by the
+client, so what waits in memory is one page. When a right may have changed, the rest of a page is
+dropped and asked for anew: nobody gets what they may not read any more.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import msgspec
+
+from bridge.control import NodeControl
+from bridge.grpc_api.authentication import CALL
+from bridge.grpc_api.changes import Changes
+from bridge.grpc_api.im_pb2 import SyncedEntry, SyncRequest
+from bridge.messages import SyncResult
+from bridge.operations import Caller, Operations
+from broker.domain.errors import RefusedError
+from broker.domain.topics import group_topic
+from broker.ports import DirectoryChange, GroupChanged, MembershipChanged
+
+MAX_TOPICS = 1000
+
+_OPERATION = "messages.sync"
+_PAGE = 100
+_LOST = ("not_member", "not_found", "banned")
+
+
+class _Placed(msgspec.Struct):
+    offset: int
+
+
+_offset = msgspec.json.Decoder(_Placed).decode
+
+
+class Syncing:
+    """Makes the streams."""
+
+    def __init__(self, operations: Operations, control: NodeControl, changes: Changes) -> None:
+        self._operations = operations
+        self._control = control
+        self._changes = changes
+
+    async def __call__(self, request: SyncRequest, context: Any) -> AsyncGenerator[SyncedEntry, None]:
+        """The stream of one call."""
+        tour = _Tour(CALL.get().caller, request, self._operations, self._control)
+        unwatch = self._changes.watch(tour.changed) if request.follow else None
+        try:
+            await tour.begin()
+            await context.send_initial_metadata(())
+            while True:
+                while tour.news:
+                    topic = next(iter(tour.news))
+                    for entry in await tour.page(topic):
+                        yield entry
+                        tour.cursors[topic] = entry.offset
+                        if topic in tour.doubted:
+                            break
+                if not request.follow:
+                    return
+                await tour.wait()
+        finally:
+            tour.end()
+            if unwatch is not None:
+                unwatch()
+
+
+class _Tour:
+    """Where a stream stands in each log, and which of them have something new."""
+
+    def __init__(
+        self, caller: Caller, request: SyncRequest, operations: Operations, control: NodeControl
+    ) -> None:
+        self._caller = caller
+        self._operations = operations
+        self._control = control
+        self._follow = request.follow
+        self._all = request.all_logs or not request.cursors
+        self._wake = asyncio.Event()
+        self._taps: dict[str, Callable[[], None]] = {}
+        self.cursors: dict[str, int] = dict(request.cursors)
+        self.news: dict[str, None] = {}
+        """Topics to ask for, the longest waiting first."""
+        self.doubted: set[str] = set()
+        """Topics the caller may perhaps not read any more."""
+
+    async def begin(self) -> None:
+        """Find the logs. Raises what the operation raises."""
+        if len(self.cursors) > MAX_TOPICS:
+            raise RefusedError("invalid_params", f"cursors: at most {MAX_TOPICS} topics")
+        topics = list(self.cursors)
+        if self._all:
+            topics += (await self._ask({"limit": 1})).cursors
+        else:
+            await self._ask({"limit": 1, "cursors": self.cursors})
+        for topic in topics:
+            self._add(topic)
+
+    async def wait(self) -> None:
+        """Wait until there is something new."""
+        self._wake.clear()
+        if not self.news:
+            await self._wake.wait()
+
+    def end(self) -> None:
+        """Listen to nothing any more."""
+        while self._taps:
+            self._taps.popitem()[1]()
+
+    def _add(self, topic: str) -> None:
+        self.cursors.setdefault(topic, 0)
+        if self._follow and topic not in self._taps:
+            self._taps[topic] = self._control.tap(topic, lambda: self._notice(topic))
+        self._notice(topic)
+
+    def _notice(self, topic: str) -> None:
+        self.news[topic] = None
+        self._wake.set()
+
+    def changed(self, change: DirectoryChange) -> None:
+        """What the caller may read may be something else now."""
+        match change:
+            case MembershipChanged(group_id, user_id, member) if user_id == self._caller.user:
+                if member and self._all:
+                    self._add(group_topic(group_id))
+            case GroupChanged(group):
+                group_id = group.group_id
+            case _:
+                return
+        topic = group_topic(group_id)
+        if topic in self._taps:
+            self.doubted.add(topic)
+            self._notice(topic)
+
+    async def page(self, topic: str) -> list[SyncedEntry]:
+        """What comes next in a log. If there is more then, the log has news again."""
+        self.news.pop(topic, None)
+        self.doubted.discard(topic)
+        cursor = self.cursors[topic]
+        try:
+            result = await self._ask({"limit": _PAGE, "cursors": {topic: cursor}})
+        except RefusedError as error:
+            if not self._all or error.code not in _LOST:
+                raise
+            if topic in self._taps:
+                self._taps.pop(topic)()
+            return []
+        if result.more:
+            self.news[topic] = None
+        if not result.messages:
+            self.cursors[topic] = result.cursors[topic]
+        return [
+            SyncedEntry(topic=topic, offset=_offset(message).offset, json=bytes(message))
+            for message in result.messages
+        ]
+
+    async def _ask(self, parameters: dict[str, Any]) -> SyncResult:
+        result: SyncResult = await self._operations.call(self._caller, _OPERATION, parameters)
+        return result

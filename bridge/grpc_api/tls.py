@@ -1,0 +1,82 @@
+"""The certificate of the gRPC server."""
+
+import ssl
+from pathlib import Path
+
+import grpc
+import msgspec
+
+from broker.config import ConfigError, Grpc
+
+_TURNS = 10
+
+
+class Tls(msgspec.Struct, frozen=True):
+    """A certificate file, its contents and its key's (PEM), and a name it is for ("" if unknown)."""
+
+    file: Path
+    certificate: bytes
+    key: bytes
+    name: str
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """What the server shows its clients."""
+        return grpc.ssl_server_credentials([(self.key, self.certificate)])
+
+
+def read_tls(config: Grpc) -> Tls | None:
+    """The files `grpc.tls_cert` and `grpc.tls_key` name, or None if there is to be no TLS.
+
+    Raises:
+        ConfigError: one is missing, cannot be read, or they do not belong together.
+    """
+    if config.tls_cert is None and config.tls_key is None:
+        return None
+    if config.tls_cert is None or config.tls_key is None:
+        missing, other = ("cert", "key") if config.tls_cert is None else ("key", "cert")
+        raise ConfigError(f"grpc.tls_{missing}: missing, grpc.tls_{other} needs it")
+    certificate = _read("grpc.tls_cert", Path(config.tls_cert))
+    key = _read("grpc.tls_key", Path(config.tls_key))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # An encrypted key would be asked about on the terminal.
+        server.load_cert_chain(config.tls_cert, config.tls_key, password=lambda: "")
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(
+            f"grpc.tls_cert, grpc.tls_key: {config.tls_cert} and {config.tls_key} are not a certificate and "
+            f"its key in PEM: {error}"
+        ) from None
+    file = Path(config.tls_cert).absolute()
+    return Tls(file, certificate, key, _name(server, file))
+
+
+def _read(key: str, file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{key}: cannot read {file}: {reason}") from None
+
+
+def _name(server: ssl.SSLContext, file: Path) -> str:
+    """A name the certificate is for. The standard library tells it of a peer's certificate only: so
+    one end of a handshake in memory tells it of the other's."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    try:
+        client.load_verify_locations(file)
+        ends = (client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True))
+        for _ in range(_TURNS):
+            for end in ends:
+                try:
+                    end.do_handshake()
+                except ssl.SSLWantReadError:
+                    continue
+        shown = ends[0].getpeercert() or {}
+    except (ssl.SSLError, ValueError):
+        return ""  # it has ended, for one
+    names = [str(pair[1]) for pair in shown.get("subjectAltName", ()) if len(pair) == 2]
+    names += [str(pair[1]) for part in shown.get("subject", ()) for pair in part if pair[0] == "commonName"]
+    return names[0].replace("*", "node") if names else ""
