@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from broker import VERSION
-from cli import groups, messages, node, output, users
+from cli import contacts, conversations, devices, groups, members, messages, node, output, users
 from cli.location import Options
 
 app = typer.Typer(
@@ -54,8 +54,20 @@ def main(
 app.command()(node.serve)
 app.add_typer(users.app, name="user")
 app.command()(users.token)
+app.command()(users.revoke)
+app.command()(devices.presence)
+app.command()(devices.sessions)
+app.command()(devices.kick)
+app.add_typer(contacts.app, name="contact")
+groups.app.add_typer(members.app)
 app.add_typer(groups.app, name="group")
 app.command()(messages.send)
+app.command()(messages.edit)
+app.command()(messages.recall)
+app.command()(messages.read)
+app.command()(messages.readers)
+app.command()(conversations.conversations)
+app.add_typer(conversations.app, name="conversation")
 app.command()(messages.tail)
 app.command()(messages.history)
 app.command()(node.stats)

@@ -1,7 +1,9 @@
-"""A node's administration as typed calls. Everything here raises `CommandError`."""
+"""A node's API: its administration as typed calls, its services by name. Everything here raises
+`CommandError`."""
 
 import os
-from collections.abc import Callable, Generator, Iterator
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -9,17 +11,20 @@ from typing import Any, Self, TypeVar
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
+from google.protobuf.message_factory import GetMessageClass
 
 from bridge.grpc_api import im_admin_pb2 as pb
+from bridge.grpc_api import im_pb2
 from bridge.grpc_api.im_admin_pb2_grpc import AdminServiceStub
 from cli.errors import CommandError
 from cli.location import Location
+from cli.parsing import need_ids
 
-Page = TypeVar("Page", pb.ListUsersResponse, pb.ListGroupsResponse, pb.GetGroupResponse)
+Page = TypeVar("Page", pb.ListUsersResponse, pb.ListGroupsResponse, pb.ListSessionsResponse)
 
 _PAGE = 1000
 _HISTORY_PAGE = 100
-_MEMBERS_AT_ONCE = 10_000
+_AT_FIELD = re.compile(r"(.*) - at `\$\.(.+)`", re.DOTALL)
 
 _CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # a node is never behind a web proxy
@@ -27,14 +32,14 @@ _CHANNEL_OPTIONS = (
 )
 
 
-class AdminClient:
+class NodeClient:
     """A connection to a node; `timeout` is in seconds and for each call."""
 
     def __init__(self, location: Location, timeout: float) -> None:
         self._location = location
         self._timeout = timeout
         self._metadata = (("authorization", f"Bearer {location.token}"),)
-        self._channel = grpc.insecure_channel(location.address, options=_CHANNEL_OPTIONS)
+        self._channel = _channel(location)
         self._stub: Any = AdminServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> Self:
@@ -45,9 +50,34 @@ class AdminClient:
     ) -> None:
         self._channel.close()
 
+    def ask(self, method: str, user: str | None, **values: Any) -> Any:
+        """Call a method of im.proto ("GroupService/Mute") on behalf of a user, or as the system. The
+        request's fields are `values`; what is None is not given."""
+        service, _, name = method.partition("/")
+        described = im_pb2.DESCRIPTOR.services_by_name[service].methods_by_name[name]
+        given = {field: value for field, value in values.items() if value is not None}
+        need_ids(given)
+        need_ids({} if user is None else {"user_id": user})
+        request = GetMessageClass(described.input_type)(**given)
+        answer = GetMessageClass(described.output_type)
+        call = self._channel.unary_unary(
+            f"/im.{method}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=answer.FromString,
+        )
+        return self._answered(call, request, () if user is None else (("im-on-behalf-of", user),))
+
+    def every(self, method: str, user: str | None, **values: Any) -> Iterator[Any]:
+        """The pages of a list; see `ask`."""
+        by, limit = ("cursor", 500) if method.endswith("/ListConversations") else ("after", _PAGE)
+        return self._pages(lambda after: self.ask(method, user, limit=limit, **values, **{by: after}))
+
     def _call(self, method: str, request: Any) -> Any:
+        return self._answered(getattr(self._stub, method), request)
+
+    def _answered(self, call: Any, request: Any, metadata: Sequence[tuple[str, str]] = ()) -> Any:
         try:
-            return getattr(self._stub, method)(request, timeout=self._timeout, metadata=self._metadata)
+            return call(request, timeout=self._timeout, metadata=(*self._metadata, *metadata))
         except grpc.RpcError as error:
             raise CommandError(self._reason(error)) from None
 
@@ -91,28 +121,25 @@ class AdminClient:
         )
         return reply.token
 
+    def revoke_tokens(self, user: str) -> None:
+        self._call("RevokeTokens", pb.RevokeTokensRequest(user_id=user))
+
+    # --- connections -----------------------------------------------------------------
+
+    def sessions(self, user: str) -> list[pb.Session]:
+        def fetch(after: str) -> pb.ListSessionsResponse:
+            request = pb.ListSessionsRequest(user_id=user, after=after, limit=_PAGE)
+            page: pb.ListSessionsResponse = self._call("ListSessions", request)
+            return page
+
+        return [session for page in self._pages(fetch) for session in page.sessions]
+
+    def kick(self, user: str) -> int:
+        """Returns how many connections there were."""
+        reply: pb.KickUserResponse = self._call("KickUser", pb.KickUserRequest(user_id=user))
+        return reply.connections
+
     # --- groups ----------------------------------------------------------------------
-
-    def create_group(self, group: str, name: str, owner: str, members: list[str]) -> pb.Group:
-        reply: pb.Group = self._call(
-            "CreateGroup", pb.CreateGroupRequest(group_id=group, name=name, owner=owner, members=members)
-        )
-        return reply
-
-    def add_members(self, group: str, users: list[str]) -> int:
-        """Returns how many were not members before."""
-        return self._change_members("AddGroupMembers", group, users)
-
-    def remove_members(self, group: str, users: list[str]) -> int:
-        """Returns how many were members before."""
-        return self._change_members("RemoveGroupMembers", group, users)
-
-    def _change_members(self, method: str, group: str, users: list[str]) -> int:
-        changed = 0
-        for start in range(0, len(users), _MEMBERS_AT_ONCE):
-            part = users[start : start + _MEMBERS_AT_ONCE]
-            changed += self._call(method, pb.GroupMembersRequest(group_id=group, user_ids=part)).changed
-        return changed
 
     def groups(self) -> list[pb.Group]:
         def fetch(after: str) -> pb.ListGroupsResponse:
@@ -121,25 +148,7 @@ class AdminClient:
 
         return [group for page in self._pages(fetch) for group in page.groups]
 
-    def group(self, group: str) -> tuple[pb.Group, list[pb.Membership]]:
-        def fetch(after: str) -> pb.GetGroupResponse:
-            request = pb.GetGroupRequest(group_id=group, after=after, limit=_PAGE)
-            page: pb.GetGroupResponse = self._call("GetGroup", request)
-            return page
-
-        pages = list(self._pages(fetch))
-        return pages[-1].group, [member for page in pages for member in page.members]
-
-    def dismiss_group(self, group: str) -> None:
-        self._call("DismissGroup", pb.DismissGroupRequest(group_id=group))
-
     # --- messages --------------------------------------------------------------------
-
-    def send(self, sender: str, topic: str, payload: bytes) -> pb.SendMessageResponse:
-        reply: pb.SendMessageResponse = self._call(
-            "SendMessage", pb.SendMessageRequest(sender=sender, topic=topic, payload=payload)
-        )
-        return reply
 
     def tail(self, topic: str, after: int | None) -> Generator[bytes, None, None]:
         """Entries as JSON, for ever; close the generator to end it."""
@@ -188,7 +197,7 @@ class AdminClient:
         if status is grpc.StatusCode.UNAUTHENTICATED:
             return f"{node} does not accept the token in {self._location.token_file}"
         if _error_code(error) is not None:
-            return str(error.details())
+            return _in_words(str(error.details()))
         if status is grpc.StatusCode.UNAVAILABLE:
             return self._location.absent
         if status is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -196,6 +205,23 @@ class AdminClient:
         if status is grpc.StatusCode.UNIMPLEMENTED:
             return f"{node} does not know this command: its version differs"
         return f"{node} failed: {status.name}: {error.details()}"
+
+
+def _channel(location: Location) -> grpc.Channel:
+    known = location.certificate
+    if known is None:
+        return grpc.insecure_channel(location.address, options=_CHANNEL_OPTIONS)
+    options: list[tuple[str, Any]] = list(_CHANNEL_OPTIONS)
+    if known.name:  # it need not be for the address the node listens on
+        options.append(("grpc.ssl_target_name_override", known.name))
+    credentials = grpc.ssl_channel_credentials(root_certificates=known.pem)
+    return grpc.secure_channel(location.address, credentials, options=options)
+
+
+def _in_words(detail: str) -> str:
+    """What a node says, and of a value it does not take: the field first."""
+    match = _AT_FIELD.fullmatch(detail)
+    return f"{match[2]}: {match[1][:1].lower()}{match[1][1:]}" if match else detail
 
 
 def _error_code(error: Any) -> str | None:

@@ -7,9 +7,14 @@ import typer
 from cli.location import Options, locate
 
 if TYPE_CHECKING:
-    from cli.client import AdminClient  # gRPC: only once there is a node to call
+    from cli.client import NodeClient  # gRPC: only once there is a node to call
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+As = Annotated[str, typer.Option("--as", metavar="USER", help="The user who does it.", show_default=False)]
+Behalf = Annotated[
+    str | None,
+    typer.Option("--as", metavar="USER", help="The user who does it; else the system.", show_default=False),
+]
 
 
 def options(context: typer.Context) -> Options:
@@ -18,7 +23,7 @@ def options(context: typer.Context) -> Options:
     return given
 
 
-def connect(context: typer.Context) -> "AdminClient":
+def connect(context: typer.Context) -> "NodeClient":
     """A client for the node the options lead to.
 
     Raises:
@@ -26,6 +31,6 @@ def connect(context: typer.Context) -> "AdminClient":
     """
     given = options(context)
     location = locate(given)
-    from cli.client import AdminClient  # gRPC: only once there is a node to call
+    from cli.client import NodeClient  # gRPC: only once there is a node to call
 
-    return AdminClient(location, given.timeout)
+    return NodeClient(location, given.timeout)

@@ -1,23 +1,38 @@
-"""`imctl group …`."""
+"""`imctl group …`: groups and their settings. Their members: `cli.members`."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cli import output
-from cli.context import Json, connect
+from cli.context import Behalf, Json, connect
+from cli.parsing import duration, until
 
 if TYPE_CHECKING:
-    from bridge.grpc_api import im_admin_pb2 as pb
+    from bridge.grpc_api import im_pb2 as pb
 
 app = typer.Typer(help="Groups and their members.", no_args_is_help=True)
 
 Group = Annotated[str, typer.Argument(metavar="GROUP", help="A group id.", show_default=False)]
-Users = Annotated[list[str], typer.Argument(metavar="USER...", help="User ids.", show_default=False)]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+Member = Annotated[str, typer.Argument(metavar="USER", help="A user id.", show_default=False)]
+For = Annotated[
+    int | None,
+    typer.Option("--for", parser=duration, metavar="DURATION", help="Like 30m, 12h, 7d; else for ever."),
+]
+Avatar = Annotated[str | None, typer.Option(metavar="URL", help="A picture.")]
+Announcement = Annotated[str | None, typer.Option(metavar="TEXT", help="What members are shown.")]
+Invite = Annotated[Literal["members", "admins"] | None, typer.Option(help="Who may add users.")]
+Post = Annotated[Literal["members", "admins"] | None, typer.Option(help="Who may send messages.")]
+Join = Annotated[
+    Literal["open", "approval", "closed"] | None,
+    typer.Option(help="Whether who is not invited may join: at once, if an admin agrees, or not."),
+]
+HistoryVisible = Annotated[
+    bool | None,
+    typer.Option(
+        "--history-visible/--no-history-visible", help="Whether new members see what was said before."
+    ),
+]
 
 
 @app.command()
@@ -29,41 +44,52 @@ def create(
         list[str] | None, typer.Argument(metavar="[USER]...", help="Members from the start.")
     ] = None,
     name: Annotated[str, typer.Option(metavar="TEXT", help="A name to show; else the id.")] = "",
+    avatar: Avatar = None,
+    announcement: Announcement = None,
+    who_may_invite: Invite = None,
+    who_may_post: Post = None,
+    join: Join = None,
+    history_visible: HistoryVisible = None,
 ) -> None:
     """Create a group."""
     with connect(context) as node:
-        made = node.create_group(group, name, owner, members or [])
-    output.line(f"group {group} created with {_count(made.member_count, 'member')}")
-
-
-@app.command()
-def add(context: typer.Context, group: Group, users: Users) -> None:
-    """Add members; who is one already stays one."""
-    with connect(context) as node:
-        changed = node.add_members(group, users)
-    output.line(f"{_count(changed, 'member')} added to {group}")
-
-
-@app.command()
-def remove(context: typer.Context, group: Group, users: Users) -> None:
-    """Remove members; not the owner."""
-    with connect(context) as node:
-        changed = node.remove_members(group, users)
-    output.line(f"{_count(changed, 'member')} removed from {group}")
+        made = node.ask(
+            "GroupService/CreateGroup",
+            owner,
+            group_id=group,
+            name=name,
+            members=members,
+            avatar=avatar,
+            announcement=announcement,
+            who_may_invite=who_may_invite,
+            who_may_post=who_may_post,
+            join=join,
+            history_visible=history_visible,
+        )
+    output.line(f"group {group} created with {output.count(made.members, 'member')}")
 
 
 @app.command("list")
 def list_(context: typer.Context, as_json: Json = False) -> None:
-    """List groups."""
+    """List groups, those that were dismissed, too."""
     with connect(context) as node:
         groups = node.groups()
     if as_json:
-        output.json_array(_as_dict(group) | {"member_count": group.member_count} for group in groups)
+        from cli.documents import encoded
+
+        output.json_array(map(encoded, groups))
         return
     output.table(
-        ("GROUP", "NAME", "OWNER", "MEMBERS", "CREATED"),
+        ("GROUP", "NAME", "OWNER", "MEMBERS", "STATE", "CREATED"),
         (
-            (group.group_id, group.name, group.owner, group.member_count, output.local_time(group.created_at))
+            (
+                group.group_id,
+                group.name,
+                group.owner,
+                group.member_count,
+                "dismissed" if group.dismissed_at else "active",
+                output.local_time(group.created_at),
+            )
             for group in groups
         ),
     )
@@ -73,55 +99,134 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
 def show(context: typer.Context, group: Group, as_json: Json = False) -> None:
     """Show a group and its members."""
     with connect(context) as node:
-        found, members = node.group(group)
+        found = node.ask("GroupService/GetGroup", None, group_id=group)
+        pages = node.every("GroupService/ListMembers", None, group_id=group)
+        members = [member for page in pages for member in page.members]
     if as_json:
-        output.json_value(_as_dict(found) | {"members": list(map(_member_as_dict, members))})
+        from cli.documents import plain
+
+        values = plain(found)
+        del values["role"]  # the caller's, who is no member
+        values |= {"member_count": found.members, "members": list(map(plain, members))}
+        output.json_value(values)
         return
-    output.fields(
-        (
-            ("group", found.group_id),
-            ("name", found.name),
-            ("owner", found.owner),
-            ("members", found.member_count),
-            ("created", output.local_time(found.created_at)),
-        )
-    )
+    output.fields(_fields(found))
     output.line("")
     output.table(
-        ("USER", "ROLE", "JOINED AT SEQ", "MUTED UNTIL"),
+        ("USER", "ROLE", "JOINED AT SEQ", "MUTED"),
         (
-            (
-                member.user_id,
-                member.role,
-                member.joined_seq,
-                output.local_time(member.muted_until) if member.muted_until else "-",
-            )
+            (member.user_id, member.role, member.joined_seq, _or_dash(member.muted_until))
             for member in members
         ),
     )
 
 
-def _as_dict(group: "pb.Group") -> dict[str, Any]:
-    return {
-        "group_id": group.group_id,
-        "name": group.name,
-        "owner": group.owner,
-        "created_at": group.created_at,
-    }
+def _fields(group: "pb.GroupInfo") -> tuple[tuple[str, Any], ...]:
+    return (
+        ("group", group.group_id),
+        ("name", group.name),
+        ("owner", group.owner),
+        ("members", group.members),
+        ("created", output.local_time(group.created_at)),
+        ("state", f"dismissed {output.local_time(group.dismissed_at)}" if group.dismissed_at else "active"),
+        ("avatar", group.avatar or "-"),
+        ("announcement", group.announcement or "-"),
+        ("who may invite", group.who_may_invite),
+        ("who may post", group.who_may_post),
+        ("join", group.join),
+        ("history", "visible to new members" if group.history_visible else "hidden from new members"),
+        ("muted", _or_dash(group.muted_until)),
+    )
 
 
-def _member_as_dict(member: "pb.Membership") -> dict[str, Any]:
-    return {
-        "user_id": member.user_id,
-        "role": member.role,
-        "joined_seq": member.joined_seq,
-        "muted_until": member.muted_until,
-    }
+def _or_dash(muted_until: int) -> str:
+    return output.until(muted_until) if muted_until else "-"
 
 
 @app.command()
-def dismiss(context: typer.Context, group: Group) -> None:
-    """Dissolve a group; its messages stay."""
+def update(
+    context: typer.Context,
+    group: Group,
+    user: Behalf = None,
+    name: Annotated[str | None, typer.Option(metavar="TEXT", help="A name to show.")] = None,
+    avatar: Avatar = None,
+    announcement: Announcement = None,
+    who_may_invite: Invite = None,
+    who_may_post: Post = None,
+    join: Join = None,
+    history_visible: HistoryVisible = None,
+) -> None:
+    """Change a group's name and settings; what is not given stays."""
+    settings = {
+        "name": name,
+        "avatar": avatar,
+        "announcement": announcement,
+        "who_may_invite": who_may_invite,
+        "who_may_post": who_may_post,
+        "join": join,
+        "history_visible": history_visible,
+    }
+    if all(value is None for value in settings.values()):
+        raise typer.BadParameter("give at least one option that says what to change")
     with connect(context) as node:
-        node.dismiss_group(group)
+        node.ask("GroupService/UpdateGroup", user, group_id=group, **settings)
+    output.line(f"group {group} updated")
+
+
+@app.command()
+def transfer(context: typer.Context, group: Group, member: Member, user: Behalf = None) -> None:
+    """Make another member the owner; the owner becomes an admin."""
+    with connect(context) as node:
+        node.ask("GroupService/TransferGroup", user, group_id=group, user_id=member)
+    output.line(f"group {group} belongs to {member}")
+
+
+@app.command()
+def role(
+    context: typer.Context,
+    group: Group,
+    member: Member,
+    becomes: Annotated[
+        Literal["admin", "member"],
+        typer.Argument(metavar="admin|member", help="What they become.", show_default=False),
+    ],
+    user: Behalf = None,
+) -> None:
+    """Make a member an admin, or an admin a member."""
+    with connect(context) as node:
+        node.ask("GroupService/SetRole", user, group_id=group, user_id=member, role=becomes)
+    output.line(f"{member} is {'an' if becomes == 'admin' else 'a'} {becomes} of {group}")
+
+
+_Whom = Annotated[str | None, typer.Argument(metavar="[USER]", help="A member; else all who are no admins.")]
+
+
+@app.command()
+def mute(
+    context: typer.Context, group: Group, member: _Whom = None, time: For = None, user: Behalf = None
+) -> None:
+    """Have a member, or all who are no admins, not post."""
+    end = until(time)
+    with connect(context) as node:
+        node.ask("GroupService/Mute", user, group_id=group, user_id=member, until=end)
+    output.line(f"{_muted(group, member)} muted {output.until(end)}")
+
+
+@app.command()
+def unmute(context: typer.Context, group: Group, member: _Whom = None, user: Behalf = None) -> None:
+    """Let a member, or all, post again."""
+    with connect(context) as node:
+        node.ask("GroupService/Mute", user, group_id=group, user_id=member, until=0)
+    output.line(f"{_muted(group, member)} unmuted")
+
+
+def _muted(group: str, member: str | None) -> str:
+    return f"group {group}" if member is None else f"{member} in {group}"
+
+
+@app.command()
+def dismiss(context: typer.Context, group: Group, user: Behalf = None) -> None:
+    """End a group: nobody can post, its members can still read it."""
+    with connect(context) as node:
+        node.ask("GroupService/DismissGroup", user, group_id=group)
     output.line(f"group {group} dismissed")

@@ -31,13 +31,22 @@ class Options(NamedTuple):
         return self.data_dir or Path(next(filter(None, names), DEFAULT_DATA_DIR))
 
 
+class Certificate(NamedTuple):
+    """What a node is known by: its certificate (PEM) and a name in it ("" if unknown)."""
+
+    pem: bytes
+    name: str
+
+
 class Location(NamedTuple):
-    """A node to connect to. `absent` is what to say when nobody answers there."""
+    """A node to connect to. `absent` is what to say when nobody answers there; without a
+    `certificate`, it is spoken to in the clear."""
 
     address: str
     token: str
     token_file: Path
     absent: str
+    certificate: Certificate | None = None
 
 
 def locate(options: Options) -> Location:
@@ -48,6 +57,7 @@ def locate(options: Options) -> Location:
     """
     folder = options.where
     token_file = options.token_file or folder / "admin.token"
+    certificate = None
     if options.server is not None:
         address, absent = options.server, f"no node answers at {options.server}"
         missing = f"cannot read {token_file}: no such file (name the node's with --token-file)"
@@ -57,19 +67,24 @@ def locate(options: Options) -> Location:
             f"no node is running on data directory {folder} (start one with: imctl serve --data-dir {shown})"
         )
         missing = f"cannot read {token_file}: no such file" if options.token_file else absent
-        address = _address(folder / "node.json", absent)
-    return Location(address, _token(token_file, missing), token_file, absent)
+        address, certificate = _node(folder / "node.json", absent)
+    return Location(address, _token(token_file, missing), token_file, absent, certificate)
 
 
-def _address(file: Path, absent: str) -> str:
+def _node(file: Path, absent: str) -> tuple[str, Certificate | None]:
+    """Where a node is, and its certificate if it has one."""
     try:
         node = json.loads(_read(file, absent))
-        address = node["grpc"]
+        address, tls = node["grpc"], node.get("grpc_tls")
+        shown = None if tls is None else (Path(tls["certificate"]), str(tls["name"]))
     except (ValueError, KeyError, TypeError):
         raise CommandError(f"{file} does not say where the node's gRPC API is") from None
     if not isinstance(address, str):
         raise CommandError(f"{file} does not say where the node's gRPC API is")
-    return address
+    if shown is None:
+        return address, None
+    pem = _read(shown[0], f"cannot read the node's certificate {shown[0]}: no such file")
+    return address, Certificate(pem, shown[1])
 
 
 def _token(file: Path, missing: str) -> str:

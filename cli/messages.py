@@ -1,4 +1,4 @@
-"""`imctl send`, `tail` and `history`."""
+"""`imctl send`, `edit`, `recall`, `read`, `readers`, `tail` and `history`."""
 
 import os
 from contextlib import closing, suppress
@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from cli import output, parsing
-from cli.context import Json, connect
+from cli.context import As, Behalf, Json, connect
+from cli.errors import CommandError
 
 To = Annotated[
     str,
@@ -16,30 +17,129 @@ To = Annotated[
         metavar="TO", help="A user id, g:GROUP, groups/GROUP or users/USER/inbox.", show_default=False
     ),
 ]
+Conversation = Annotated[
+    str, typer.Argument(metavar="CONVERSATION", help="p:USER:USER or g:GROUP.", show_default=False)
+]
+MessageId = Annotated[str, typer.Argument(metavar="MESSAGE_ID", help="A message id.", show_default=False)]
+
+MAX_SEQ = 2**32 - 1
 
 
 def send(
     context: typer.Context,
     to: To,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="The payload.", show_default=False)],
-    sender: Annotated[str, typer.Option("--as", metavar="USER", help="The sender.", show_default=False)],
+    sender: Behalf = None,
+    reply_to: Annotated[
+        str | None, typer.Option(metavar="MESSAGE_ID", help="The message this answers.", show_default=False)
+    ] = None,
+    mention: Annotated[
+        list[str] | None, typer.Option(metavar="USER", help='Repeatable; "all" for all of a group.')
+    ] = None,
+    client_msg_id: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Sent again with the same one, it is stored once."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Send a message as a user, as if they had published TEXT: a JSON object with a "content" is a
-    message with all its fields, anything else is text."""
+    """Send a message, as if TEXT had been published: a JSON object with a "content" is a message with all
+    its fields, anything else is text."""
+    fields = _message(text) | parsing.recipient(to)
+    given = {"reply_to": reply_to, "mentions": _mentions(mention), "client_msg_id": client_msg_id}
+    fields |= {name: value for name, value in given.items() if value is not None}
     with connect(context) as node:
-        sent = node.send(sender, parsing.topic(to), os.fsencode(text))
+        sent = node.ask("MessageService/SendMessage", sender, **fields)
     if as_json:
-        output.json_value(
-            {
-                "id": sent.id,
-                "conversation_id": sent.conversation_id,
-                "seq": sent.seq,
-                "created_at": sent.created_at,
-            }
-        )
+        from cli.documents import encoded
+
+        output.json_value(encoded(sent))
         return
     output.line(f"sent {sent.id} to {sent.conversation_id} as seq {sent.seq}")
+
+
+def _message(text: str) -> dict[str, Any]:
+    """What a published TEXT is, as the fields of a request."""
+    import msgspec
+
+    from broker.domain.errors import Refusal
+    from broker.domain.message import parse_payload
+
+    content = parse_payload(os.fsencode(text))
+    if isinstance(content, Refusal):
+        raise CommandError(content.detail)
+    fields = msgspec.structs.asdict(content) | {"content": bytes(content.content)}
+    if content.mentions is not None:
+        fields["mentions"] = msgspec.json.encode(content.mentions)
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _mentions(users: list[str] | None) -> bytes | None:
+    if not users:
+        return None
+    import msgspec
+
+    if "all" not in users:
+        parsing.need_ids({"user_ids": users})
+        return msgspec.json.encode(users)
+    if len(users) > 1:
+        raise typer.BadParameter("--mention all excludes others")
+    return b'"all"'
+
+
+def edit(
+    context: typer.Context,
+    message: MessageId,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="As for send.", show_default=False)],
+    user: As,
+) -> None:
+    """Change what a message of a user says; only for some time after it was sent."""
+    content = _message(text)["content"]
+    with connect(context) as node:
+        node.ask("MessageService/EditMessage", user, id=message, content=content)
+    output.line(f"message {message} edited")
+
+
+def recall(context: typer.Context, message: MessageId, user: Behalf = None) -> None:
+    """Take a message back. Its sender may for some time, admins of a group and the system at any time."""
+    with connect(context) as node:
+        node.ask("MessageService/RecallMessage", user, id=message)
+    output.line(f"message {message} recalled")
+
+
+def read(
+    context: typer.Context,
+    conversation: Conversation,
+    user: As,
+    seq: Annotated[
+        int | None,
+        typer.Argument(metavar="[SEQ]", min=1, max=MAX_SEQ, help="Up to this one; else the last."),
+    ] = None,
+) -> None:
+    """Mark a conversation as read by a user."""
+    where = parsing.conversation(conversation)
+    with connect(context) as node:
+        if seq is None:
+            from broker.domain.message import read_body
+
+            last = node.ask("MessageService/GetMessages", user, conversation_id=where, limit=1).messages
+            if not last:
+                raise CommandError(f"{where} has no messages")
+            seq = read_body(last[0]).seq
+        node.ask("MessageService/MarkRead", user, conversation_id=where, seq=seq)
+    output.line(f"{where} read by {user} up to seq {seq}")
+
+
+def readers(context: typer.Context, message: MessageId, as_json: Json = False) -> None:
+    """List who has read a message; who gives no read receipts is left out."""
+    with connect(context) as node:
+        pages = node.every("MessageService/GetReaders", None, id=message)
+        found = [reader for page in pages for reader in page.readers]
+    if as_json:
+        from cli.documents import encoded
+
+        output.json_array(map(encoded, found))
+        return
+    output.table(("USER", "READ UP TO SEQ"), ((reader.user_id, reader.read_seq) for reader in found))
 
 
 def tail(
@@ -68,10 +168,7 @@ def tail(
 
 def history(
     context: typer.Context,
-    conversation: Annotated[
-        str,
-        typer.Argument(metavar="CONVERSATION", help="p:USER:USER or g:GROUP.", show_default=False),
-    ],
+    conversation: Conversation,
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many at most.")] = 20,
     before: Annotated[
         int, typer.Option(min=0, metavar="SEQ", help="Only those before this one.", show_default=False)
@@ -84,19 +181,12 @@ def history(
     if as_json:
         output.json_array(messages)
         return
-    output.table(("SEQ", "TIME", "FROM", "TYPE", "CONTENT"), map(_row, messages))
+    output.table(("SEQ", "ID", "TIME", "FROM", "TYPE", "CONTENT"), map(_row, messages))
 
 
 def _row(document: bytes) -> tuple[object, ...]:
     from broker.domain.message import read_body
+    from cli.entries import in_words
 
     body = read_body(document)
-    return body.seq, output.local_time(body.created_at), body.from_user_id, body.type, _text(body.content)
-
-
-def _text(content: Any) -> str:
-    """Text as it is, any other content as JSON."""
-    import msgspec
-
-    raw = bytes(content)
-    return msgspec.json.decode(raw, type=str) if raw.startswith(b'"') else output.raw_json(raw)
+    return body.seq, body.id, output.local_time(body.created_at), body.from_user_id, body.type, in_words(body)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cli.errors import CommandError, OutputClosedError
+from cli.parsing import FOR_EVER
 
 _JOINERS = "\u200c\u200d"
 """Not printable by themselves, but words and emoji are made with them."""
@@ -44,6 +45,16 @@ def local_time(ms: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ms / 1000))
 
 
+def count(number: int, noun: str) -> str:
+    """A number of things: "1 member", "2 members"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def until(ms: int) -> str:
+    """When something ends that may have no end."""
+    return "for ever" if ms >= FOR_EVER else f"until {local_time(ms)}"
+
+
 def raw_json(document: bytes) -> str:
     """A JSON document as one line of text; on a terminal, harmless."""
     # Line breaks can only stand between the tokens of JSON, never inside a string.
@@ -54,17 +65,19 @@ def raw_json(document: bytes) -> str:
 
 
 def json_value(value: Any) -> None:
-    """Print a value as one line of JSON."""
+    """Print a value as one line of JSON; bytes are JSON already."""
     line(raw_json(_encoded(value)))
 
 
 def json_array(items: Iterable[Any]) -> None:
     """Print a JSON array, one item a line; an item that is bytes is JSON already."""
-    lines = [raw_json(item if isinstance(item, bytes) else _encoded(item)) for item in items]
+    lines = [raw_json(_encoded(item)) for item in items]
     line("[\n" + ",\n".join(lines) + "\n]" if lines else "[]")
 
 
 def _encoded(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
     return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace")
 
 

@@ -7,6 +7,7 @@ import typer
 
 from cli import output
 from cli.context import Json, connect
+from cli.errors import CommandError
 from cli.parsing import duration
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ def add(
     no_password: Annotated[
         bool, typer.Option("--no-password", help="None: the user connects with tokens only.")
     ] = False,
-    role: Annotated[Literal["user", "admin"], typer.Option(help="An admin may subscribe to all.")] = "user",
+    role: Annotated[
+        Literal["user", "admin", "service"],
+        typer.Option(help="An admin may subscribe to all; a service may act for users over gRPC."),
+    ] = "user",
 ) -> None:
     """Add an account; asks for the password unless it is given."""
     if no_password and (password is not None or password_stdin):
@@ -127,6 +131,63 @@ def _as_dict(user: "pb.User") -> dict[str, Any]:
 
 
 @app.command()
+def profile(context: typer.Context, user: User, as_json: Json = False) -> None:
+    """Show what a user says of themselves, and their privacy."""
+    with connect(context) as node:
+        found = node.ask("UserService/GetUsers", None, user_ids=[user]).users
+    if not found:
+        raise CommandError(f"no user {user}")
+    if as_json:
+        from cli.documents import encoded
+
+        output.json_value(encoded(found[0]))
+        return
+    privacy = found[0].privacy
+    output.fields(
+        (
+            ("user", found[0].user_id),
+            ("name", found[0].name or "-"),
+            ("avatar", found[0].avatar or "-"),
+            ("who may message", privacy.who_may_message),
+            ("who sees presence", privacy.who_sees_presence),
+            ("read receipts", "on" if privacy.read_receipts else "off"),
+        )
+    )
+
+
+@app.command()
+def update(
+    context: typer.Context,
+    user: User,
+    name: Annotated[str | None, typer.Option(metavar="TEXT", help="A name to show.")] = None,
+    avatar: Annotated[str | None, typer.Option(metavar="URL", help="A picture.")] = None,
+    who_may_message: Annotated[
+        Literal["everyone", "contacts"] | None, typer.Option(help="Who may send them messages.")
+    ] = None,
+    who_sees_presence: Annotated[
+        Literal["everyone", "contacts", "nobody"] | None, typer.Option(help="Who sees them online.")
+    ] = None,
+    read_receipts: Annotated[
+        bool | None,
+        typer.Option("--read-receipts/--no-read-receipts", help="Whether others learn what they read."),
+    ] = None,
+) -> None:
+    """Change a user's profile and privacy; what is not given stays."""
+    values = {
+        "name": name,
+        "avatar": avatar,
+        "who_may_message": who_may_message,
+        "who_sees_presence": who_sees_presence,
+        "read_receipts": read_receipts,
+    }
+    if all(value is None for value in values.values()):
+        raise typer.BadParameter("give at least one option that says what to change")
+    with connect(context) as node:
+        node.ask("UserService/UpdateUser", user, **values)
+    output.line(f"profile of {user} updated")
+
+
+@app.command()
 def disable(context: typer.Context, user: User) -> None:
     """Disable an account: it keeps everything and cannot connect."""
     with connect(context) as node:
@@ -160,3 +221,10 @@ def token(
     """Print a token that stands for a user's password for a while."""
     with connect(context) as node:
         output.line(node.issue_token(user, ttl))
+
+
+def revoke(context: typer.Context, user: User) -> None:
+    """Accept no token of a user that was issued before; their password still is."""
+    with connect(context) as node:
+        node.revoke_tokens(user)
+    output.line(f"tokens of {user} revoked")

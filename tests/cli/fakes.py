@@ -1,203 +1,151 @@
-"""A node without a broker: the ports the administration stands on, kept in dictionaries."""
+"""A node without a broker: the services and their stores are real, what they ask of the broker
+(`bridge.control.NodeControl`) is not."""
 
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from bridge.access import Limits
 from bridge.admin import Administration
-from bridge.grpc_api.server import start
-from broker.domain import conversation, message
-from broker.domain.errors import Refusal, StoreError
-from broker.domain.message import Body, Entry, Stamped
-from broker.domain.topics import Kind, parse_topic
-from broker.ports import Account, DedupKey, DirectoryChange, DirectoryError, Group, Membership
+from bridge.control import Device
+from bridge.grpc_api.server import Offer, start
+from bridge.operations import THE_SYSTEM, Caller
+from bridge.services import Services
+from broker.domain import message
+from broker.domain.conversation import log_name, log_topic
+from broker.domain.directory import SYSTEM
+from broker.domain.errors import Refusal, RefusedError, StoreError
+from broker.domain.message import Body, Content, Draft, Entry, Stamped
+from broker.domain.topics import parse_topic
+from broker.log.committer import MessageCommitter, Outcome, Submission
+from broker.log.sequencer import Sequencer
+from broker.ports import Account, Group, GroupWrite, Identity, Membership, StateChange
+from plugins.auth.rules import ContractRules
+from plugins.persistence import sqlite
+from plugins.persistence.sql_directory import SqlDirectory, open_directory
+from tests.ports.directories import hash_password
 
 TOKEN = "an-admin-token"
 NOW = 1_764_000_000_000
+MINUTE = 60_000
 
 
-class FakeDirectory:
-    """`broker.ports.Directory`. The user `broken` makes it raise what nobody foresaw."""
-
-    def __init__(self) -> None:
-        self.users: dict[str, Account] = {}
-        self.passwords: dict[str, str] = {}
-        self.all_groups: dict[str, Group] = {}
-        self.joined: dict[str, dict[str, Membership]] = {}
-
-    def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:
-        """Nobody listens here."""
-
-    def _need(self, user_id: str) -> Account:
-        if user_id not in self.users:
-            raise DirectoryError("not_found", f"no user {user_id}")
-        return self.users[user_id]
-
-    async def account(self, user_id: str) -> Account | None:
-        if user_id == "broken":
-            raise ZeroDivisionError("a secret of the node")
-        return self.users.get(user_id)
-
-    async def accounts(self, after: str, limit: int) -> list[Account]:
-        return [self.users[user] for user in sorted(self.users) if user > after][:limit]
-
-    async def add_account(
-        self, user_id: str, password: str | None, role: str, inbox_floor: int = 0
-    ) -> Account:
-        if user_id in self.users:
-            raise DirectoryError("exists", f"user {user_id} exists already")
-        account = Account(user_id, role, password_hash=password and "hashed", created_at=NOW)
-        self.users[user_id] = account
-        if password is not None:
-            self.passwords[user_id] = password
-        return account
-
-    async def set_password(self, user_id: str, password: str) -> None:
-        self.users[user_id] = msgspec.structs.replace(self._need(user_id), password_hash="hashed")
-        self.passwords[user_id] = password
-
-    async def set_disabled(self, user_id: str, disabled: bool) -> None:
-        self.users[user_id] = msgspec.structs.replace(self._need(user_id), disabled=disabled)
-
-    async def remove_account(self, user_id: str) -> None:
-        self._need(user_id)
-        del self.users[user_id]
-        for members in self.joined.values():
-            members.pop(user_id, None)
-
-    async def membership(self, group_id: str, user_id: str) -> Membership | None:
-        return self.joined.get(group_id, {}).get(user_id)
-
-    async def memberships(self, user_id: str) -> list[Membership]:
-        return [members[user_id] for _, members in sorted(self.joined.items()) if user_id in members]
-
-    async def group(self, group_id: str) -> Group | None:
-        found = self.all_groups.get(group_id)
-        return found and msgspec.structs.replace(found, members=len(self.joined[group_id]))
-
-    async def groups(self, after: str, limit: int) -> list[Group]:
-        found = [await self.group(group) for group in sorted(self.all_groups) if group > after]
-        return [group for group in found if group][:limit]
-
-    async def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
-        members = self.joined[group_id]
-        return [members[user] for user in sorted(members) if user > after][:limit]
-
-    async def create_group(
-        self, group_id: str, name: str, owner: str, members: Sequence[str], joined_seq: int
-    ) -> Group:
-        if group_id in self.all_groups:
-            raise DirectoryError("exists", f"group {group_id} exists already")
-        for user in (owner, *members):
-            self._need(user)
-        self.all_groups[group_id] = Group(group_id, name, owner, NOW, 0)
-        self.joined[group_id] = {owner: Membership(group_id, owner, "owner", joined_seq)}
-        await self.add_members(group_id, members, joined_seq)
-        return msgspec.structs.replace(self.all_groups[group_id], members=len(self.joined[group_id]))
-
-    def _need_group(self, group_id: str) -> dict[str, Membership]:
-        if group_id not in self.all_groups:
-            raise DirectoryError("not_found", f"no group {group_id}")
-        return self.joined[group_id]
-
-    async def add_members(self, group_id: str, users: Sequence[str], joined_seq: int) -> int:
-        members = self._need_group(group_id)
-        for user in users:
-            self._need(user)
-        new = [user for user in users if user not in members]
-        members.update({user: Membership(group_id, user, "member", joined_seq) for user in new})
-        return len(new)
-
-    async def remove_members(self, group_id: str, users: Sequence[str]) -> int:
-        members = self._need_group(group_id)
-        if self.all_groups[group_id].owner in users:
-            raise DirectoryError("is_owner", f"the owner of group {group_id} stays")
-        return sum(members.pop(user, None) is not None for user in users)
-
-    async def dismiss_group(self, group_id: str) -> None:
-        self._need_group(group_id)
-        del self.all_groups[group_id], self.joined[group_id]
-
-
-class FakeLog:
-    """`broker.ports.MessageLog`; `fails` makes it fail."""
+class Clock:
+    """The node's clock, which a test sets."""
 
     def __init__(self) -> None:
-        self.logs: dict[str, list[Entry]] = {}
-        self.changed = asyncio.Event()
-        self.fails = False
+        self.now = NOW
 
-    async def append(self, batch: Sequence[Stamped]) -> None:
-        for stamped in batch:
-            for log in (stamped.draft.conversation_id, *stamped.draft.logs):
-                entries = self.logs.setdefault(log, [])
-                entries.append(Entry(len(entries) + 1, stamped.body))
-        self.changed.set()
-        self.changed = asyncio.Event()
+    def now_ms(self) -> int:
+        return self.now
 
-    async def heads(self, logs: Sequence[str]) -> dict[str, int]:
-        return {log: len(self.logs.get(log, ())) for log in logs}
 
-    async def read(self, log: str, after: int, limit: int, max_bytes: int) -> list[Entry]:
-        return self.logs.get(log, [])[after : after + limit]
+class Log(sqlite.SqliteMessageLog):
+    """`fails` makes it fail."""
+
+    fails = False
 
     async def read_back(self, log: str, before: int, limit: int, max_bytes: int) -> list[Entry]:
         if self.fails:
             raise StoreError("disk full")
-        return self.logs.get(log, [])[: before - 1][-limit:]
-
-    async def find(self, keys: Sequence[DedupKey]) -> dict[DedupKey, bytes]:
-        return {}
+        return await super().read_back(log, before, limit, max_bytes)
 
 
 class FakeControl:
-    """`bridge.control.NodeControl`; of the rules only membership and existence are there."""
+    """`bridge.control.NodeControl`: the real rules and the real committer, nobody connected but those a
+    test puts into `online`."""
 
-    def __init__(self, directory: FakeDirectory, log: FakeLog) -> None:
-        self._directory = directory
+    def __init__(self, clock: Clock, log: Log, states: sqlite.SqliteStateStore, rules: ContractRules) -> None:
+        self.now_ms = clock.now_ms
         self._log = log
+        self._states = states
+        self._rules = rules
+        self._taps: dict[str, set[Callable[[], None]]] = {}
+        self._submit = MessageCommitter(log, Sequencer(0), clock, self._stored, 1000).submit
+        self.services: Services
+        self.online: list[Device] = []
         self.sent = 0
-        self.tails = 0
+
+    @property
+    def tails(self) -> int:
+        return sum(map(len, self._taps.values()))
+
+    def _stored(self, stamped: Stamped) -> None:
+        self.sent += 1
+        logs = (log_topic(stamped.draft.conversation_id), *stamped.draft.logs)
+        for grown in [grown for log in logs for grown in self._taps.get(log, ())]:
+            grown()
 
     async def send(self, sender: str, to: str, payload: bytes) -> Body:
+        return await self.append(await self.prepare(sender, to, payload))
+
+    async def prepare(self, sender: str, to: str, payload: bytes) -> Draft:
         topic = parse_topic(to)
-        if topic.kind is Kind.GROUP:
-            if await self._directory.membership(topic.owner, sender) is None:
-                raise DirectoryError("not_member", f"{sender} is not a member of group {topic.owner}")
-        elif await self._directory.account(topic.owner) is None:
-            raise DirectoryError("not_found", f"there is no user {topic.owner}")
+        if sender != SYSTEM:
+            _raise(await self._rules.may_publish(Identity(sender), topic))
         content = message.parse_payload(payload)
-        if isinstance(content, Refusal):
-            raise DirectoryError(content.code, content.detail)
-        draft = message.draft(sender, topic, content)
-        seq = len(self._log.logs.get(draft.conversation_id, ())) + 1
-        self.sent += 1
-        stamped = message.stamp(draft, 7000 + self.sent, seq, (), NOW)
-        await self._log.append([stamped])
-        return message.read_body(stamped.body)
+        assert isinstance(content, Content)
+        _raise(await self.services.check(sender, topic, content))
+        return message.draft(sender, topic, content)
+
+    async def append(self, draft: Draft) -> Body:
+        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._submit(Submission(draft, answered.set_result))
+        outcome = await answered
+        if isinstance(outcome, Stamped):
+            return message.read_body(outcome.body)
+        if isinstance(outcome, Refusal):
+            _raise(outcome)
+        if isinstance(outcome, StoreError):
+            raise outcome
+        (entry,) = await self._log.read(draft.conversation_id, outcome.seq - 1, 1, 1 << 20)
+        return message.read_body(entry.body)
+
+    async def save(self, changes: Sequence[StateChange]) -> None:
+        await self._states.apply(changes)
+
+    def emit(self, user: str, event: dict[str, Any], *, keep: bool = True) -> None:
+        """Nobody listens here."""
+
+    def tap(self, topic: str, grown: Callable[[], None]) -> Callable[[], None]:
+        taps = self._taps.setdefault(topic, set())
+        taps.add(grown)
+        return lambda: taps.discard(grown)
 
     async def tail(self, topic: str, after: int | None) -> AsyncIterator[bytes]:
-        log = conversation.log_name(parse_topic(topic))
-        at = await self.head(topic) if after is None else after
-        self.tails += 1
+        log = log_name(parse_topic(topic))
+        grown = asyncio.Event()
+        stop = self.tap(topic, grown.set)
         try:
+            at = await self.head(topic) if after is None else after
             while True:
-                changed = self._log.changed
-                for entry in await self._log.read(log, at, 100, 1 << 20):
+                grown.clear()
+                for entry in await self._log.read(log, at, 1000, 1 << 20):
                     yield entry.payload
                     at = entry.offset
-                await changed.wait()
+                await grown.wait()
         finally:
-            self.tails -= 1
+            stop()
 
     async def head(self, topic: str) -> int:
-        return len(self._log.logs.get(conversation.log_name(parse_topic(topic)), ()))
+        log = log_name(parse_topic(topic))
+        return (await self._log.heads([log]))[log]
+
+    def devices(self, user: str) -> list[str]:
+        return [device.client_id for device in self.online if device.user == user]
+
+    def connected(self) -> list[Device]:
+        return self.online
+
+    def kick(self, user: str) -> int:
+        kept = [device for device in self.online if device.user != user]
+        ended = len(self.online) - len(kept)
+        self.online = kept
+        return ended
 
     def issue_token(self, user: str, ttl: float) -> str:
         return f"token-of-{user}-for-{ttl:g}"
@@ -206,66 +154,128 @@ class FakeControl:
         return {"messages_stored": self.sent, "connections": 3}
 
 
-class FakeNode:
-    """A real gRPC server over the fakes, with a data directory as a running node keeps it."""
+def _raise(refusal: Refusal | None) -> None:
+    if refusal is not None:
+        raise RefusedError(refusal.code, refusal.detail)
 
-    def __init__(self, data_dir: Path, directory: FakeDirectory, log: FakeLog, control: FakeControl) -> None:
+
+class NoBridge:
+    """Nobody calls by MQTT."""
+
+    def subscribe(self, topic_filter: str, callback: Any) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class FakeNode:
+    """A real gRPC server in a thread of its own, with a data directory as a running node keeps it."""
+
+    def __init__(self, data_dir: Path, loop: asyncio.AbstractEventLoop) -> None:
         self.data_dir = data_dir
-        self.directory = directory
-        self.log = log
-        self.control = control
+        self.clock = Clock()
         self.address = ""
+        self._loop = loop
+        self.directory: SqlDirectory
+        self.log: Log
+        self.control: FakeControl
 
     @property
     def token_file(self) -> Path:
         return self.data_dir / "admin.token"
 
     @property
+    def directory_file(self) -> Path:
+        return self.data_dir / "directory.db"
+
+    @property
     def node_file(self) -> Path:
         return self.data_dir / "node.json"
 
     def write_files(self) -> None:
-        self.data_dir.mkdir(parents=True, exist_ok=True)
         self.node_file.write_text(json.dumps({"grpc": self.address, "pid": 1}))
         self.token_file.touch(mode=0o600)
         self.token_file.write_text(TOKEN + "\n")
 
-    def say(self, sender: str, to: str, *texts: str) -> None:
-        """Store messages before the node is used."""
-        for text in texts:
-            content: Any = message.parse_payload(text.encode())
-            draft = message.draft(sender, parse_topic(to), content)
-            self.control.sent += 1
-            entries = self.log.logs.setdefault(draft.conversation_id, [])
-            body = message.stamp(draft, 7000 + self.control.sent, len(entries) + 1, (), NOW).body
-            for log in (draft.conversation_id, *draft.logs):
-                stored = self.log.logs.setdefault(log, [])
-                stored.append(Entry(len(stored) + 1, body))
+    async def serve(self, stack: AsyncExitStack) -> None:
+        """Open the stores and the server; `stack` closes them."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        database = sqlite.open_database(self.data_dir / "parley.db")
+        stack.push_async_callback(database.close)
+        url = f"sqlite:///{self.directory_file}"
+        self.directory = directory = open_directory(url, hash_password, self.clock.now_ms)
+        stack.push_async_callback(directory.close)
+        directory.account = _breaking(directory.account)  # type: ignore[method-assign]
+        self.log = log = Log(database)
+        states = sqlite.SqliteStateStore(database)
+        rules = ContractRules(directory, (), self.clock.now_ms)
+        self.control = control = FakeControl(self.clock, log, states, rules)
+        conversations = sqlite.SqliteConversationStore(database)
+        bridge: Any = NoBridge()
+        limits = Limits(recall_ms=2 * MINUTE, edit_ms=60 * MINUTE)
+        services = Services(log, states, conversations, directory, control, bridge, limits, 10_000)
+        stack.push_async_callback(services.close)
+        control.services = services
+        administration = Administration(directory, log, control, services.groups, services.members)
+        for user in ("alice", "bob", "carol"):
+            await administration.add_user(user, "secret")
+        team = Group("team", "The team", "alice", NOW, 0)
+        members = [Membership("team", "alice", "owner", 0), Membership("team", "bob", "member", 0)]
+        await directory.write_group(GroupWrite(team, put=members), [])  # without a word in its log
+        offer = Offer(services.operations, control, directory, None)
+        server = await start(administration, "127.0.0.1:0", TOKEN, offer)
+        stack.push_async_callback(server.stop, 0)
+        self.address = server.address
+        self.write_files()
+
+    def ask(self, job: Coroutine[Any, Any, Any]) -> Any:
+        """Have the node do something, and wait for it."""
+        return asyncio.run_coroutine_threadsafe(job, self._loop).result(10)
+
+    def call(self, user: str, method: str, **parameters: Any) -> Any:
+        """Have a user, or the system, do something by a method of docs/rpc.md."""
+        caller = THE_SYSTEM if user == SYSTEM else Caller(user)
+        return self.ask(self.control.services.operations.call(caller, method, parameters))
+
+    def say(self, sender: str, to: str, *texts: str) -> list[Body]:
+        """Store messages, nobody asked."""
+
+        async def store() -> list[Body]:
+            drafts = []
+            for text in texts:
+                content: Any = message.parse_payload(text.encode())
+                drafts.append(message.draft(sender, parse_topic(to), content))
+            return list(await asyncio.gather(*map(self.control.append, drafts)))
+
+        stored: list[Body] = self.ask(store())
+        return stored
+
+
+def _breaking(account: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The user `broken` makes it raise what nobody foresaw."""
+
+    async def ask(user_id: str) -> Account | None:
+        if user_id == "broken":
+            raise ZeroDivisionError("a secret of the node")
+        found: Account | None = await account(user_id)
+        return found
+
+    return ask
 
 
 @contextmanager
 def running_node(data_dir: Path) -> Iterator[FakeNode]:
     """A node on a free port, in a thread of its own, with the users alice, bob and carol and the
     group team of the first two."""
-    ready = threading.Event()
-    node: FakeNode
     loop = asyncio.new_event_loop()
+    node = FakeNode(data_dir, loop)
+    ready = threading.Event()
     stop = asyncio.Event()
 
     async def run() -> None:
-        nonlocal node
-        directory, log = FakeDirectory(), FakeLog()
-        control = FakeControl(directory, log)
-        node = FakeNode(data_dir, directory, log, control)
-        for user in ("alice", "bob", "carol"):
-            await directory.add_account(user, "secret", "user")
-        await directory.create_group("team", "The team", "alice", ["bob"], 0)
-        server = await start(Administration(directory, log, control), "127.0.0.1:0", TOKEN)
-        node.address = server.address
-        node.write_files()
-        ready.set()
-        await stop.wait()
-        await server.stop(0)
+        async with AsyncExitStack() as stack:
+            await node.serve(stack)
+            ready.set()
+            await stop.wait()
 
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
     thread.start()

@@ -1,16 +1,29 @@
-"""The commands of imctl, against a real gRPC server over fake ports."""
+"""`imctl user`, `token`, `revoke` and `stats`; what is refused, what is wrong usage, and all help."""
 
 import json
 import os
 import pty
-import signal
+import re
 import subprocess
-from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from tests.cli.fakes import NOW, FakeNode, running_node
-from tests.cli.imctl import COMMAND, ENVIRONMENT, ROOT, done, expect, misused, on, refused, wait
+from broker.ports import Account
+from cli.app import app
+from tests.cli.fakes import NOW, FakeNode
+from tests.cli.imctl import COMMAND, ENVIRONMENT, ROOT, done, expect, misused, on, refused
+
+
+def account(node: FakeNode, user: str) -> Account:
+    found: Account | None = node.ask(node.directory.account(user))
+    assert found is not None
+    return found
+
+
+def password_hash(node: FakeNode, user: str) -> str | None:
+    return account(node, user).password_hash
+
 
 # --- accounts ----------------------------------------------------------------------------
 
@@ -19,7 +32,7 @@ def test_user_add_list_show(node: FakeNode) -> None:
     assert (
         done(on(node, "user", "add", "dave", "--password", "pass", "--role", "admin")) == "user dave added\n"
     )
-    assert node.directory.passwords["dave"] == "pass"
+    assert password_hash(node, "dave") == "hash of pass"
     listing = done(on(node, "user", "list")).splitlines()
     assert listing[0].split() == ["USER", "ROLE", "STATE", "PASSWORD", "CREATED"]
     assert listing[4].split()[:4] == ["dave", "admin", "active", "set"]
@@ -42,17 +55,17 @@ def test_user_add_list_show(node: FakeNode) -> None:
 )
 def test_user_add_reads_the_password_from_stdin(node: FakeNode, input: str, expected: str) -> None:
     done(on(node, "user", "add", "dave", "--password-stdin", input=input))
-    assert node.directory.passwords["dave"] == expected
+    assert password_hash(node, "dave") == f"hash of {expected}"
 
 
 def test_user_without_password(node: FakeNode) -> None:
     done(on(node, "user", "add", "dave", "--no-password"))
-    assert node.directory.users["dave"].password_hash is None
+    assert password_hash(node, "dave") is None
 
 
 def test_user_passwd(node: FakeNode) -> None:
     assert done(on(node, "user", "passwd", "bob", "--password", "other")) == "password of bob set\n"
-    assert node.directory.passwords["bob"] == "other"
+    assert password_hash(node, "bob") == "hash of other"
 
 
 def test_user_disable_enable_remove(node: FakeNode) -> None:
@@ -93,7 +106,7 @@ def test_a_password_is_asked_for_twice_on_a_terminal(node: FakeNode) -> None:
     os.close(leader)
     assert process.returncode == 0
     assert "hidden" not in seen
-    assert node.directory.passwords["dave"] == "hidden"
+    assert password_hash(node, "dave") == "hash of hidden"
 
 
 @pytest.mark.parametrize(
@@ -116,16 +129,66 @@ def test_a_password_is_asked_for_twice_on_a_terminal(node: FakeNode) -> None:
         (("group", "create", "team", "--owner", "alice"), "group team exists already"),
         (("group", "create", "a/b", "--owner", "alice"), "'a/b' is not a group id"),
         (("group", "create", "new", "--owner", "nobody"), "no user nobody"),
-        (("group", "create", "new", "--owner", "alice", "--name", "x" * 129), "at most 128 characters"),
+        (
+            ("group", "create", "new", "--owner", "alice", "--name", "x" * 129),
+            "name: expected `str` of length <= 128",
+        ),
         (("group", "add", "team", "bad id"), "'bad id' is not a user id"),
         (("group", "add", "nothing", "bob"), "no group nothing"),
-        (("group", "remove", "team", "alice"), "the owner of group team stays"),
+        (("group", "remove", "team", "alice"), "alice: not for the owner"),
         (("group", "dismiss", "nothing"), "no group nothing"),
-        (("send", "nobody", "hi", "--as", "alice"), "there is no user nobody"),
+        (("send", "nobody", "hi", "--as", "alice"), "no user nobody"),
         (("send", "bob", "hi", "--as", "nobody"), "no user nobody"),
         (("send", "g:team", "hi", "--as", "carol"), "carol is not a member of group team"),
         (("send", "users/bob/presence", "hi", "--as", "alice"), "is not an inbox or group topic"),
         (("send", "bob", '{"content": 1, "type": 5}', "--as", "alice"), "type"),
+        (("send", "users/bob/inbox/x", "hi"), "is not an inbox or group topic"),
+        (("send", "two words", "hi"), "'two words' is not a user id"),
+        (("send", "g:nothing", "hi"), "no group nothing"),
+        (("send", "bob", "hi", "--as", "bad id"), "'bad id' is not a user id"),
+        (("send", "bob", "hi", "--reply-to", "abc"), "'abc' is not a message id"),
+        (("send", "bob", "hi", "--reply-to", "1", "--as", "alice"), "reply_to: no message 1 in p:alice:bob"),
+        (("send", "g:team", "hi", "--mention", "carol", "--as", "bob"), "carol is not a member"),
+        (("send", "g:team", "hi", "--mention", "c d", "--as", "bob"), "'c d' is not a user id"),
+        (("send", "bob", "hi", "--client-msg-id", "x" * 65), "client_msg_id: expected `str` of length <= 64"),
+        (("edit", "1", "new", "--as", "bob"), "no message 1"),
+        (("edit", "one", "new", "--as", "bob"), "'one' is not a message id"),
+        (("recall", "1"), "no message 1"),
+        (("recall", "9223372036854775808"), "is not a message id"),
+        (("readers", "1"), "no message 1"),
+        (("read", "g:team", "--as", "carol"), "not a member of this group"),
+        (("read", "g:team", "900", "--as", "bob"), "g:team has no message 900"),
+        (("read", "p:carol:alice", "--as", "alice"), "p:alice:carol has no messages"),
+        (("read", "p:bob:alice", "--as", "carol"), "you are not part of p:alice:bob"),
+        (("read", "alice", "--as", "bob"), "'alice' is not a conversation"),
+        (("revoke", "nobody"), "no user nobody"),
+        (("kick", "nobody"), "no user nobody"),
+        (("sessions", "nobody"), "no user nobody"),
+        (("presence", "alice", "nobody"), "no user nobody"),
+        (("presence", "a/b"), "'a/b' is not a user id"),
+        (("user", "profile", "nobody"), "no user nobody"),
+        (("user", "update", "nobody", "--name", "N"), "no user nobody"),
+        (("user", "update", "bob", "--name", "x" * 129), "name: expected `str` of length <= 128"),
+        (("conversations", "--as", "nobody"), "no user nobody"),
+        (("conversation", "set", "p:alice:carol", "--pin", "--as", "alice"), "no conversation p:alice:carol"),
+        (("contact", "list", "--as", "nobody"), "no user nobody"),
+        (("contact", "request", "alice", "--as", "alice"), "not with oneself"),
+        (("contact", "request", "nobody", "--as", "alice"), "no user nobody"),
+        (("contact", "accept", "bob", "--as", "alice"), "there is no request of bob"),
+        (("contact", "reject", "bob", "--as", "alice"), "there is no request of bob"),
+        (("contact", "remove", "bob", "--as", "alice"), "bob is not your contact"),
+        (("group", "update", "team", "--name", "N", "--as", "bob"), "group team: not allowed to"),
+        (("group", "transfer", "team", "carol"), "carol is not a member of group team"),
+        (("group", "role", "team", "carol", "admin"), "carol is not a member of group team"),
+        (("group", "role", "team", "alice", "member"), "alice: not for the owner"),
+        (("group", "mute", "team", "alice"), "alice: not for the owner"),
+        (("group", "mute", "team", "carol"), "carol is not a member of group team"),
+        (("group", "unban", "team", "carol"), "carol is not banned from group team"),
+        (("group", "bans", "team", "--as", "bob"), "group team: not allowed to"),
+        (("group", "join", "team", "--as", "bob"), "this is so already"),
+        (("group", "leave", "team", "--as", "alice"), "not for the owner"),
+        (("group", "accept", "team", "carol"), "carol has not asked to join"),
+        (("group", "reject", "team", "carol"), "carol has not asked to join"),
         (("tail", "nobody"), "no user nobody"),
         (("tail", "g:nothing"), "no group nothing"),
         (("tail", "sensors/one"), "is not an inbox or group topic"),
@@ -151,7 +214,29 @@ def test_refusals(shared_node: FakeNode, arguments: tuple[str, ...], said: str) 
         (("token", "alice", "--ttl", "1x"), "'1x' is not a duration"),
         (("token", "alice", "--ttl", ""), "is not a duration"),
         (("group", "create", "new"), "--owner"),
-        (("send", "bob", "hi"), "--as"),
+        (("group", "update", "team"), "at least one option"),
+        (("group", "update", "team", "--who-may-post", "nobody"), "--who-may-post"),
+        (("group", "role", "team", "bob", "owner"), "'owner'"),
+        (("group", "mute", "team", "--for", "soon"), "'soon' is not a duration"),
+        (("group", "join", "team"), "--as"),
+        (("group", "leave", "team"), "--as"),
+        (("user", "update", "bob"), "at least one option"),
+        (("user", "update", "bob", "--who-may-message", "nobody"), "--who-may-message"),
+        (("send", "bob"), "TEXT"),
+        (("send", "g:team", "hi", "--mention", "all", "--mention", "bob"), "--mention all excludes others"),
+        (("edit", "1", "new"), "--as"),
+        (("recall",), "MESSAGE_ID"),
+        (("read", "g:team"), "--as"),
+        (("read", "g:team", "0", "--as", "bob"), "SEQ"),
+        (("read", "g:team", "4294967296", "--as", "bob"), "SEQ"),
+        (("conversations",), "--as"),
+        (("conversations", "--as", "bob", "--since", "-1"), "--since"),
+        (("conversation", "set", "g:team", "--as", "bob"), "at least one option"),
+        (("contact", "list"), "--as"),
+        (("contact", "list", "--as", "bob", "--state", "none"), "--state"),
+        (("presence",), "USER"),
+        (("kick",), "USER"),
+        (("revoke",), "USER"),
         (("tail", "bob", "-n", "0"), "--count"),
         (("history", "g:team", "--limit", "many"), "--limit"),
         (("dance",), "dance"),
@@ -174,160 +259,38 @@ def test_token(shared_node: FakeNode, ttl: tuple[str, ...], seconds: int) -> Non
     assert done(on(shared_node, "token", "alice", *ttl)) == f"token-of-alice-for-{seconds}\n"
 
 
-# --- groups ------------------------------------------------------------------------------
+def test_revoke(node: FakeNode) -> None:
+    assert done(on(node, "revoke", "alice")) == "tokens of alice revoked\n"
+    assert account(node, "alice").tokens_after == NOW // 1000 + 1
+    assert account(node, "bob").tokens_after == NOW // 1000
 
 
-def test_group_life(node: FakeNode) -> None:
-    made = on(node, "group", "create", "new", "bob", "alice", "--owner", "alice", "--name", "Neu €")
-    assert done(made) == "group new created with 2 members\n"
-    assert done(on(node, "group", "add", "new", "carol", "bob")) == "1 member added to new\n"
-    assert done(on(node, "group", "remove", "new", "bob", "carol")) == "2 members removed from new\n"
-    assert json.loads(done(on(node, "group", "show", "new", "--json"))) == {
-        "group_id": "new",
-        "name": "Neu €",
-        "owner": "alice",
-        "created_at": NOW,
-        "members": [{"user_id": "alice", "role": "owner", "joined_seq": 0, "muted_until": 0}],
-    }
-    assert json.loads(done(on(node, "group", "list", "--json")))[0] == {
-        "group_id": "new",
-        "name": "Neu €",
-        "owner": "alice",
-        "member_count": 1,
-        "created_at": NOW,
-    }
-    assert [line.split()[0] for line in done(on(node, "group", "list")).splitlines()] == [
-        "GROUP",
-        "new",
-        "team",
-    ]
-    assert done(on(node, "group", "dismiss", "new")) == "group new dismissed\n"
-    assert refused(on(node, "group", "show", "new")) == "no group new"
+@pytest.mark.parametrize("role", ["user", "admin", "service"])
+def test_roles(node: FakeNode, role: str) -> None:
+    done(on(node, "user", "add", "dave", "--no-password", "--role", role))
+    assert account(node, "dave").role == role
 
 
-def test_new_members_begin_at_the_head_of_the_group(node: FakeNode) -> None:
-    node.say("alice", "groups/team", "one", "two")
-    done(on(node, "group", "add", "team", "carol"))
-    assert node.directory.joined["team"]["carol"].joined_seq == 2
-    done(on(node, "group", "dismiss", "team"))
-    done(on(node, "group", "create", "team", "--owner", "bob"))
-    assert node.directory.joined["team"]["bob"].joined_seq == 2
+# --- help --------------------------------------------------------------------------------
 
 
-def test_a_large_group_is_shown_whole(node: FakeNode) -> None:
-    users = [f"user-{number:05}" for number in range(2500)]
-    for user in users:
-        node.directory.users[user] = node.directory.users["bob"]
-    done(on(node, "group", "add", "team", *users))
-    shown = json.loads(done(on(node, "group", "show", "team", "--json")))
-    assert [member["user_id"] for member in shown["members"]] == ["alice", "bob", *users]
-    assert len(done(on(node, "group", "show", "team")).splitlines()) == 7 + 2502
+def commands(*path: str) -> list[tuple[str, ...]]:
+    """A command and all below it, as their help lists them."""
+    result = CliRunner().invoke(app, [*path, "--help"])
+    assert result.exit_code == 0
+    listed = result.output.partition("─ Commands ─")[2]
+    names = re.findall(r"^│ ([a-z]+)  ", listed, re.MULTILINE)
+    return [path] + [command for name in names for command in commands(*path, name)]
 
 
-# --- messages ----------------------------------------------------------------------------
+def test_every_command_has_help() -> None:
+    every = [" ".join(path) for path in commands()]
+    assert len(every) == len(set(every)) == 57
+    for command in ("user profile", "contact block", "group ban", "conversation set", "kick", "readers"):
+        assert command in every
 
 
-@pytest.mark.parametrize(
-    ("to", "log"),
-    [
-        ("bob", "users/bob/inbox"),
-        ("users/bob/inbox", "users/bob/inbox"),
-        ("groups/team", "g:team"),
-        ("g:team", "g:team"),
-    ],
-)
-def test_send(node: FakeNode, to: str, log: str) -> None:
-    assert done(on(node, "send", to, "hi you", "--as", "alice")).startswith("sent 7001 to ")
-    sent = json.loads(
-        done(on(node, "send", to, '{"content":{"k":1},"type":"custom"}', "--as", "alice", "--json"))
-    )
-    assert sent["id"] == "7002"
-    assert sent["seq"] == 2
-    stored = [json.loads(entry.body) for entry in node.log.logs[log]]
-    assert [(body["type"], body["content"]) for body in stored] == [("text", "hi you"), ("custom", {"k": 1})]
-
-
-def test_send_takes_bytes_that_are_not_text(node: FakeNode) -> None:
-    done(on(node, "send", "bob", os.fsdecode(b"\xff\xfe"), "--as", "alice"))
-    assert json.loads(node.log.logs["users/bob/inbox"][0].body)["type"] == "binary"
-
-
-def test_tail_from_start_stops_after_count(shared_node: FakeNode) -> None:
-    lines = done(on(shared_node, "tail", "bob", "--from-start", "-n", "4")).splitlines()
-    entries = [json.loads(line) for line in lines]
-    assert [entry["offset"] for entry in entries] == [1, 2, 3, 4]
-    assert entries[2]["content"] == {"k": [1]}
-
-
-def test_tail_prints_what_comes_until_sigint(node: FakeNode) -> None:
-    node.say("alice", "groups/team", "before")
-    command = (*COMMAND, "--data-dir", str(node.data_dir), "tail", "g:team")
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT
-    ) as process:
-        wait(lambda: node.control.tails == 1)
-        done(on(node, "send", "g:team", "now", "--as", "alice"))
-        assert process.stdout
-        assert json.loads(process.stdout.readline())["content"] == "now"
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=10) == ("", "")
-    assert process.returncode == 0
-    wait(lambda: node.control.tails == 0)
-
-
-def test_tail_of_a_node_that_stops(tmp_path: Path) -> None:
-    with running_node(tmp_path) as node:
-        command = (*COMMAND, "--data-dir", str(tmp_path), "tail", "bob")
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT)
-        wait(lambda: node.control.tails == 1)
-    _, said = process.communicate(timeout=10)
-    assert (process.returncode, said) == (1, f"imctl: the node at {node.address} ended the connection\n")
-
-
-def test_history(shared_node: FakeNode) -> None:
-    lines = done(on(shared_node, "history", "p:bob:alice")).splitlines()
-    assert lines[0].split() == ["SEQ", "TIME", "FROM", "TYPE", "CONTENT"]
-    assert [line.split(maxsplit=5)[-1] for line in lines[1:]] == [
-        "hi bob",
-        r"\x1b[2Jbold\nmove",
-        '{"k": [1]}',
-        "你好 alice",
-    ]
-    messages = json.loads(done(on(shared_node, "history", "p:alice:bob", "--json")))
-    assert [message["seq"] for message in messages] == [1, 2, 3, 4]
-    assert "offset" not in messages[0]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "seqs"),
-    [
-        ((), range(231, 251)),
-        (("-n", "3"), range(248, 251)),
-        (("--limit", "1000"), range(1, 251)),
-        (("--before", "11"), range(1, 11)),
-        (("--before", "200", "-n", "150"), range(50, 200)),
-        (("--before", "1"), range(0)),
-    ],
-)
-def test_history_limits(shared_node: FakeNode, arguments: tuple[str, ...], seqs: range) -> None:
-    messages = json.loads(done(on(shared_node, "history", "g:team", "--json", *arguments)))
-    assert [message["seq"] for message in messages] == list(seqs)
-
-
-def test_history_of_large_messages_comes_in_parts(node: FakeNode) -> None:
-    node.say("alice", "groups/team", *(["x" * 200_000] * 20))
-    messages = json.loads(done(on(node, "history", "groups/team", "--json")))
-    assert [message["seq"] for message in messages] == list(range(1, 21))
-
-
-def test_history_when_the_store_fails(node: FakeNode) -> None:
-    node.log.fails = True
-    assert refused(on(node, "history", "g:team")) == "the store is not available"
-
-
-def test_history_of_nothing_yet(shared_node: FakeNode) -> None:
-    assert json.loads(done(on(shared_node, "history", "p:alice:carol", "--json"))) == []
-    assert len(done(on(shared_node, "history", "p:alice:carol")).splitlines()) == 1
+# --- the node ---------------------------------------------------------------------------
 
 
 def test_stats(shared_node: FakeNode) -> None:

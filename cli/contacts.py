@@ -1,0 +1,111 @@
+"""`imctl contact …`: how users stand to each other."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from cli import output
+from cli.context import As, Json, connect
+
+app = typer.Typer(help="Contacts of a user, requests and blocks.", no_args_is_help=True)
+
+Peer = Annotated[str, typer.Argument(metavar="USER", help="The other user's id.", show_default=False)]
+Note = Annotated[str, typer.Option(metavar="TEXT", help="Words for the other side.", show_default=False)]
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    user: As,
+    state: Annotated[
+        Literal["contact", "sent", "received", "blocked", "all"],
+        typer.Option(help="Contacts, requests sent or received, who is blocked, or all."),
+    ] = "contact",
+    as_json: Json = False,
+) -> None:
+    """List the contacts of a user."""
+    with connect(context) as node:
+        pages = node.every("ContactService/ListContacts", user, state=state)
+        found = [contact for page in pages for contact in page.contacts]
+    if as_json:
+        from cli.documents import encoded
+
+        output.json_array(map(encoded, found))
+        return
+    output.table(
+        ("USER", "STATE", "BLOCKED", "REMARK", "NAME", "NOTE"),
+        (
+            (
+                contact.user_id,
+                contact.state,
+                "yes" if contact.blocked else "no",
+                contact.remark,
+                contact.name,
+                contact.note,
+            )
+            for contact in found
+        ),
+    )
+
+
+@app.command()
+def request(context: typer.Context, peer: Peer, user: As, note: Note = "") -> None:
+    """Ask to be a contact; if the other has asked already, this accepts."""
+    with connect(context) as node:
+        node.ask("ContactService/RequestContact", user, user_id=peer, note=note)
+    output.line(f"contact requested of {peer}")
+
+
+@app.command()
+def accept(context: typer.Context, peer: Peer, user: As) -> None:
+    """Accept a request."""
+    with connect(context) as node:
+        node.ask("ContactService/AcceptContact", user, user_id=peer)
+    output.line(f"request of {peer} accepted")
+
+
+@app.command()
+def reject(context: typer.Context, peer: Peer, user: As, note: Note = "") -> None:
+    """Reject a request."""
+    with connect(context) as node:
+        node.ask("ContactService/RejectContact", user, user_id=peer, note=note)
+    output.line(f"request of {peer} rejected")
+
+
+@app.command()
+def remove(context: typer.Context, peer: Peer, user: As) -> None:
+    """Be contacts no more, on both sides; or take a request back."""
+    with connect(context) as node:
+        node.ask("ContactService/RemoveContact", user, user_id=peer)
+    output.line(f"contact {peer} removed")
+
+
+@app.command()
+def remark(
+    context: typer.Context,
+    peer: Peer,
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help='What to call them; "" for nothing.', show_default=False)
+    ],
+    user: As,
+) -> None:
+    """Give somebody a name that only the user sees."""
+    with connect(context) as node:
+        node.ask("ContactService/RemarkContact", user, user_id=peer, remark=text)
+    output.line(f"remark on {peer} set" if text else f"remark on {peer} removed")
+
+
+@app.command()
+def block(context: typer.Context, peer: Peer, user: As) -> None:
+    """Stop messages between the two, both ways."""
+    with connect(context) as node:
+        node.ask("ContactService/BlockUser", user, user_id=peer)
+    output.line(f"{peer} blocked")
+
+
+@app.command()
+def unblock(context: typer.Context, peer: Peer, user: As) -> None:
+    """Take a block back."""
+    with connect(context) as node:
+        node.ask("ContactService/UnblockUser", user, user_id=peer)
+    output.line(f"{peer} unblocked")

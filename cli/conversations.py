@@ -1,0 +1,82 @@
+"""`imctl conversations` and `imctl conversation …`: conversations as a user sees them."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import output, parsing
+from cli.context import As, Json, connect
+from cli.messages import Conversation
+
+if TYPE_CHECKING:
+    from bridge.grpc_api import im_pb2 as pb
+
+app = typer.Typer(help="A conversation as a user sees it.", no_args_is_help=True)
+
+
+def conversations(
+    context: typer.Context,
+    user: As,
+    since: Annotated[
+        int, typer.Option(min=0, max=2**53 - 1, metavar="MS", help="Only what changed after it: Unix ms.")
+    ] = 0,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Hidden ones, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the conversations of a user, the last active first."""
+    with connect(context) as node:
+        pages = node.every("ConversationService/ListConversations", user, since=since, include_hidden=hidden)
+        found = [conversation for page in pages for conversation in page.conversations]
+    if as_json:
+        from cli.documents import encoded
+
+        output.json_array(map(encoded, found))
+        return
+    output.table(("CONVERSATION", "UNREAD", "READ", "LAST", "ACTIVE", "MARKS"), map(_row, found))
+
+
+def _row(conversation: "pb.Conversation") -> tuple[object, ...]:
+    return (
+        conversation.conversation_id,
+        conversation.unread,
+        conversation.read_seq,
+        conversation.head_seq,
+        output.local_time(conversation.active_at) if conversation.active_at else "-",
+        _marks(conversation) or "-",
+    )
+
+
+def _marks(conversation: "pb.Conversation") -> str:
+    marks = {
+        "pinned": conversation.pinned,
+        "muted": conversation.muted,
+        "hidden": conversation.hidden,
+        "unread": conversation.marked_unread,
+    }
+    return ", ".join(name for name, is_so in marks.items() if is_so)
+
+
+@app.command("set")
+def set_(
+    context: typer.Context,
+    conversation: Conversation,
+    user: As,
+    pinned: Annotated[bool | None, typer.Option("--pin/--unpin", help="Pin it to the top.")] = None,
+    muted: Annotated[bool | None, typer.Option("--mute/--unmute", help="No notifications.")] = None,
+    hidden: Annotated[bool | None, typer.Option("--hide/--show", help="Until its next message.")] = None,
+    unread: Annotated[bool | None, typer.Option("--unread/--read", help="Have it look unread.")] = None,
+) -> None:
+    """Change how a user has a conversation; what is not given stays."""
+    if all(value is None for value in (pinned, muted, hidden, unread)):
+        raise typer.BadParameter("give at least one option that says what to set")
+    with connect(context) as node:
+        found = node.ask(
+            "ConversationService/SetConversation",
+            user,
+            conversation_id=parsing.conversation(conversation),
+            pinned=pinned,
+            muted=muted,
+            hidden=hidden,
+            marked_unread=unread,
+        )
+    output.line(f"{found.conversation_id} of {user}: {_marks(found) or 'no marks'}")

@@ -1,0 +1,76 @@
+"""`imctl presence`, `sessions` and `kick`: who is there, and by which devices."""
+
+from typing import Annotated
+
+import typer
+
+from cli import output
+from cli.context import Json, connect
+from cli.errors import CommandError
+
+_AT_ONCE = 1000
+
+
+def presence(
+    context: typer.Context,
+    users: Annotated[list[str], typer.Argument(metavar="USER...", help="User ids.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Show whether users are online, and when they were last seen."""
+    wanted = list(dict.fromkeys(users))
+    found = {}
+    with connect(context) as node:
+        for start in range(0, len(wanted), _AT_ONCE):
+            some = wanted[start : start + _AT_ONCE]
+            for each in node.ask("UserService/GetPresence", None, user_ids=some).presences:
+                found[each.user_id] = each
+    for user in wanted:
+        if user not in found:
+            raise CommandError(f"no user {user}")
+    presences = [found[user] for user in wanted]
+    if as_json:
+        from cli.documents import encoded
+
+        output.json_array(map(encoded, presences))
+        return
+    output.table(
+        ("USER", "STATUS", "DEVICES", "LAST SEEN"),
+        (
+            (
+                each.user_id,
+                each.status,
+                each.devices,
+                output.local_time(each.last_seen) if each.last_seen else "never",
+            )
+            for each in presences
+        ),
+    )
+
+
+def sessions(
+    context: typer.Context,
+    user: Annotated[str, typer.Argument(metavar="[USER]", help="Only theirs.", show_default=False)] = "",
+    as_json: Json = False,
+) -> None:
+    """List the devices that are connected."""
+    with connect(context) as node:
+        found = node.sessions(user)
+    if as_json:
+        from cli.documents import encoded
+
+        output.json_array(map(encoded, found))
+        return
+    output.table(
+        ("USER", "CLIENT", "ADDRESS"),
+        ((each.user_id or "(anonymous)", each.client_id, each.address) for each in found),
+    )
+
+
+def kick(
+    context: typer.Context,
+    user: Annotated[str, typer.Argument(metavar="USER", help="A user id.", show_default=False)],
+) -> None:
+    """End all connections of a user, who may come back."""
+    with connect(context) as node:
+        ended = node.kick(user)
+    output.line(f"{output.count(ended, 'connection')} of {user} ended")

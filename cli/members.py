@@ -1,0 +1,131 @@
+"""`imctl group …`: who comes, who goes, and who may not."""
+
+from typing import Annotated, Any
+
+import typer
+
+from cli import output
+from cli.context import As, Behalf, Json, connect
+from cli.groups import For, Group, Member
+from cli.parsing import FOR_EVER, until
+
+app = typer.Typer()
+
+Users = Annotated[list[str], typer.Argument(metavar="USER...", help="User ids.", show_default=False)]
+
+_AT_ONCE = 10_000
+
+
+def _change(context: typer.Context, method: str, group: str, users: list[str], user: str | None) -> int:
+    """Returns how many members came or went."""
+    changed = 0
+    with connect(context) as node:
+        for start in range(0, len(users), _AT_ONCE):
+            some = users[start : start + _AT_ONCE]
+            changed += len(node.ask(method, user, group_id=group, user_ids=some).user_ids)
+    return changed
+
+
+def _listed(context: typer.Context, method: str, group: str, user: str | None, items: str) -> list[Any]:
+    with connect(context) as node:
+        pages = node.every(method, user, group_id=group)
+        return [each for page in pages for each in getattr(page, items)]
+
+
+@app.command()
+def add(context: typer.Context, group: Group, users: Users, user: Behalf = None) -> None:
+    """Add members; who is one already stays one."""
+    changed = _change(context, "GroupService/AddMembers", group, users, user)
+    output.line(f"{output.count(changed, 'member')} added to {group}")
+
+
+@app.command()
+def remove(context: typer.Context, group: Group, users: Users, user: Behalf = None) -> None:
+    """Remove members; not the owner."""
+    changed = _change(context, "GroupService/RemoveMembers", group, users, user)
+    output.line(f"{output.count(changed, 'member')} removed from {group}")
+
+
+@app.command()
+def join(
+    context: typer.Context,
+    group: Group,
+    user: As,
+    note: Annotated[str, typer.Option(metavar="TEXT", help="Words for the admins.", show_default=False)] = "",
+) -> None:
+    """Join a group, or ask its admins to be let in."""
+    with connect(context) as node:
+        status = node.ask("GroupService/JoinGroup", user, group_id=group, note=note).status
+    output.line(f"{user} joined {group}" if status == "joined" else f"{user} has asked to join {group}")
+
+
+@app.command()
+def leave(context: typer.Context, group: Group, user: As) -> None:
+    """Leave a group; its owner cannot."""
+    with connect(context) as node:
+        node.ask("GroupService/LeaveGroup", user, group_id=group)
+    output.line(f"{user} left {group}")
+
+
+@app.command()
+def requests(context: typer.Context, group: Group, user: Behalf = None, as_json: Json = False) -> None:
+    """List who asks to be let in."""
+    found = _listed(context, "GroupService/ListJoinRequests", group, user, "requests")
+    if as_json:
+        from cli.documents import encoded
+
+        output.json_array(map(encoded, found))
+        return
+    output.table(
+        ("USER", "ASKED", "NOTE"),
+        ((each.user_id, output.local_time(each.created_at), each.note) for each in found),
+    )
+
+
+@app.command()
+def accept(context: typer.Context, group: Group, member: Member, user: Behalf = None) -> None:
+    """Let in a user who has asked."""
+    with connect(context) as node:
+        node.ask("GroupService/AcceptJoinRequest", user, group_id=group, user_id=member)
+    output.line(f"{member} accepted in {group}")
+
+
+@app.command()
+def reject(context: typer.Context, group: Group, member: Member, user: Behalf = None) -> None:
+    """Turn down a user who has asked."""
+    with connect(context) as node:
+        node.ask("GroupService/RejectJoinRequest", user, group_id=group, user_id=member)
+    output.line(f"{member} rejected by {group}")
+
+
+@app.command()
+def ban(context: typer.Context, group: Group, member: Member, time: For = None, user: Behalf = None) -> None:
+    """Take a user out of a group, and keep them out."""
+    end = 0 if time is None else until(time)
+    with connect(context) as node:
+        node.ask("GroupService/BanMember", user, group_id=group, user_id=member, until=end)
+    output.line(f"{member} banned from {group} {_until(end)}")
+
+
+@app.command()
+def unban(context: typer.Context, group: Group, member: Member, user: Behalf = None) -> None:
+    """Take a ban back."""
+    with connect(context) as node:
+        node.ask("GroupService/UnbanMember", user, group_id=group, user_id=member)
+    output.line(f"{member} may come back to {group}")
+
+
+@app.command()
+def bans(context: typer.Context, group: Group, user: Behalf = None, as_json: Json = False) -> None:
+    """List who is banned."""
+    found = _listed(context, "GroupService/ListBans", group, user, "bans")
+    if as_json:
+        from cli.documents import encoded
+
+        output.json_array(map(encoded, found))
+        return
+    output.table(("USER", "BANNED"), ((each.user_id, _until(each.until)) for each in found))
+
+
+def _until(end: int) -> str:
+    return output.until(end or FOR_EVER)

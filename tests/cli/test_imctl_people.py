@@ -1,0 +1,180 @@
+"""`imctl` on profiles, presence, connections, contacts and conversations."""
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from bridge.control import Device
+from broker.domain.message import Content, draft
+from broker.domain.topics import parse_topic, presence_topic
+from broker.ports import Retained
+from tests.cli.fakes import NOW, FakeNode
+from tests.cli.imctl import done, on, refused
+
+
+def listed(node: FakeNode, *arguments: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(done(on(node, *arguments, "--json")))
+    return found
+
+
+def words(node: FakeNode, *arguments: str) -> list[list[str]]:
+    """A table's lines, without its header."""
+    return [line.split() for line in done(on(node, *arguments)).splitlines()[1:]]
+
+
+# --- profiles ----------------------------------------------------------------------------
+
+
+def test_profile(node: FakeNode) -> None:
+    privacy = {"who_may_message": "everyone", "who_sees_presence": "contacts", "read_receipts": True}
+    profile = {"user_id": "bob", "name": "", "avatar": "", "privacy": privacy}
+    assert json.loads(done(on(node, "user", "profile", "bob", "--json"))) == profile
+    options = ("--name", "Bob €", "--avatar", "http://b/o.b", "--who-may-message", "contacts")
+    changed = on(node, "user", "update", "bob", *options, "--who-sees-presence", "nobody")
+    assert done(changed) == "profile of bob updated\n"
+    done(on(node, "user", "update", "bob", "--no-read-receipts"))
+    shown = " ".join(done(on(node, "user", "profile", "bob")).split())
+    assert shown == (
+        "user bob name Bob € avatar http://b/o.b who may message contacts "
+        "who sees presence nobody read receipts off"
+    )
+    assert "their contacts only" in refused(on(node, "send", "bob", "hi", "--as", "alice"))
+    done(on(node, "user", "update", "bob", "--read-receipts", "--who-may-message", "everyone"))
+    done(on(node, "send", "bob", "hi", "--as", "alice"))
+
+
+# --- presence and connections ------------------------------------------------------------
+
+
+def test_presence(node: FakeNode) -> None:
+    document = {"user_id": "bob", "status": "away", "last_seen": NOW, "devices": 2}
+    node.ask(node.control.save([Retained(presence_topic("bob"), json.dumps(document).encode(), 1)]))
+    nobody = {"user_id": "alice", "status": "offline", "last_seen": 0, "devices": 0}
+    assert listed(node, "presence", "bob", "alice", "bob") == [document, nobody]
+    bob, alice = words(node, "presence", "bob", "alice")
+    assert bob[:3] == ["bob", "away", "2"]
+    assert alice == ["alice", "offline", "0", "never"]
+
+
+def test_sessions_and_kick(node: FakeNode) -> None:
+    node.control.online = [
+        Device("bob", "phone 1", "192.0.2.7:5000"),
+        Device("alice", "laptop", "192.0.2.8:5001"),
+        Device("", "sensor", "[2001:db8::1]:5002"),
+        Device("bob", "browser", "192.0.2.7:5003"),
+    ]
+    assert [each["client_id"] for each in listed(node, "sessions")] == [
+        *("sensor", "laptop", "browser", "phone 1")
+    ]
+    assert words(node, "sessions", "bob") == [
+        ["bob", "browser", "192.0.2.7:5003"],
+        ["bob", "phone", "1", "192.0.2.7:5000"],
+    ]
+    assert words(node, "sessions")[0] == ["(anonymous)", "sensor", "[2001:db8::1]:5002"]
+    assert done(on(node, "kick", "bob")) == "2 connections of bob ended\n"
+    assert done(on(node, "kick", "bob")) == "0 connections of bob ended\n"
+    assert listed(node, "sessions", "bob") == []
+    assert len(listed(node, "sessions")) == 2
+
+
+def test_many_sessions_come_in_pages(node: FakeNode) -> None:
+    node.control.online = [Device("bob", f"c{number:04}", "192.0.2.7:5000") for number in range(2500)]
+    assert [each["client_id"] for each in listed(node, "sessions")] == [f"c{n:04}" for n in range(2500)]
+
+
+# --- contacts ----------------------------------------------------------------------------
+
+
+def test_contacts(node: FakeNode) -> None:
+    asked = on(node, "contact", "request", "bob", "--as", "alice", "--note", "hello")
+    assert done(asked) == "contact requested of bob\n"
+    assert listed(node, "contact", "list", "--as", "bob", "--state", "received") == [
+        {
+            "user_id": "alice",
+            "state": "received",
+            "blocked": False,
+            "remark": "",
+            "note": "hello",
+            "name": "",
+            "avatar": "",
+            "updated_at": NOW,
+        }
+    ]
+    assert listed(node, "contact", "list", "--as", "bob") == []
+    assert done(on(node, "contact", "accept", "alice", "--as", "bob")) == "request of alice accepted\n"
+    assert done(on(node, "contact", "remark", "bob", "Bobby", "--as", "alice")) == "remark on bob set\n"
+    assert words(node, "contact", "list", "--as", "alice") == [["bob", "contact", "no", "Bobby"]]
+    assert done(on(node, "contact", "remark", "bob", "", "--as", "alice")) == "remark on bob removed\n"
+    assert done(on(node, "contact", "remove", "bob", "--as", "alice")) == "contact bob removed\n"
+    assert listed(node, "contact", "list", "--as", "bob", "--state", "all") == []
+
+
+def test_a_request_that_crosses_another_accepts_it(node: FakeNode) -> None:
+    done(on(node, "contact", "request", "bob", "--as", "alice"))
+    done(on(node, "contact", "request", "alice", "--as", "bob"))
+    assert [each["user_id"] for each in listed(node, "contact", "list", "--as", "alice")] == ["bob"]
+
+
+def test_reject(node: FakeNode) -> None:
+    done(on(node, "contact", "request", "bob", "--as", "alice"))
+    rejected = on(node, "contact", "reject", "alice", "--as", "bob", "--note", "no")
+    assert done(rejected) == "request of alice rejected\n"
+    assert listed(node, "contact", "list", "--as", "alice", "--state", "sent") == []
+
+
+def test_block(node: FakeNode) -> None:
+    assert done(on(node, "contact", "block", "alice", "--as", "bob")) == "alice blocked\n"
+    assert words(node, "contact", "list", "--as", "bob", "--state", "blocked") == [["alice", "none", "yes"]]
+    assert "blocked" in refused(on(node, "send", "bob", "hi", "--as", "alice"))
+    assert done(on(node, "contact", "unblock", "alice", "--as", "bob")) == "alice unblocked\n"
+    done(on(node, "send", "bob", "hi", "--as", "alice"))
+
+
+# --- conversations -----------------------------------------------------------------------
+
+
+def test_conversations(node: FakeNode) -> None:
+    node.say("alice", "users/bob/inbox", "one", "two")
+    node.clock.now += 1000
+    node.say("alice", "groups/team", "three")
+    team, private = listed(node, "conversations", "--as", "bob")
+    assert (team["conversation_id"], private["conversation_id"]) == ("g:team", "p:alice:bob")
+    assert (private["head_seq"], private["unread"], private["active_at"]) == (2, 2, NOW)
+    assert private["last_message"]["content"] == "two"
+    done(on(node, "read", "p:bob:alice", "1", "--as", "bob"))
+    rows = words(node, "conversations", "--as", "bob")
+    assert [(row[0], row[1:4], row[-1]) for row in rows] == [
+        ("g:team", ["1", "0", "1"], "-"),
+        ("p:alice:bob", ["1", "1", "2"], "-"),
+    ]
+    since = str(NOW + 999)
+    found = listed(node, "conversations", "--as", "alice", "--since", since)
+    assert [each["conversation_id"] for each in found] == ["g:team"]
+
+
+@pytest.mark.parametrize("conversation", ["p:alice:bob", "p:bob:alice"])
+def test_conversation_set(node: FakeNode, conversation: str) -> None:
+    node.say("alice", "users/bob/inbox", "one")
+    change = ("conversation", "set", conversation, "--as", "bob")
+    marked = on(node, *change, "--pin", "--mute", "--hide", "--unread")
+    assert done(marked) == "p:alice:bob of bob: pinned, muted, hidden, unread\n"
+    visible = [each["conversation_id"] for each in listed(node, "conversations", "--as", "bob")]
+    assert conversation not in visible
+    every = listed(node, "conversations", "--as", "bob", "--hidden")
+    assert {"pinned": True, "muted": True, "hidden": True, "marked_unread": True}.items() <= every[0].items()
+    assert done(on(node, *change, "--unmute", "--show")) == "p:alice:bob of bob: pinned, unread\n"
+    assert done(on(node, *change, "--unpin", "--read")) == "p:alice:bob of bob: no marks\n"
+
+
+def test_many_conversations_come_in_pages(node: FakeNode) -> None:
+    async def speak() -> None:
+        topics = [parse_topic(f"users/u{number:04}/inbox") for number in range(700)]
+        said = Content(msgspec.Raw(b'"hi"'))
+        await asyncio.gather(*(node.control.append(draft("alice", topic, said)) for topic in topics))
+
+    node.ask(speak())
+    found = [each["conversation_id"] for each in listed(node, "conversations", "--as", "alice")]
+    assert len(set(found)) == len(found) == 700
