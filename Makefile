@@ -3,7 +3,7 @@ VENV   := .venv
 PYTHON ?= python3.11
 BIN    := $(VENV)/bin
 
-.PHONY: run test check bench format clean system-packages proto
+.PHONY: run test check bench format clean system-packages proto docs
 
 run: $(VENV)/.run ## Start a node
 	@exec $(BIN)/imctl serve $(ARGS)
@@ -11,12 +11,13 @@ run: $(VENV)/.run ## Start a node
 test: $(VENV)/.dev system-packages tests/js/node_modules/.done ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup -q $(ARGS)
 
-check: $(VENV)/.dev ## Lint, formatting, types, import directions, generated code
+check: $(VENV)/.dev ## Lint, formatting, types, import directions, generated code and pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m bridge.grpc_api.generate --check
+	$(BIN)/python -m bridge.api_docs --check
 
 bench: $(VENV)/.dev ## Compare with other brokers, in one run
 	@./scripts/system-packages mosquitto || true
@@ -28,6 +29,10 @@ format: $(VENV)/.dev
 
 proto: $(VENV)/.dev
 	$(BIN)/python -m bridge.grpc_api.generate
+	$(BIN)/python -m bridge.api_docs
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m bridge.api_docs
 
 system-packages:
 	@./scripts/system-packages mosquitto mosquitto-clients nodejs npm

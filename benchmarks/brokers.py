@@ -150,11 +150,12 @@ class Parley(Broker):
     name = "parley"
 
     def command(self, port: int) -> list[str]:
-        websocket, grpc = free_ports(2)
+        websocket, grpc, http = free_ports(3)
         settings = (
             f"listeners.default.bind={HOST}:{port}",
             f"listeners.ws.bind={HOST}:{websocket}",
             f"grpc.bind={HOST}:{grpc}",
+            f"http.bind={HOST}:{http}",
             'topics.open=["bench/#"]',
             "plugins.plugins.auth.UserAuthPlugin.allow_anonymous=true",
         )
