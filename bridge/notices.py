@@ -1,0 +1,92 @@
+"""Brings what a change of the directory leads to into the logs.
+
+A change and its notices are one transaction of the directory, so none is lost: what did not get
+into a log before the node ended does when it starts again. An entry's `client_msg_id` is the
+notice's id, so none gets there twice.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from bridge.control import NodeControl
+from broker.domain import message
+from broker.domain.directory import SYSTEM
+from broker.domain.errors import RefusedError, StoreError
+from broker.domain.message import Content
+from broker.domain.topics import parse_topic
+from broker.ports import Directory, Notice
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 1000
+_RETRY_SECONDS = 1.0
+
+
+def notice(sender: str, topic: str, event: str, **values: Any) -> Notice:
+    """An entry of type `system` for a log: `event` says what happened, `by` who did it."""
+    content: dict[str, Any] = {"event": event, "by": sender}
+    content |= {key: value for key, value in values.items() if value is not None}
+    return Notice(uuid.uuid4().hex, sender or SYSTEM, topic, msgspec.json.encode(content))
+
+
+class Notices:
+    """`publish` what a change wrote; `recover` at start."""
+
+    def __init__(self, directory: Directory, control: NodeControl) -> None:
+        self._directory = directory
+        self._control = control
+        self._retry: asyncio.Task[None] | None = None
+
+    async def publish(self, notices: Sequence[Notice]) -> None:
+        """Bring notices that are written into their logs. If a store fails now, it is tried again:
+        the change they tell of has happened."""
+        try:
+            await self._publish(notices)
+        except StoreError as error:
+            logger.error("%d notices have to wait: %s", len(notices), error)
+            if self._retry is None:
+                self._retry = asyncio.get_running_loop().create_task(self._try_again())
+
+    async def recover(self) -> None:
+        """Bring all that is left into the logs. Raises `StoreError`."""
+        while notices := await self._directory.notices(_BATCH):
+            await self._publish(notices)
+
+    async def settle(self, topic: str) -> None:
+        """Bring what is left for a topic into its log, whoever else is at it. Raises `StoreError`."""
+        left = [each for each in await self._directory.notices(_BATCH) if each.topic == topic]
+        if left:
+            await self._publish(left)
+
+    async def close(self) -> None:
+        """Stop trying; the rest is for the next start."""
+        if self._retry is not None:
+            self._retry.cancel()
+
+    async def _try_again(self) -> None:
+        while True:
+            await asyncio.sleep(_RETRY_SECONDS)
+            try:
+                await self.recover()
+            except StoreError:
+                continue
+            self._retry = None
+            return
+
+    async def _publish(self, notices: Sequence[Notice]) -> None:
+        # All are submitted before any is awaited: they share commits, and keep their order.
+        waiting = [asyncio.ensure_future(self._append(each)) for each in notices]
+        await asyncio.gather(*waiting)
+        await self._directory.drop_notices([each.id for each in notices])
+
+    async def _append(self, each: Notice) -> None:
+        content = Content(msgspec.Raw(each.content), type="system", client_msg_id=each.id)
+        try:
+            await self._control.append(message.draft(each.sender, parse_topic(each.topic), content))
+        except RefusedError as error:  # it would be refused for ever
+            logger.error("notice %s for %s is given up: %s", each.id, each.topic, error)

@@ -1,0 +1,50 @@
+"""Whether what a message refers to is there: `reply_to` and `mentions`."""
+
+from broker.domain import conversation
+from broker.domain.errors import ReasonCode, Refusal
+from broker.domain.message import Content
+from broker.domain.topics import Kind, Topic
+from broker.ports import Directory, MessageLog
+
+
+class References:
+    """Asked by the broker before a message that refers to something is stored."""
+
+    def __init__(self, log: MessageLog, directory: Directory) -> None:
+        self._log = log
+        self._directory = directory
+
+    async def check(self, user: str, topic: Topic, content: Content) -> Refusal | None:
+        """None if `reply_to` is a message of the same conversation that `user` can see, and `mentions`
+        are users who are in it."""
+        is_group = topic.kind is Kind.GROUP
+        where = conversation.group_id(topic.owner) if is_group else conversation.private_id(user, topic.owner)
+        if content.reply_to is not None and not await self._is_in(where, user, topic, int(content.reply_to)):
+            return _refusal(f"reply_to: no message {content.reply_to} in {where}")
+        mentions = content.mentions
+        if not is_group:
+            users = mentions if isinstance(mentions, list) else []
+            strangers = [name for name in users if name not in (user, topic.owner)]
+            if strangers or mentions == "all":
+                return _refusal(f"mentions: {strangers[0] if strangers else 'all'} is not in {where}")
+        elif isinstance(mentions, list):
+            members = await self._directory.members_by_id(topic.owner, mentions)
+            for name in mentions:
+                if name not in members:
+                    return _refusal(f"mentions: {name} is not a member of group {topic.owner}")
+        return None
+
+    async def _is_in(self, where: str, user: str, topic: Topic, message_id: int) -> bool:
+        if message_id >= 1 << 63:  # no store has it
+            return False
+        located = (await self._log.locate([message_id])).get(message_id)
+        if located is None or located.conversation_id != where:
+            return False
+        if topic.kind is not Kind.GROUP:
+            return True
+        membership = await self._directory.membership(topic.owner, user)
+        return membership is None or located.seq > membership.joined_seq
+
+
+def _refusal(detail: str) -> Refusal:
+    return Refusal("not_found", ReasonCode.PAYLOAD_FORMAT_INVALID, detail)

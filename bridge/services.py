@@ -1,0 +1,97 @@
+"""The services of a node, put together."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from bridge.access import Access, Limits
+from bridge.amendments import Amendments
+from bridge.contacts import Contacts
+from bridge.control import NodeControl
+from bridge.conversations import Conversations
+from bridge.groups import GroupChanges, Groups
+from bridge.local import LocalBridge
+from bridge.members import Members
+from bridge.messages import Messages
+from bridge.notices import Notices
+from bridge.operations import Operations
+from bridge.presence import Presences
+from bridge.receipts import Receipts
+from bridge.references import References
+from bridge.rpc import RpcServer
+from bridge.sending import Sending
+from bridge.users import Users
+from broker.domain.errors import Refusal
+from broker.domain.message import Content
+from broker.domain.topics import Topic
+from broker.ports import Arrival, ConversationStore, Directory, MessageLog, StateStore
+
+
+class Services:
+    """See `broker.node.Services`. `most_members`: of a group."""
+
+    def __init__(
+        self,
+        log: MessageLog,
+        states: StateStore,
+        conversations: ConversationStore,
+        directory: Directory,
+        control: NodeControl,
+        bridge: LocalBridge,
+        limits: Limits,
+        most_members: int,
+    ) -> None:
+        access = Access(directory, control.now_ms, limits)
+        self.notices = Notices(directory, control)
+        changes = GroupChanges(directory, control, self.notices)
+        self.groups = Groups(directory, access, control, changes, most_members)
+        self.members = Members(directory, access, control, changes, most_members)
+        self.messages = Messages(log, directory, access)
+        self._bridge = bridge
+        self._references = References(log, directory)
+        self._receipts = Receipts(log, conversations, directory, access, control)
+        self._presences = Presences(directory, states, control)
+        self.operations = Operations()
+        for handlers in (
+            self.messages,
+            Sending(access, control),
+            self._receipts,
+            Amendments(log, access, control),
+            Conversations(log, conversations, directory, access, control),
+            Contacts(directory, access, control, self.notices),
+            self.groups,
+            self.members,
+            self._presences,
+            Users(directory, access, control),
+        ):
+            handlers.register(self.operations)
+        RpcServer(bridge, self.operations)
+
+    def call(self, topic: Topic, payload: bytes) -> Refusal | None:
+        """See `broker.node.Services`."""
+        return self._bridge.call(topic, payload)
+
+    async def check(self, user: str, topic: Topic, content: Content) -> Refusal | None:
+        """See `broker.node.Services`."""
+        return await self._references.check(user, topic, content)
+
+    async def arrived(self, batch: Sequence[Arrival]) -> None:
+        """See `broker.node.Services`."""
+        await self._receipts.arrived(batch)
+
+    async def presence_changed(self, batch: Sequence[tuple[str, bytes]]) -> None:
+        """See `broker.node.Services`."""
+        await self._presences.changed(batch)
+
+    async def close(self) -> None:
+        """Stop what runs by itself."""
+        await self._bridge.close()
+        await self.notices.close()
+
+
+def offered_operations() -> Operations:
+    """The operations a node offers, to be read and not called: their handlers stand on nothing."""
+    nothing: Any = None
+    control: Any = SimpleNamespace(now_ms=None)
+    bridge = LocalBridge(nothing, concurrency=1)
+    return Services(nothing, nothing, nothing, nothing, control, bridge, nothing, most_members=0).operations
