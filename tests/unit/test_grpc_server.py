@@ -329,7 +329,13 @@ async def test_a_large_request_takes_the_place_of_many() -> None:
     async with tiny_node(concurrency=4) as node:
         node.gate.clear()
         text = "x" * 2 * SLOT_BYTES
-        calls = [asyncio.ensure_future(node.call("MessageService/SendMessage", send(text))) for _ in range(3)]
+
+        def begin() -> asyncio.Future[Any]:
+            return asyncio.ensure_future(node.call("MessageService/SendMessage", send(text)))
+
+        calls = [begin()]
+        await until(lambda: len(node.begun) == 1)
+        calls += [begin(), begin()]
         await until(lambda: node.waiting == 6)
         assert len(node.begun) == 1
         calls[2].cancel()
