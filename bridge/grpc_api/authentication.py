@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from bridge.bearer import Bearer
 from bridge.grpc_api.changes import Changes
 from bridge.operations import THE_SYSTEM, Caller
-from broker.domain.directory import SYSTEM, Account
+from broker.domain.directory import SYSTEM
 from broker.domain.errors import RefusedError
 from broker.domain.ids import is_id
 from broker.ports import AccountChanged, Directory, DirectoryChange, Identity, TokenRevoked
@@ -21,26 +22,6 @@ ON_BEHALF_OF = "im-on-behalf-of"
 _SYSTEM_ROLES = ("admin", "service")
 
 Metadata = Iterable[tuple[str, str | bytes]]
-
-
-class Token(Protocol):
-    """A valid token; it ends at `expires_at` (Unix seconds)."""
-
-    @property
-    def expires_at(self) -> float: ...
-
-
-class Bearer(Protocol):
-    """A valid token and whose it is; `revoked` ones must not be accepted."""
-
-    @property
-    def token(self) -> Token: ...
-
-    @property
-    def account(self) -> Account: ...
-
-    @property
-    def revoked(self) -> bool: ...
 
 
 class TokenReader(Protocol):

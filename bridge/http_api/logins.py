@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from bridge.admin import MAX_NAME, Administration
+from bridge.bearer import Bearer, Token
 from bridge.http_api.attempts import Attempts, TooManyAttemptsError
 from broker.domain.directory import SYSTEM
 from broker.domain.errors import StoreError
@@ -23,29 +24,6 @@ GRACE = 10.0
 
 _MOST_RECENT = 10_000
 _ENDED = "ended:"
-
-
-class Token(Protocol):
-    """A valid token."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def expires_at(self) -> float: ...
-
-
-class Bearer(Protocol):
-    """A valid token and whose it is; `revoked` ones must not be accepted."""
-
-    @property
-    def token(self) -> Token: ...
-
-    @property
-    def account(self) -> Account: ...
-
-    @property
-    def revoked(self) -> bool: ...
 
 
 class Authenticator(Protocol):
