@@ -8,13 +8,14 @@ already, that is unknown, that owns the group.
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar
 
 from bridge.control import Device, NodeControl
 from bridge.groups import CreateParameters, GroupParameters, Groups
 from bridge.members import Members, UsersParameters
 from bridge.operations import THE_SYSTEM
+from bridge.paging import page_of
 from broker.domain import conversation
 from broker.domain.directory import SYSTEM
 from broker.domain.ids import is_id
@@ -110,7 +111,7 @@ class Administration:
         `limit` 0 means `PAGE`, at most `MAX_PAGE`; so it is with all pages."""
         limit = _page_limit(limit)
         accounts = await self._directory.accounts(after, limit + 1)
-        return _page(accounts, limit, lambda account: account.user_id)
+        return page_of(accounts, limit, lambda account: account.user_id)
 
     async def user(self, user_id: str) -> tuple[Account, list[Membership]]:
         """A user and the groups they are in."""
@@ -185,7 +186,7 @@ class Administration:
         found = heapq.nsmallest(
             limit + 1, (device for device in devices if _place(device) > after), key=_place
         )
-        return _page(found, limit, _place)
+        return page_of(found, limit, _place)
 
     async def kick(self, user_id: str) -> int:
         """End all connections of a user, who may come back; returns how many there were."""
@@ -221,7 +222,7 @@ class Administration:
         """A page of groups by id, and the `after` of the next page."""
         limit = _page_limit(limit)
         groups = await self._directory.groups(after, limit + 1)
-        return _page(groups, limit, lambda group: group.group_id)
+        return page_of(groups, limit, lambda group: group.group_id)
 
     async def group(
         self, group_id: str, after: str = "", limit: int = 0
@@ -230,7 +231,7 @@ class Administration:
         limit = _page_limit(limit)
         group = await self._group(group_id)
         members = await self._directory.members(group_id, after, limit + 1)
-        return group, *_page(members, limit, lambda membership: membership.user_id)
+        return group, *page_of(members, limit, lambda membership: membership.user_id)
 
     async def dismiss_group(self, group_id: str) -> None:
         """End a group; its members can still read it."""
@@ -334,12 +335,6 @@ def _place(device: Device) -> str:
 
 def _page_limit(limit: int) -> int:
     return _limit(limit, PAGE, MAX_PAGE)
-
-
-def _page(found: list[T], limit: int, key: Callable[[T], str]) -> tuple[list[T], str]:
-    """One page of what was found with one more than `limit`, and where the next begins."""
-    page = found[:limit]
-    return page, key(page[-1]) if len(found) > limit else ""
 
 
 def _log_topic(topic: str) -> Topic:

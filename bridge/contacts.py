@@ -13,12 +13,13 @@ from bridge.access import Access, Pair
 from bridge.control import NodeControl
 from bridge.notices import Notices, notice
 from bridge.operations import After, Caller, Done, Id, Name, Note, Operations, PageSize, Parameters
+from bridge.paging import page_of
 from bridge.retrying import retrying
 from broker.domain.directory import Contact
 from broker.domain.errors import RefusedError
 from broker.domain.permissions import UserOperation
 from broker.domain.topics import inbox_topic
-from broker.ports import Directory, Notice
+from broker.ports import Directory, Notice, all_contacts
 
 States = Literal["contact", "sent", "received", "blocked", "all"]
 
@@ -97,14 +98,12 @@ class Contacts:
     async def list_contacts(self, caller: Caller, parameters: ListParameters) -> ListResult:
         """The caller's contacts, requests, or who is blocked."""
         found: list[Contact] = []
-        after = parameters.after
-        while len(found) <= parameters.limit:
-            page = await self._directory.contacts(caller.user, after, 1000)
-            found += [contact for contact in page if _is(contact, parameters.state)]
-            if len(page) < 1000:
-                break
-            after = page[-1].peer_id
-        page = found[: parameters.limit]
+        async for contact in all_contacts(self._directory, caller.user, parameters.after):
+            if _is(contact, parameters.state):
+                found.append(contact)
+                if len(found) > parameters.limit:
+                    break
+        page, following = page_of(found, parameters.limit, lambda contact: contact.peer_id)
         profiles = await self._directory.profiles([contact.peer_id for contact in page])
         views = []
         for contact in page:
@@ -121,7 +120,7 @@ class Contacts:
                     updated_at=contact.updated_at,
                 )
             )
-        return ListResult(views, page[-1].peer_id if len(found) > len(page) else "")
+        return ListResult(views, following)
 
     @retrying
     async def request(self, caller: Caller, parameters: RequestParameters) -> Done:

@@ -16,6 +16,7 @@ from bridge.access import Access, Seat
 from bridge.control import NodeControl
 from bridge.notices import Notices, notice
 from bridge.operations import After, Caller, Done, Id, Millis, Name, Operations, PageSize, Parameters, Url
+from bridge.paging import page_of
 from bridge.retrying import retrying
 from bridge.turns import Turns, in_turn
 from broker.domain.directory import SYSTEM, Group, JoinPolicy, Membership, Ranks
@@ -253,8 +254,7 @@ class Groups:
             and member.group_id in groups
             and not groups[member.group_id].dismissed_at
         ]
-        page = seats[: parameters.limit]
-        following = page[-1].group.group_id if len(seats) > len(page) else ""
+        page, following = page_of(seats, parameters.limit, lambda seat: seat.group.group_id)
         return ListResult([_view(seat) for seat in page], following)
 
     @in_turn

@@ -11,6 +11,7 @@ from bridge.control import NodeControl
 from bridge.groups import GroupChanges, GroupParameters, MemberParameters, named
 from bridge.notices import notice
 from bridge.operations import After, Caller, Done, Id, Millis, Note, Operations, PageSize, Parameters
+from bridge.paging import page_of
 from bridge.retrying import retrying
 from bridge.turns import in_turn
 from broker.domain.directory import Ban, Group, JoinRequest, Membership
@@ -141,7 +142,7 @@ class Members:
         limit = parameters.limit
         found = await self._directory.members(parameters.group_id, parameters.after, limit + 1)
         views = [MemberView(each.user_id, each.role, each.joined_seq, each.muted_until) for each in found]
-        return MembersResult(views[:limit], views[limit - 1].user_id if len(views) > limit else "")
+        return MembersResult(*page_of(views, limit, lambda view: view.user_id))
 
     @in_turn
     @retrying
@@ -230,7 +231,7 @@ class Members:
         limit = parameters.limit
         found = await self._directory.bans(parameters.group_id, parameters.after, limit + 1)
         views = [BanView(ban.user_id, ban.until) for ban in found]
-        return BansResult(views[:limit], views[limit - 1].user_id if len(views) > limit else "")
+        return BansResult(*page_of(views, limit, lambda view: view.user_id))
 
     @in_turn
     @retrying
@@ -255,7 +256,7 @@ class Members:
         limit = parameters.limit
         found = await self._directory.join_requests(parameters.group_id, parameters.after, limit + 1)
         views = [RequestView(each.user_id, each.note, each.created_at) for each in found]
-        return RequestsResult(views[:limit], views[limit - 1].user_id if len(views) > limit else "")
+        return RequestsResult(*page_of(views, limit, lambda view: view.user_id))
 
     @in_turn
     @retrying

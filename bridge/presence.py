@@ -9,16 +9,15 @@ import msgspec
 from bridge.control import NodeControl
 from bridge.operations import Caller, Id, Operations, Parameters
 from broker.domain import permissions
-from broker.domain.directory import Profile
 from broker.domain.errors import RefusedError, StoreError
-from broker.domain.permissions import Facts, UserOperation
+from broker.domain.permissions import UserOperation
 from broker.domain.topics import presence_topic
-from broker.ports import Directory, StateStore
+from broker.ports import Directory, StateStore, all_contacts
 from broker.presence import PresenceDocument
 
 logger = logging.getLogger(__name__)
 
-_PAGE = 1000
+_SEE = UserOperation.SEE_PRESENCE
 
 
 class GetParameters(Parameters):
@@ -52,7 +51,7 @@ class Presences:
         users = [user for user in users if user in profiles]
         if not caller.is_system:
             contacts = await self._directory.contacts_between(permissions.both_ways(caller.user, users))
-            users = [user for user in users if _sees(caller.user, profiles[user], contacts)]
+            users = [user for user in users if permissions.lets(profiles[user], caller.user, _SEE, contacts)]
         retained = await self._states.retained_on([presence_topic(user) for user in users])
         presences = []
         for user in users:
@@ -71,19 +70,13 @@ class Presences:
 
     async def _tell(self, user: str, document: bytes) -> None:
         event = {"event": "presence"} | msgspec.json.decode(document)
-        after = ""
-        while True:
-            page = await self._directory.contacts(user, after, _PAGE)
-            peers = [
-                contact.peer_id
-                for contact in page
-                if contact.state == "contact" and self._control.devices(contact.peer_id)
-            ]
-            for peer in await self._seeing(user, peers):
-                self._control.emit(peer, event, keep=False)
-            if len(page) < _PAGE:
-                return
-            after = page[-1].peer_id
+        peers = [
+            contact.peer_id
+            async for contact in all_contacts(self._directory, user)
+            if contact.state == "contact" and self._control.devices(contact.peer_id)
+        ]
+        for peer in await self._seeing(user, peers):
+            self._control.emit(peer, event, keep=False)
 
     async def _seeing(self, user: str, peers: Sequence[str]) -> list[str]:
         if not peers:
@@ -92,9 +85,4 @@ class Presences:
         if profile is None:
             return []
         contacts = await self._directory.contacts_between(permissions.both_ways(user, peers))
-        return [peer for peer in peers if _sees(peer, profile, contacts)]
-
-
-def _sees(observer: str, profile: Profile, contacts: permissions.Contacts) -> bool:
-    relation = permissions.relation(observer, profile.user_id, contacts)
-    return permissions.between_users(UserOperation.SEE_PRESENCE, relation, Facts(profile=profile)) is None
+        return [peer for peer in peers if permissions.lets(profile, peer, _SEE, contacts)]

@@ -22,6 +22,7 @@ from bridge.operations import (
     Parameters,
     Seq,
 )
+from bridge.paging import page_of
 from bridge.turns import Turns
 from broker.domain import permissions
 from broker.domain.conversation import group_of, participants
@@ -108,7 +109,7 @@ class Receipts:
         self._control.emit(caller.user, event)
         if seq > state.read_seq:
             for peer in room.peers:
-                if await self._may_see(peer, caller.user, UserOperation.SEE_READ):
+                if await self._showing(peer, [caller.user]):
                     self._control.emit(peer, event)
 
     async def _state(self, caller: Caller, room: Room, seq: int) -> ConversationState:
@@ -143,9 +144,9 @@ class Receipts:
         marks = await self._store.watermarks(
             located.conversation_id, located.seq, parameters.after, parameters.limit + 1
         )
-        page = marks[: parameters.limit]
+        page, following = page_of(marks, parameters.limit, lambda mark: mark.user)
         users = [mark.user for mark in page if mark.user != caller.user]
-        shown = await self._showing(caller, users)
+        shown = await self._showing(caller.user, users)
         group = group_of(located.conversation_id)
         if group is not None:  # who came later has read on without having seen it
             members = await self._directory.members_by_id(group, users)
@@ -155,20 +156,16 @@ class Receipts:
                 user for user in shown if (await self._access.account(user)).created_at <= body.created_at
             }
         readers = [Reader(mark.user, mark.read) for mark in page if mark.user in shown]
-        return ReadersResult(readers, page[-1].user if len(marks) > len(page) else "")
+        return ReadersResult(readers, following)
 
-    async def _showing(self, caller: Caller, users: Sequence[str]) -> set[str]:
+    async def _showing(self, observer: str, users: Sequence[str]) -> set[str]:
+        """Those of some users who let the observer see what they have read."""
         profiles = await self._directory.profiles(users)
-        contacts = await self._directory.contacts_between(permissions.both_ways(caller.user, users))
+        contacts = await self._directory.contacts_between(permissions.both_ways(observer, users))
         return {
             user
             for user, profile in profiles.items()
-            if permissions.between_users(
-                UserOperation.SEE_READ,
-                permissions.relation(caller.user, user, contacts),
-                Facts(profile=profile),
-            )
-            is None
+            if permissions.lets(profile, observer, UserOperation.SEE_READ, contacts)
         }
 
     # --- from devices ----------------------------------------------------------------
@@ -219,13 +216,6 @@ class Receipts:
             code = permissions.between_users(UserOperation.SEE_DELIVERED, relation, Facts())
             if code is None and relation is not Relation.SELF:
                 self._control.emit(peer, _event("delivered", where, user, seq))
-
-    async def _may_see(self, observer: str, reader: str, operation: UserOperation) -> bool:
-        try:
-            pair = await self._access.pair(observer, reader)
-        except RefusedError:
-            return False  # one of them is gone
-        return permissions.between_users(operation, pair.relation, Facts(profile=pair.profile)) is None
 
 
 def _peer(user: str, conversation_id: str) -> str:

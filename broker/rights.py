@@ -15,10 +15,9 @@ from broker.ports import (
     MembershipChanged,
     ProfileChanged,
     TokenRevoked,
+    all_contacts,
 )
 from broker.registry import Registry
-
-_PAGE = 1000
 
 
 class Rights:
@@ -72,14 +71,9 @@ class Rights:
 
     async def _profile_changed(self, profile: Profile) -> None:
         await self._registry.follow_topic(presence_topic(profile.user_id))
-        after = ""
-        while True:  # those who may see the presence now, and could not before
-            page = await self._directory.contacts(profile.user_id, after, _PAGE)
-            for contact in page:
-                await self._registry.follow(contact.peer_id)
-            if len(page) < _PAGE:
-                return
-            after = page[-1].peer_id
+        # those who may see the presence now, and could not before
+        async for contact in all_contacts(self._directory, profile.user_id):
+            await self._registry.follow(contact.peer_id)
 
     def _account_changed(self, user: str, account: Account | None) -> None:
         if account is None:

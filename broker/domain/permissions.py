@@ -240,6 +240,12 @@ def between_users(operation: UserOperation, standing: Relation, facts: Facts) ->
     return _BETWEEN_USERS[operation][_RELATIONS[standing]](facts)
 
 
+def lets(profile: Profile, other: str, operation: UserOperation, contacts: Contacts) -> bool:
+    """Whether the user of the profile lets another see something of them."""
+    standing = relation(other, profile.user_id, contacts)
+    return between_users(operation, standing, Facts(profile=profile)) is None
+
+
 def in_group(operation: GroupOperation, standing: Rank, facts: Facts) -> str | None:
     """None if the operation is allowed, else the error code. `facts.group` must be given."""
     if facts.group is not None and facts.group.dismissed_at and operation not in _IN_DISMISSED:

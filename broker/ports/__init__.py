@@ -19,6 +19,7 @@ from broker.ports.directory import (
     Notice,
     ProfileChanged,
     TokenRevoked,
+    all_contacts,
 )
 from broker.ports.messages import Clock, DedupKey, Located, MessageLog
 from broker.ports.plugins import (
@@ -100,4 +101,5 @@ __all__ = [
     "TopicRules",
     "Unseen",
     "Watermark",
+    "all_contacts",
 ]

@@ -5,7 +5,7 @@ notices it leads to: entries of logs that are not written yet. A change is refus
 what it was worked out from has changed meanwhile, so nobody needs a lock across processes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -206,3 +206,17 @@ class Directory(Protocol):
     async def drop_notices(self, ids: Sequence[str]) -> None:
         """These have reached their logs."""
         ...
+
+
+_PAGE = 1000
+
+
+async def all_contacts(directory: Directory, user_id: str, after: str = "") -> AsyncIterator[Contact]:
+    """A user's contacts by peer id, those after peer `after` only, read page by page."""
+    while True:
+        page = await directory.contacts(user_id, after, _PAGE)
+        for contact in page:
+            yield contact
+        if len(page) < _PAGE:
+            return
+        after = page[-1].peer_id

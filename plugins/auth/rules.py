@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from broker.domain import permissions
-from broker.domain.directory import Contact, Group, Membership
+from broker.domain.directory import Group, Membership
 from broker.domain.errors import ReasonCode, Refusal
 from broker.domain.permissions import Facts, GroupOperation, Relation, UserOperation
 from broker.domain.topics import (
@@ -32,12 +32,12 @@ from broker.ports import (
     GroupChanged,
     Identity,
     MembershipChanged,
+    all_contacts,
 )
 
 V = TypeVar("V")
 
 _REMEMBERED = 20_000
-_PAGE = 1000
 
 # What a wildcard in the place of an id may come to match later, when a group is joined or a
 # contact made.
@@ -133,7 +133,11 @@ class ContractRules:
                     if matches(topic_filter, name):
                         topics[name] = membership.joined_seq
         if _reaches_presences(topic_filter):
-            contacts = [contact.peer_id for contact in await self._contacts(user)]
+            contacts = [
+                contact.peer_id
+                async for contact in all_contacts(self._directory, user)
+                if contact.state == "contact"
+            ]
             topics |= {
                 presence_topic(peer): 0
                 for peer, (relation, facts) in (await self._standings(user, contacts)).items()
@@ -161,16 +165,6 @@ class ContractRules:
             peer: (permissions.relation(user, peer, contacts), Facts(profile=profiles.get(peer)))
             for peer in peers
         }
-
-    async def _contacts(self, user: str) -> list[Contact]:
-        contacts: list[Contact] = []
-        after = ""
-        while True:
-            page = await self._directory.contacts(user, after, _PAGE)
-            contacts += [contact for contact in page if contact.state == "contact"]
-            if len(page) < _PAGE:
-                return contacts
-            after = page[-1].peer_id
 
     async def _exists(self, user: str) -> bool:
         known = self._accounts.get(user)
