@@ -46,14 +46,13 @@ class Services:
         changes = GroupChanges(directory, control, self.notices)
         self.groups = Groups(directory, access, control, changes, most_members)
         self.members = Members(directory, access, control, changes, most_members)
-        self.messages = Messages(log, directory, access)
         self._bridge = bridge
         self._references = References(log, directory)
         self._receipts = Receipts(log, conversations, directory, access, control)
         self._presences = Presences(directory, states, control)
         self.operations = Operations()
         for handlers in (
-            self.messages,
+            Messages(log, directory, access),
             Sending(access, control),
             self._receipts,
             Amendments(log, access, control),
