@@ -19,8 +19,8 @@ from typing import Any, cast
 import msgspec
 from msgspec import inspect as types
 
+from bridge.core.operations import Done, Operation
 from bridge.grpc_api.errors import describe
-from bridge.operations import Done, Operation
 from bridge.services import offered_operations
 from broker.domain.errors import RefusedError
 from broker.domain.message import Body

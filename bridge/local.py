@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from broker.domain.errors import ReasonCode, Refusal
 from broker.domain.topics import Topic, matches
-from broker.pipeline import Pipeline
+from broker.publish.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
 

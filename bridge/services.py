@@ -4,27 +4,28 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from bridge.access import Access, Limits
-from bridge.amendments import Amendments
-from bridge.contacts import Contacts
 from bridge.control import NodeControl
-from bridge.conversations import Conversations
-from bridge.groups import GroupChanges, Groups
+from bridge.core.access import Access, Limits
+from bridge.core.group_changes import GroupChanges
+from bridge.core.notices import Notices
+from bridge.core.operations import Operations
+from bridge.handlers.amendments import Amendments
+from bridge.handlers.contacts import Contacts
+from bridge.handlers.conversations import Conversations
+from bridge.handlers.groups import Groups
+from bridge.handlers.members import Members
+from bridge.handlers.messages import Messages
+from bridge.handlers.presence import Presences
+from bridge.handlers.receipts import Receipts
+from bridge.handlers.sending import Sending
+from bridge.handlers.users import Users
 from bridge.local import LocalBridge
-from bridge.members import Members
-from bridge.messages import Messages
-from bridge.notices import Notices
-from bridge.operations import Operations
-from bridge.presence import Presences
-from bridge.receipts import Receipts
-from bridge.references import References
-from bridge.rpc import RpcServer
-from bridge.sending import Sending
-from bridge.users import Users
+from bridge.mqtt_api.rpc import RpcServer
 from broker.domain.errors import Refusal
 from broker.domain.message import Content
 from broker.domain.topics import Topic
 from broker.ports import Arrival, ConversationStore, Directory, MessageLog, StateStore
+from broker.publish.references import References
 
 
 class Services:

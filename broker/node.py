@@ -14,19 +14,22 @@ from typing import Any, Protocol, cast
 import picows
 
 from broker import VERSION
-from broker.amqtt_host import AmqttHost, BrokerView, PluginSession
+from broker.amqtt_edge.context import BrokerView, PluginSession
+from broker.amqtt_edge.host import AmqttHost
 from broker.config import Config
+from broker.delivery.feeder import Feeder
+from broker.delivery.router import Router
+from broker.delivery.subscriber import Subscriber
+from broker.delivery.subscriptions import Subscriptions
 from broker.domain.errors import Refusal, StoreError
 from broker.domain.message import Content
+from broker.domain.presence import offline_document
 from broker.domain.topics import Kind, Topic, parse_topic, presence_topic
-from broker.fanout.feeder import Feeder
-from broker.log.committer import GroupCommit, MessageCommitter
-from broker.log.sequencer import Sequencer
+from broker.group_commit import GroupCommit
 from broker.metrics import Metrics
 from broker.net import tcp, websocket
 from broker.net.connection import Connection, Hub
 from broker.net.listeners import Listener, Slots, bind
-from broker.pipeline import Pipeline
 from broker.ports import (
     Arrival,
     Directory,
@@ -35,16 +38,16 @@ from broker.ports import (
     Retained,
     StateStore,
 )
-from broker.presence import Presence, offline_document
+from broker.publish.committer import MessageCommitter
+from broker.publish.pipeline import Pipeline
+from broker.publish.sequencer import Sequencer
 from broker.registry import Client, Event, Registry
 from broker.rights import Rights
-from broker.routing.router import Router
 from broker.session.session import Session
-from broker.session.subscriber import Subscriber
 from broker.states import States
-from broker.subscriptions import Subscriptions
-from broker.sys_topics import SysTopics
-from broker.typing_notice import TypingNotices
+from broker.status.presence import Presence
+from broker.status.sys import SysTopics
+from broker.status.typing import TypingNotices
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,14 @@ from typing import Protocol
 
 import msgspec
 
+from broker.delivery.away import Away
+from broker.delivery.router import Router
+from broker.delivery.screened import Screened
+from broker.delivery.subscriber import Subscriber
+from broker.delivery.subscriptions import Subscriptions
 from broker.domain.errors import StoreError
 from broker.domain.topics import Kind, inbox_topic, is_wild, matches, overlaps, parse_topic
 from broker.metrics import Metrics
-from broker.pipeline import Pipeline, Publisher
 from broker.ports import (
     Arrival,
     Enqueued,
@@ -24,14 +28,10 @@ from broker.ports import (
     SessionState,
     StateChange,
 )
-from broker.routing.router import Router
-from broker.session.away import Away
+from broker.publish.pipeline import Pipeline, Publisher
 from broker.session.roles import Limits, Outbox
-from broker.session.screened import Screened
 from broker.session.session import Session
-from broker.session.subscriber import Subscriber
 from broker.states import States
-from broker.subscriptions import Subscriptions
 from broker.wire.encoder import Outgoing
 from broker.wire.packets import Publish, Will
 

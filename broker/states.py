@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from broker.domain.errors import StoreError
-from broker.log.committer import GroupCommit
+from broker.group_commit import GroupCommit
 from broker.metrics import Metrics
 from broker.ports import Forgotten, Retained, SessionKey, SessionState, StateChange, StateStore
 

@@ -24,7 +24,7 @@ def serve(
     """Run a node until it is told to stop."""
     named = os.environ.get("IM_DATA_DIR")  # all other variables the node reads itself
     folder = data_dir or options(context).data_dir or (Path(named) if named else None)
-    from broker.app import serve as run  # the whole broker, for this command only
+    from server.app import serve as run  # the whole broker, for this command only
 
     raise typer.Exit(run(config, folder, settings or []))
 

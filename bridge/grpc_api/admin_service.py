@@ -1,4 +1,4 @@
-"""`im.AdminService`: protobuf in, `bridge.admin.Administration`, protobuf out."""
+"""`im.AdminService`: protobuf in, `bridge.handlers.admin.Administration`, protobuf out."""
 
 # ruff: noqa: N802 - the calls have the names the .proto gives them
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import grpc
 
-from bridge.admin import Administration
 from bridge.control import Device
 from bridge.grpc_api import im_admin_pb2 as pb
 from bridge.grpc_api.im_admin_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
+from bridge.handlers.admin import Administration
 from broker.ports import Account, Group, Membership
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from bridge.bearer import Bearer
+from bridge.core.bearer import Bearer
+from bridge.core.operations import THE_SYSTEM, Caller
 from bridge.grpc_api.changes import Changes
-from bridge.operations import THE_SYSTEM, Caller
 from broker.domain.directory import SYSTEM
 from broker.domain.errors import RefusedError
 from broker.domain.ids import is_id

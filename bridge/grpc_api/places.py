@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from bridge.operations import Caller
+from bridge.core.operations import Caller
 from broker.domain.errors import RefusedError
 
 SLOT_BYTES = 64 * 1024

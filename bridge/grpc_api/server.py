@@ -11,8 +11,8 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
 
-from bridge.admin import Administration
 from bridge.control import NodeControl
+from bridge.core.operations import Operations
 from bridge.grpc_api.admin_service import AdminService
 from bridge.grpc_api.authentication import Authenticator, TokenReader
 from bridge.grpc_api.changes import Changes
@@ -20,7 +20,7 @@ from bridge.grpc_api.guard import CONCURRENCY, Guard
 from bridge.grpc_api.services import SERVICES, OperationService
 from bridge.grpc_api.syncing import Syncing
 from bridge.grpc_api.tls import Tls
-from bridge.operations import Operations
+from bridge.handlers.admin import Administration
 from broker.ports import Directory
 
 _OPTIONS = (

@@ -10,10 +10,10 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from bridge.core.operations import Operations
 from bridge.grpc_api import im_pb2
 from bridge.grpc_api.authentication import CALL
 from bridge.grpc_api.convert import to_message, to_parameters
-from bridge.operations import Operations
 
 PACKAGE = "im"
 

@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from bridge.control import NodeControl
+from bridge.core.operations import Caller, Operations
 from bridge.grpc_api.authentication import CALL
 from bridge.grpc_api.changes import Changes
 from bridge.grpc_api.im_pb2 import SyncedEntry, SyncRequest
-from bridge.messages import SyncResult
-from bridge.operations import Caller, Operations
+from bridge.handlers.messages import SyncResult
 from broker.domain.errors import RefusedError
 from broker.domain.topics import group_topic
 from broker.ports import DirectoryChange, GroupChanged, MembershipChanged

@@ -9,8 +9,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from bridge.admin import MAX_NAME, Administration
-from bridge.bearer import Bearer, Token
+from bridge.core.bearer import Bearer, Token
+from bridge.handlers.admin import MAX_NAME, Administration
 from bridge.http_api.attempts import Attempts, TooManyAttemptsError
 from broker.domain.directory import SYSTEM
 from broker.domain.errors import StoreError

@@ -17,17 +17,17 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Protocol
 
+from broker.delivery.subscriptions import Subscriptions
 from broker.domain.errors import Refusal, RemoteError, StoreError
 from broker.domain.topics import parse_topic
-from broker.fanout.outbox import ByteOutbox, Flusher
-from broker.log.committer import Outcome
 from broker.metrics import Metrics
 from broker.net.deadlines import Deadlines
-from broker.pipeline import Done, Pipeline, Publisher
+from broker.net.outbox import ByteOutbox, Flusher
 from broker.ports import Credentials, Gate, PluginEvents, Principal, SessionKey
+from broker.publish.committer import Outcome
+from broker.publish.pipeline import Done, Pipeline, Publisher
 from broker.registry import Registry
 from broker.session.session import Session
-from broker.subscriptions import Subscriptions
 from broker.wire import encoder
 from broker.wire.decoder import Decoder, UnsupportedProtocolError
 from broker.wire.packets import (

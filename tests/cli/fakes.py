@@ -9,11 +9,11 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bridge.access import Limits
-from bridge.admin import Administration
 from bridge.control import Device
+from bridge.core.access import Limits
+from bridge.core.operations import THE_SYSTEM, Caller
 from bridge.grpc_api.server import Offer, start
-from bridge.operations import THE_SYSTEM, Caller
+from bridge.handlers.admin import Administration
 from bridge.services import Services
 from broker.domain import message
 from broker.domain.conversation import log_name, log_topic
@@ -21,9 +21,9 @@ from broker.domain.directory import SYSTEM
 from broker.domain.errors import Refusal, RefusedError, StoreError
 from broker.domain.message import Body, Content, Draft, Entry, Stamped
 from broker.domain.topics import parse_topic
-from broker.log.committer import MessageCommitter, Outcome, Submission
-from broker.log.sequencer import Sequencer
 from broker.ports import Account, Group, GroupWrite, Identity, Membership, StateChange
+from broker.publish.committer import MessageCommitter, Outcome, Submission
+from broker.publish.sequencer import Sequencer
 from plugins.auth.rules import ContractRules
 from plugins.persistence import sqlite
 from plugins.persistence.sql_directory import SqlDirectory, open_directory

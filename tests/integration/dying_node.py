@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import broker.app  # noqa: F401 - read once, for all processes that follow
 import cli.app  # noqa: F401
+import server.app  # noqa: F401 - read once, for all processes that follow
 from cli.main import run
 
 

@@ -353,7 +353,7 @@ def test_token_that_ends_during_connect_leaves_no_device(make_node: MakeNode) ->
 
 # --- names ---------------------------------------------------------------------------------
 
-FORGED = "2026-01-01 00:00:00,000 WARNING broker.subscriptions: admin eve subscribed to $SYS"
+FORGED = "2026-01-01 00:00:00,000 WARNING broker.delivery.subscriptions: admin eve subscribed to $SYS"
 
 
 @pytest.mark.parametrize("separator", ["\n", "\r", "\r\n"])

@@ -321,7 +321,7 @@ def test_dying_again_while_it_is_repaired(node: DyingNode) -> None:
 
 _MAKES = {
     "token_keys.json": "from plugins.auth.tokens import Tokens; Tokens(folder / 'token_keys.json')",
-    "admin.token": "from broker.app import _admin_token; _admin_token(folder)",
+    "admin.token": "from server.data_dir import admin_token; admin_token(folder)",
 }
 
 

@@ -298,7 +298,7 @@ def test_no_traceback_in_the_log(node: Node, bystander: Bystander) -> None:
     assert "Traceback" not in node.log()
 
 
-FORGED = "2026-01-01 00:00:00,000 WARNING broker.subscriptions: admin eve subscribed to $SYS"
+FORGED = "2026-01-01 00:00:00,000 WARNING broker.delivery.subscriptions: admin eve subscribed to $SYS"
 
 
 @pytest.mark.parametrize("separator", ["\n", "\r", "\r\n"])

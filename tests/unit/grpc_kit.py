@@ -10,13 +10,13 @@ import grpc
 import grpc.aio
 import msgspec
 
-from bridge.admin import Administration
+from bridge.core.operations import Caller, Operations
 from bridge.grpc_api import im_pb2 as pb
 from bridge.grpc_api.server import Offer, Server, start
-from bridge.messages import SyncParameters, SyncResult
-from bridge.operations import Caller, Operations
-from bridge.sending import BatchParameters, BatchResult, SendParameters, SentResult
-from bridge.users import GetParameters, GetResult, ProfileView
+from bridge.handlers.admin import Administration
+from bridge.handlers.messages import SyncParameters, SyncResult
+from bridge.handlers.sending import BatchParameters, BatchResult, SendParameters, SentResult
+from bridge.handlers.users import GetParameters, GetResult, ProfileView
 from broker.domain.errors import RefusedError, StoreError
 from broker.ports import Account, AccountChanged, DirectoryChange, MembershipChanged, TokenRevoked
 

@@ -10,12 +10,14 @@ from collections.abc import Callable, Coroutine, Sequence
 
 import msgspec
 
+from broker.delivery.feeder import Feeder
+from broker.delivery.router import Router
+from broker.delivery.subscriber import Subscriber
+from broker.delivery.subscriptions import Subscriptions
 from broker.domain.errors import StoreError
 from broker.domain.message import Entry, with_offset
 from broker.domain.topics import Kind, matches, parse_topic
-from broker.fanout.feeder import Feeder
 from broker.metrics import Metrics
-from broker.pipeline import Pipeline, Publisher
 from broker.ports import (
     Enqueued,
     Forgotten,
@@ -29,13 +31,11 @@ from broker.ports import (
     SessionState,
     StateChange,
 )
+from broker.publish.pipeline import Pipeline, Publisher
 from broker.registry import Registry
-from broker.routing.router import Router
 from broker.session.session import Session
-from broker.session.subscriber import Subscriber
 from broker.session.tail import Tail
 from broker.states import States
-from broker.subscriptions import Subscriptions
 from broker.wire.decoder import Decoder
 from broker.wire.encoder import Outgoing
 from broker.wire.packets import Ack, Packet, Publish

@@ -9,8 +9,8 @@ import pytest
 from broker.domain.errors import DuplicateMessageError, Refusal, StoreError
 from broker.domain.message import Content, Draft, Stamped, draft, read_body
 from broker.domain.topics import parse_topic
-from broker.log.committer import Duplicate, GroupCommit, MessageCommitter, Outcome, Submission
-from broker.log.sequencer import Sequencer
+from broker.publish.committer import Duplicate, GroupCommit, MessageCommitter, Outcome, Submission
+from broker.publish.sequencer import Sequencer
 from tests.unit.memory_log import MemoryLog
 
 NOW = 1_764_000_000_000

@@ -7,11 +7,11 @@ import msgspec
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
-from bridge.access import Limits
+from bridge.core.access import Limits
+from bridge.core.operations import Operations
 from bridge.grpc_api import im_pb2
 from bridge.grpc_api.convert import is_map
 from bridge.grpc_api.services import SERVICES
-from bridge.operations import Operations
 from bridge.services import Services
 
 STREAMS = {"SyncMessages": ({"limit"}, {"follow", "all_logs"})}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from broker.fanout.outbox import ByteOutbox, Flusher
+from broker.net.outbox import ByteOutbox, Flusher
 
 BUDGET = 100
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from bridge.access import Limits
+from bridge.core.access import Limits
+from bridge.core.operations import Caller, Operations
 from bridge.local import LocalBridge
-from bridge.operations import Caller, Operations
 from bridge.services import Services
 from broker.domain.directory import Account, Ban, Contact, Group, JoinRequest, Membership, Profile
 from broker.domain.errors import RefusedError

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any, cast
 
+from broker.delivery.router import Router
+from broker.delivery.subscriber import Subscriber
 from broker.domain.errors import Refusal
 from broker.domain.topics import Topic
 from broker.metrics import Metrics
-from broker.pipeline import Pipeline, Publisher
 from broker.ports import Grant, Identity, Principal
-from broker.routing.router import Router
-from broker.session.subscriber import Subscriber
+from broker.publish.pipeline import Pipeline, Publisher
 from broker.wire.packets import Publish
 
 

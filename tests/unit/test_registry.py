@@ -6,15 +6,15 @@ from typing import cast
 
 import pytest
 
+from broker.delivery.router import Router
+from broker.delivery.subscriber import Subscriber
+from broker.delivery.subscriptions import Subscriptions
 from broker.metrics import Metrics
-from broker.pipeline import Pipeline, Publisher
 from broker.ports import Gate, Identity, Principal, Saved, SessionKey, SessionState
+from broker.publish.pipeline import Pipeline, Publisher
 from broker.registry import Client, Event, Registry
-from broker.routing.router import Router
 from broker.session.session import Session
-from broker.session.subscriber import Subscriber
 from broker.states import States
-from broker.subscriptions import Subscriptions
 from plugins.persistence.sqlite import SqliteStateStore, open_database
 from tests.unit.session_kit import Limits, Wire
 

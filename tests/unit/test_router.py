@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.delivery.router import Router
+from broker.delivery.trie import Trie
 from broker.domain.topics import Kind, is_valid_filter, is_wild, matches, overlaps, parse_topic
-from broker.routing.router import Router
-from broker.routing.trie import Trie
 
 LEVELS = ["a", "b", "", "$x"]
 

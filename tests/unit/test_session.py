@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from broker.delivery.away import Away
 from broker.ports import Enqueued, QueuedMessage
-from broker.session.away import Away
 from broker.session.session import Session
 from broker.session.tail import Tail
 from broker.wire.packets import Ack, Packet, Publish, Type

@@ -16,8 +16,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from broker.delivery.feeder import Feeder
 from broker.domain.message import Entry
-from broker.fanout.feeder import Feeder
 from broker.metrics import Metrics
 from broker.ports import MessageLog, Moved, Retained, Saved, SessionState, StateChange
 from broker.session.session import Session

@@ -1,0 +1,1 @@
+"""What the handlers and the ways in share: operations, rights, notices, pages."""

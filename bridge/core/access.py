@@ -1,0 +1,178 @@
+"""Where a caller stands, and whether that is enough: the facts for `broker.domain.permissions`."""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from bridge.core.operations import Caller
+from broker.domain import permissions
+from broker.domain.conversation import group_of, participants
+from broker.domain.directory import Account, Contact, Group, Membership, Profile
+from broker.domain.errors import RefusedError
+from broker.domain.ids import is_id
+from broker.domain.permissions import Facts, GroupOperation, Rank, Relation, UserOperation
+from broker.ports import Directory
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """For how long a message may be recalled and edited by its sender, in ms."""
+
+    recall_ms: int
+    edit_ms: int
+
+
+class Seat(msgspec.Struct, frozen=True):
+    """A caller's place in a group."""
+
+    group: Group
+    membership: Membership | None
+    rank: Rank
+
+    @property
+    def floor(self) -> int:
+        """Entries up to this one are not for the caller."""
+        return self.membership.joined_seq if self.membership else 0
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """How two users stand to each other. Contacts that are not stored are empty ones."""
+
+    mine: Contact
+    theirs: Contact
+    relation: Relation
+    profile: Profile
+    """Of the other."""
+
+
+class Room(msgspec.Struct, frozen=True):
+    """A conversation a caller may read."""
+
+    conversation_id: str
+    seat: Seat | None
+    """In a group conversation."""
+    peers: tuple[str, ...]
+    """In a private one: the other user; empty for a conversation with oneself."""
+    floor: int
+    """Messages up to this seq are not for the caller."""
+    since: int
+    """Messages from before this time (Unix ms) are not for the caller."""
+
+
+_AFTER_REMOVAL = frozenset((UserOperation.EDIT, UserOperation.RECALL))
+"""What can be done to what was said to a user who is removed."""
+
+
+class Access:
+    """Asks the directory, then the table of permissions. Refusals are raised as `RefusedError`."""
+
+    def __init__(self, directory: Directory, now_ms: Callable[[], int], limits: Limits) -> None:
+        self._directory = directory
+        self.now_ms = now_ms
+        self._limits = limits
+
+    # --- users -----------------------------------------------------------------------
+
+    async def account(self, user: str) -> Account:
+        """A user's account, or an empty one: who is authenticated by other plugins than the
+        platform's may have none."""
+        return await self._directory.account(user) or Account(user)
+
+    async def need_users(self, users: Sequence[str]) -> dict[str, Profile]:
+        """The profiles of users that must exist (`not_found`)."""
+        profiles = await self._directory.profiles(users)
+        for user in users:
+            if user not in profiles:
+                raise RefusedError("not_found", f"no user {user}")
+        return profiles
+
+    async def pair(self, user: str, peer: str, *, must_exist: bool = True) -> Pair:
+        """How two users stand to each other."""
+        profiles = await (self.need_users if must_exist else self._directory.profiles)([peer])
+        profile = profiles.get(peer) or Profile(peer)
+        contacts = await self._directory.contacts_between(permissions.both_ways(user, [peer]))
+        mine = contacts.get((user, peer)) or Contact(user, peer)
+        theirs = contacts.get((peer, user)) or Contact(peer, user)
+        return Pair(mine, theirs, permissions.relation(user, peer, contacts), profile)
+
+    async def between(self, caller: Caller, peer: str, operation: UserOperation, sent_at: int = 0) -> Pair:
+        """How the caller stands to another user, if that allows the operation."""
+        pair = await self.pair(caller.user, peer, must_exist=operation not in _AFTER_REMOVAL)
+        if not caller.is_system:
+            facts = Facts(
+                self.now_ms(),
+                profile=pair.profile,
+                sent_at=sent_at,
+                recall_ms=self._limits.recall_ms,
+                edit_ms=self._limits.edit_ms,
+            )
+            _allow(permissions.between_users(operation, pair.relation, facts), peer)
+        return pair
+
+    # --- groups ----------------------------------------------------------------------
+
+    async def seat(self, caller: Caller, group_id: str, operation: GroupOperation, sent_at: int = 0) -> Seat:
+        """The caller's place in a group, if that allows the operation."""
+        group = await self._directory.group(group_id)
+        if group is None:
+            raise RefusedError("not_found", f"no group {group_id}")
+        seat = await self._seat(caller, group)
+        facts = Facts(
+            self.now_ms(),
+            group=group,
+            membership=seat.membership,
+            sent_at=sent_at,
+            recall_ms=self._limits.recall_ms,
+            edit_ms=self._limits.edit_ms,
+        )
+        _allow(permissions.in_group(operation, seat.rank, facts), f"group {group_id}")
+        return seat
+
+    async def _seat(self, caller: Caller, group: Group) -> Seat:
+        if caller.is_system:
+            return Seat(group, None, Rank.SYSTEM)
+        membership = await self._directory.membership(group.group_id, caller.user)
+        banned = membership is None and bool(await self.banned(group.group_id, [caller.user]))
+        return Seat(group, membership, permissions.rank(membership, banned))
+
+    async def banned(self, group_id: str, users: Sequence[str]) -> list[str]:
+        """Those of some users who may not come back to a group now."""
+        bans = await self._directory.bans_by_id(group_id, users)
+        now = self.now_ms()
+        return [user for user in users if user in bans and (bans[user].until == 0 or bans[user].until > now)]
+
+    @staticmethod
+    def touch(seat: Seat, target: Membership | None, user: str) -> None:
+        """Refuse unless who has this seat may do something to that member."""
+        _allow(permissions.touches(seat.rank, permissions.rank(target)), user)
+
+    # --- conversations ---------------------------------------------------------------
+
+    async def room(self, caller: Caller, conversation_id: str) -> Room:
+        """A conversation the caller may read."""
+        group = group_of(conversation_id)
+        users = participants(conversation_id) if group is None else (group,)
+        if users is None or not all(map(is_id, users)):
+            raise RefusedError("invalid_params", f"{conversation_id[:140]!r} is not a conversation id")
+        if group is not None:
+            seat = await self.seat(caller, group, GroupOperation.READ)
+            return Room(conversation_id, seat, (), seat.floor, 0)
+        if caller.is_system:
+            return Room(conversation_id, None, users, 0, 0)
+        if caller.user not in users:
+            raise RefusedError("not_authorized", f"you are not part of {conversation_id}")
+        peers = tuple(user for user in users if user != caller.user)
+        # What is older than the account was said to another who had the id.
+        return Room(conversation_id, None, peers, 0, (await self.account(caller.user)).created_at)
+
+    async def room_of(self, caller: Caller, message_id: str, conversation_id: str) -> Room:
+        """The conversation a message stands in, if the caller may read that. A refusal does not say
+        where it stands: ids can be guessed."""
+        try:
+            return await self.room(caller, conversation_id)
+        except RefusedError as refusal:
+            raise RefusedError(refusal.code, f"message {message_id} is not for you to see") from None
+
+
+def _allow(code: str | None, what: str) -> None:
+    if code is not None:
+        raise RefusedError(code, f"{what}: {permissions.in_words(code)}")

@@ -1,0 +1,233 @@
+"""Conversations as a user sees them: `conversations.list` and `conversations.set`.
+
+Nothing here is counted along: what is unread follows from the head of the log, the user's read
+watermark and their own last message, so it cannot drift.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+
+from bridge.control import NodeControl
+from bridge.core.access import Access
+from bridge.core.operations import Caller, ConversationId, Message, Millis, Operations, Parameters
+from bridge.handlers.messages import REPLY_BYTES
+from broker.domain.conversation import group_id, group_of
+from broker.domain.errors import RefusedError
+from broker.domain.ids import Snowflakes
+from broker.ports import ConversationState, ConversationStore, Directory, Marked, MessageLog
+
+# A message that is stamped is not stored yet: who asks again looks back this far.
+_OVERLAP_MS = 5000
+_CHUNK = 20
+_VIEW_BYTES = 256
+"""About what a conversation takes in a reply beside its last message."""
+
+
+class ListParameters(Parameters):
+    """Which of the caller's conversations, and a page of them."""
+
+    since: Millis = 0
+    """Only what changed after this time (Unix ms), hidden ones included: take it from the answer before."""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 100
+    """How many a page has at most."""
+    cursor: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    """`next` of the page before, empty to begin."""
+    include_hidden: bool = False
+
+
+class ConversationView(msgspec.Struct):
+    """A conversation as the caller sees it."""
+
+    conversation_id: str
+    conversation_type: str
+    """`private` or `group`."""
+    head_seq: int
+    """The seq of the last message."""
+    read_seq: int
+    """The seq up to which the caller has read it; 0 for not at all."""
+    unread: int
+    """How many messages come after the last one the caller has read or sent."""
+    pinned: bool
+    muted: bool
+    """The caller wants no notifications. It has no effect on the server."""
+    hidden: bool
+    marked_unread: bool
+    """The caller wants it to look unread in any case."""
+    active_at: int
+    """Unix ms of the last message, 0 for none."""
+    last_message: Message | None
+
+
+class ListResult(msgspec.Struct):
+    """Conversations, the last active first. `unread_total` is over all that are neither muted nor
+    hidden, on this page or not; `next` is empty on the last page."""
+
+    conversations: list[ConversationView]
+    next: str
+    since: int
+    """What to ask with for the changes since, in Unix ms."""
+    unread_total: int
+
+
+class SetParameters(Parameters):
+    """What is not given stays. A hidden conversation shows again with its next message."""
+
+    conversation_id: ConversationId
+    pinned: bool | None = None
+    muted: bool | None = None
+    hidden: bool | None = None
+    marked_unread: bool | None = None
+
+
+class _Seen(msgspec.Struct):
+    """A conversation and when it changed last."""
+
+    view: ConversationView
+    changed_at: int
+    last_id: int
+
+
+class Conversations:
+    """The handlers."""
+
+    def __init__(
+        self,
+        log: MessageLog,
+        store: ConversationStore,
+        directory: Directory,
+        access: Access,
+        control: NodeControl,
+    ) -> None:
+        self._log = log
+        self._store = store
+        self._directory = directory
+        self._access = access
+        self._control = control
+
+    def register(self, operations: Operations) -> None:
+        """Offer the methods."""
+        operations.add("conversations.list", self.list_conversations)
+        operations.add("conversations.set", self.set_conversation)
+
+    async def list_conversations(self, caller: Caller, parameters: ListParameters) -> ListResult:
+        """The caller's conversations, the last active first."""
+        now = self._access.now_ms()
+        every = await self._all(caller.user)
+        unread_total = sum(seen.view.unread for seen in every if not (seen.view.muted or seen.view.hidden))
+        wanted = [
+            seen
+            for seen in every
+            if seen.changed_at > parameters.since
+            # Who asks for changes must learn that another device has hidden one.
+            and (parameters.include_hidden or parameters.since or not seen.view.hidden)
+        ]
+        wanted.sort(key=_place, reverse=True)
+        if parameters.cursor:
+            wanted = [seen for seen in wanted if _place(seen) < _read_cursor(parameters.cursor)]
+        page = await self._with_last(wanted[: parameters.limit])
+        following = _cursor(page[-1]) if len(wanted) > len(page) else ""
+        return ListResult(page, following, max(0, now - _OVERLAP_MS), unread_total)
+
+    async def _with_last(self, seen: Sequence[_Seen]) -> list[ConversationView]:
+        """The views with their last messages, as many as one reply holds, but at least one."""
+        page: list[ConversationView] = []
+        space = REPLY_BYTES
+        for start in range(0, len(seen), _CHUNK):
+            chunk = seen[start : start + _CHUNK]
+            found = await self._log.locate([each.last_id for each in chunk if each.last_id])
+            for each in chunk:
+                located = found.get(each.last_id)
+                space -= _VIEW_BYTES + (len(located.body) if located else 0)
+                if space < 0 and page:
+                    return page
+                each.view.last_message = msgspec.Raw(located.body) if located else None
+                page.append(each.view)
+        return page
+
+    async def _all(self, user: str) -> list[_Seen]:
+        private = await self._store.private_conversations(user)
+        memberships = await self._directory.memberships(user)
+        floors = {group_id(membership.group_id): membership.joined_seq for membership in memberships}
+        states = await self._store.states(user, [*private, *floors])
+        since = (await self._access.account(user)).created_at
+        every = (_view(state, floors.get(state.conversation_id, 0), since) for state in states)
+        return [seen for seen in every if seen is not None]
+
+    async def set_conversation(self, caller: Caller, parameters: SetParameters) -> ConversationView:
+        """Pin, mute, hide or mark a conversation as unread; the caller's other devices are told."""
+        room = await self._access.room(caller, parameters.conversation_id)
+        (state,) = await self._store.states(caller.user, [room.conversation_id])
+        if not state.head_seq:
+            raise RefusedError("not_found", f"there is no conversation {room.conversation_id}")
+        hidden = None
+        if parameters.hidden is not None:
+            hidden = state.head_seq if parameters.hidden else 0
+        now = self._access.now_ms()
+        marked = Marked(
+            caller.user,
+            room.conversation_id,
+            now,
+            pinned=parameters.pinned,
+            muted=parameters.muted,
+            unread=parameters.marked_unread,
+            hidden=hidden,
+        )
+        await self._control.save([marked])
+        (state,) = await self._store.states(caller.user, [room.conversation_id])
+        seen = _view(state, room.floor, room.since)
+        if seen is None:
+            raise RefusedError("not_found", f"there is no conversation {room.conversation_id}")
+        (view,) = await self._with_last([seen])
+        self._control.emit(
+            caller.user,
+            {
+                "event": "conversation",
+                "conversation_id": view.conversation_id,
+                "pinned": view.pinned,
+                "muted": view.muted,
+                "hidden": view.hidden,
+                "marked_unread": view.marked_unread,
+            },
+        )
+        return view
+
+
+def _view(state: ConversationState, floor: int, since: int) -> _Seen | None:
+    """A conversation for a user who may read what is after seq `floor` and not before `since`."""
+    last_id = state.last_id if state.head_seq > floor else 0
+    active_at = Snowflakes.created_ms(last_id) if last_id else 0
+    is_group = group_of(state.conversation_id) is not None
+    if not is_group and active_at < since:
+        return None  # it was another's, who had the id before
+    view = ConversationView(
+        conversation_id=state.conversation_id,
+        conversation_type="group" if is_group else "private",
+        head_seq=state.head_seq,
+        read_seq=state.read_seq,
+        unread=max(0, state.head_seq - max(state.read_seq, state.own_seq, floor)),
+        pinned=state.pinned,
+        muted=state.muted,
+        hidden=state.hidden_seq >= state.head_seq > 0,
+        marked_unread=state.unread,
+        active_at=active_at,
+        last_message=None,
+    )
+    return _Seen(view, max(active_at, state.changed_at), last_id)
+
+
+def _place(seen: _Seen) -> tuple[int, str]:
+    view = seen.view
+    return view.active_at, view.conversation_id
+
+
+def _cursor(view: ConversationView) -> str:
+    return f"{view.active_at} {view.conversation_id}"
+
+
+def _read_cursor(cursor: str) -> tuple[int, str]:
+    active_at, _, conversation_id = cursor.partition(" ")
+    if not (active_at.isascii() and active_at.isdigit()):
+        raise RefusedError("invalid_params", "cursor: not one that was given")
+    return int(active_at), conversation_id

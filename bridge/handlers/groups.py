@@ -1,0 +1,348 @@
+"""Groups: making, finding and changing them. Their members: `bridge.handlers.members`.
+
+Every change is one transaction of the directory with its `system` entry, which then stands in the
+group's log: all members see one history of the group.
+"""
+
+import base64
+import uuid
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from bridge.control import NodeControl
+from bridge.core.access import Access, Seat
+from bridge.core.group_changes import GroupChanges, named
+from bridge.core.notices import notice
+from bridge.core.operations import (
+    After,
+    Caller,
+    Done,
+    Id,
+    Millis,
+    Name,
+    Operations,
+    PageSize,
+    Parameters,
+    Url,
+)
+from bridge.core.paging import page_of
+from bridge.core.retrying import retrying
+from bridge.core.turns import in_turn
+from broker.domain.directory import SYSTEM, Group, JoinPolicy, Membership, Ranks
+from broker.domain.errors import RefusedError
+from broker.domain.permissions import GroupOperation, Rank
+from broker.domain.topics import group_topic
+from broker.ports import Directory, GroupWrite
+
+Announcement = Annotated[str, msgspec.Meta(max_length=4096)]
+Users = Annotated[list[Id], msgspec.Meta(max_length=10_000)]
+
+
+class CreateParameters(Parameters):
+    """The new group. The caller becomes its owner."""
+
+    group_id: Id | None = None
+    """Without it the server makes one up."""
+    name: Name = ""
+    """Without it, the id."""
+    members: Users = msgspec.field(default_factory=list)
+    """Users to begin with, beside the caller."""
+    avatar: Url = ""
+    announcement: Announcement = ""
+    who_may_invite: Ranks = "members"
+    who_may_post: Ranks = "members"
+    join: JoinPolicy = "approval"
+    """Whether who is not invited may join: at once, when an admin approves, or not at all."""
+    history_visible: bool = False
+    """Whether new members see what was said before they joined."""
+
+
+class GroupView(msgspec.Struct):
+    """A group as the caller sees it."""
+
+    group_id: str
+    name: str
+    avatar: str
+    """A URL."""
+    announcement: str
+    """Empty for outsiders."""
+    owner: str
+    """A user id."""
+    members: int
+    """How many there are."""
+    role: str
+    """The caller's: `owner`, `admin` or `member`; empty for outsiders."""
+    muted_until: int
+    """Unix ms until which only the owner and admins may post; 0 is not muted."""
+    who_may_invite: str
+    """`members` or `admins`."""
+    who_may_post: str
+    """`members` or `admins`."""
+    join: str
+    """`open`, `approval` or `closed`."""
+    history_visible: bool
+    """Whether new members see what was said before they joined."""
+    dismissed_at: int
+    """Unix ms; 0 is not dismissed."""
+    created_at: int
+    """Unix ms."""
+
+
+class GroupParameters(Parameters):
+    """The group."""
+
+    group_id: Id
+
+
+class ListParameters(Parameters):
+    """A page of the caller's groups."""
+
+    after: After = ""
+    limit: PageSize = 100
+
+
+class ListResult(msgspec.Struct):
+    """Groups by id; `next` is empty on the last page."""
+
+    groups: list[GroupView]
+    next: str
+
+
+class UpdateParameters(Parameters):
+    """What is not given stays."""
+
+    group_id: Id
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
+    avatar: Url | None = None
+    announcement: Announcement | None = None
+    who_may_invite: Ranks | None = None
+    who_may_post: Ranks | None = None
+    join: JoinPolicy | None = None
+    history_visible: bool | None = None
+
+
+class MuteParameters(Parameters):
+    """Whom to mute, and until when."""
+
+    group_id: Id
+    until: Millis
+    """Unix ms; 0, or what is past, lets them post again."""
+    user_id: Id | None = None
+    """A member; without it, all but the owner and admins."""
+
+
+class RoleParameters(Parameters):
+    """A member, and what they become."""
+
+    group_id: Id
+    user_id: Id
+    role: Literal["admin", "member"]
+
+
+class MemberParameters(Parameters):
+    """Whom it is about."""
+
+    group_id: Id
+    user_id: Id
+
+
+class Groups:
+    """The handlers."""
+
+    def __init__(
+        self, directory: Directory, access: Access, control: NodeControl, changes: GroupChanges, most: int
+    ) -> None:
+        self._directory = directory
+        self._access = access
+        self._control = control
+        self._changes = changes
+        self.turns = changes.turns
+        self._most = most
+
+    def register(self, operations: Operations) -> None:
+        """Offer the methods."""
+        operations.add("groups.create", self.create)
+        operations.add("groups.get", self.get)
+        operations.add("groups.list", self.list_groups)
+        operations.add("groups.update", self.update)
+        operations.add("groups.mute", self.mute)
+        operations.add("groups.set_role", self.set_role)
+        operations.add("groups.transfer", self.transfer)
+        operations.add("groups.dismiss", self.dismiss)
+
+    async def create(self, caller: Caller, parameters: CreateParameters) -> GroupView:
+        """Make a group. One unknown user refuses all."""
+        if caller.is_system:
+            raise RefusedError("invalid_params", "a group needs an owner: create it on behalf of a user")
+        return await self.create_for(caller.user, caller.user, parameters)
+
+    @retrying
+    async def create_for(self, by: str, owner: str, parameters: CreateParameters) -> GroupView:
+        """Make a group for an owner."""
+        users = list(dict.fromkeys((owner, *parameters.members)))
+        if len(users) > self._most:
+            raise RefusedError("quota", f"a group has at most {self._most} members")
+        group_id = parameters.group_id or _new_id()
+        known = await self._directory.group(group_id)
+        # Its old members lose what they could still read of it: that is not for anybody to do.
+        if known is not None and not (known.dismissed_at and by in (known.owner, SYSTEM)):
+            raise RefusedError("exists", f"group {group_id} exists already")
+        now = self._access.now_ms()
+        # Others may have had a group of this id: what they said is not for the new one, nor is what
+        # still has to be said of theirs.
+        if known is not None:
+            await self._changes.settle(group_id)
+        head = await self._control.head(group_topic(group_id))
+        group = Group(
+            group_id=group_id,
+            name=parameters.name or group_id,
+            owner=owner,
+            created_at=now,
+            members=len(users),
+            avatar=parameters.avatar,
+            announcement=parameters.announcement,
+            who_may_invite=parameters.who_may_invite,
+            who_may_post=parameters.who_may_post,
+            join=parameters.join,
+            history_visible=parameters.history_visible,
+            floor=head,
+            version=known.version + 1 if known else 1,
+        )
+        put = [Membership(group_id, user, "owner" if user == owner else "member", head) for user in users]
+        write = GroupWrite(group, fresh=True, put=put)
+        made = notice(by, group_topic(group_id), "group_created", name=group.name, **named(users))
+        await self._changes.write(write, [made])
+        self._changes.tell([user for user in users if user != owner], "added", group_id, by)
+        return _view(Seat(group, put[0], Rank.OWNER))
+
+    async def get(self, caller: Caller, parameters: GroupParameters) -> GroupView:
+        """A group: for members, and for others unless it is closed."""
+        return _view(await self._access.seat(caller, parameters.group_id, GroupOperation.SEE))
+
+    async def list_groups(self, caller: Caller, parameters: ListParameters) -> ListResult:
+        """The groups the caller is a member of, those that were dismissed left out."""
+        memberships = await self._directory.memberships(caller.user)
+        groups = await self._directory.groups_by_id([member.group_id for member in memberships])
+        seats = [
+            Seat(groups[member.group_id], member, Rank(member.role))
+            for member in memberships
+            if member.group_id > parameters.after
+            and member.group_id in groups
+            and not groups[member.group_id].dismissed_at
+        ]
+        page, following = page_of(seats, parameters.limit, lambda seat: seat.group.group_id)
+        return ListResult([_view(seat) for seat in page], following)
+
+    @in_turn
+    @retrying
+    async def update(self, caller: Caller, parameters: UpdateParameters) -> GroupView:
+        """Change a group's name, avatar, announcement and settings."""
+        seat = await self._access.seat(caller, parameters.group_id, GroupOperation.UPDATE)
+        given = {
+            name: value
+            for name, value in msgspec.structs.asdict(parameters).items()
+            if name != "group_id" and value is not None and value != getattr(seat.group, name)
+        }
+        if not given:
+            return _view(seat)
+        return await self._change(caller, seat, "group_updated", given, **given)
+
+    @in_turn
+    @retrying
+    async def mute(self, caller: Caller, parameters: MuteParameters) -> GroupView:
+        """Have a member, or all who are no admins, not post for a time."""
+        if parameters.user_id is None:
+            seat = await self._access.seat(caller, parameters.group_id, GroupOperation.MUTE_ALL)
+            until = parameters.until
+            return await self._change(caller, seat, "group_muted", {"muted_until": until}, until=until)
+        seat = await self._access.seat(caller, parameters.group_id, GroupOperation.MUTE)
+        member = await self._member(seat, parameters.user_id)
+        self._access.touch(seat, member, member.user_id)
+        muted = replace(member, muted_until=parameters.until)
+        return await self._change(
+            caller, seat, "member_muted", {}, put=[muted], user_ids=[member.user_id], until=parameters.until
+        )
+
+    @in_turn
+    @retrying
+    async def set_role(self, caller: Caller, parameters: RoleParameters) -> GroupView:
+        """Make a member an admin, or an admin a member."""
+        seat = await self._access.seat(caller, parameters.group_id, GroupOperation.SET_ROLE)
+        member = await self._member(seat, parameters.user_id)
+        self._access.touch(seat, member, member.user_id)
+        if member.role == parameters.role:
+            return _view(seat)
+        put = [replace(member, role=parameters.role)]
+        return await self._change(
+            caller, seat, "role_set", {}, put=put, user_ids=[member.user_id], role=parameters.role
+        )
+
+    @in_turn
+    @retrying
+    async def transfer(self, caller: Caller, parameters: MemberParameters) -> GroupView:
+        """Make another member the owner; the owner becomes an admin."""
+        seat = await self._access.seat(caller, parameters.group_id, GroupOperation.TRANSFER)
+        member = await self._member(seat, parameters.user_id)
+        owner = await self._member(seat, seat.group.owner)
+        if member.user_id == owner.user_id:
+            return _view(seat)
+        put = [replace(owner, role="admin"), replace(member, role="owner", muted_until=0)]
+        changed = {"owner": member.user_id}
+        return await self._change(caller, seat, "owner_changed", changed, put=put, user_ids=[member.user_id])
+
+    @in_turn
+    @retrying
+    async def dismiss(self, caller: Caller, parameters: GroupParameters) -> Done:
+        """End a group: nobody can post, its members can still read it."""
+        seat = await self._access.seat(caller, parameters.group_id, GroupOperation.DISMISS)
+        await self._change(caller, seat, "group_dismissed", {"dismissed_at": self._access.now_ms()})
+        return Done()
+
+    async def _member(self, seat: Seat, user: str) -> Membership:
+        member = await self._directory.membership(seat.group.group_id, user)
+        if member is None:
+            raise RefusedError("not_found", f"{user} is not a member of group {seat.group.group_id}")
+        return member
+
+    async def _change(
+        self,
+        caller: Caller,
+        seat: Seat,
+        event: str,
+        fields: dict[str, Any],
+        put: Sequence[Membership] = (),
+        **told: Any,
+    ) -> GroupView:
+        group = replace(seat.group, version=seat.group.version + 1, **fields)
+        entry = notice(caller.user, group_topic(group.group_id), event, **told)
+        await self._changes.write(GroupWrite(group, put=put), [entry])
+        mine = next((member for member in put if member.user_id == caller.user), seat.membership)
+        return _view(Seat(group, mine, seat.rank))
+
+
+def _new_id() -> str:
+    return base64.b32encode(uuid.uuid4().bytes[:10]).decode().lower()
+
+
+def _view(seat: Seat) -> GroupView:
+    group = seat.group
+    inside = seat.membership is not None or seat.rank is Rank.SYSTEM
+    return GroupView(
+        group_id=group.group_id,
+        name=group.name,
+        avatar=group.avatar,
+        announcement=group.announcement if inside else "",
+        owner=group.owner,
+        members=group.members,
+        role=seat.membership.role if seat.membership else "",
+        muted_until=group.muted_until,
+        who_may_invite=group.who_may_invite,
+        who_may_post=group.who_may_post,
+        join=group.join,
+        history_visible=group.history_visible,
+        dismissed_at=group.dismissed_at,
+        created_at=group.created_at,
+    )

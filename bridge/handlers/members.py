@@ -1,0 +1,315 @@
+"""The members of groups: who comes, who goes, and who may not."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from bridge.control import NodeControl
+from bridge.core.access import Access, Seat
+from bridge.core.group_changes import GroupChanges, named
+from bridge.core.notices import notice
+from bridge.core.operations import After, Caller, Done, Id, Millis, Note, Operations, PageSize, Parameters
+from bridge.core.paging import page_of
+from bridge.core.retrying import retrying
+from bridge.core.turns import in_turn
+from bridge.handlers.groups import GroupParameters, MemberParameters
+from broker.domain.directory import Ban, Group, JoinRequest, Membership
+from broker.domain.errors import RefusedError
+from broker.domain.permissions import GroupOperation
+from broker.domain.topics import group_topic
+from broker.ports import Directory, GroupWrite
+
+SomeUsers = Annotated[list[Id], msgspec.Meta(min_length=1, max_length=10_000)]
+
+
+class PageParameters(Parameters):
+    """A page by user id."""
+
+    group_id: Id
+    after: After = ""
+    limit: PageSize = 100
+
+
+class MemberView(msgspec.Struct):
+    """A member."""
+
+    user_id: str
+    role: str
+    """`owner`, `admin` or `member`."""
+    joined_seq: int
+    """Messages up to this one are not for them; 0 for none."""
+    muted_until: int
+    """Unix ms; 0 is not muted."""
+
+
+class MembersResult(msgspec.Struct):
+    """Members by user id; `next` is empty on the last page."""
+
+    members: list[MemberView]
+    next: str
+
+
+class UsersParameters(Parameters):
+    """Whom it is about."""
+
+    group_id: Id
+    user_ids: SomeUsers
+
+
+class ChangedResult(msgspec.Struct):
+    """The users this changed: who was a member already, or was none, is not among them."""
+
+    user_ids: list[str]
+
+
+class BanParameters(Parameters):
+    """Whom to keep out, and until when."""
+
+    group_id: Id
+    user_id: Id
+    until: Millis = 0
+    """Unix ms; 0 is for ever."""
+
+
+class BanView(msgspec.Struct):
+    """Who may not come back, and until when."""
+
+    user_id: str
+    until: int
+    """Unix ms; 0 is for ever."""
+
+
+class BansResult(msgspec.Struct):
+    """Bans by user id; `next` is empty on the last page."""
+
+    bans: list[BanView]
+    next: str
+
+
+class JoinParameters(Parameters):
+    """The group, and words for its admins."""
+
+    group_id: Id
+    note: Note = ""
+
+
+class JoinResult(msgspec.Struct):
+    """Whether the caller is a member now, or an admin has to approve."""
+
+    status: Literal["joined", "requested"]
+
+
+class RequestView(msgspec.Struct):
+    """Who asks to be let in."""
+
+    user_id: str
+    note: str
+    created_at: int
+    """Unix ms."""
+
+
+class RequestsResult(msgspec.Struct):
+    """Join requests by user id; `next` is empty on the last page."""
+
+    requests: list[RequestView]
+    next: str
+
+
+class Members:
+    """The handlers."""
+
+    def __init__(
+        self, directory: Directory, access: Access, control: NodeControl, changes: GroupChanges, most: int
+    ) -> None:
+        self._directory = directory
+        self._access = access
+        self._control = control
+        self._changes = changes
+        self.turns = changes.turns
+        self._most = most
+
+    def register(self, operations: Operations) -> None:
+        """Offer the methods."""
+        for name in ("members", "add", "remove", "leave", "ban", "unban", "bans", "join", "requests"):
+            operations.add(f"groups.{name}", getattr(self, name))
+        operations.add("groups.accept", self.accept)
+        operations.add("groups.reject", self.reject)
+
+    async def members(self, caller: Caller, parameters: PageParameters) -> MembersResult:
+        """Who is in a group."""
+        await self._access.seat(caller, parameters.group_id, GroupOperation.READ)
+        limit = parameters.limit
+        found = await self._directory.members(parameters.group_id, parameters.after, limit + 1)
+        views = [MemberView(each.user_id, each.role, each.joined_seq, each.muted_until) for each in found]
+        return MembersResult(*page_of(views, limit, lambda view: view.user_id))
+
+    @in_turn
+    @retrying
+    async def add(self, caller: Caller, parameters: UsersParameters) -> ChangedResult:
+        """Bring users into a group. One that is unknown or banned refuses all."""
+        seat = await self._access.seat(caller, parameters.group_id, GroupOperation.INVITE)
+        users = list(dict.fromkeys(parameters.user_ids))
+        await self._access.need_users(users)
+        known = await self._directory.members_by_id(parameters.group_id, users)
+        new = [user for user in users if user not in known]
+        for user in await self._access.banned(parameters.group_id, new):
+            raise RefusedError("banned", f"{user} is banned from group {parameters.group_id}")
+        if new:
+            await self._join(seat, caller.user, new, "members_added")
+            self._changes.tell(new, "added", parameters.group_id, caller.user)
+        return ChangedResult(new)
+
+    @in_turn
+    @retrying
+    async def remove(self, caller: Caller, parameters: UsersParameters) -> ChangedResult:
+        """Take members out of a group. One the caller may not remove refuses all."""
+        seat = await self._access.seat(caller, parameters.group_id, GroupOperation.REMOVE)
+        users = list(dict.fromkeys(parameters.user_ids))
+        known = await self._directory.members_by_id(parameters.group_id, users)
+        for user, member in known.items():
+            self._access.touch(seat, member, user)
+        gone = [user for user in users if user in known]
+        if gone:
+            await self._drop(seat, caller.user, gone, "members_removed")
+            self._changes.tell(gone, "removed", parameters.group_id, caller.user)
+        return ChangedResult(gone)
+
+    @in_turn
+    @retrying
+    async def leave(self, caller: Caller, parameters: GroupParameters) -> Done:
+        """Leave a group. Its owner has to transfer or dismiss it first."""
+        seat = await self._access.seat(caller, parameters.group_id, GroupOperation.LEAVE)
+        await self._drop(seat, caller.user, [caller.user], "member_left")
+        self._changes.tell([caller.user], "left", parameters.group_id, caller.user)
+        return Done()
+
+    @in_turn
+    @retrying
+    async def ban(self, caller: Caller, parameters: BanParameters) -> Done:
+        """Take a user out of a group, and keep them out. One who is no member can be banned, too."""
+        seat = await self._access.seat(caller, parameters.group_id, GroupOperation.BAN)
+        user = parameters.user_id
+        await self._access.need_users([user])
+        member = await self._directory.membership(parameters.group_id, user)
+        if member is not None:
+            self._access.touch(seat, member, user)
+        group = _next(seat.group)
+        entry = notice(
+            caller.user,
+            group_topic(group.group_id),
+            "member_banned",
+            user_ids=[user],
+            until=parameters.until,
+        )
+        write = GroupWrite(
+            group,
+            drop=[user] if member else [],
+            ban=[Ban(group.group_id, user, parameters.until)],
+            answered=[user],
+        )
+        await self._changes.write(write, [entry])
+        self._changes.tell([user], "banned", group.group_id, caller.user)
+        return Done()
+
+    @in_turn
+    @retrying
+    async def unban(self, caller: Caller, parameters: MemberParameters) -> Done:
+        """Take a ban back."""
+        seat = await self._access.seat(caller, parameters.group_id, GroupOperation.UNBAN)
+        user = parameters.user_id
+        if await self._directory.ban(parameters.group_id, user) is None:
+            raise RefusedError("not_found", f"{user} is not banned from group {parameters.group_id}")
+        group = _next(seat.group)
+        entry = notice(caller.user, group_topic(group.group_id), "member_unbanned", user_ids=[user])
+        await self._changes.write(GroupWrite(group, unban=[user]), [entry])
+        return Done()
+
+    async def bans(self, caller: Caller, parameters: PageParameters) -> BansResult:
+        """Who is banned from a group."""
+        await self._access.seat(caller, parameters.group_id, GroupOperation.BAN)
+        limit = parameters.limit
+        found = await self._directory.bans(parameters.group_id, parameters.after, limit + 1)
+        views = [BanView(ban.user_id, ban.until) for ban in found]
+        return BansResult(*page_of(views, limit, lambda view: view.user_id))
+
+    @in_turn
+    @retrying
+    async def join(self, caller: Caller, parameters: JoinParameters) -> JoinResult:
+        """Join an open group, or ask the admins of another."""
+        seat = await self._access.seat(caller, parameters.group_id, GroupOperation.JOIN)
+        await self._access.need_users([caller.user])
+        if seat.group.join == "open":
+            await self._join(seat, caller.user, [caller.user], "member_joined")
+            return JoinResult("joined")
+        group = _next(seat.group)
+        now = self._access.now_ms()
+        asks = JoinRequest(group.group_id, caller.user, parameters.note, now)
+        await self._changes.write(GroupWrite(group, ask=[asks]), [])
+        admins = await self._directory.admins(group.group_id)
+        self._changes.tell([admin.user_id for admin in admins], "requested", group.group_id, caller.user)
+        return JoinResult("requested")
+
+    async def requests(self, caller: Caller, parameters: PageParameters) -> RequestsResult:
+        """Who asks to be let into a group."""
+        await self._access.seat(caller, parameters.group_id, GroupOperation.ANSWER)
+        limit = parameters.limit
+        found = await self._directory.join_requests(parameters.group_id, parameters.after, limit + 1)
+        views = [RequestView(each.user_id, each.note, each.created_at) for each in found]
+        return RequestsResult(*page_of(views, limit, lambda view: view.user_id))
+
+    @in_turn
+    @retrying
+    async def accept(self, caller: Caller, parameters: MemberParameters) -> Done:
+        """Let in a user who has asked."""
+        seat = await self._requested(caller, parameters)
+        await self._join(seat, caller.user, [parameters.user_id], "members_added")
+        self._changes.tell([parameters.user_id], "accepted", parameters.group_id, caller.user)
+        return Done()
+
+    @in_turn
+    @retrying
+    async def reject(self, caller: Caller, parameters: MemberParameters) -> Done:
+        """Turn down a user who has asked."""
+        seat = await self._requested(caller, parameters)
+        await self._changes.write(GroupWrite(_next(seat.group), answered=[parameters.user_id]), [])
+        self._changes.tell([parameters.user_id], "rejected", parameters.group_id, caller.user)
+        return Done()
+
+    @retrying
+    async def remove_user(self, user: str) -> None:
+        """Remove an account: it leaves all groups in the same step. Refused (`is_owner`) while it owns
+        a group that is not dismissed."""
+        memberships = await self._directory.memberships(user)
+        entries = [
+            notice(user, group_topic(member.group_id), "member_left", **named([user]))
+            for member in memberships
+            if member.role != "owner"
+        ]
+        await self._changes.remove_user(user, [member.group_id for member in memberships], entries)
+
+    async def _requested(self, caller: Caller, parameters: MemberParameters) -> Seat:
+        seat = await self._access.seat(caller, parameters.group_id, GroupOperation.ANSWER)
+        if await self._directory.join_request(parameters.group_id, parameters.user_id) is None:
+            raise RefusedError("not_found", f"{parameters.user_id} has not asked to join")
+        return seat
+
+    async def _join(self, seat: Seat, by: str, users: Sequence[str], event: str) -> None:
+        group = seat.group
+        if group.members + len(users) > self._most:
+            raise RefusedError("quota", f"a group has at most {self._most} members")
+        floor = group.floor
+        if not group.history_visible:
+            floor = await self._control.head(group_topic(group.group_id))
+        put = [Membership(group.group_id, user, "member", floor) for user in users]
+        entry = notice(by, group_topic(group.group_id), event, **named(users))
+        await self._changes.write(GroupWrite(_next(group), put=put, answered=list(users)), [entry])
+
+    async def _drop(self, seat: Seat, by: str, users: Sequence[str], event: str) -> None:
+        entry = notice(by, group_topic(seat.group.group_id), event, **named(users))
+        await self._changes.write(GroupWrite(_next(seat.group), drop=list(users)), [entry])
+
+
+def _next(group: Group) -> Group:
+    return replace(group, version=group.version + 1)

@@ -1,0 +1,159 @@
+"""Reading the logs on request: `messages.sync` and `messages.history`."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+
+from bridge.core.access import Access, Room
+from bridge.core.operations import Caller, ConversationId, Message, Operations, Parameters, Seq
+from broker.domain import permissions
+from broker.domain.conversation import log_name
+from broker.domain.directory import Membership
+from broker.domain.errors import RefusedError
+from broker.domain.message import Entry, read_body
+from broker.domain.permissions import GroupOperation
+from broker.domain.topics import LOG_KINDS, Kind, group_topic, inbox_topic, parse_topic
+from broker.ports import Directory, MessageLog
+
+# One reply must pass where one message does: the logs are read until it would be this large.
+REPLY_BYTES = 128 * 1024
+_MAX_TOPICS = 10_000
+
+
+class SyncParameters(Parameters):
+    """Which logs to read, and from where."""
+
+    cursors: dict[str, Annotated[int, msgspec.Meta(ge=0, lt=2**53)]] | None = None
+    """For each topic (`users/<me>/inbox` or `groups/<id>`, at most 10,000) the last `offset` the device
+    has, 0 for none. Without it, all the caller's logs from their beginning."""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    """How many entries to give at most, over all topics."""
+
+
+class SyncResult(msgspec.Struct):
+    """Entries in the order of each log, the cursors to go on from, and whether there is more."""
+
+    messages: list[Message]
+    cursors: dict[str, int]
+    """What to ask on with, for each topic asked for."""
+    more: bool
+
+
+class HistoryParameters(Parameters):
+    """The messages just before `before_seq` or just after `after_seq`; neither: the last ones."""
+
+    conversation_id: ConversationId
+    before_seq: Seq | None = None
+    after_seq: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
+    """How many messages to give at most."""
+
+
+class HistoryResult(msgspec.Struct):
+    """Messages by ascending seq, as they are now: edited ones with `edited_at`, recalled ones
+    without content and with `recalled_at`. Those of a private conversation have no `offset`, as that
+    belongs to the two inboxes."""
+
+    messages: list[Message]
+
+
+class Messages:
+    """The handlers; both give a user what they may read and nothing else."""
+
+    def __init__(self, log: MessageLog, directory: Directory, access: Access) -> None:
+        self._log = log
+        self._directory = directory
+        self._access = access
+
+    def register(self, operations: Operations) -> None:
+        """Offer the methods."""
+        operations.add("messages.sync", self.sync)
+        operations.add("messages.history", self.history)
+
+    async def sync(self, caller: Caller, parameters: SyncParameters) -> SyncResult:
+        """Entries after the device's cursors. A reply holds about 128 KiB: ask on with the cursors
+        it gives while `more` is true."""
+        wanted = parameters.cursors
+        own = {group.group_id: group for group in await self._directory.memberships(caller.user)}
+        if wanted is None:
+            wanted = dict.fromkeys([inbox_topic(caller.user), *map(group_topic, own)], 0)
+        elif len(wanted) > _MAX_TOPICS:
+            raise RefusedError("invalid_params", f"cursors: at most {_MAX_TOPICS} topics")
+        cursors = {
+            topic: max(cursor, await self._floor(caller, topic, own)) for topic, cursor in wanted.items()
+        }
+        logs = {topic: log_name(parse_topic(topic)) for topic in cursors}
+        heads = await self._log.heads(list(logs.values()))
+        result = SyncResult([], cursors, more=False)
+        space = REPLY_BYTES
+        for topic, log in logs.items():
+            room = parameters.limit - len(result.messages)
+            if heads[log] > cursors[topic] and room > 0 and space > 0:
+                entries = await self._log.read(log, cursors[topic], room, space)
+                taken = _fitting(entries, room, space, at_least_one=not result.messages)
+                if taken:
+                    result.messages += [msgspec.Raw(entry.payload) for entry in taken]
+                    cursors[topic] = taken[-1].offset
+                    space -= sum(len(entry.body) for entry in taken)
+            result.more = result.more or heads[log] > cursors[topic]
+        return result
+
+    async def _floor(self, caller: Caller, topic_name: str, own: Mapping[str, Membership]) -> int:
+        """The offset at which the right to read the topic begins for the caller, who is in these
+        groups."""
+        topic = parse_topic(topic_name)
+        if topic.kind not in LOG_KINDS:
+            raise RefusedError(
+                "invalid_params", f"cursors: {topic_name[:100]!r} is not an inbox or group topic"
+            )
+        if topic.kind is Kind.GROUP:
+            membership = own.get(topic.owner)
+            if membership is not None and permissions.may_read(membership):
+                return membership.joined_seq
+            return (await self._access.seat(caller, topic.owner, GroupOperation.READ)).floor
+        if topic.owner != caller.user and not caller.is_system:
+            raise RefusedError("not_authorized", f"{topic_name} is not your inbox")
+        return (await self._access.account(topic.owner)).inbox_floor
+
+    async def history(self, caller: Caller, parameters: HistoryParameters) -> HistoryResult:
+        """A piece of a conversation, as it is now. A reply holds about 128 KiB, so it may have fewer
+        messages than `limit`."""
+        room = await self._access.room(caller, parameters.conversation_id)
+        before, after = parameters.before_seq, parameters.after_seq
+        if before is not None and after is not None:
+            raise RefusedError("invalid_params", "give before_seq or after_seq, not both")
+        if after is not None:
+            entries = await self._after(room, after, parameters.limit)
+        else:
+            last = (1 << 32) - 1 if before is None else before
+            found = await self._log.read_back(room.conversation_id, last, parameters.limit, REPLY_BYTES)
+            entries = [entry for entry in found if _is_for(room, entry)]
+        if room.seat is not None:
+            return HistoryResult([msgspec.Raw(entry.payload) for entry in entries])
+        return HistoryResult([msgspec.Raw(entry.body) for entry in entries])
+
+    async def _after(self, room: Room, after: int, limit: int) -> list[Entry]:
+        """The first entries after a seq that are for the caller: an empty page means there are none."""
+        while True:
+            found = await self._log.read(room.conversation_id, max(after, room.floor), limit, REPLY_BYTES)
+            entries = [entry for entry in found if _is_for(room, entry)]
+            if entries or not found:
+                return entries
+            after = found[-1].offset
+
+
+def _is_for(room: Room, entry: Entry) -> bool:
+    if entry.offset <= room.floor:
+        return False
+    return not room.since or read_body(entry.body).created_at >= room.since
+
+
+def _fitting(entries: list[Entry], count: int, size: int, *, at_least_one: bool) -> list[Entry]:
+    taken: list[Entry] = []
+    for entry in entries[:count]:
+        size -= len(entry.body)
+        if size < 0 and (taken or not at_least_one):
+            break
+        taken.append(entry)
+    return taken

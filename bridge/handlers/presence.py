@@ -1,0 +1,88 @@
+"""Presence for contacts: `presence.get`, and events that tell contacts without being asked."""
+
+import logging
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+
+from bridge.control import NodeControl
+from bridge.core.operations import Caller, Id, Operations, Parameters
+from broker.domain import permissions
+from broker.domain.errors import RefusedError, StoreError
+from broker.domain.permissions import UserOperation
+from broker.domain.presence import PresenceDocument
+from broker.domain.topics import presence_topic
+from broker.ports import Directory, StateStore, all_contacts
+
+logger = logging.getLogger(__name__)
+
+_SEE = UserOperation.SEE_PRESENCE
+
+
+class GetParameters(Parameters):
+    """Whose presence."""
+
+    user_ids: Annotated[list[Id], msgspec.Meta(min_length=1, max_length=1000)]
+
+
+class GetResult(msgspec.Struct):
+    """The presence of those who exist and let the caller see it; the others are left out."""
+
+    presences: list[PresenceDocument]
+
+
+class Presences:
+    """The handler, and what listens to changes."""
+
+    def __init__(self, directory: Directory, states: StateStore, control: NodeControl) -> None:
+        self._directory = directory
+        self._states = states
+        self._control = control
+
+    def register(self, operations: Operations) -> None:
+        """Offer the method."""
+        operations.add("presence.get", self.get)
+
+    async def get(self, caller: Caller, parameters: GetParameters) -> GetResult:
+        """How users are, and when they were last seen."""
+        users = list(dict.fromkeys(parameters.user_ids))
+        profiles = await self._directory.profiles(users)
+        users = [user for user in users if user in profiles]
+        if not caller.is_system:
+            contacts = await self._directory.contacts_between(permissions.both_ways(caller.user, users))
+            users = [user for user in users if permissions.lets(profiles[user], caller.user, _SEE, contacts)]
+        retained = await self._states.retained_on([presence_topic(user) for user in users])
+        presences = []
+        for user in users:
+            kept = retained.get(presence_topic(user))
+            known = None if kept is None else msgspec.json.decode(kept.payload, type=PresenceDocument)
+            presences.append(known or PresenceDocument(user, "offline", 0, 0))
+        return GetResult(presences)
+
+    async def changed(self, batch: Sequence[tuple[str, bytes]]) -> None:
+        """Users' presences changed: tell their contacts that are online."""
+        try:
+            for user, document in dict(batch).items():
+                await self._tell(user, document)
+        except (StoreError, RefusedError) as error:
+            logger.error("%d presences are not told to contacts: %s", len(batch), error)
+
+    async def _tell(self, user: str, document: bytes) -> None:
+        event = {"event": "presence"} | msgspec.json.decode(document)
+        peers = [
+            contact.peer_id
+            async for contact in all_contacts(self._directory, user)
+            if contact.state == "contact" and self._control.devices(contact.peer_id)
+        ]
+        for peer in await self._seeing(user, peers):
+            self._control.emit(peer, event, keep=False)
+
+    async def _seeing(self, user: str, peers: Sequence[str]) -> list[str]:
+        if not peers:
+            return []
+        profile = (await self._directory.profiles([user])).get(user)
+        if profile is None:
+            return []
+        contacts = await self._directory.contacts_between(permissions.both_ways(user, peers))
+        return [peer for peer in peers if permissions.lets(profile, peer, _SEE, contacts)]

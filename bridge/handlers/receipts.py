@@ -1,0 +1,233 @@
+"""What was delivered and read: watermarks that only go forward, and the events that tell of them.
+
+`delivered` follows from a device's own PUBACKs of inbox entries: when the broker stores that a
+device's cursor in its inbox has moved, the entries it moved over have arrived.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import msgspec
+
+from bridge.control import NodeControl
+from bridge.core.access import Access, Room
+from bridge.core.operations import (
+    After,
+    Caller,
+    ConversationId,
+    Done,
+    MessageId,
+    Operations,
+    PageSize,
+    Parameters,
+    Seq,
+)
+from bridge.core.paging import page_of
+from bridge.core.turns import Turns
+from broker.domain import permissions
+from broker.domain.conversation import group_of, participants
+from broker.domain.errors import RefusedError, StoreError
+from broker.domain.message import read_body
+from broker.domain.permissions import Facts, Relation, UserOperation
+from broker.ports import Arrival, ConversationState, ConversationStore, Directory, MessageLog, Seen
+
+logger = logging.getLogger(__name__)
+
+
+class UptoParameters(Parameters):
+    """How far the caller has got."""
+
+    conversation_id: ConversationId
+    seq: Seq
+    """The last message that was read or has arrived: all before it have, too."""
+
+
+class ReadersParameters(Parameters):
+    """A message, and a page of its readers."""
+
+    id: MessageId
+    """A message of one's own."""
+    after: After = ""
+    limit: PageSize = 100
+
+
+class Reader(msgspec.Struct):
+    """A user, and the last message they have read."""
+
+    user_id: str
+    read_seq: int
+
+
+class ReadersResult(msgspec.Struct):
+    """Who has read the message, by user id; `next` is empty on the last page."""
+
+    readers: list[Reader]
+    next: str
+
+
+class Receipts:
+    """The handlers, and what listens to devices."""
+
+    def __init__(
+        self,
+        log: MessageLog,
+        store: ConversationStore,
+        directory: Directory,
+        access: Access,
+        control: NodeControl,
+    ) -> None:
+        self._log = log
+        self._store = store
+        self._directory = directory
+        self._access = access
+        self._control = control
+        # By user and conversation: what moves a watermark is told in the order it does.
+        self._turns: Turns[tuple[str, str]] = Turns()
+
+    def register(self, operations: Operations) -> None:
+        """Offer the methods."""
+        operations.add("messages.read", self.read)
+        operations.add("messages.delivered", self.delivered)
+        operations.add("messages.readers", self.readers)
+
+    async def read(self, caller: Caller, parameters: UptoParameters) -> Done:
+        """The caller has read a conversation up to a message. The other side is told, and the
+        caller's other devices."""
+        room = await self._access.room(caller, parameters.conversation_id)
+        async with self._turns.of((caller.user, room.conversation_id)):
+            state = await self._state(caller, room, parameters.seq)
+            if parameters.seq > state.read_seq or state.unread:
+                await self._read(caller, room, state, parameters.seq)
+        return Done()
+
+    async def _read(self, caller: Caller, room: Room, state: ConversationState, seq: int) -> None:
+        now = self._access.now_ms()
+        delivered = 0 if room.seat else seq
+        await self._control.save([Seen(caller.user, room.conversation_id, now, seq, delivered)])
+        # A lower one takes the mark of being unread away, and the watermark stays.
+        event = _event("read", room.conversation_id, caller.user, max(seq, state.read_seq))
+        self._control.emit(caller.user, event)
+        if seq > state.read_seq:
+            for peer in room.peers:
+                if await self._showing(peer, [caller.user]):
+                    self._control.emit(peer, event)
+
+    async def _state(self, caller: Caller, room: Room, seq: int) -> ConversationState:
+        (state,) = await self._store.states(caller.user, [room.conversation_id])
+        if not room.floor < seq <= state.head_seq:
+            raise RefusedError("not_found", f"{room.conversation_id} has no message {seq}")
+        return state
+
+    async def delivered(self, caller: Caller, parameters: UptoParameters) -> Done:
+        """A device of the caller has a private conversation up to a message: for those that read by
+        `messages.sync`. Subscribers need not call it, their PUBACKs say so."""
+        room = await self._access.room(caller, parameters.conversation_id)
+        key = (caller.user, room.conversation_id)
+        async with self._turns.of(key):
+            state = await self._state(caller, room, parameters.seq)
+            if not room.seat and parameters.seq > state.delivered_seq:
+                await self._deliver({key: parameters.seq})
+        return Done()
+
+    async def readers(self, caller: Caller, parameters: ReadersParameters) -> ReadersResult:
+        """Who has read a message of the caller's, those who keep it to themselves left out."""
+        message_id = int(parameters.id)
+        located = (await self._log.locate([message_id])).get(message_id)
+        if located is None:
+            raise RefusedError("not_found", f"no message {parameters.id}")
+        room = await self._access.room_of(caller, parameters.id, located.conversation_id)
+        body = read_body(located.body)
+        if located.seq <= room.floor or body.created_at < room.since:
+            raise RefusedError("not_found", f"no message {parameters.id}")
+        if body.from_user_id != caller.user and not caller.is_system:
+            raise RefusedError("not_authorized", "only the sender may ask who has read a message")
+        marks = await self._store.watermarks(
+            located.conversation_id, located.seq, parameters.after, parameters.limit + 1
+        )
+        page, following = page_of(marks, parameters.limit, lambda mark: mark.user)
+        users = [mark.user for mark in page if mark.user != caller.user]
+        shown = await self._showing(caller.user, users)
+        group = group_of(located.conversation_id)
+        if group is not None:  # who came later has read on without having seen it
+            members = await self._directory.members_by_id(group, users)
+            shown = {user for user in shown if user in members and members[user].joined_seq < located.seq}
+        else:  # nor has who has the id of somebody it was sent to
+            shown = {
+                user for user in shown if (await self._access.account(user)).created_at <= body.created_at
+            }
+        readers = [Reader(mark.user, mark.read) for mark in page if mark.user in shown]
+        return ReadersResult(readers, following)
+
+    async def _showing(self, observer: str, users: Sequence[str]) -> set[str]:
+        """Those of some users who let the observer see what they have read."""
+        profiles = await self._directory.profiles(users)
+        contacts = await self._directory.contacts_between(permissions.both_ways(observer, users))
+        return {
+            user
+            for user, profile in profiles.items()
+            if permissions.lets(profile, observer, UserOperation.SEE_READ, contacts)
+        }
+
+    # --- from devices ----------------------------------------------------------------
+
+    async def arrived(self, batch: Sequence[Arrival]) -> None:
+        """Devices acknowledged entries of their inboxes."""
+        try:
+            reached: dict[tuple[str, str], int] = {}
+            for arrival in batch:
+                places = await self._store.arrivals(arrival.user, arrival.after, arrival.upto)
+                for conversation_id, seq in places.items():
+                    key = (arrival.user, conversation_id)
+                    reached[key] = max(seq, reached.get(key, 0))
+            async with self._turns.of_all(sorted(reached)):
+                await self._deliver(await self._news(reached))
+        except (StoreError, RefusedError) as error:
+            logger.error("%d receipts are not told: %s", len(batch), error)
+
+    async def _news(self, reached: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+        """Those that move a watermark: another device may have been first."""
+        by_user: dict[str, list[str]] = {}
+        for user, conversation_id in reached:
+            by_user.setdefault(user, []).append(conversation_id)
+        news = {}
+        for user, conversations in by_user.items():
+            for state in await self._store.states(user, conversations):
+                key = (user, state.conversation_id)
+                if reached[key] > state.delivered_seq:
+                    news[key] = reached[key]
+        return news
+
+    async def _deliver(self, reached: dict[tuple[str, str], int]) -> None:
+        if not reached:
+            return
+        now = self._access.now_ms()
+        await self._control.save(
+            [
+                Seen(user, conversation_id, now, delivered=seq)
+                for (user, conversation_id), seq in reached.items()
+            ]
+        )
+        peers = {key: _peer(*key) for key in reached}
+        pairs = [pair for (user, _), peer in peers.items() for pair in permissions.both_ways(user, [peer])]
+        contacts = await self._directory.contacts_between(pairs)
+        for (user, where), seq in reached.items():
+            peer = peers[user, where]
+            relation = permissions.relation(peer, user, contacts)
+            code = permissions.between_users(UserOperation.SEE_DELIVERED, relation, Facts())
+            if code is None and relation is not Relation.SELF:
+                self._control.emit(peer, _event("delivered", where, user, seq))
+
+
+def _peer(user: str, conversation_id: str) -> str:
+    one, other = participants(conversation_id) or (user, user)
+    return one if other == user else other
+
+
+def _event(status: str, conversation_id: str, user: str, seq: int) -> dict[str, object]:
+    return {
+        "event": "receipt",
+        "status": status,
+        "conversation_id": conversation_id,
+        "user_id": user,
+        "seq": seq,
+    }

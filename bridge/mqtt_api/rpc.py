@@ -1,0 +1,80 @@
+"""RPC over MQTT: `users/<me>/rpc/<method>` in, `users/<me>/replies` out (contract.md, "RPC").
+
+A request is a JSON object: the method's parameters and, to tell replies apart, a `request_id`.
+"""
+
+import logging
+from typing import Any
+
+import msgspec
+
+from bridge.core.operations import Caller, Operations
+from broker.domain.errors import RefusedError, StoreError
+from broker.domain.topics import parse_topic
+from broker.ports import BridgePort
+
+logger = logging.getLogger(__name__)
+
+MAX_REQUEST_ID = 128
+
+
+class _Failure(msgspec.Struct):
+    code: str
+    detail: str
+
+
+class _Reply(msgspec.Struct, omit_defaults=True):
+    ok: bool
+    request_id: str | None = None
+    result: Any = None
+    error: _Failure | None = None
+
+
+class RpcServer:
+    """Offers the operations to the users that call over MQTT."""
+
+    def __init__(self, port: BridgePort, operations: Operations) -> None:
+        self._port = port
+        self._operations = operations
+        port.subscribe("users/+/rpc/+", self._called)
+
+    async def _called(self, name: str, payload: bytes) -> None:
+        topic = parse_topic(name)
+        request_id = None
+        try:
+            request = _request(payload)
+            request_id = request.pop("request_id", None)
+            if request_id is not None and not _is_request_id(request_id):
+                request_id = None
+                raise _invalid(f"request_id: a string of 1 to {MAX_REQUEST_ID} characters")
+            result = await self._operations.call(Caller(topic.owner), topic.method, request)
+            reply = _Reply(True, request_id, result)
+        except RefusedError as error:
+            reply = _Reply(False, request_id, error=_Failure(error.code, error.detail))
+        except StoreError as error:
+            logger.error("%r failed: %s", name, error)
+            reply = _Reply(
+                False, request_id, error=_Failure("unavailable", "the store failed, try again later")
+            )
+        except Exception:
+            logger.exception("%r failed", name)
+            reply = _Reply(False, request_id, error=_Failure("internal", "internal error"))
+        await self._port.publish(f"users/{topic.owner}/replies", msgspec.json.encode(reply))
+
+
+def _invalid(detail: str) -> RefusedError:
+    return RefusedError("invalid_params", detail)
+
+
+def _request(payload: bytes) -> dict[str, Any]:
+    try:
+        request = msgspec.json.decode(payload or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _invalid(f"not valid JSON: {error}") from None
+    if not isinstance(request, dict):
+        raise _invalid("expected a JSON object")
+    return request
+
+
+def _is_request_id(value: object) -> bool:
+    return isinstance(value, str) and 1 <= len(value) <= MAX_REQUEST_ID

@@ -1,0 +1,1 @@
+"""From a stored message to the sessions that are subscribed to it."""

@@ -1,0 +1,89 @@
+"""The routing tables of a node."""
+
+from typing import Any, Generic, TypeVar
+
+from broker.delivery.trie import Trie
+from broker.domain.topics import Kind, is_wild, parse_topic
+
+T = TypeVar("T")
+
+_MATCHES_CACHED = 10_000
+_CACHED_LENGTH = 256
+
+
+class Router(Generic[T]):
+    """Subscribers by topic.
+
+    Topics of the contract's table are subscribed to one by one: a user's wildcards are spelled
+    out into the topics they may read, so that a message to a group finds the group's members
+    without a look at everybody's `groups/+`. Wildcards remain for topics outside the table
+    (`add_wild`), and for those that may read everything (`add_everything`).
+    """
+
+    def __init__(self) -> None:
+        self._exact: dict[str, dict[T, int]] = {}
+        self._open: Trie[T] = Trie()
+        self._everything: Trie[T] = Trie()
+        self._matches: dict[str, dict[T, int]] = {}
+
+    def add(self, topic: str, subscriber: T, qos: int) -> None:
+        """Subscribe to one topic."""
+        self._exact.setdefault(topic, {})[subscriber] = qos
+
+    def add_wild(self, topic_filter: str, subscriber: T, qos: int) -> None:
+        """Subscribe to the topics outside the table that match."""
+        self._open.add(topic_filter, subscriber, qos)
+        self._matches.clear()
+
+    def add_everything(self, topic_filter: str, subscriber: T, qos: int) -> None:
+        """Subscribe to all topics that match."""
+        self._open.add(topic_filter, subscriber, qos)
+        self._everything.add(topic_filter, subscriber, qos)
+        self._matches.clear()
+
+    def discard(self, topic_filter: str, subscriber: T) -> None:
+        """Take back what any of the three subscribed."""
+        if is_wild(topic_filter):
+            self._open.discard(topic_filter, subscriber)
+            self._everything.discard(topic_filter, subscriber)
+            self._matches.clear()
+        elif (subscribers := self._exact.get(topic_filter)) is not None:
+            subscribers.pop(subscriber, None)
+            if not subscribers:
+                del self._exact[topic_filter]
+
+    def exact(self, topic: str) -> dict[T, int]:
+        """Those subscribed to just this topic -> QoS. Not to be changed by the caller."""
+        return self._exact.get(topic, _NOBODY)
+
+    def wild(self, topic: str) -> dict[T, int]:
+        """Those subscribed by wildcard -> highest QoS. Not to be changed by the caller."""
+        found = self._matches.get(topic)
+        if found is None:
+            if len(self._matches) >= _MATCHES_CACHED:
+                self._matches.clear()
+            trie = self._open if parse_topic(topic).kind is Kind.OTHER else self._everything
+            found = trie.match(topic) if len(trie) else _NOBODY
+            if len(topic) <= _CACHED_LENGTH:
+                self._matches[topic] = found
+        return found
+
+    def plan(self, topic: str) -> dict[T, int]:
+        """All subscribers, each once, with their highest QoS. Not to be changed by the caller."""
+        exact = self._exact.get(topic, _NOBODY)
+        wild = self.wild(topic)
+        if not wild:
+            return exact
+        if not exact:
+            return wild
+        merged = dict(wild)
+        for subscriber, qos in exact.items():
+            if merged.get(subscriber, -1) < qos:
+                merged[subscriber] = qos
+        return merged
+
+    def __len__(self) -> int:
+        return sum(map(len, self._exact.values())) + len(self._open)
+
+
+_NOBODY: dict[Any, int] = {}

@@ -1,1 +1,0 @@
-"""From committed messages to sockets: coalesced writes, live pushes, catching up."""

@@ -1,1 +1,0 @@
-"""The log: places are given (sequencer), batches committed (committer), readers served (reader)."""

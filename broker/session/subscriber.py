@@ -1,8 +1,0 @@
-"""What stands in the routing tables."""
-
-from broker.session.away import Away
-from broker.session.screened import Screened
-from broker.session.session import Session
-
-Subscriber = Session | Screened | Away
-"""Each takes `offer(outgoing, qos)` and `offer_entry(topic, offset, outgoing)`."""

@@ -1,0 +1,1 @@
+"""Topics that tell how things are: presence, typing, `$SYS`."""

@@ -1,0 +1,54 @@
+"""The data directory: one node owns it; its small files are written whole or not at all."""
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+
+class StartError(Exception):
+    """The node cannot start here and now; the text says why."""
+
+
+@contextlib.contextmanager
+def own(data_dir: Path) -> Iterator[None]:
+    """Make the data directory and keep other nodes out of it."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (data_dir / "lock").open("w")
+    except OSError as error:
+        raise StartError(f"data directory {data_dir}: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StartError(f"data directory {data_dir} is in use by another node") from None
+        yield
+
+
+def admin_token(data_dir: Path) -> str:
+    """The token imctl reads, made at the first start. Raises `StartError`: the file holds none."""
+    file = data_dir / "admin.token"
+    if file.exists():
+        token = file.read_bytes().strip().decode(errors="replace")
+        if not token.isascii() or not token.isprintable() or not token:
+            raise StartError(f"{file}: there is no token in it; without the file, the node makes a new one")
+        return token
+    token = secrets.token_urlsafe(32)
+    # All of it or nothing: a node that was killed here could not start again.
+    temporary = file.with_suffix(".tmp")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+        out.write(token + "\n")
+    temporary.replace(file)
+    return token
+
+
+def write(file: Path, value: object) -> None:
+    """Replace a file by a value in JSON."""
+    temporary = file.with_suffix(".tmp")
+    temporary.write_bytes(msgspec.json.encode(value))
+    temporary.replace(file)
