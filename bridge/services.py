@@ -1,10 +1,8 @@
-"""The services of a node, put together."""
+"""The services, put together."""
 
-from collections.abc import Sequence
-from types import SimpleNamespace
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from bridge.control import NodeControl
 from bridge.core.access import Access, Limits
 from bridge.core.group_changes import GroupChanges
 from bridge.core.notices import Notices
@@ -19,79 +17,78 @@ from bridge.handlers.presence import Presences
 from bridge.handlers.receipts import Receipts
 from bridge.handlers.sending import Sending
 from bridge.handlers.users import Users
-from bridge.local import LocalBridge
 from bridge.mqtt_api.rpc import RpcServer
-from broker.domain.errors import Refusal
-from broker.domain.message import Content
-from broker.domain.topics import Topic
-from broker.ports import Arrival, ConversationStore, Directory, MessageLog, StateStore
-from broker.publish.references import References
+from broker.ports import (
+    Arrival,
+    BrokerPort,
+    ConversationStore,
+    Directory,
+    MessageLog,
+    PresenceChange,
+    SaveChanges,
+    StateStore,
+)
 
 
 class Services:
-    """See `broker.node.Services`. `most_members`: of a group."""
+    """See `broker.ports.ServicesPort`. `save` commits changes of the state store; `most_members`: of a
+    group."""
 
     def __init__(
         self,
         log: MessageLog,
         states: StateStore,
+        save: SaveChanges,
         conversations: ConversationStore,
         directory: Directory,
-        control: NodeControl,
-        bridge: LocalBridge,
+        broker: BrokerPort,
+        now_ms: Callable[[], int],
         limits: Limits,
         most_members: int,
     ) -> None:
-        access = Access(directory, control.now_ms, limits)
-        self.notices = Notices(directory, control)
-        changes = GroupChanges(directory, control, self.notices)
-        self.groups = Groups(directory, access, control, changes, most_members)
-        self.members = Members(directory, access, control, changes, most_members)
-        self._bridge = bridge
-        self._references = References(log, directory)
-        self._receipts = Receipts(log, conversations, directory, access, control)
-        self._presences = Presences(directory, states, control)
+        access = Access(directory, now_ms, limits)
+        self.notices = Notices(directory, broker)
+        changes = GroupChanges(directory, broker, self.notices)
+        self.groups = Groups(directory, access, log, changes, most_members)
+        self.members = Members(directory, access, log, changes, most_members)
+        self._receipts = Receipts(log, conversations, directory, access, broker, save)
+        self._presences = Presences(directory, states, broker)
         self.operations = Operations()
         for handlers in (
             Messages(log, directory, access),
-            Sending(access, control),
+            Sending(access, broker),
             self._receipts,
-            Amendments(log, access, control),
-            Conversations(log, conversations, directory, access, control),
-            Contacts(directory, access, control, self.notices),
+            Amendments(log, access, broker),
+            Conversations(log, conversations, directory, access, broker, save),
+            Contacts(directory, access, broker, self.notices),
             self.groups,
             self.members,
             self._presences,
-            Users(directory, access, control),
+            Users(directory, access, broker),
         ):
             handlers.register(self.operations)
-        RpcServer(bridge, self.operations)
+        self._rpc = RpcServer(self.operations)
 
-    def call(self, topic: Topic, payload: bytes) -> Refusal | None:
-        """See `broker.node.Services`."""
-        return self._bridge.call(topic, payload)
-
-    async def check(self, user: str, topic: Topic, content: Content) -> Refusal | None:
-        """See `broker.node.Services`."""
-        return await self._references.check(user, topic, content)
+    async def call(self, user: str, method: str, payload: bytes) -> bytes:
+        """See `ServicesPort`."""
+        return await self._rpc.call(user, method, payload)
 
     async def arrived(self, batch: Sequence[Arrival]) -> None:
-        """See `broker.node.Services`."""
+        """See `ServicesPort`."""
         await self._receipts.arrived(batch)
 
-    async def presence_changed(self, batch: Sequence[tuple[str, bytes]]) -> None:
-        """See `broker.node.Services`."""
+    async def presence_changed(self, batch: Sequence[PresenceChange]) -> None:
+        """See `ServicesPort`."""
         await self._presences.changed(batch)
 
     async def close(self) -> None:
         """Stop what runs by itself."""
-        await self._bridge.close()
         await self.notices.close()
 
 
 def offered_operations() -> Operations:
-    """The operations a node offers, to be read and not called: their handlers stand on nothing."""
+    """The operations as they are offered, to be read and not called: their handlers stand on nothing."""
     nothing: Any = None
-    control: Any = SimpleNamespace(now_ms=None)
-    bridge = LocalBridge(nothing, concurrency=1)
-    return Services(nothing, nothing, nothing, nothing, control, bridge, nothing, most_members=0).operations
+    return Services(
+        nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing, most_members=0
+    ).operations

@@ -29,6 +29,10 @@ class Metrics:
         self.dropped: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
 
+    def drop(self, reason: str) -> None:
+        """Count a message that was given up."""
+        self.dropped[reason] += 1
+
     def as_dict(self) -> dict[str, int]:
         """Flat names -> values, the labelled counters as `name.label`."""
         flat: dict[str, int] = {}

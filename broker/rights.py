@@ -1,88 +1,157 @@
 """Follows the directory: connections, permits, routes and tails are as rights are now."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Collection, Iterable
 
+from broker.delivery.away import AwaySessions
+from broker.delivery.online import Online
+from broker.delivery.router import Router
+from broker.delivery.screened import Screened
+from broker.delivery.subscriber import Subscriber
+from broker.delivery.subscriptions import Subscriptions
 from broker.domain.directory import Account, Contact, Profile
-from broker.domain.topics import group_topics, presence_topic, user_topics
+from broker.domain.errors import StoreError
+from broker.domain.topics import group_topics, parse_topic, presence_topic, user_topics
 from broker.ports import (
     AccountChanged,
     ContactChanged,
     Directory,
     DirectoryChange,
+    Forgotten,
     GroupChanged,
     MembershipChanged,
     ProfileChanged,
     TokenRevoked,
     all_contacts,
 )
-from broker.registry import Registry
+from broker.registry import Client, Registry
+from broker.states import States
+from broker.tasks import Tasks
 
 
 class Rights:
-    """`changed` is told of every change of the directory; `spawn` runs what takes longer."""
+    """`changed` is told of every change of the directory. What is lost is lost at once; what takes
+    longer, giving it back to those who still may, runs as a task."""
 
     def __init__(
         self,
         registry: Registry,
+        online: Online[Client],
+        away: AwaySessions,
+        subscriptions: Subscriptions,
+        router: Router[Subscriber],
+        states: States,
         directory: Directory,
-        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        tasks: Tasks,
     ) -> None:
         self._registry = registry
+        self._online = online
+        self._away = away
+        self._subscriptions = subscriptions
+        self._router = router
+        self._states = states
         self._directory = directory
-        self._spawn = spawn
+        self._tasks = tasks
 
     def changed(self, change: DirectoryChange) -> None:
         """What is lost is lost at once, before whoever made the change hears that it is done."""
-        registry = self._registry
         match change:
             case MembershipChanged(group_id, user_id, member):
-                registry.forget_permits(user_id)
+                self.forget_permits(user_id)
                 if not member:
-                    registry.revoke(user_id, group_topics(group_id))
-                self._follow(user_id)
+                    self.revoke(user_id, group_topics(group_id))
+                self._follow_user(user_id)
             case GroupChanged(group):
-                registry.forget_permits(topics=group_topics(group.group_id))
+                self.forget_permits(topics=group_topics(group.group_id))
             case ContactChanged(contact):
                 self._contact_changed(contact)
             case ProfileChanged(profile):
-                registry.forget_permits(topics=user_topics(profile.user_id))
-                self._spawn(self._profile_changed(profile))
+                self.forget_permits(topics=user_topics(profile.user_id))
+                self._tasks.spawn(self._profile_changed(profile))
             case AccountChanged(user_id, account):
-                registry.epoch += 1
-                registry.forget_permits()
+                self._registry.accounts_changed()
+                self.forget_permits()
                 self._account_changed(user_id, account)
             case TokenRevoked(user_id, token_id):
-                registry.epoch += 1
-                registry.kick(user_id, "token revoked", lambda who: who.token_id == token_id)
+                self._registry.accounts_changed()
+                self._registry.kick(user_id, "token revoked", lambda who: who.token_id == token_id)
 
-    def _follow(self, user: str) -> None:
-        if user in self._registry.users:  # a change may concern ten thousand, few of them here
-            self._spawn(self._registry.follow(user))
+    def _follow_user(self, user: str) -> None:
+        if self._online.of(user):  # a change may concern ten thousand, few of them here
+            self._tasks.spawn(self.follow(user))
 
     def _contact_changed(self, contact: Contact) -> None:
         user, peer = contact.user_id, contact.peer_id
         for one, other in ((user, peer), (peer, user)):
-            self._registry.forget_permits(one)
+            self.forget_permits(one)
             if contact.blocked or contact.state != "contact":
-                self._registry.revoke(one, [presence_topic(other)])
-            self._follow(one)
+                self.revoke(one, [presence_topic(other)])
+            self._follow_user(one)
 
     async def _profile_changed(self, profile: Profile) -> None:
-        await self._registry.follow_topic(presence_topic(profile.user_id))
+        await self._follow_topic(presence_topic(profile.user_id))
         # those who may see the presence now, and could not before
         async for contact in all_contacts(self._directory, profile.user_id):
-            await self._registry.follow(contact.peer_id)
+            await self.follow(contact.peer_id)
 
     def _account_changed(self, user: str, account: Account | None) -> None:
         if account is None:
-            self._registry.remove(user)
+            self._registry.kick(user, "user removed")
+            self._away.wake_all(user)
+            self._states.submit([Forgotten(user, None)])
         elif account.disabled:
             self._registry.kick(user, "user disabled")
         else:
-            for client in list(self._registry.users.get(user, {}).values()):
+            after = account.tokens_after
+            for client in list(self._online.of(user).values()):
                 if client.publisher.principal.identity.role != account.role:
                     client.close("role changed")
-            after = account.tokens_after
             self._registry.kick(user, "token revoked", lambda who: 0 < who.token_issued_at < after)
+
+    # --- what follows from it --------------------------------------------------------
+
+    async def follow(self, user: str) -> None:
+        """A user's memberships changed: their grants are worked out anew."""
+        await self._follow(list(self._online.of(user).values()))
+
+    async def follow_all(self) -> None:
+        """Work everybody's grants out anew."""
+        await self._follow(list(self._online))
+
+    async def _follow(self, clients: list[Client]) -> None:
+        for client in clients:
+            if client.session is not None:
+                try:
+                    await self._subscriptions.follow(client.session)
+                except StoreError as error:
+                    client.close(f"store failed: {error}")  # it gets all it may when it comes back
+
+    def revoke(self, user: str, topics: Iterable[str]) -> None:
+        """A user may not read these topics any more."""
+        for client in self._online.of(user).values():
+            if client.session is not None:
+                self._subscriptions.revoke(client.session, topics)
+
+    async def _follow_topic(self, topic: str) -> None:
+        """Who may read a topic of the table changed: its readers, the owner excepted, lose it at once,
+        and those who still may get it back."""
+        self._subscriptions.rights_changed()
+        owner = parse_topic(topic).owner
+        sessions = [
+            subscriber.session if isinstance(subscriber, Screened) else subscriber
+            for subscriber in self._router.exact(topic)
+        ]
+        readers = [
+            client
+            for session in sessions
+            if session.key.user != owner and (client := self._online.get(session.key)) is not None
+        ]
+        for client in readers:
+            if client.session is not None:
+                self._subscriptions.revoke(client.session, [topic])
+        await self._follow(readers)
+
+    def forget_permits(self, user: str | None = None, topics: Collection[str] | None = None) -> None:
+        """Where a user, or everybody, may publish is asked anew: about some topics, or all."""
+        clients = self._online if user is None else self._online.of(user).values()
+        for client in clients:
+            client.publisher.forget_permits(topics)

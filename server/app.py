@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Protocol
 
 import uvloop
 
@@ -23,17 +24,19 @@ from bridge.http_api.attempts import Attempts
 from bridge.http_api.logins import Logins
 from bridge.http_api.readiness import Readiness
 from bridge.http_api.routes import application
-from bridge.local import LocalBridge
 from bridge.services import Services
 from broker.amqtt_edge.listeners import read_listeners
+from broker.clock import SystemClock
 from broker.config import Config, ConfigError, load
 from broker.domain.directory import SYSTEM
 from broker.domain.errors import StoreError
 from broker.domain.topics import inbox_topic
-from broker.local_bridge import Control
+from broker.local_bridge import LocalBridge
+from broker.metrics import Metrics
 from broker.net.listeners import Listener, ListenError
-from broker.node import Node, SystemClock
-from broker.ports import Directory, DirectoryError, MessageLog
+from broker.node import Node
+from broker.ports import BrokerPort, Directory, DirectoryError, MessageLog, ServicesPort, StateStore
+from broker.states import States
 from plugins.auth import UserAuthPlugin
 from plugins.auth.passwords import Passwords
 from plugins.persistence import sqlite
@@ -48,7 +51,35 @@ _M_MMAP_THRESHOLD = -3  # <malloc.h>
 DONE, REFUSED, WRONG_USAGE = 0, 1, 2
 
 
-def serve(config_file: Path, data_dir: Path | None, settings: list[str]) -> int:
+class Joint(Protocol):
+    """What the broker and its services reach each other through. In one process that is nothing: each
+    is handed to the other as it is."""
+
+    async def to_broker(self, broker: BrokerPort) -> BrokerPort:
+        """The broker, as the services are to reach it."""
+        ...
+
+    async def to_services(self, services: ServicesPort) -> ServicesPort:
+        """The services, as the broker is to reach them."""
+        ...
+
+
+class InOneProcess:
+    """See `Joint`."""
+
+    async def to_broker(self, broker: BrokerPort) -> BrokerPort:
+        return broker
+
+    async def to_services(self, services: ServicesPort) -> ServicesPort:
+        return services
+
+
+_IN_ONE_PROCESS = InOneProcess()
+
+
+def serve(
+    config_file: Path, data_dir: Path | None, settings: list[str], joint: Joint = _IN_ONE_PROCESS
+) -> int:
     """Run a node until SIGINT or SIGTERM; returns the exit status.
 
     Wrong configuration is 2; a port or data directory that is not to be had is 1. Either says why
@@ -59,7 +90,7 @@ def serve(config_file: Path, data_dir: Path | None, settings: list[str]) -> int:
         listeners = read_listeners(config)
         _start_logging(config)
         _give_memory_back()
-        uvloop.run(_run(config, listeners))
+        uvloop.run(_run(config, listeners, joint))
     except ConfigError as error:
         print(f"imctl serve: {error}", file=sys.stderr)
         return WRONG_USAGE
@@ -88,19 +119,21 @@ def _start_logging(config: Config) -> None:
     logging.getLogger("picows").setLevel(logging.CRITICAL)  # what it has to say the listener says
 
 
-async def _run(config: Config, listeners: list[Listener]) -> None:
+async def _run(config: Config, listeners: list[Listener], joint: Joint) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    async with running_node(config, listeners) as places:
+    async with running_node(config, listeners, joint) as places:
         greet(config, places)
         await stopping.wait()
         logger.info("shutting down")
 
 
 @contextlib.asynccontextmanager
-async def running_node(config: Config, listeners: list[Listener]) -> AsyncIterator[dict[str, str]]:
+async def running_node(
+    config: Config, listeners: list[Listener], joint: Joint
+) -> AsyncIterator[dict[str, str]]:
     """A node that serves while the context lasts; yields where: names -> addresses."""
     data_dir = config.data_dir
     tls = read_tls(config.grpc)
@@ -113,30 +146,42 @@ async def running_node(config: Config, listeners: list[Listener]) -> AsyncIterat
             directory = _open_directory(config, passwords)
             stack.push_async_callback(directory.close)
             log = sqlite.SqliteMessageLog(database)
-            states = sqlite.SqliteStateStore(database)
-            node = Node(config, log, states, directory, passwords)
-            control = Control(node, log, _issuer(node))
+            metrics = Metrics()
+            states = States(sqlite.SqliteStateStore(database), metrics)
+            node = Node(config, log, states, directory, passwords, metrics)
+            broker = await joint.to_broker(LocalBridge(node, log))
+            now_ms = SystemClock().now_ms
             services = Services(
                 log,
-                states,
+                states.store,
+                states.save,
                 sqlite.SqliteConversationStore(database),
                 directory,
-                control,
-                LocalBridge(node.pipeline, config.limits.rpc_concurrency),
+                broker,
+                now_ms,
                 _amending(config),
                 config.limits.group_members,
             )
-            node.join(services)
+            node.services.serve(await joint.to_services(services))
             stack.push_async_callback(services.close)
             token = admin_token(data_dir)
-            administration = Administration(directory, log, control, services.groups, services.members)
+            administration = Administration(
+                directory,
+                log,
+                broker,
+                states.save,
+                now_ms,
+                _issuer(node),
+                services.groups,
+                services.members,
+            )
             stack.push_async_callback(node.stop)
             await services.notices.recover()
             bound = await node.start(listeners)
-            offer = _offer(config, node, services, directory, control)
+            offer = _offer(config, node, services, directory, broker)
             api = await grpc_server.start(administration, config.grpc.bind, token, offer, tls)
             stack.push_async_callback(api.stop)
-            http = await _serve_http(config, node, log, directory, administration)
+            http = await _serve_http(config, node, log, states.store, directory, administration)
             stack.push_async_callback(http.stop)
             apis = {"grpc": api.address, "http": http.address}
             places = {listener.name: f"{listener.host}:{port}" for listener, port in bound} | apis
@@ -172,11 +217,11 @@ def _issuer(node: Node) -> Callable[[str, float], str]:
 
 
 def _offer(
-    config: Config, node: Node, services: Services, directory: Directory, control: Control
+    config: Config, node: Node, services: Services, directory: Directory, broker: BrokerPort
 ) -> grpc_server.Offer:
     plugin = node.host.plugin(UserAuthPlugin)
     tokens = plugin.authenticator if plugin is not None else None
-    return grpc_server.Offer(services.operations, control, directory, tokens, config.limits.rpc_concurrency)
+    return grpc_server.Offer(services.operations, broker, directory, tokens, config.limits.rpc_concurrency)
 
 
 def _shown(tls: Tls | None) -> dict[str, str] | None:
@@ -185,7 +230,12 @@ def _shown(tls: Tls | None) -> dict[str, str] | None:
 
 
 async def _serve_http(
-    config: Config, node: Node, log: MessageLog, directory: Directory, administration: Administration
+    config: Config,
+    node: Node,
+    log: MessageLog,
+    states: StateStore,
+    directory: Directory,
+    administration: Administration,
 ) -> http_server.Server:
     http = config.http
     plugin = node.host.plugin(UserAuthPlugin)
@@ -201,7 +251,7 @@ async def _serve_http(
     readiness = Readiness(
         {
             "message store": lambda: log.heads([inbox_topic(SYSTEM)]),
-            "message store (writing)": lambda: node.states.store.apply([]),
+            "message store (writing)": lambda: states.apply([]),
             "directory": lambda: directory.account(SYSTEM),
             "directory (writing)": lambda: directory.drop_notices([]),
         }

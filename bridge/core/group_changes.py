@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bridge.control import NodeControl
 from bridge.core.notices import Notices
 from bridge.core.turns import Turns
 from broker.domain.topics import group_topic
-from broker.ports import Directory, GroupWrite, Notice
+from broker.ports import BrokerPort, Directory, GroupWrite, Notice
 
 NAMED = 100
 """Users a system entry names; of more it gives the count."""
@@ -16,9 +15,9 @@ NAMED = 100
 class GroupChanges:
     """Writes changes of groups, their notices and events."""
 
-    def __init__(self, directory: Directory, control: NodeControl, notices: Notices) -> None:
+    def __init__(self, directory: Directory, broker: BrokerPort, notices: Notices) -> None:
         self._directory = directory
-        self._control = control
+        self._broker = broker
         self._notices = notices
         self.turns: Turns[str] = Turns()
         """By group."""
@@ -37,10 +36,11 @@ class GroupChanges:
         await self._directory.remove_account(user, groups, notices)
         await self._notices.publish(notices)
 
-    def tell(self, users: Sequence[str], event: str, group_id: str, by: str) -> None:
+    async def tell(self, users: Sequence[str], event: str, group_id: str, by: str) -> None:
         """Tell users what they cannot learn from the group's log."""
-        for user in users:
-            self._control.emit(user, {"event": "group", "type": event, "group_id": group_id, "by": by})
+        if users:
+            told = {"event": "group", "type": event, "group_id": group_id, "by": by}
+            await self._broker.emit(users, told)
 
 
 def named(users: Sequence[str]) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 
-from bridge.control import NodeControl
+from bridge.core.posting import stored
 from broker.domain import message
 from broker.domain.directory import SYSTEM
 from broker.domain.errors import RefusedError, StoreError
-from broker.domain.message import Content
+from broker.domain.message import Content, Draft
 from broker.domain.topics import parse_topic
-from broker.ports import Directory, Notice
+from broker.ports import BrokerPort, Directory, Notice
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +37,9 @@ def notice(sender: str, topic: str, event: str, **values: Any) -> Notice:
 class Notices:
     """`publish` what a change wrote; `recover` at start."""
 
-    def __init__(self, directory: Directory, control: NodeControl) -> None:
+    def __init__(self, directory: Directory, broker: BrokerPort) -> None:
         self._directory = directory
-        self._control = control
+        self._broker = broker
         self._retry: asyncio.Task[None] | None = None
 
     async def publish(self, notices: Sequence[Notice]) -> None:
@@ -79,14 +79,14 @@ class Notices:
             return
 
     async def _publish(self, notices: Sequence[Notice]) -> None:
-        # All are submitted before any is awaited: they share commits, and keep their order.
-        waiting = [asyncio.ensure_future(self._append(each)) for each in notices]
-        await asyncio.gather(*waiting)
+        for each, posted in zip(notices, await self._broker.append(list(map(_draft, notices))), strict=True):
+            try:
+                stored(posted)
+            except RefusedError as error:  # it would be refused for ever
+                logger.error("notice %s for %s is given up: %s", each.id, each.topic, error)
         await self._directory.drop_notices([each.id for each in notices])
 
-    async def _append(self, each: Notice) -> None:
-        content = Content(msgspec.Raw(each.content), type="system", client_msg_id=each.id)
-        try:
-            await self._control.append(message.draft(each.sender, parse_topic(each.topic), content))
-        except RefusedError as error:  # it would be refused for ever
-            logger.error("notice %s for %s is given up: %s", each.id, each.topic, error)
+
+def _draft(each: Notice) -> Draft:
+    content = Content(msgspec.Raw(each.content), type="system", client_msg_id=each.id)
+    return message.draft(each.sender, parse_topic(each.topic), content)

@@ -7,11 +7,10 @@ from typing import Any
 
 import grpc
 
-from bridge.control import Device
 from bridge.grpc_api import im_admin_pb2 as pb
 from bridge.grpc_api.im_admin_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
 from bridge.handlers.admin import Administration
-from broker.ports import Account, Group, Membership
+from broker.ports import Account, Device, Group, Membership
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -123,7 +122,7 @@ class AdminService(AdminServiceServicer):
         )
 
     async def Stats(self, _request: pb.StatsRequest, _: Context) -> pb.StatsResponse:
-        return pb.StatsResponse(values=self._do.stats())
+        return pb.StatsResponse(values=await self._do.stats())
 
 
 def _user(account: Account) -> pb.User:

@@ -11,7 +11,6 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
 
-from bridge.control import NodeControl
 from bridge.core.operations import Operations
 from bridge.grpc_api.admin_service import AdminService
 from bridge.grpc_api.authentication import Authenticator, TokenReader
@@ -21,7 +20,7 @@ from bridge.grpc_api.services import SERVICES, OperationService
 from bridge.grpc_api.syncing import Syncing
 from bridge.grpc_api.tls import Tls
 from bridge.handlers.admin import Administration
-from broker.ports import Directory
+from broker.ports import BrokerPort, Directory
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # else a second node would take half of the calls, silently
@@ -44,7 +43,7 @@ class Offer(msgspec.Struct, frozen=True):
     `tokens`, to whoever knows the admin token."""
 
     operations: Operations
-    control: NodeControl
+    broker: BrokerPort
     directory: Directory
     tokens: TokenReader | None
     concurrency: int = CONCURRENCY
@@ -90,7 +89,7 @@ async def start(
         return await serve(services, bind, Guard(Authenticator(token)), tls)
     changes = Changes()
     offer.directory.on_change(changes.tell)
-    streams = {"SyncMessages": Syncing(offer.operations, offer.control, changes)}
+    streams = {"SyncMessages": Syncing(offer.operations, offer.broker, changes)}
     services += [OperationService(name, offer.operations, streams) for name in SERVICES]
     authenticator = Authenticator(token, offer.directory, offer.tokens, changes)
     return await serve(services, bind, Guard(authenticator, offer.concurrency), tls)

@@ -7,11 +7,11 @@ dropped and asked for anew: nobody gets what they may not read any more.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from bridge.control import NodeControl
 from bridge.core.operations import Caller, Operations
 from bridge.grpc_api.authentication import CALL
 from bridge.grpc_api.changes import Changes
@@ -19,7 +19,7 @@ from bridge.grpc_api.im_pb2 import SyncedEntry, SyncRequest
 from bridge.handlers.messages import SyncResult
 from broker.domain.errors import RefusedError
 from broker.domain.topics import group_topic
-from broker.ports import DirectoryChange, GroupChanged, MembershipChanged
+from broker.ports import BrokerPort, DirectoryChange, GroupChanged, MembershipChanged
 
 MAX_TOPICS = 1000
 
@@ -38,20 +38,21 @@ _offset = msgspec.json.Decoder(_Placed).decode
 class Syncing:
     """Makes the streams."""
 
-    def __init__(self, operations: Operations, control: NodeControl, changes: Changes) -> None:
+    def __init__(self, operations: Operations, broker: BrokerPort, changes: Changes) -> None:
         self._operations = operations
-        self._control = control
+        self._broker = broker
         self._changes = changes
 
     async def __call__(self, request: SyncRequest, context: Any) -> AsyncGenerator[SyncedEntry, None]:
         """The stream of one call."""
-        tour = _Tour(CALL.get().caller, request, self._operations, self._control)
+        tour = _Tour(CALL.get().caller, request, self._operations, self._broker)
         unwatch = self._changes.watch(tour.changed) if request.follow else None
         try:
             await tour.begin()
             await context.send_initial_metadata(())
             while True:
                 while tour.news:
+                    await tour.watch_new()
                     topic = next(iter(tour.news))
                     for entry in await tour.page(topic):
                         yield entry
@@ -71,15 +72,16 @@ class _Tour:
     """Where a stream stands in each log, and which of them have something new."""
 
     def __init__(
-        self, caller: Caller, request: SyncRequest, operations: Operations, control: NodeControl
+        self, caller: Caller, request: SyncRequest, operations: Operations, broker: BrokerPort
     ) -> None:
         self._caller = caller
         self._operations = operations
-        self._control = control
+        self._broker = broker
         self._follow = request.follow
         self._all = request.all_logs or not request.cursors
         self._wake = asyncio.Event()
-        self._taps: dict[str, Callable[[], None]] = {}
+        self._watches: dict[str, Callable[[], None]] = {}
+        self._unwatched: list[str] = []
         self.cursors: dict[str, int] = dict(request.cursors)
         self.news: dict[str, None] = {}
         """Topics to ask for, the longest waiting first."""
@@ -106,14 +108,21 @@ class _Tour:
 
     def end(self) -> None:
         """Listen to nothing any more."""
-        while self._taps:
-            self._taps.popitem()[1]()
+        while self._watches:
+            self._watches.popitem()[1]()
 
     def _add(self, topic: str) -> None:
         self.cursors.setdefault(topic, 0)
-        if self._follow and topic not in self._taps:
-            self._taps[topic] = self._control.tap(topic, lambda: self._notice(topic))
+        if self._follow and topic not in self._watches:
+            self._unwatched.append(topic)
         self._notice(topic)
+
+    async def watch_new(self) -> None:
+        """Have the logs that came in watched, before they are read: then no entry is missed."""
+        while self._unwatched:
+            topic = self._unwatched.pop()
+            if topic not in self._watches:
+                self._watches[topic] = await self._broker.watch(topic, partial(self._notice, topic))
 
     def _notice(self, topic: str) -> None:
         self.news[topic] = None
@@ -130,7 +139,7 @@ class _Tour:
             case _:
                 return
         topic = group_topic(group_id)
-        if topic in self._taps:
+        if topic in self._watches:
             self.doubted.add(topic)
             self._notice(topic)
 
@@ -144,8 +153,8 @@ class _Tour:
         except RefusedError as error:
             if not self._all or error.code not in _LOST:
                 raise
-            if topic in self._taps:
-                self._taps.pop(topic)()
+            if topic in self._watches:
+                self._watches.pop(topic)()
             return []
         if result.more:
             self.news[topic] = None

@@ -58,12 +58,18 @@ def _read(key: str, file: Path) -> bytes:
         raise ConfigError(f"{key}: cannot read {file}: {reason}") from None
 
 
+class _AnyName(ssl.SSLContext):
+    """Accepts the certificate of a peer by whatever name, alone or with its chain."""
+
+    def __init__(self, _protocol: int) -> None:
+        self.check_hostname = False
+        self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+
+
 def _name(server: ssl.SSLContext, file: Path) -> str:
     """A name the certificate is for. The standard library tells it of a peer's certificate only: so
     one end of a handshake in memory tells it of the other's."""
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    client = _AnyName(ssl.PROTOCOL_TLS_CLIENT)
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     try:
         client.load_verify_locations(file)

@@ -7,13 +7,13 @@ already, that is unknown, that owns the group.
 """
 
 import asyncio
-import heapq
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
-from bridge.control import Device, NodeControl
 from bridge.core.operations import THE_SYSTEM
 from bridge.core.paging import page_of
+from bridge.core.posting import stored
+from bridge.core.tails import head, tail
 from bridge.handlers.groups import CreateParameters, GroupParameters, Groups
 from bridge.handlers.members import Members, UsersParameters
 from broker.domain import conversation
@@ -23,13 +23,17 @@ from broker.domain.message import Body, Entry
 from broker.domain.topics import LOG_KINDS, Kind, Topic, inbox_topic, parse_topic, presence_topic
 from broker.ports import (
     Account,
+    BrokerPort,
+    Device,
     Directory,
     DirectoryError,
     Forgotten,
     Group,
     Membership,
     MessageLog,
+    Post,
     Retained,
+    SaveChanges,
     Unseen,
 )
 
@@ -69,13 +73,19 @@ class Administration:
         self,
         directory: Directory,
         log: MessageLog,
-        control: NodeControl,
+        broker: BrokerPort,
+        save: SaveChanges,
+        now_ms: Callable[[], int],
+        issue_token: Callable[[str, float], str],
         groups: Groups,
         members: Members,
     ) -> None:
         self._directory = directory
         self._log = log
-        self._control = control
+        self._broker = broker
+        self._save = save
+        self._now_ms = now_ms
+        self._issue_token = issue_token
         self._groups = groups
         self._members = members
 
@@ -94,9 +104,9 @@ class Administration:
             raise DirectoryError("exists", f"user {user_id} exists already")
         # Somebody else may have had the id: what stands in the inbox is not for the new user, nor is
         # what was kept. That went with the account, unless the node ended in between.
-        floor = await self._control.head(inbox_topic(user_id))
+        floor = await head(self._log, inbox_topic(user_id))
         presence = Retained(presence_topic(user_id), b"", 1)
-        await self._control.save([Forgotten(user_id, None), Unseen(user_id), presence])
+        await self._save([Forgotten(user_id, None), Unseen(user_id), presence])
         return await self._directory.add_account(user_id, password, role, floor)
 
     async def set_password(self, user_id: str, password: str) -> None:
@@ -151,15 +161,15 @@ class Administration:
             raise _invalid(f"a token lives for 1 to {MAX_TTL} seconds, not {ttl}")
         account = await self._enabled_account(user_id)
         # One of a second whose tokens were revoked would be no good.
-        if (early := account.tokens_after - self._control.now_ms() / 1000) > 0:
+        if (early := account.tokens_after - self._now_ms() / 1000) > 0:
             await asyncio.sleep(min(early, 1.0) + _TIMER_SECONDS)
-        return self._control.issue_token(user_id, float(ttl))
+        return self._issue_token(user_id, float(ttl))
 
     async def revoke_tokens(self, user_id: str) -> None:
         """Accept no token of a user that was issued before; who is connected by one is disconnected."""
         await self._account(user_id)
         # Tokens carry whole seconds: those of this second are meant, too.
-        await self._directory.revoke_tokens(user_id, self._control.now_ms() // 1000 + 1)
+        await self._directory.revoke_tokens(user_id, self._now_ms() // 1000 + 1)
 
     async def _account(self, user_id: str) -> Account:
         _check_id("user", user_id)
@@ -182,16 +192,13 @@ class Administration:
         limit = _page_limit(limit)
         if user_id:
             await self._account(user_id)
-        devices = (device for device in self._control.connected() if user_id in ("", device.user))
-        found = heapq.nsmallest(
-            limit + 1, (device for device in devices if _place(device) > after), key=_place
-        )
-        return page_of(found, limit, _place)
+        found = await self._broker.connections(user_id, after, limit + 1)
+        return page_of(found, limit, lambda device: device.place)
 
     async def kick(self, user_id: str) -> int:
         """End all connections of a user, who may come back; returns how many there were."""
         await self._account(user_id)
-        return self._control.kick(user_id)
+        return await self._broker.kick(user_id)
 
     # --- groups ----------------------------------------------------------------------
 
@@ -255,7 +262,8 @@ class Administration:
             raise DirectoryError(
                 "invalid_payload", f"a payload has at most {MAX_PAYLOAD} bytes, not {len(payload)}"
             )
-        return await self._control.send(sender, topic, payload)
+        (posted,) = await self._broker.publish(sender, [Post(topic, payload)])
+        return stored(posted)
 
     async def tail(self, topic: str, after: int | None) -> AsyncIterator[bytes]:
         """The entries of an inbox or group topic as delivered JSON: those after offset `after`,
@@ -263,10 +271,10 @@ class Administration:
         parsed = _log_topic(topic)
         if after is not None and after < 0:
             raise _invalid(f"an offset is not negative: {after}")
-        head = await self._control.head(topic)
-        if head == 0:  # nobody has written: perhaps there is nobody to write to
+        last = await head(self._log, topic)
+        if last == 0:  # nobody has written: perhaps there is nobody to write to
             await (self._group if parsed.kind is Kind.GROUP else self._account)(parsed.owner)
-        return self._control.tail(topic, head if after is None else after)
+        return tail(self._log, self._broker, topic, last if after is None else after)
 
     async def history(self, conversation_id: str, before_seq: int = 0, limit: int = 0) -> list[bytes]:
         """Messages before `before_seq` (0: the last ones) as JSON without `offset`, ascending.
@@ -290,9 +298,9 @@ class Administration:
         for user in conversation.participants(conversation_id) or ():
             await self._account(user)
 
-    def stats(self) -> dict[str, int]:
+    async def stats(self) -> dict[str, int]:
         """Counters and gauges of the node, by name."""
-        return dict(sorted(self._control.stats().items()))
+        return dict(sorted((await self._broker.stats()).items()))
 
 
 def _invalid(detail: str) -> DirectoryError:
@@ -327,10 +335,6 @@ def _limit(limit: int, default: int, most: int) -> int:
     if not 0 <= limit <= most:
         raise _invalid(f"limit is 1 to {most}, not {limit}")
     return limit or default
-
-
-def _place(device: Device) -> str:
-    return f"{device.user} {device.client_id}"  # no user id has a space
 
 
 def _page_limit(limit: int) -> int:

@@ -9,14 +9,14 @@ from typing import Any
 
 import msgspec
 
-from bridge.control import NodeControl
 from bridge.core.access import Access
 from bridge.core.operations import Caller, MessageId, Operations, Parameters, content_json
+from bridge.core.posting import append_one
 from bridge.core.turns import Turns
 from broker.domain.errors import RefusedError
 from broker.domain.message import SERVER_TYPES, Amendment, Body, Content, amending, encode_body, read_body
 from broker.domain.permissions import GroupOperation, UserOperation
-from broker.ports import Located, MessageLog
+from broker.ports import BrokerPort, Located, MessageLog
 
 MAX_CONTENT = 256 * 1024
 """Bytes of JSON."""
@@ -51,10 +51,10 @@ class EntryResult(msgspec.Struct):
 class Amendments:
     """The handlers."""
 
-    def __init__(self, log: MessageLog, access: Access, control: NodeControl) -> None:
+    def __init__(self, log: MessageLog, access: Access, broker: BrokerPort) -> None:
         self._log = log
         self._access = access
-        self._control = control
+        self._broker = broker
         # One change of a message at a time: an edit must not bring a recalled one back.
         self._turns: Turns[int] = Turns()
 
@@ -139,4 +139,5 @@ class Amendments:
         others: Sequence[Amendment],
     ) -> EntryResult:
         amends = (Amendment(located.seq, encode_body(changed)), *others)
-        return EntryResult(await self._control.append(amending(caller.user, body, content, amends)))
+        draft = amending(caller.user, body, content, amends)
+        return EntryResult(await append_one(self._broker, draft))

@@ -9,7 +9,6 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from bridge.control import NodeControl
 from bridge.core.access import Access, Pair
 from bridge.core.notices import Notices, notice
 from bridge.core.operations import After, Caller, Done, Id, Name, Note, Operations, PageSize, Parameters
@@ -19,7 +18,7 @@ from broker.domain.directory import Contact
 from broker.domain.errors import RefusedError
 from broker.domain.permissions import UserOperation
 from broker.domain.topics import inbox_topic
-from broker.ports import Directory, Notice, all_contacts
+from broker.ports import BrokerPort, Directory, Notice, all_contacts
 
 States = Literal["contact", "sent", "received", "blocked", "all"]
 
@@ -83,10 +82,10 @@ class RemarkParameters(Parameters):
 class Contacts:
     """The handlers."""
 
-    def __init__(self, directory: Directory, access: Access, control: NodeControl, notices: Notices) -> None:
+    def __init__(self, directory: Directory, access: Access, broker: BrokerPort, notices: Notices) -> None:
         self._directory = directory
         self._access = access
-        self._control = control
+        self._broker = broker
         self._notices = notices
 
     def register(self, operations: Operations) -> None:
@@ -212,16 +211,14 @@ class Contacts:
         await self._directory.write_contacts(contacts, notices)
         await self._notices.publish(notices)
         for contact in contacts:
-            self._control.emit(
-                contact.user_id,
-                {
-                    "event": "contact",
-                    "user_id": contact.peer_id,
-                    "state": contact.state,
-                    "blocked": contact.blocked,
-                    "remark": contact.remark,
-                },
-            )
+            event = {
+                "event": "contact",
+                "user_id": contact.peer_id,
+                "state": contact.state,
+                "blocked": contact.blocked,
+                "remark": contact.remark,
+            }
+            await self._broker.emit([contact.user_id], event)
 
 
 def _is(contact: Contact, state: States) -> bool:

@@ -8,15 +8,23 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
+from msgspec.structs import replace
 
-from bridge.control import NodeControl
 from bridge.core.access import Access
 from bridge.core.operations import Caller, ConversationId, Message, Millis, Operations, Parameters
 from bridge.handlers.messages import REPLY_BYTES
 from broker.domain.conversation import group_id, group_of
 from broker.domain.errors import RefusedError
 from broker.domain.ids import Snowflakes
-from broker.ports import ConversationState, ConversationStore, Directory, Marked, MessageLog
+from broker.ports import (
+    BrokerPort,
+    ConversationState,
+    ConversationStore,
+    Directory,
+    Marked,
+    MessageLog,
+    SaveChanges,
+)
 
 # A message that is stamped is not stored yet: who asks again looks back this far.
 _OVERLAP_MS = 5000
@@ -98,13 +106,15 @@ class Conversations:
         store: ConversationStore,
         directory: Directory,
         access: Access,
-        control: NodeControl,
+        broker: BrokerPort,
+        save: SaveChanges,
     ) -> None:
         self._log = log
         self._store = store
         self._directory = directory
         self._access = access
-        self._control = control
+        self._broker = broker
+        self._save = save
 
     def register(self, operations: Operations) -> None:
         """Offer the methods."""
@@ -142,8 +152,8 @@ class Conversations:
                 space -= _VIEW_BYTES + (len(located.body) if located else 0)
                 if space < 0 and page:
                     return page
-                each.view.last_message = msgspec.Raw(located.body) if located else None
-                page.append(each.view)
+                last = msgspec.Raw(located.body) if located else None
+                page.append(replace(each.view, last_message=last))
         return page
 
     async def _all(self, user: str) -> list[_Seen]:
@@ -174,23 +184,21 @@ class Conversations:
             unread=parameters.marked_unread,
             hidden=hidden,
         )
-        await self._control.save([marked])
+        await self._save([marked])
         (state,) = await self._store.states(caller.user, [room.conversation_id])
         seen = _view(state, room.floor, room.since)
         if seen is None:
             raise RefusedError("not_found", f"there is no conversation {room.conversation_id}")
         (view,) = await self._with_last([seen])
-        self._control.emit(
-            caller.user,
-            {
-                "event": "conversation",
-                "conversation_id": view.conversation_id,
-                "pinned": view.pinned,
-                "muted": view.muted,
-                "hidden": view.hidden,
-                "marked_unread": view.marked_unread,
-            },
-        )
+        event = {
+            "event": "conversation",
+            "conversation_id": view.conversation_id,
+            "pinned": view.pinned,
+            "muted": view.muted,
+            "hidden": view.hidden,
+            "marked_unread": view.marked_unread,
+        }
+        await self._broker.emit([caller.user], event)
         return view
 
 

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec.structs import replace
 
-from bridge.control import NodeControl
 from bridge.core.access import Access, Seat
 from bridge.core.group_changes import GroupChanges, named
 from bridge.core.notices import notice
@@ -30,12 +29,13 @@ from bridge.core.operations import (
 )
 from bridge.core.paging import page_of
 from bridge.core.retrying import retrying
+from bridge.core.tails import head
 from bridge.core.turns import in_turn
 from broker.domain.directory import SYSTEM, Group, JoinPolicy, Membership, Ranks
 from broker.domain.errors import RefusedError
 from broker.domain.permissions import GroupOperation, Rank
 from broker.domain.topics import group_topic
-from broker.ports import Directory, GroupWrite
+from broker.ports import Directory, GroupWrite, MessageLog
 
 Announcement = Annotated[str, msgspec.Meta(max_length=4096)]
 Users = Annotated[list[Id], msgspec.Meta(max_length=10_000)]
@@ -153,11 +153,11 @@ class Groups:
     """The handlers."""
 
     def __init__(
-        self, directory: Directory, access: Access, control: NodeControl, changes: GroupChanges, most: int
+        self, directory: Directory, access: Access, log: MessageLog, changes: GroupChanges, most: int
     ) -> None:
         self._directory = directory
         self._access = access
-        self._control = control
+        self._log = log
         self._changes = changes
         self.turns = changes.turns
         self._most = most
@@ -195,7 +195,7 @@ class Groups:
         # still has to be said of theirs.
         if known is not None:
             await self._changes.settle(group_id)
-        head = await self._control.head(group_topic(group_id))
+        floor = await head(self._log, group_topic(group_id))
         group = Group(
             group_id=group_id,
             name=parameters.name or group_id,
@@ -208,14 +208,14 @@ class Groups:
             who_may_post=parameters.who_may_post,
             join=parameters.join,
             history_visible=parameters.history_visible,
-            floor=head,
+            floor=floor,
             version=known.version + 1 if known else 1,
         )
-        put = [Membership(group_id, user, "owner" if user == owner else "member", head) for user in users]
+        put = [Membership(group_id, user, "owner" if user == owner else "member", floor) for user in users]
         write = GroupWrite(group, fresh=True, put=put)
         made = notice(by, group_topic(group_id), "group_created", name=group.name, **named(users))
         await self._changes.write(write, [made])
-        self._changes.tell([user for user in users if user != owner], "added", group_id, by)
+        await self._changes.tell([user for user in users if user != owner], "added", group_id, by)
         return _view(Seat(group, put[0], Rank.OWNER))
 
     async def get(self, caller: Caller, parameters: GroupParameters) -> GroupView:

@@ -6,20 +6,20 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec.structs import replace
 
-from bridge.control import NodeControl
 from bridge.core.access import Access, Seat
 from bridge.core.group_changes import GroupChanges, named
 from bridge.core.notices import notice
 from bridge.core.operations import After, Caller, Done, Id, Millis, Note, Operations, PageSize, Parameters
 from bridge.core.paging import page_of
 from bridge.core.retrying import retrying
+from bridge.core.tails import head
 from bridge.core.turns import in_turn
 from bridge.handlers.groups import GroupParameters, MemberParameters
 from broker.domain.directory import Ban, Group, JoinRequest, Membership
 from broker.domain.errors import RefusedError
 from broker.domain.permissions import GroupOperation
 from broker.domain.topics import group_topic
-from broker.ports import Directory, GroupWrite
+from broker.ports import Directory, GroupWrite, MessageLog
 
 SomeUsers = Annotated[list[Id], msgspec.Meta(min_length=1, max_length=10_000)]
 
@@ -121,11 +121,11 @@ class Members:
     """The handlers."""
 
     def __init__(
-        self, directory: Directory, access: Access, control: NodeControl, changes: GroupChanges, most: int
+        self, directory: Directory, access: Access, log: MessageLog, changes: GroupChanges, most: int
     ) -> None:
         self._directory = directory
         self._access = access
-        self._control = control
+        self._log = log
         self._changes = changes
         self.turns = changes.turns
         self._most = most
@@ -158,7 +158,7 @@ class Members:
             raise RefusedError("banned", f"{user} is banned from group {parameters.group_id}")
         if new:
             await self._join(seat, caller.user, new, "members_added")
-            self._changes.tell(new, "added", parameters.group_id, caller.user)
+            await self._changes.tell(new, "added", parameters.group_id, caller.user)
         return ChangedResult(new)
 
     @in_turn
@@ -173,7 +173,7 @@ class Members:
         gone = [user for user in users if user in known]
         if gone:
             await self._drop(seat, caller.user, gone, "members_removed")
-            self._changes.tell(gone, "removed", parameters.group_id, caller.user)
+            await self._changes.tell(gone, "removed", parameters.group_id, caller.user)
         return ChangedResult(gone)
 
     @in_turn
@@ -182,7 +182,7 @@ class Members:
         """Leave a group. Its owner has to transfer or dismiss it first."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.LEAVE)
         await self._drop(seat, caller.user, [caller.user], "member_left")
-        self._changes.tell([caller.user], "left", parameters.group_id, caller.user)
+        await self._changes.tell([caller.user], "left", parameters.group_id, caller.user)
         return Done()
 
     @in_turn
@@ -210,7 +210,7 @@ class Members:
             answered=[user],
         )
         await self._changes.write(write, [entry])
-        self._changes.tell([user], "banned", group.group_id, caller.user)
+        await self._changes.tell([user], "banned", group.group_id, caller.user)
         return Done()
 
     @in_turn
@@ -248,7 +248,9 @@ class Members:
         asks = JoinRequest(group.group_id, caller.user, parameters.note, now)
         await self._changes.write(GroupWrite(group, ask=[asks]), [])
         admins = await self._directory.admins(group.group_id)
-        self._changes.tell([admin.user_id for admin in admins], "requested", group.group_id, caller.user)
+        await self._changes.tell(
+            [admin.user_id for admin in admins], "requested", group.group_id, caller.user
+        )
         return JoinResult("requested")
 
     async def requests(self, caller: Caller, parameters: PageParameters) -> RequestsResult:
@@ -265,7 +267,7 @@ class Members:
         """Let in a user who has asked."""
         seat = await self._requested(caller, parameters)
         await self._join(seat, caller.user, [parameters.user_id], "members_added")
-        self._changes.tell([parameters.user_id], "accepted", parameters.group_id, caller.user)
+        await self._changes.tell([parameters.user_id], "accepted", parameters.group_id, caller.user)
         return Done()
 
     @in_turn
@@ -274,7 +276,7 @@ class Members:
         """Turn down a user who has asked."""
         seat = await self._requested(caller, parameters)
         await self._changes.write(GroupWrite(_next(seat.group), answered=[parameters.user_id]), [])
-        self._changes.tell([parameters.user_id], "rejected", parameters.group_id, caller.user)
+        await self._changes.tell([parameters.user_id], "rejected", parameters.group_id, caller.user)
         return Done()
 
     @retrying
@@ -301,7 +303,7 @@ class Members:
             raise RefusedError("quota", f"a group has at most {self._most} members")
         floor = group.floor
         if not group.history_visible:
-            floor = await self._control.head(group_topic(group.group_id))
+            floor = await head(self._log, group_topic(group.group_id))
         put = [Membership(group.group_id, user, "member", floor) for user in users]
         entry = notice(by, group_topic(group.group_id), event, **named(users))
         await self._changes.write(GroupWrite(_next(group), put=put, answered=list(users)), [entry])

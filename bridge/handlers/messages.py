@@ -85,19 +85,20 @@ class Messages:
         }
         logs = {topic: log_name(parse_topic(topic)) for topic in cursors}
         heads = await self._log.heads(list(logs.values()))
-        result = SyncResult([], cursors, more=False)
+        messages: list[msgspec.Raw] = []
+        more = False
         space = REPLY_BYTES
         for topic, log in logs.items():
-            room = parameters.limit - len(result.messages)
+            room = parameters.limit - len(messages)
             if heads[log] > cursors[topic] and room > 0 and space > 0:
                 entries = await self._log.read(log, cursors[topic], room, space)
-                taken = _fitting(entries, room, space, at_least_one=not result.messages)
+                taken = _fitting(entries, room, space, at_least_one=not messages)
                 if taken:
-                    result.messages += [msgspec.Raw(entry.payload) for entry in taken]
+                    messages += [msgspec.Raw(entry.payload) for entry in taken]
                     cursors[topic] = taken[-1].offset
                     space -= sum(len(entry.body) for entry in taken)
-            result.more = result.more or heads[log] > cursors[topic]
-        return result
+            more = more or heads[log] > cursors[topic]
+        return SyncResult(messages, cursors, more)
 
     async def _floor(self, caller: Caller, topic_name: str, own: Mapping[str, Membership]) -> int:
         """The offset at which the right to read the topic begins for the caller, who is in these

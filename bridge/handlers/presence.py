@@ -6,14 +6,13 @@ from typing import Annotated
 
 import msgspec
 
-from bridge.control import NodeControl
 from bridge.core.operations import Caller, Id, Operations, Parameters
 from broker.domain import permissions
 from broker.domain.errors import RefusedError, StoreError
 from broker.domain.permissions import UserOperation
 from broker.domain.presence import PresenceDocument
 from broker.domain.topics import presence_topic
-from broker.ports import Directory, StateStore, all_contacts
+from broker.ports import BrokerPort, Directory, PresenceChange, StateStore, all_contacts
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +34,10 @@ class GetResult(msgspec.Struct):
 class Presences:
     """The handler, and what listens to changes."""
 
-    def __init__(self, directory: Directory, states: StateStore, control: NodeControl) -> None:
+    def __init__(self, directory: Directory, states: StateStore, broker: BrokerPort) -> None:
         self._directory = directory
         self._states = states
-        self._control = control
+        self._broker = broker
 
     def register(self, operations: Operations) -> None:
         """Offer the method."""
@@ -60,23 +59,24 @@ class Presences:
             presences.append(known or PresenceDocument(user, "offline", 0, 0))
         return GetResult(presences)
 
-    async def changed(self, batch: Sequence[tuple[str, bytes]]) -> None:
+    async def changed(self, batch: Sequence[PresenceChange]) -> None:
         """Users' presences changed: tell their contacts that are online."""
         try:
-            for user, document in dict(batch).items():
+            for user, document in {each.user: each.document for each in batch}.items():
                 await self._tell(user, document)
         except (StoreError, RefusedError) as error:
             logger.error("%d presences are not told to contacts: %s", len(batch), error)
 
     async def _tell(self, user: str, document: bytes) -> None:
         event = {"event": "presence"} | msgspec.json.decode(document)
-        peers = [
+        contacts = [
             contact.peer_id
             async for contact in all_contacts(self._directory, user)
-            if contact.state == "contact" and self._control.devices(contact.peer_id)
+            if contact.state == "contact"
         ]
-        for peer in await self._seeing(user, peers):
-            self._control.emit(peer, event, keep=False)
+        peers = list(await self._broker.devices(contacts)) if contacts else []
+        if seeing := await self._seeing(user, peers):
+            await self._broker.emit(seeing, event, keep=False)
 
     async def _seeing(self, user: str, peers: Sequence[str]) -> list[str]:
         if not peers:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bridge.control import NodeControl
 from bridge.core.access import Access, Room
 from bridge.core.operations import (
     After,
@@ -29,7 +28,16 @@ from broker.domain.conversation import group_of, participants
 from broker.domain.errors import RefusedError, StoreError
 from broker.domain.message import read_body
 from broker.domain.permissions import Facts, Relation, UserOperation
-from broker.ports import Arrival, ConversationState, ConversationStore, Directory, MessageLog, Seen
+from broker.ports import (
+    Arrival,
+    BrokerPort,
+    ConversationState,
+    ConversationStore,
+    Directory,
+    MessageLog,
+    SaveChanges,
+    Seen,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -74,13 +82,15 @@ class Receipts:
         store: ConversationStore,
         directory: Directory,
         access: Access,
-        control: NodeControl,
+        broker: BrokerPort,
+        save: SaveChanges,
     ) -> None:
         self._log = log
         self._store = store
         self._directory = directory
         self._access = access
-        self._control = control
+        self._broker = broker
+        self._save = save
         # By user and conversation: what moves a watermark is told in the order it does.
         self._turns: Turns[tuple[str, str]] = Turns()
 
@@ -103,14 +113,14 @@ class Receipts:
     async def _read(self, caller: Caller, room: Room, state: ConversationState, seq: int) -> None:
         now = self._access.now_ms()
         delivered = 0 if room.seat else seq
-        await self._control.save([Seen(caller.user, room.conversation_id, now, seq, delivered)])
+        await self._save([Seen(caller.user, room.conversation_id, now, seq, delivered)])
         # A lower one takes the mark of being unread away, and the watermark stays.
         event = _event("read", room.conversation_id, caller.user, max(seq, state.read_seq))
-        self._control.emit(caller.user, event)
+        await self._broker.emit([caller.user], event)
         if seq > state.read_seq:
             for peer in room.peers:
                 if await self._showing(peer, [caller.user]):
-                    self._control.emit(peer, event)
+                    await self._broker.emit([peer], event)
 
     async def _state(self, caller: Caller, room: Room, seq: int) -> ConversationState:
         (state,) = await self._store.states(caller.user, [room.conversation_id])
@@ -201,7 +211,7 @@ class Receipts:
         if not reached:
             return
         now = self._access.now_ms()
-        await self._control.save(
+        await self._save(
             [
                 Seen(user, conversation_id, now, delivered=seq)
                 for (user, conversation_id), seq in reached.items()
@@ -215,7 +225,7 @@ class Receipts:
             relation = permissions.relation(peer, user, contacts)
             code = permissions.between_users(UserOperation.SEE_DELIVERED, relation, Facts())
             if code is None and relation is not Relation.SELF:
-                self._control.emit(peer, _event("delivered", where, user, seq))
+                await self._broker.emit([peer], _event("delivered", where, user, seq))
 
 
 def _peer(user: str, conversation_id: str) -> str:

@@ -3,18 +3,18 @@
 It is what publishing to the topic is: the same rules, the same log, the same acknowledgement.
 """
 
-import asyncio
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from bridge.control import NodeControl
 from bridge.core.access import Access
 from bridge.core.operations import Caller, Id, MessageId, Operations, Parameters, content_json
-from broker.domain.errors import RefusedError, StoreError
-from broker.domain.message import Body, Draft
+from bridge.core.posting import stored
+from broker.domain.errors import Refusal, RefusedError
+from broker.domain.message import Body
 from broker.domain.permissions import GroupOperation
 from broker.domain.topics import group_topic, inbox_topic
+from broker.ports import BrokerPort, Post, Posted
 
 MAX_PAYLOAD = 256 * 1024
 """Bytes of a message as it would be published."""
@@ -77,9 +77,9 @@ class BatchResult(msgspec.Struct):
 class Sending:
     """The handlers."""
 
-    def __init__(self, access: Access, control: NodeControl) -> None:
+    def __init__(self, access: Access, broker: BrokerPort) -> None:
         self._access = access
-        self._control = control
+        self._broker = broker
 
     def register(self, operations: Operations) -> None:
         """Offer the methods."""
@@ -89,23 +89,24 @@ class Sending:
     async def send(self, caller: Caller, parameters: SendParameters) -> SentResult:
         """Send a message, as if the caller had published it. The same `client_msg_id` again returns the
         first one's place."""
-        return _sent(await self._control.append(await self._prepare(caller, parameters)))
+        post = await self._prepare(caller, parameters)
+        (posted,) = await self._broker.publish(caller.user, [post])
+        return _sent(stored(posted))
 
     async def send_batch(self, caller: Caller, parameters: BatchParameters) -> BatchResult:
         """Send many messages; one that is refused does not keep the others."""
-        # One after the other they are looked at and handed to the committer, so they keep their order;
-        # together they are waited for, so they share commits.
-        items = []
+        items: list[BatchItem | None] = []
+        posts = []
         for each in parameters.messages:
             try:
-                draft = await self._prepare(caller, each)
+                posts.append(await self._prepare(caller, each))
+                items.append(None)
             except RefusedError as error:
-                items.append(asyncio.ensure_future(_failed(error)))
-            else:
-                items.append(asyncio.ensure_future(self._append(draft)))
-        return BatchResult(list(await asyncio.gather(*items)))
+                items.append(BatchItem(error=Failure(error.code, error.detail)))
+        posted = iter(await self._broker.publish(caller.user, posts))
+        return BatchResult([item or _item(next(posted)) for item in items])
 
-    async def _prepare(self, caller: Caller, parameters: SendParameters) -> Draft:
+    async def _prepare(self, caller: Caller, parameters: SendParameters) -> Post:
         payload = msgspec.structs.asdict(parameters)
         payload["content"] = msgspec.Raw(content_json(parameters.content))
         user, group = payload.pop("user_id"), payload.pop("group_id")
@@ -121,20 +122,16 @@ class Sending:
             raise RefusedError(
                 "invalid_params", f"a message has at most {MAX_PAYLOAD} bytes, not {len(encoded)}"
             )
-        return await self._control.prepare(caller.user, topic, encoded)
-
-    async def _append(self, draft: Draft) -> BatchItem:
-        try:
-            return BatchItem(sent=_sent(await self._control.append(draft)))
-        except RefusedError as error:
-            return await _failed(error)
-        except StoreError:
-            return BatchItem(error=Failure("unavailable", "the store failed, try again later"))
+        return Post(topic, encoded)
 
 
 def _sent(body: Body) -> SentResult:
     return SentResult(body.id, body.conversation_id, body.seq, body.created_at)
 
 
-async def _failed(error: RefusedError) -> BatchItem:
-    return BatchItem(error=Failure(error.code, error.detail))
+def _item(posted: Posted) -> BatchItem:
+    if not isinstance(posted, Refusal):
+        return BatchItem(sent=_sent(posted))
+    if posted.code == "unavailable":
+        return BatchItem(error=Failure("unavailable", "the store failed, try again later"))
+    return BatchItem(error=Failure(posted.code, posted.detail))

@@ -5,12 +5,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec.structs import replace
 
-from bridge.control import NodeControl
 from bridge.core.access import Access
 from bridge.core.operations import Caller, Id, Name, Operations, Parameters, Url
 from bridge.core.turns import Turns
 from broker.domain.directory import Audience, Profile
-from broker.ports import Directory
+from broker.ports import BrokerPort, Directory
 
 
 class GetParameters(Parameters):
@@ -61,10 +60,10 @@ class UpdateParameters(Parameters):
 class Users:
     """The handlers."""
 
-    def __init__(self, directory: Directory, access: Access, control: NodeControl) -> None:
+    def __init__(self, directory: Directory, access: Access, broker: BrokerPort) -> None:
         self._directory = directory
         self._access = access
-        self._control = control
+        self._broker = broker
         self._turns: Turns[str] = Turns()
 
     def register(self, operations: Operations) -> None:
@@ -90,7 +89,8 @@ class Users:
             if given:
                 profile = replace(profile, **given)
                 await self._directory.write_profile(profile)
-                self._control.emit(caller.user, {"event": "profile", "user_id": caller.user, **given})
+                event = {"event": "profile", "user_id": caller.user, **given}
+                await self._broker.emit([caller.user], event)
         return _view(profile, caller)
 
 

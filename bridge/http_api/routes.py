@@ -1,6 +1,7 @@
 """The routes of the HTTP API as an ASGI application."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -8,7 +9,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
 from bridge.http_api import bodies
 from bridge.http_api.errors import answer, failed, guarded
@@ -74,7 +75,7 @@ def application(logins: Logins, readiness: Readiness, cors_origins: Sequence[str
         expose_headers=["retry-after"],
         max_age=_CORS_SECONDS,
     )
-    starlette = Starlette(
+    return _Application(
         routes=[
             Route("/api/login", guarded(routes.login), methods=["POST"]),
             Route("/api/refresh", guarded(routes.refresh), methods=["POST"]),
@@ -84,10 +85,16 @@ def application(logins: Logins, readiness: Readiness, cors_origins: Sequence[str
             Route("/readyz", guarded(routes.ready)),
         ],
         middleware=[cors] if cors_origins else [],
-        exception_handlers={HTTPException: failed},  # unknown paths and wrong methods,
+        exception_handlers={HTTPException: failed},  # unknown paths and wrong methods
     )
-    starlette.router.redirect_slashes = False  # another path is an unknown one
-    return starlette
+
+
+class _Application(Starlette):
+    """Starlette to which a path with one slash more is an unknown one."""
+
+    def __init__(self, *, routes: Sequence[Route], **options: Any) -> None:
+        super().__init__(**options)
+        self.router = Router(routes, redirect_slashes=False)
 
 
 def _address(request: Request) -> str:

@@ -34,7 +34,7 @@ class Server:
 
     async def stop(self) -> None:
         """Take no more requests; give those under way `STOP_SECONDS`, then cancel them."""
-        self._server.should_exit = True
+        self._server.end()
         await self._serving
 
 
@@ -99,6 +99,10 @@ class _Uvicorn(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    def end(self) -> None:
+        """Begin to shut down."""
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -1,4 +1,5 @@
-"""RPC over MQTT: `users/<me>/rpc/<method>` in, `users/<me>/replies` out (contract.md, "RPC").
+"""RPC over MQTT: what is published to `users/<me>/rpc/<method>`, and what is replied (contract.md,
+"RPC").
 
 A request is a JSON object: the method's parameters and, to tell replies apart, a `request_id`.
 """
@@ -10,8 +11,6 @@ import msgspec
 
 from bridge.core.operations import Caller, Operations
 from broker.domain.errors import RefusedError, StoreError
-from broker.domain.topics import parse_topic
-from broker.ports import BridgePort
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +32,11 @@ class _Reply(msgspec.Struct, omit_defaults=True):
 class RpcServer:
     """Offers the operations to the users that call over MQTT."""
 
-    def __init__(self, port: BridgePort, operations: Operations) -> None:
-        self._port = port
+    def __init__(self, operations: Operations) -> None:
         self._operations = operations
-        port.subscribe("users/+/rpc/+", self._called)
 
-    async def _called(self, name: str, payload: bytes) -> None:
-        topic = parse_topic(name)
+    async def call(self, user: str, method: str, payload: bytes) -> bytes:
+        """The reply to what a user published to `users/<user>/rpc/<method>`."""
         request_id = None
         try:
             request = _request(payload)
@@ -47,19 +44,19 @@ class RpcServer:
             if request_id is not None and not _is_request_id(request_id):
                 request_id = None
                 raise _invalid(f"request_id: a string of 1 to {MAX_REQUEST_ID} characters")
-            result = await self._operations.call(Caller(topic.owner), topic.method, request)
+            result = await self._operations.call(Caller(user), method, request)
             reply = _Reply(True, request_id, result)
         except RefusedError as error:
             reply = _Reply(False, request_id, error=_Failure(error.code, error.detail))
         except StoreError as error:
-            logger.error("%r failed: %s", name, error)
+            logger.error("%s called by %s failed: %s", method, user, error)
             reply = _Reply(
                 False, request_id, error=_Failure("unavailable", "the store failed, try again later")
             )
         except Exception:
-            logger.exception("%r failed", name)
+            logger.exception("%s called by %s failed", method, user)
             reply = _Reply(False, request_id, error=_Failure("internal", "internal error"))
-        await self._port.publish(f"users/{topic.owner}/replies", msgspec.json.encode(reply))
+        return msgspec.json.encode(reply)
 
 
 def _invalid(detail: str) -> RefusedError:

@@ -1,21 +1,24 @@
 """What plugins see of the broker: amqtt's session and context."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections import defaultdict
+from collections.abc import Generator, Mapping
 from typing import Any, cast
 
 from amqtt.broker import BrokerContext, RetainedApplicationMessage
 from amqtt.contexts import BrokerConfig
 from amqtt.session import Session
 
+from broker.delivery.fanout import Fanout
+from broker.delivery.online import Online
+from broker.domain.publication import Publication
 from broker.ports import Credentials, PluginServices
+from broker.registry import Client
+from broker.status.sys import SysTopics
 
 
 class PluginSession(Session):
     """amqtt's session as plugins see it, without the state machine and the queues that amqtt
-    gives each: the broker's own session has those."""
-
-    counts: Callable[[], tuple[int, int, int]] | None = None
-    """(QoS 2 in, window out, queued) of the broker's session."""
+    gives each: the broker's own session has those, and plugins see them empty."""
 
     def __init__(self, credentials: Credentials) -> None:
         self.client_id = credentials.client_id
@@ -27,20 +30,17 @@ class PluginSession(Session):
         self.is_anonymous = False
         self.attributes: dict[str, Any] = {}
 
-    def _counts(self) -> tuple[int, int, int]:
-        return self.counts() if self.counts is not None else (0, 0, 0)
-
     @property
     def inflight_in_count(self) -> int:
-        return self._counts()[0]
+        return 0
 
     @property
     def inflight_out_count(self) -> int:
-        return self._counts()[1]
+        return 0
 
     @property
     def retained_messages_count(self) -> int:
-        return self._counts()[2]
+        return 0
 
     def __repr__(self) -> str:
         return f"Session(clientId={self.client_id})"
@@ -52,13 +52,42 @@ class PluginSession(Session):
 
 
 class BrokerView:
-    """What the context lets plugins do and look at. The composition root fills it in."""
+    """What plugins may look at and do."""
 
-    broadcast: Callable[[str, bytes, int], None]
-    retain: Callable[[str, bytes], None]
-    sessions: Callable[[], list[Session]]
-    retained: Callable[[], Mapping[str, bytes]]
-    subscriptions: Callable[[], dict[str, list[tuple[Session, int]]]]
+    def __init__(self, fanout: Fanout, sys: SysTopics, online: Online[Client]) -> None:
+        self.broadcast = fanout.broadcast
+        self._fanout = fanout
+        self._sys = sys
+        self._online = online
+
+    def retain(self, topic: str, payload: bytes) -> None:
+        """Publish and retain; `$SYS` topics in memory only."""
+        if topic.startswith("$"):
+            self._sys.retain(topic, payload)
+        else:
+            self._fanout.retain(Publication(topic, payload))
+
+    def retained(self) -> Mapping[str, bytes]:
+        """The `$SYS` topics."""
+        return self._sys.values
+
+    def sessions(self) -> list[PluginSession]:
+        """Of the clients that are connected."""
+        return [plugin_session(client) for client in self._online]
+
+    def subscriptions(self) -> dict[str, list[tuple[PluginSession, int]]]:
+        """Filter -> connected sessions and their QoS."""
+        found: dict[str, list[tuple[PluginSession, int]]] = defaultdict(list)
+        for client in self._online:
+            if client.session is not None:
+                for each in client.session.filters.values():
+                    found[each.topic_filter].append((plugin_session(client), each.qos))
+        return dict(found)
+
+
+def plugin_session(client: Client) -> PluginSession:
+    """A client as plugins see it."""
+    return cast("PluginSession", client.publisher.principal.plugin_session)
 
 
 class HostContext(BrokerContext):

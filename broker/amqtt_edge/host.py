@@ -28,6 +28,8 @@ from broker.amqtt_edge.listeners import broker_config
 from broker.amqtt_edge.loading import load_plugins
 from broker.config import Config
 from broker.domain.errors import ReasonCode, Refusal, StoreError
+from broker.domain.publication import Publication
+from broker.domain.subscription import Subscription
 from broker.domain.topics import Topic
 from broker.ports import (
     IDENTITY_ATTRIBUTE,
@@ -39,7 +41,6 @@ from broker.ports import (
     Retained,
     TopicRules,
 )
-from broker.wire.packets import Publish
 
 logger = logging.getLogger(__name__)
 
@@ -100,15 +101,15 @@ class AmqttHost:
 
     async def may_publish(self, principal: Principal, topic: Topic) -> Refusal | None:
         """See `ports.Gate`."""
-        refusal = await self.rules_refuse(principal.identity, topic)
+        refusal = await self.user_may_publish(principal.identity, topic)
         if refusal is not None:
             return refusal
         if await self._allowed(principal, topic.name, Action.PUBLISH):
             return None
         return Refusal("not_authorized", ReasonCode.NOT_AUTHORIZED, f"not allowed to publish to {topic.name}")
 
-    async def rules_refuse(self, identity: Identity, topic: Topic) -> Refusal | None:
-        """What the platform's own rules have against a user publishing to a topic."""
+    async def user_may_publish(self, identity: Identity, topic: Topic) -> Refusal | None:
+        """See `ports.Gate`."""
         try:
             for rules in self._rules:
                 refusal = await _in_time(rules.may_publish(identity, topic))
@@ -137,7 +138,7 @@ class AmqttHost:
         return grant
 
     async def may_receive(self, principal: Principal, topic: str) -> bool:
-        """Whether plugins other than the platform's let a client have messages of a topic."""
+        """See `ports.Gate`."""
         return await self._allowed(principal, topic, Action.RECEIVE)
 
     async def _allowed(self, principal: Principal, topic: str, action: Action) -> bool:
@@ -172,26 +173,29 @@ class AmqttHost:
         session = cast("PluginSession", principal.plugin_session)
         self._fire(BrokerEvents.CLIENT_DISCONNECTED, client_id=session.client_id, client_session=session)
 
-    def subscribed(self, filters: Sequence[tuple[str, int]], principal: Principal) -> None:
-        session = cast("PluginSession", principal.plugin_session)
-        for topic, qos in filters:
-            self._fire(BrokerEvents.CLIENT_SUBSCRIBED, client_id=session.client_id, topic=topic, qos=qos)
+    def subscribed(self, subscriptions: Sequence[Subscription], principal: Principal) -> None:
+        client_id = cast("PluginSession", principal.plugin_session).client_id
+        for each in subscriptions:
+            topic, qos = each.topic_filter, each.qos
+            self._fire(BrokerEvents.CLIENT_SUBSCRIBED, client_id=client_id, topic=topic, qos=qos)
 
     def unsubscribed(self, filters: Sequence[str], principal: Principal) -> None:
         session = cast("PluginSession", principal.plugin_session)
         for topic in filters:
             self._fire(BrokerEvents.CLIENT_UNSUBSCRIBED, client_id=session.client_id, topic=topic)
 
-    def message_received(self, publish: Publish, principal: Principal) -> None:
-        self._fire_message(BrokerEvents.MESSAGE_RECEIVED, publish, principal)
+    def message_received(self, publication: Publication, packet_id: int, principal: Principal) -> None:
+        self._fire_message(BrokerEvents.MESSAGE_RECEIVED, publication, packet_id, principal)
 
-    def message_accepted(self, publish: Publish, principal: Principal) -> None:
-        self._fire_message(BrokerEvents.MESSAGE_BROADCAST, publish, principal)
+    def message_accepted(self, publication: Publication, packet_id: int, principal: Principal) -> None:
+        self._fire_message(BrokerEvents.MESSAGE_BROADCAST, publication, packet_id, principal)
 
-    def _fire_message(self, event: BrokerEvents, publish: Publish, principal: Principal) -> None:
+    def _fire_message(
+        self, event: BrokerEvents, publication: Publication, packet_id: int, principal: Principal
+    ) -> None:
         session = cast("PluginSession", principal.plugin_session)
         message = IncomingApplicationMessage(
-            publish.packet_id or None, publish.topic, publish.qos, publish.payload, publish.retain
+            packet_id or None, publication.topic, publication.qos, publication.payload, publication.retain
         )
         self._fire(event, client_id=session.client_id, message=message)
 

@@ -13,6 +13,7 @@ import msgspec
 
 from broker.domain.errors import StoreError
 from broker.domain.message import Entry
+from broker.domain.publication import Publication
 from broker.domain.topics import Kind, parse_topic
 from broker.metrics import Metrics
 from broker.ports import MessageLog, Retained
@@ -74,7 +75,7 @@ class Feeder:
     def send_retained(self, session: Session, queries: list[RetainedQuery]) -> None:
         """Send what is retained."""
         if session.connected:
-            self._job(session).retained += queries
+            self._job(session).retained.extend(queries)
 
     def forget(self, session: Session) -> None:
         """The session is not connected any more."""
@@ -158,8 +159,7 @@ class Feeder:
                     continue
                 while not session.room:
                     await self._wait(job)
-                qos = min(query.qos, message.qos)
-                session.offer(Outgoing(message.topic, message.payload, qos, retain=True), qos)
+                session.offer(Outgoing(message, retain=True), min(query.qos, message.qos))
                 self._metrics.delivered += 1
             if len(messages) < _CHUNK:
                 return
@@ -172,4 +172,4 @@ class Feeder:
 
 
 def _outgoing(tail: Tail, entry: Entry) -> Outgoing:
-    return Outgoing(tail.topic, entry.payload, entry.qos)
+    return Outgoing(Publication(tail.topic, entry.payload, entry.qos, properties=entry.properties))

@@ -1,8 +1,7 @@
 """What stands in the routing tables."""
 
-from broker.delivery.away import Away
 from broker.delivery.screened import Screened
 from broker.session.session import Session
 
-Subscriber = Session | Screened | Away
+Subscriber = Session | Screened
 """Each takes `offer(outgoing, qos)` and `offer_entry(topic, offset, outgoing)`."""

@@ -7,7 +7,7 @@ grants are worked out anew, so a filter follows a membership without a new SUBSC
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from broker.delivery.screened import Screened
 from broker.delivery.subscriber import Subscriber
 from broker.domain.conversation import log_name, log_topic
 from broker.domain.errors import StoreError
+from broker.domain.subscription import Subscription, by_filter
 from broker.domain.topics import LOG_KINDS, MAX_LEVELS, Kind, any_match, is_wild, matches, parse_topic
 from broker.ports import Grant, MessageLog, Saved
 from broker.session.session import Session
@@ -69,13 +70,14 @@ class Subscriptions:
         self._revocations = 0
         self._locks: dict[Session, asyncio.Lock] = {}
 
-    async def subscribe(self, session: Session, filters: list[tuple[str, int]]) -> list[int]:
+    async def subscribe(self, session: Session, wanted: Sequence[Subscription]) -> list[int]:
         """Subscribe (3.8.4); returns the SUBACK's codes. A persistent session's subscription is
         on disk on return. Raises `StoreError`."""
         async with self._lock(session):
-            granted: list[tuple[str, int]] = []
+            granted: list[Subscription] = []
             codes = []
-            for topic_filter, qos in filters:
+            for subscription in wanted:
+                topic_filter = subscription.topic_filter
                 if topic_filter.count("/") >= MAX_LEVELS or (
                     topic_filter not in session.filters
                     and len(session.filters) + len(granted) >= self._max_filters
@@ -90,13 +92,13 @@ class Subscriptions:
                 if grant is None:
                     codes.append(SUBSCRIBE_FAILURE)
                     continue
-                codes.append(qos)
-                granted.append((topic_filter, qos))
+                codes.append(subscription.qos)
+                granted.append(subscription)
                 if session.identity.role == "admin" and topic_filter not in grant.topics:
                     logger.warning("admin %s subscribed to %r", session.key.user, topic_filter)
             if granted:
                 known = frozenset(session.filters)
-                session.filters |= dict(granted)
+                session.filters |= by_filter(granted)
                 await self._apply(session, known)
                 await self._save(session)
             return codes
@@ -234,7 +236,8 @@ class Subscriptions:
 
     async def _wanted(self, session: Session) -> "_Wanted":
         wanted = _Wanted({}, {}, {})
-        for topic_filter, qos in list(session.filters.items()):
+        for topic_filter, subscription in list(session.filters.items()):
+            qos = subscription.qos
             grant = await self._grant(session, topic_filter)
             if grant is None:
                 continue

@@ -17,6 +17,7 @@ import msgspec
 from broker.domain import conversation
 from broker.domain.errors import ReasonCode, Refusal
 from broker.domain.ids import is_id
+from broker.domain.publication import Properties
 from broker.domain.topics import Kind, Topic, group_topic, inbox_topic, parse_topic
 
 MAX_CLIENT_MSG_ID = 64
@@ -60,6 +61,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     """As published: readers get it with at most this QoS."""
     target_id: str | None = None
     amends: tuple[Amendment, ...] = ()
+    properties: Properties | None = None
 
 
 class Stamped(msgspec.Struct, frozen=True, gc=False):
@@ -102,12 +104,13 @@ class Body(msgspec.Struct, omit_defaults=True, gc=False):
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """An entry of a log as the store returns it: its offset and the message's body.
 
-    `qos` is the one the message was published with.
+    `qos` and `properties` are those the message was published with.
     """
 
     offset: int
     body: bytes
     qos: int = 1
+    properties: Properties | None = None
 
     @property
     def payload(self) -> bytes:
@@ -129,13 +132,18 @@ _ALL_SQUARE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-def draft(sender: str, topic: Topic, content: Content, qos: int = 1) -> Draft:
+def draft(
+    sender: str, topic: Topic, content: Content, qos: int = 1, properties: Properties | None = None
+) -> Draft:
     """Address a message from `sender` to an inbox or group topic."""
     if topic.kind is Kind.GROUP:
-        return Draft(sender, topic, conversation.group_id(topic.owner), (), content, qos)
-    own = inbox_topic(sender)
-    logs = (topic.name,) if own == topic.name else (topic.name, own)
-    return Draft(sender, topic, conversation.private_id(sender, topic.owner), logs, content, qos)
+        logs: tuple[str, ...] = ()
+        where = conversation.group_id(topic.owner)
+    else:
+        own = inbox_topic(sender)
+        logs = (topic.name,) if own == topic.name else (topic.name, own)
+        where = conversation.private_id(sender, topic.owner)
+    return Draft(sender, topic, where, logs, content, qos, properties=properties)
 
 
 def amending(sender: str, target: Body, content: Content, amends: tuple[Amendment, ...]) -> Draft:

@@ -13,19 +13,23 @@ import asyncio
 import enum
 import logging
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
+from broker.delivery.fanout import Fanout
 from broker.delivery.subscriptions import Subscriptions
 from broker.domain.errors import Refusal, RemoteError, StoreError
+from broker.domain.publication import Publication
+from broker.domain.subscription import by_filter
 from broker.domain.topics import parse_topic
 from broker.metrics import Metrics
 from broker.net.deadlines import Deadlines
 from broker.net.outbox import ByteOutbox, Flusher
 from broker.ports import Credentials, Gate, PluginEvents, Principal, SessionKey
 from broker.publish.committer import Outcome
-from broker.publish.pipeline import Done, Pipeline, Publisher
+from broker.publish.pipeline import Done, Pipeline
+from broker.publish.publisher import Publisher
 from broker.registry import Registry
 from broker.session.session import Session
 from broker.wire import encoder
@@ -41,7 +45,6 @@ from broker.wire.packets import (
     Subscribe,
     Type,
     Unsubscribe,
-    Will,
 )
 
 logger = logging.getLogger(__name__)
@@ -87,20 +90,23 @@ class Hub:
         registry: Registry,
         subscriptions: Subscriptions,
         pipeline: Pipeline,
+        fanout: Fanout,
         metrics: Metrics,
         limits: NetLimits,
         loop: asyncio.AbstractEventLoop,
         events: PluginEvents,
+        packets_sent: Callable[[object, bytes], None] | None = None,
     ) -> None:
         self.gate = gate
         self.registry = registry
         self.subscriptions = subscriptions
         self.pipeline = pipeline
+        self.fanout = fanout
         self.metrics = metrics
         self.limits = limits
         self.loop = loop
         self.events = events
-        self.flusher = Flusher(loop.call_soon)
+        self.flusher = Flusher(loop.call_soon, packets_sent)
         self.deadlines = Deadlines()
         self.connections: set[Connection] = set()
 
@@ -151,7 +157,7 @@ class Connection:
         self.session: Session | None = None
         self._principal: Principal | None = None
         self.publisher: Publisher
-        self.will: Will | None = None
+        self.will: Publication | None = None
         self._suspended = False
         self._paused = False
         self._is_lost = False
@@ -394,6 +400,18 @@ class Connection:
             hub.deadlines.watch(self, again)
         hub.events.connected(self.publisher.principal)
 
+    def adopt(self, session: Session) -> None:
+        """See `registry.Client`."""
+        self.session = session
+
+    def release_session(self) -> None:
+        """See `registry.Client`."""
+        self.session = None
+
+    def drop_will(self) -> None:
+        """See `registry.Client`."""
+        self.will = None
+
     @property
     def closed(self) -> bool:
         """Whether the connection has ended."""
@@ -410,7 +428,7 @@ class Connection:
     def _publish(self, packet: Publish, session: Session) -> None:
         hub = self._hub
         if hub.events.messages:
-            hub.events.message_received(packet, self.publisher.principal)
+            hub.events.message_received(packet, packet.packet_id, self.publisher.principal)
         if packet.qos < 2 and not self._acks and self._forward_fast(packet):
             return
         if packet.qos == 2 and self._is_repeated(packet, session):
@@ -423,16 +441,17 @@ class Connection:
 
     def _forward_fast(self, packet: Publish) -> bool:
         """Fast path, see `Pipeline.forward_fast`. Answered at once: nothing is before it."""
-        pipeline = self._hub.pipeline
-        if not pipeline.forward_fast(self.publisher, packet):
+        hub = self._hub
+        changes = hub.pipeline.forward_fast(self.publisher, packet)
+        if changes is None:
             return False
-        if pipeline.offline:
-            pipeline.store_offline(self._in_turn(packet))
+        if changes:
+            hub.fanout.keep(changes, self._in_turn(packet))
         else:
             if packet.qos:
                 self.outbox.send(encoder.puback(packet.packet_id))
-            if self._hub.events.messages:
-                self._hub.events.message_accepted(packet, self.publisher.principal)
+            if hub.events.messages:
+                hub.events.message_accepted(packet, packet.packet_id, self.publisher.principal)
         return True
 
     def _is_repeated(self, packet: Publish, session: Session) -> bool:
@@ -471,7 +490,7 @@ class Connection:
             self.close(f"store failed: {outcome}")
             return
         if self._hub.events.messages and not isinstance(outcome, Refusal):
-            self._hub.events.message_accepted(packet, self.publisher.principal)
+            self._hub.events.message_accepted(packet, packet.packet_id, self.publisher.principal)
         if self._state is State.CLOSED:
             return
         if slot is not None:
@@ -493,13 +512,13 @@ class Connection:
 
     async def _subscribe(self, packet: Subscribe, session: Session) -> None:
         hub = self._hub
-        codes = await hub.subscriptions.subscribe(session, packet.filters)
+        codes = await hub.subscriptions.subscribe(session, packet.subscriptions)
         self.outbox.send(encoder.suback(packet.packet_id, codes))
-        pairs = list(zip(packet.filters, codes, strict=True))
-        granted = {topic_filter: qos for (topic_filter, qos), code in pairs if code <= 2}
+        pairs = list(zip(packet.subscriptions, codes, strict=True))
+        granted = by_filter(each for each, code in pairs if code <= 2)
         hub.subscriptions.send_retained(session, granted)
-        hub.events.subscribed(list(granted.items()), self.publisher.principal)
-        refused = [topic_filter for (topic_filter, _), code in pairs if code > 2]
+        hub.events.subscribed(list(granted.values()), self.publisher.principal)
+        refused = [each.topic_filter for each, code in pairs if code > 2]
         if refused:
             hub.metrics.refused["subscribe"] += len(refused)
             shown = ", ".join(f"{topic_filter:.100}" for topic_filter in refused[:3])

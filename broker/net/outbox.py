@@ -15,17 +15,21 @@ class Sink(Protocol):
 class Flusher:
     """Writes each outbox that got bytes during this turn of the event loop, once.
 
-    `call_soon` is the event loop's. `observer`, if set, is called with an outbox's owner and what it
+    `call_soon` is the event loop's. `observer`, if given, is called with an outbox's owner and what it
     writes: whole packets, as nothing else is ever sent.
     """
 
     __slots__ = ("_call_soon", "_dirty", "bytes_written", "observer")
 
-    def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
+    def __init__(
+        self,
+        call_soon: Callable[[Callable[[], None]], object],
+        observer: Callable[[object, bytes], None] | None = None,
+    ) -> None:
         self._call_soon = call_soon
         self._dirty: list[ByteOutbox] = []
         self.bytes_written = 0
-        self.observer: Callable[[object, bytes], None] | None = None
+        self.observer = observer
 
     def add(self, outbox: "ByteOutbox") -> None:
         """Have the outbox flushed at the end of this turn."""

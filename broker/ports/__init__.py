@@ -5,7 +5,7 @@ implementation of a port runs the same suite (tests/ports).
 """
 
 from broker.domain.directory import Account, Ban, Contact, Group, JoinRequest, Membership, Profile
-from broker.ports.bridge import BridgePort
+from broker.ports.bridge import BrokerPort, Device, Post, Posted, PresenceChange, ServicesPort
 from broker.ports.conversations import Arrival, ConversationState, ConversationStore, Watermark
 from broker.ports.directory import (
     AccountChanged,
@@ -41,6 +41,7 @@ from broker.ports.states import (
     QueuedMessage,
     Redelivery,
     Retained,
+    SaveChanges,
     Saved,
     Seen,
     SessionKey,
@@ -56,7 +57,7 @@ __all__ = [
     "AccountChanged",
     "Arrival",
     "Ban",
-    "BridgePort",
+    "BrokerPort",
     "Clock",
     "Contact",
     "ContactChanged",
@@ -64,6 +65,7 @@ __all__ = [
     "ConversationStore",
     "Credentials",
     "DedupKey",
+    "Device",
     "Directory",
     "DirectoryChange",
     "DirectoryError",
@@ -85,14 +87,19 @@ __all__ = [
     "Notice",
     "PluginEvents",
     "PluginServices",
+    "Post",
+    "Posted",
+    "PresenceChange",
     "Principal",
     "Profile",
     "ProfileChanged",
     "QueuedMessage",
     "Redelivery",
     "Retained",
+    "SaveChanges",
     "Saved",
     "Seen",
+    "ServicesPort",
     "SessionKey",
     "SessionState",
     "StateChange",

@@ -7,9 +7,10 @@ from typing import Protocol
 import msgspec
 
 from broker.domain.errors import Refusal
+from broker.domain.publication import Publication
+from broker.domain.subscription import Subscription
 from broker.domain.topics import Topic
 from broker.ports.directory import Directory
-from broker.wire.packets import Publish
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -85,6 +86,15 @@ class Gate(Protocol):
         """None if the client may publish to the topic now."""
         ...
 
+    async def user_may_publish(self, identity: Identity, topic: Topic) -> Refusal | None:
+        """What the platform's own rules have against a user publishing to a topic, from no connection
+        in particular."""
+        ...
+
+    async def may_receive(self, principal: Principal, topic: str) -> bool:
+        """Whether plugins other than the platform's let a client have messages of a topic."""
+        ...
+
     async def grant(self, principal: Principal, topic_filter: str) -> Grant | None:
         """What a subscription comes to, or None to refuse it. Raises `StoreError` if that cannot be
         told now."""
@@ -128,7 +138,7 @@ class PluginEvents(Protocol):
 
     def disconnected(self, principal: Principal) -> None: ...
 
-    def subscribed(self, filters: Sequence[tuple[str, int]], principal: Principal) -> None: ...
+    def subscribed(self, subscriptions: Sequence[Subscription], principal: Principal) -> None: ...
 
     def unsubscribed(self, filters: Sequence[str], principal: Principal) -> None: ...
 
@@ -136,6 +146,6 @@ class PluginEvents(Protocol):
 
     def packets_sent(self, packets: bytes, principal: Principal | None) -> None: ...
 
-    def message_received(self, publish: Publish, principal: Principal) -> None: ...
+    def message_received(self, publication: Publication, packet_id: int, principal: Principal) -> None: ...
 
-    def message_accepted(self, publish: Publish, principal: Principal) -> None: ...
+    def message_accepted(self, publication: Publication, packet_id: int, principal: Principal) -> None: ...

@@ -1,9 +1,12 @@
 """Persistent sessions, retained messages, and what users have seen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
+
+from broker.domain.publication import Publication
+from broker.domain.subscription import Subscription
 
 
 class SessionKey(msgspec.Struct, frozen=True):
@@ -25,16 +28,13 @@ class Redelivery(msgspec.Struct, frozen=True):
     released: bool = False
 
 
-class QueuedMessage(msgspec.Struct, frozen=True):
-    """A message that waits in a persistent session (topics that are not logs).
+class QueuedMessage(Publication, frozen=True, omit_defaults=True):
+    """A message that waits in a persistent session (topics that are not logs). `retain` as it is
+    to be sent.
 
     `packet_id` is not 0 when it was sent before and not acknowledged; `released` as above.
     """
 
-    topic: str
-    payload: bytes
-    qos: int
-    retain: bool = False
     packet_id: int = 0
     released: bool = False
 
@@ -42,8 +42,8 @@ class QueuedMessage(msgspec.Struct, frozen=True):
 class SessionState(msgspec.Struct):
     """What is kept of a persistent session while nobody is connected to it."""
 
-    filters: dict[str, int]
-    """Topic filter -> QoS, as subscribed; what they grant is worked out at each connect."""
+    filters: dict[str, Subscription]
+    """By topic filter, as subscribed; what they grant is worked out at each connect."""
     cursors: dict[str, int]
     """Log -> an offset up to which all entries were acknowledged or stand in `inflight`."""
     inflight: list[Redelivery]
@@ -84,14 +84,12 @@ class Forgotten(msgspec.Struct, frozen=True):
     client_id: str | None
 
 
-class Retained(msgspec.Struct, frozen=True):
+class Retained(Publication, frozen=True):
     """A retained message, empty to remove it (3.3.1.3).
 
     `live` marks a presence that is not offline: what must not outlast the node."""
 
-    topic: str
-    payload: bytes
-    qos: int
+    retain: bool = True
     live: bool = False
 
 
@@ -131,6 +129,10 @@ class Unseen(msgspec.Struct, frozen=True):
 StateChange = Saved | Moved | Enqueued | Forgotten | Retained | Seen | Marked | Unseen
 
 
+SaveChanges = Callable[[Sequence[StateChange]], Awaitable[None]]
+"""Commits changes together with those of others; on return they are on disk. Raises `StoreError`."""
+
+
 class StateStore(Protocol):
     """Persistent sessions and retained messages. Methods raise `StoreError`."""
 
@@ -143,7 +145,9 @@ class StateStore(Protocol):
         """What is kept of a session, all earlier `apply` calls included."""
         ...
 
-    async def subscriptions(self, user: str | None = None) -> list[tuple[SessionKey, dict[str, int]]]:
+    async def subscriptions(
+        self, user: str | None = None
+    ) -> list[tuple[SessionKey, dict[str, Subscription]]]:
         """The filters of all sessions that are kept, or of one user's."""
         ...
 

@@ -17,9 +17,10 @@ _ATTEMPTS = 3
 
 
 class Duplicate(msgspec.Struct, frozen=True):
-    """The message was stored before, under this id and seq."""
+    """The message was stored before, at this place."""
 
     id: str
+    conversation_id: str
     seq: int
 
 
@@ -153,7 +154,7 @@ def _key(draft: Draft) -> DedupKey | None:
 def _repeat(draft: Draft, body: bytes) -> Duplicate | Refusal:
     before = read_body(body)
     if says_the_same(before, draft.content):
-        return Duplicate(before.id, before.seq)
+        return Duplicate(before.id, before.conversation_id, before.seq)
     return Refusal(
         "duplicate_conflict",
         ReasonCode.UNSPECIFIED,

@@ -13,6 +13,7 @@ Laws of the window, for each packet id:
 from collections import deque
 from collections.abc import Callable
 
+from broker.domain.subscription import Subscription
 from broker.ports import Identity, QueuedMessage, Redelivery, SessionKey, SessionState
 from broker.session.roles import Limits, Outbox, Watcher
 from broker.session.tail import Tail
@@ -75,7 +76,7 @@ class Session:
         self.identity = identity
         self.persistent = persistent
         self.outbox = outbox
-        self.filters: dict[str, int] = {}
+        self.filters: dict[str, Subscription] = {}
         self.grants: dict[str, int] = {}
         """Topic or wildcard filter in the routing tables -> QoS: what `filters` come to."""
         self.open_wildcards: frozenset[str] = frozenset()
@@ -365,13 +366,13 @@ class Session:
                 inflight.append(Redelivery(packet_id, sent.tail.log, sent.offset, sent.qos, sent.released))
             elif sent.outgoing is not None:
                 out = sent.outgoing
-                queue.append(QueuedMessage(out.topic, out.payload, sent.qos, out.retain, packet_id))
+                queue.append(_queued(out, sent.qos, packet_id))
             else:
-                queue.append(QueuedMessage("", b"", sent.qos, False, packet_id, released=True))
+                queue.append(QueuedMessage("", b"", sent.qos, packet_id=packet_id, released=True))
         listed = {(item.log, item.offset) for item in inflight}
         inflight += [Redelivery(0, *place, 2, True) for place in sorted(self._had - listed)]
         for out, qos in self._pending or ():
-            queue.append(QueuedMessage(out.topic, out.payload, qos, out.retain))
+            queue.append(_queued(out, qos))
         cursors = self.parked | {tail.log: tail.position for tail in self.tails.values() if tail.qos}
         received = sorted(self.received | self.received_before)
         return SessionState(dict(self.filters), cursors, inflight, received, queue)
@@ -417,5 +418,11 @@ class Session:
             self._unsent.add(item.packet_id)
 
 
+def _queued(outgoing: Outgoing, qos: int, packet_id: int = 0) -> QueuedMessage:
+    return QueuedMessage(
+        outgoing.topic, outgoing.payload, qos, outgoing.retain, outgoing.properties, packet_id
+    )
+
+
 def _outgoing(message: QueuedMessage) -> Outgoing:
-    return Outgoing(message.topic, message.payload, message.qos, message.retain)
+    return Outgoing(message, message.retain)

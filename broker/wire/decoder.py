@@ -6,6 +6,8 @@ a packet that announces more than `max_packet` bytes is refused from its header 
 """
 
 from broker.domain.errors import RemoteError
+from broker.domain.publication import Publication
+from broker.domain.subscription import Subscription
 from broker.domain.topics import is_valid_filter, is_wild
 from broker.wire.packets import (
     Ack,
@@ -17,7 +19,6 @@ from broker.wire.packets import (
     Subscribe,
     Type,
     Unsubscribe,
-    Will,
 )
 
 
@@ -145,11 +146,11 @@ def _publish(first: int, buffer: bytes, pos: int, end: int) -> Publish:
     if not qos:
         if first & 8:  # [MQTT-3.3.1-2]
             raise MalformedPacketError("PUBLISH with DUP and QoS 0")
-        return Publish(topic, buffer[body:end], 0, 0, bool(first & 1))
+        return Publish(topic, buffer[body:end], 0, bool(first & 1))
     packet_id = buffer[topic_end] << 8 | buffer[topic_end + 1]
     if not packet_id:  # [MQTT-2.3.1-1]
         raise MalformedPacketError("PUBLISH with packet id 0")
-    return Publish(topic, buffer[body:end], qos, packet_id, bool(first & 1), bool(first & 8))
+    return Publish(topic, buffer[body:end], qos, bool(first & 1), None, packet_id, bool(first & 8))
 
 
 def _text(data: bytes) -> str:
@@ -267,7 +268,7 @@ def _connect(reader: _Reader) -> Connect:
         topic = reader.text()
         if not topic or is_wild(topic):
             raise MalformedPacketError(f"will topic {topic[:100]!r}")
-        will = Will(topic, reader.binary(), will_qos, will_retain)
+        will = Publication(topic, reader.binary(), will_qos, will_retain)
     username = reader.text() if flags & 128 else None
     password = reader.binary() if flags & 64 else None
     return Connect(client_id, level, bool(flags & 2), keep_alive, username, password, will)
@@ -276,15 +277,15 @@ def _connect(reader: _Reader) -> Connect:
 def _subscribe(reader: _Reader) -> Subscribe:
     """3.8."""
     packet_id = reader.packet_id()
-    filters = []
+    subscriptions = []
     while reader.more():
         topic_filter, qos = reader.text(), reader.byte()
         if qos > 2:  # [MQTT-3-8.3-4]
             raise MalformedPacketError("SUBSCRIBE with a bad QoS")
-        filters.append((_filter(topic_filter), qos))
-    if not filters:  # [MQTT-3.8.3-3]
+        subscriptions.append(Subscription(_filter(topic_filter), qos))
+    if not subscriptions:  # [MQTT-3.8.3-3]
         raise MalformedPacketError("SUBSCRIBE without a filter")
-    return Subscribe(packet_id, filters)
+    return Subscribe(packet_id, subscriptions)
 
 
 def _unsubscribe(reader: _Reader) -> Unsubscribe:

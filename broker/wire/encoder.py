@@ -2,6 +2,7 @@
 
 from struct import Struct
 
+from broker.domain.publication import Publication
 from broker.wire.packets import Type
 
 _ACK = Struct(">BBH").pack
@@ -60,15 +61,18 @@ class Outgoing:
     """A message on its way out, encoded once for all its receivers.
 
     With QoS 0 the whole packet is shared; with QoS 1 and 2 all but the packet id is:
-    receivers join `head(qos)`, their packet id and `payload`.
+    receivers join `head(qos)`, their packet id and `payload`. `retain` tells a receiver that
+    it was retained [MQTT-3.3.1-8]; whether it was published so does not matter [MQTT-3.3.1-9].
+    MQTT 3.1.1 has no place for `properties`: they are kept for whoever queues the message.
     """
 
-    __slots__ = ("_frame", "_heads", "payload", "qos", "retain", "topic")
+    __slots__ = ("_frame", "_heads", "payload", "properties", "qos", "retain", "topic")
 
-    def __init__(self, topic: str, payload: bytes, qos: int, retain: bool = False) -> None:
-        self.topic = topic
-        self.payload = payload
-        self.qos = qos
+    def __init__(self, publication: Publication, retain: bool = False) -> None:
+        self.topic = publication.topic
+        self.payload = publication.payload
+        self.qos = publication.qos
+        self.properties = publication.properties
         self.retain = retain
         self._frame = b""
         self._heads: list[bytes | None] | None = None

@@ -4,6 +4,9 @@ import enum
 
 import msgspec
 
+from broker.domain.publication import Publication
+from broker.domain.subscription import Subscription
+
 
 class Type(enum.IntEnum):
     """Control packet types (2.2.1)."""
@@ -38,15 +41,6 @@ class ConnectCode(enum.IntEnum):
 SUBSCRIBE_FAILURE = 0x80
 
 
-class Will(msgspec.Struct, frozen=True):
-    """The last will of a connection (3.1.2.5)."""
-
-    topic: str
-    payload: bytes
-    qos: int
-    retain: bool
-
-
 class Connect(msgspec.Struct, frozen=True):
     """3.1. `level` is the protocol level: 4 is MQTT 3.1.1."""
 
@@ -56,17 +50,14 @@ class Connect(msgspec.Struct, frozen=True):
     keep_alive: int = 0
     username: str | None = None
     password: bytes | None = None
-    will: Will | None = None
+    will: Publication | None = None
+    """What is published when the connection ends without a DISCONNECT (3.1.2.5)."""
 
 
-class Publish(msgspec.Struct, gc=False):
+class Publish(Publication, frozen=True, gc=False):
     """3.3. `packet_id` is 0 with QoS 0."""
 
-    topic: str
-    payload: bytes
-    qos: int = 0
     packet_id: int = 0
-    retain: bool = False
     dup: bool = False
 
 
@@ -78,10 +69,10 @@ class Ack(msgspec.Struct, frozen=True, gc=False):
 
 
 class Subscribe(msgspec.Struct, frozen=True):
-    """3.8. `filters` are (topic filter, requested QoS) in the client's order."""
+    """3.8. `subscriptions` are in the client's order."""
 
     packet_id: int
-    filters: list[tuple[str, int]]
+    subscriptions: list[Subscription]
 
 
 class Unsubscribe(msgspec.Struct, frozen=True):

@@ -1,28 +1,39 @@
 """A node without a broker: the services and their stores are real, what they ask of the broker
-(`bridge.control.NodeControl`) is not."""
+(`broker.ports.BrokerPort`) is not."""
 
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bridge.control import Device
 from bridge.core.access import Limits
 from bridge.core.operations import THE_SYSTEM, Caller
+from bridge.core.posting import stored
 from bridge.grpc_api.server import Offer, start
 from bridge.handlers.admin import Administration
 from bridge.services import Services
 from broker.domain import message
-from broker.domain.conversation import log_name, log_topic
+from broker.domain.conversation import log_topic
 from broker.domain.directory import SYSTEM
-from broker.domain.errors import Refusal, RefusedError, StoreError
+from broker.domain.errors import Refusal, StoreError
 from broker.domain.message import Body, Content, Draft, Entry, Stamped
 from broker.domain.topics import parse_topic
-from broker.ports import Account, Group, GroupWrite, Identity, Membership, StateChange
+from broker.ports import (
+    Account,
+    Device,
+    Group,
+    GroupWrite,
+    Identity,
+    Membership,
+    Post,
+    Posted,
+    StateChange,
+)
 from broker.publish.committer import MessageCommitter, Outcome, Submission
+from broker.publish.references import References
 from broker.publish.sequencer import Sequencer
 from plugins.auth.rules import ContractRules
 from plugins.persistence import sqlite
@@ -55,116 +66,87 @@ class Log(sqlite.SqliteMessageLog):
         return await super().read_back(log, before, limit, max_bytes)
 
 
-class FakeControl:
-    """`bridge.control.NodeControl`: the real rules and the real committer, nobody connected but those a
+class FakeBroker:
+    """`broker.ports.BrokerPort`: the real rules and the real committer, nobody connected but those a
     test puts into `online`."""
 
-    def __init__(self, clock: Clock, log: Log, states: sqlite.SqliteStateStore, rules: ContractRules) -> None:
-        self.now_ms = clock.now_ms
+    def __init__(self, clock: Clock, log: Log, rules: ContractRules, references: References) -> None:
         self._log = log
-        self._states = states
         self._rules = rules
-        self._taps: dict[str, set[Callable[[], None]]] = {}
+        self._references = references
+        self._watches: dict[str, set[Callable[[], None]]] = {}
         self._submit = MessageCommitter(log, Sequencer(0), clock, self._stored, 1000).submit
-        self.services: Services
         self.online: list[Device] = []
         self.sent = 0
 
     @property
-    def tails(self) -> int:
-        return sum(map(len, self._taps.values()))
+    def watches(self) -> int:
+        return sum(map(len, self._watches.values()))
 
     def _stored(self, stamped: Stamped) -> None:
         self.sent += 1
         logs = (log_topic(stamped.draft.conversation_id), *stamped.draft.logs)
-        for grown in [grown for log in logs for grown in self._taps.get(log, ())]:
+        for grown in [grown for log in logs for grown in self._watches.get(log, ())]:
             grown()
 
-    async def send(self, sender: str, to: str, payload: bytes) -> Body:
-        return await self.append(await self.prepare(sender, to, payload))
+    async def publish(self, sender: str, posts: Sequence[Post]) -> list[Posted]:
+        posted: list[Posted] = []
+        for post in posts:
+            draft = await self._prepare(sender, post)
+            posted += [draft] if isinstance(draft, Refusal) else await self.append([draft])
+        return posted
 
-    async def prepare(self, sender: str, to: str, payload: bytes) -> Draft:
-        topic = parse_topic(to)
-        if sender != SYSTEM:
-            _raise(await self._rules.may_publish(Identity(sender), topic))
-        content = message.parse_payload(payload)
+    async def _prepare(self, sender: str, post: Post) -> Draft | Refusal:
+        topic = parse_topic(post.topic)
+        refusal = None if sender == SYSTEM else await self._rules.may_publish(Identity(sender), topic)
+        content = message.parse_payload(post.payload)
         assert isinstance(content, Content)
-        _raise(await self.services.check(sender, topic, content))
-        return message.draft(sender, topic, content)
+        refusal = refusal or await self._references.check(sender, topic, content)
+        return refusal or message.draft(sender, topic, content)
 
-    async def append(self, draft: Draft) -> Body:
+    async def append(self, drafts: Sequence[Draft]) -> list[Posted]:
+        return list(await asyncio.gather(*map(self._append, drafts)))
+
+    async def _append(self, draft: Draft) -> Posted:
         answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._submit(Submission(draft, answered.set_result))
         outcome = await answered
         if isinstance(outcome, Stamped):
             return message.read_body(outcome.body)
         if isinstance(outcome, Refusal):
-            _raise(outcome)
+            return outcome
         if isinstance(outcome, StoreError):
             raise outcome
         (entry,) = await self._log.read(draft.conversation_id, outcome.seq - 1, 1, 1 << 20)
         return message.read_body(entry.body)
 
-    async def save(self, changes: Sequence[StateChange]) -> None:
-        await self._states.apply(changes)
-
-    def emit(self, user: str, event: dict[str, Any], *, keep: bool = True) -> None:
+    async def emit(self, users: Sequence[str], event: Mapping[str, Any], *, keep: bool = True) -> None:
         """Nobody listens here."""
 
-    def tap(self, topic: str, grown: Callable[[], None]) -> Callable[[], None]:
-        taps = self._taps.setdefault(topic, set())
-        taps.add(grown)
-        return lambda: taps.discard(grown)
+    async def watch(self, topic: str, grown: Callable[[], None]) -> Callable[[], None]:
+        watches = self._watches.setdefault(topic, set())
+        watches.add(grown)
+        return lambda: watches.discard(grown)
 
-    async def tail(self, topic: str, after: int | None) -> AsyncIterator[bytes]:
-        log = log_name(parse_topic(topic))
-        grown = asyncio.Event()
-        stop = self.tap(topic, grown.set)
-        try:
-            at = await self.head(topic) if after is None else after
-            while True:
-                grown.clear()
-                for entry in await self._log.read(log, at, 1000, 1 << 20):
-                    yield entry.payload
-                    at = entry.offset
-                await grown.wait()
-        finally:
-            stop()
+    async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for device in self.online:
+            if device.user in users:
+                found.setdefault(device.user, []).append(device.client_id)
+        return found
 
-    async def head(self, topic: str) -> int:
-        log = log_name(parse_topic(topic))
-        return (await self._log.heads([log]))[log]
+    async def connections(self, user: str, after: str, limit: int) -> list[Device]:
+        found = [each for each in self.online if user in ("", each.user) and each.place > after]
+        return sorted(found, key=lambda device: device.place)[:limit]
 
-    def devices(self, user: str) -> list[str]:
-        return [device.client_id for device in self.online if device.user == user]
-
-    def connected(self) -> list[Device]:
-        return self.online
-
-    def kick(self, user: str) -> int:
+    async def kick(self, user: str) -> int:
         kept = [device for device in self.online if device.user != user]
         ended = len(self.online) - len(kept)
         self.online = kept
         return ended
 
-    def issue_token(self, user: str, ttl: float) -> str:
-        return f"token-of-{user}-for-{ttl:g}"
-
-    def stats(self) -> dict[str, int]:
+    async def stats(self) -> dict[str, int]:
         return {"messages_stored": self.sent, "connections": 3}
-
-
-def _raise(refusal: Refusal | None) -> None:
-    if refusal is not None:
-        raise RefusedError(refusal.code, refusal.detail)
-
-
-class NoBridge:
-    """Nobody calls by MQTT."""
-
-    def subscribe(self, topic_filter: str, callback: Any) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 class FakeNode:
@@ -177,7 +159,9 @@ class FakeNode:
         self._loop = loop
         self.directory: SqlDirectory
         self.log: Log
-        self.control: FakeControl
+        self.states: sqlite.SqliteStateStore
+        self.broker: FakeBroker
+        self.services: Services
 
     @property
     def token_file(self) -> Path:
@@ -206,22 +190,29 @@ class FakeNode:
         stack.push_async_callback(directory.close)
         directory.account = _breaking(directory.account)  # type: ignore[method-assign]
         self.log = log = Log(database)
-        states = sqlite.SqliteStateStore(database)
+        self.states = states = sqlite.SqliteStateStore(database)
+
+        async def save(changes: Sequence[StateChange]) -> None:
+            await states.apply(changes)
+
         rules = ContractRules(directory, (), self.clock.now_ms)
-        self.control = control = FakeControl(self.clock, log, states, rules)
+        self.broker = broker = FakeBroker(self.clock, log, rules, References(log, directory))
         conversations = sqlite.SqliteConversationStore(database)
-        bridge: Any = NoBridge()
         limits = Limits(recall_ms=2 * MINUTE, edit_ms=60 * MINUTE)
-        services = Services(log, states, conversations, directory, control, bridge, limits, 10_000)
+        now_ms = self.clock.now_ms
+        self.services = services = Services(
+            log, states, save, conversations, directory, broker, now_ms, limits, 10_000
+        )
         stack.push_async_callback(services.close)
-        control.services = services
-        administration = Administration(directory, log, control, services.groups, services.members)
+        administration = Administration(
+            directory, log, broker, save, now_ms, _token, services.groups, services.members
+        )
         for user in ("alice", "bob", "carol"):
             await administration.add_user(user, "secret")
         team = Group("team", "The team", "alice", NOW, 0)
         members = [Membership("team", "alice", "owner", 0), Membership("team", "bob", "member", 0)]
         await directory.write_group(GroupWrite(team, put=members), [])  # without a word in its log
-        offer = Offer(services.operations, control, directory, None)
+        offer = Offer(services.operations, broker, directory, None)
         server = await start(administration, "127.0.0.1:0", TOKEN, offer)
         stack.push_async_callback(server.stop, 0)
         self.address = server.address
@@ -234,7 +225,7 @@ class FakeNode:
     def call(self, user: str, method: str, **parameters: Any) -> Any:
         """Have a user, or the system, do something by a method of docs/rpc.md."""
         caller = THE_SYSTEM if user == SYSTEM else Caller(user)
-        return self.ask(self.control.services.operations.call(caller, method, parameters))
+        return self.ask(self.services.operations.call(caller, method, parameters))
 
     def say(self, sender: str, to: str, *texts: str) -> list[Body]:
         """Store messages, nobody asked."""
@@ -244,10 +235,14 @@ class FakeNode:
             for text in texts:
                 content: Any = message.parse_payload(text.encode())
                 drafts.append(message.draft(sender, parse_topic(to), content))
-            return list(await asyncio.gather(*map(self.control.append, drafts)))
+            return [stored(posted) for posted in await self.broker.append(drafts)]
 
-        stored: list[Body] = self.ask(store())
-        return stored
+        said: list[Body] = self.ask(store())
+        return said
+
+
+def _token(user: str, ttl: float) -> str:
+    return f"token-of-{user}-for-{ttl:g}"
 
 
 def _breaking(account: Callable[[str], Any]) -> Callable[[str], Any]:

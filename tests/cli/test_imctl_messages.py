@@ -69,14 +69,14 @@ def test_tail_prints_what_comes_until_sigint(node: FakeNode) -> None:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT
     ) as process:
-        wait(lambda: node.control.tails == 1)
+        wait(lambda: node.broker.watches == 1)
         done(on(node, "send", "g:team", "now", "--as", "alice"))
         assert process.stdout
         assert json.loads(process.stdout.readline())["content"] == "now"
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=10) == ("", "")
     assert process.returncode == 0
-    wait(lambda: node.control.tails == 0)
+    wait(lambda: node.broker.watches == 0)
 
 
 def test_tail_of_a_node_that_stops(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_tail_of_a_node_that_stops(tmp_path: Path) -> None:
         command = (*COMMAND, "--data-dir", str(tmp_path), "tail", "bob")
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = subprocess.Popen(command, **pipes, text=True, cwd=ROOT, env=ENVIRONMENT)
-        wait(lambda: node.control.tails == 1)
+        wait(lambda: node.broker.watches == 1)
         node.say("alice", "users/bob/inbox", "one")
         assert process.stdout is not None
         assert "one" in process.stdout.readline()
@@ -211,7 +211,7 @@ def test_what_a_newer_node_says_is_shown_as_it_is(node: FakeNode) -> None:
     async def store() -> None:
         for content in (b'{"event":"moon_landing","by":"alice"}', b'{"event":"role_set"}', b'"odd"', b"[1]"):
             raw = Content(msgspec.Raw(content), type="system")
-            await node.control.append(draft("alice", parse_topic("groups/team"), raw))
+            await node.broker.append([draft("alice", parse_topic("groups/team"), raw)])
 
     node.ask(store())
     assert said(node, "g:team") == [

@@ -1,16 +1,14 @@
 """`imctl` on profiles, presence, connections, contacts and conversations."""
 
-import asyncio
 import json
 from typing import Any
 
 import msgspec
 import pytest
 
-from bridge.control import Device
 from broker.domain.message import Content, draft
 from broker.domain.topics import parse_topic, presence_topic
-from broker.ports import Retained
+from broker.ports import Device, Retained
 from tests.cli.fakes import NOW, FakeNode
 from tests.cli.imctl import done, on, refused
 
@@ -51,7 +49,7 @@ def test_profile(node: FakeNode) -> None:
 
 def test_presence(node: FakeNode) -> None:
     document = {"user_id": "bob", "status": "away", "last_seen": NOW, "devices": 2}
-    node.ask(node.control.save([Retained(presence_topic("bob"), json.dumps(document).encode(), 1)]))
+    node.ask(node.states.apply([Retained(presence_topic("bob"), json.dumps(document).encode(), 1)]))
     nobody = {"user_id": "alice", "status": "offline", "last_seen": 0, "devices": 0}
     assert listed(node, "presence", "bob", "alice", "bob") == [document, nobody]
     bob, alice = words(node, "presence", "bob", "alice")
@@ -60,7 +58,7 @@ def test_presence(node: FakeNode) -> None:
 
 
 def test_sessions_and_kick(node: FakeNode) -> None:
-    node.control.online = [
+    node.broker.online = [
         Device("bob", "phone 1", "192.0.2.7:5000"),
         Device("alice", "laptop", "192.0.2.8:5001"),
         Device("", "sensor", "[2001:db8::1]:5002"),
@@ -81,7 +79,7 @@ def test_sessions_and_kick(node: FakeNode) -> None:
 
 
 def test_many_sessions_come_in_pages(node: FakeNode) -> None:
-    node.control.online = [Device("bob", f"c{number:04}", "192.0.2.7:5000") for number in range(2500)]
+    node.broker.online = [Device("bob", f"c{number:04}", "192.0.2.7:5000") for number in range(2500)]
     assert [each["client_id"] for each in listed(node, "sessions")] == [f"c{n:04}" for n in range(2500)]
 
 
@@ -173,7 +171,7 @@ def test_many_conversations_come_in_pages(node: FakeNode) -> None:
     async def speak() -> None:
         topics = [parse_topic(f"users/u{number:04}/inbox") for number in range(700)]
         said = Content(msgspec.Raw(b'"hi"'))
-        await asyncio.gather(*(node.control.append(draft("alice", topic, said)) for topic in topics))
+        await node.broker.append([draft("alice", topic, said) for topic in topics])
 
     node.ask(speak())
     found = [each["conversation_id"] for each in listed(node, "conversations", "--as", "alice")]

@@ -46,6 +46,9 @@ class Node:
 
     # --- its process -----------------------------------------------------------------
 
+    program = "cli"
+    """The module that serves."""
+
     def command(self) -> list[str]:
         settings = [
             f"listeners.default.bind={HOST}:0",
@@ -56,7 +59,7 @@ class Node:
         ]
         options = [part for setting in settings for part in ("--set", setting)]
         serve = ["serve", "--config", str(self._config), "--data-dir", str(self.data_dir)]
-        return [sys.executable, "-m", "cli", *serve, *options]
+        return [sys.executable, "-m", self.program, *serve, *options]
 
     def start(self) -> "Node":
         (self.data_dir / "node.json").unlink(missing_ok=True)
@@ -145,6 +148,12 @@ class Node:
             before = page[0]["seq"]
             if before == 1:
                 return messages
+
+
+class RemoteNode(Node):
+    """Its broker and services reach each other by bytes only."""
+
+    program = "tests.integration.remote_node"
 
 
 def password(user: str) -> str:

@@ -3,6 +3,7 @@
 import socket
 from typing import NamedTuple
 
+from broker.domain.publication import Publication
 from broker.wire.encoder import Outgoing, puback, remaining_length
 
 TIMEOUT = 20.0
@@ -59,7 +60,7 @@ def subscribe(packet_id: int, *filters: tuple[str, int]) -> bytes:
 
 
 def publish(topic: str, payload: bytes, qos: int = 0, packet_id: int = 0, retain: bool = False) -> bytes:
-    message = Outgoing(topic, payload, qos, retain)
+    message = Outgoing(Publication(topic, payload, qos), retain=retain)
     return message.packet(qos, packet_id) if qos else message.frame()
 
 

@@ -19,6 +19,7 @@ from plugins.persistence.sqlite import (
     open_database,
 )
 from plugins.persistence.sqlite.schema import STEPS, migrate
+from tests.subscribed import subscribed
 
 if TYPE_CHECKING:
     from tests.ports.conftest import Scribe
@@ -236,7 +237,7 @@ async def test_changes_of_state_are_made_all_or_none(database: Database) -> None
     with pytest.raises((StoreError, OverflowError)):
         await states.apply(
             [
-                Saved(key, SessionState({"a": 1}, {}, [], [], []), 1),
+                Saved(key, SessionState(subscribed({"a": 1}), {}, [], [], []), 1),
                 Retained("a", b"x", 1),
                 Moved(key, {"g:team": 1 << 70}),
             ]

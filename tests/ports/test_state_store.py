@@ -16,6 +16,7 @@ from broker.ports import (
     SessionKey,
     SessionState,
 )
+from tests.subscribed import subscribed
 
 if TYPE_CHECKING:
     from tests.ports.conftest import SqliteStores
@@ -37,13 +38,13 @@ def state(**changes: object) -> SessionState:
 
 
 FULL = SessionState(
-    filters={"users/alice/inbox": 2, "groups/+": 1, "é/#": 0},
+    filters=subscribed({"users/alice/inbox": 2, "groups/+": 1, "é/#": 0}),
     cursors={"users/alice/inbox": 7, "g:team": 1 << 31},
     inflight=[Redelivery(1, "g:team", 8, 1), Redelivery(65535, "users/alice/inbox", 9, 2, True)],
     received=[1, 2, 65535],
     queue=[
-        QueuedMessage("a/b", b"\x00\xff", 2, True, 5, False),
-        QueuedMessage("", b"", 2, False, 6, True),
+        QueuedMessage("a/b", b"\x00\xff", 2, True, packet_id=5, released=False),
+        QueuedMessage("", b"", 2, False, packet_id=6, released=True),
         QueuedMessage("a/b", b"", 0),
     ],
 )
@@ -87,7 +88,7 @@ async def test_a_session_belongs_to_a_user_and_a_client_id(stores: "SqliteStores
 
 async def test_saving_replaces_all(stores: "SqliteStores") -> None:
     await stores.states.apply([Saved(PHONE, FULL, 1), Saved(TABLET, FULL, 1)])
-    other = state(filters={"a": 1}, cursors={"g:crew": 3}, queue=[queued("x")])
+    other = state(filters=subscribed({"a": 1}), cursors={"g:crew": 3}, queue=[queued("x")])
     await stores.states.apply([Saved(PHONE, other, 2)])
     assert await stores.states.load(PHONE) == other
     await stores.states.apply([Saved(PHONE, state(), 3)])
@@ -145,12 +146,22 @@ async def test_forgetting(stores: "SqliteStores") -> None:
 
 
 async def test_subscriptions(stores: "SqliteStores") -> None:
-    await stores.states.apply([Saved(key, state(filters={f"{i}/#": i}), 1) for i, key in enumerate(KEYS[1:])])
+    await stores.states.apply(
+        [Saved(key, state(filters=subscribed({f"{i}/#": i})), 1) for i, key in enumerate(KEYS[1:])]
+    )
     await stores.states.apply([Saved(PHONE, FULL, 1)])
     found = dict(await stores.states.subscriptions())
-    assert found == {PHONE: FULL.filters, TABLET: {"0/#": 0}, BOB: {"1/#": 1}, NOBODY: {"2/#": 2}}
-    assert dict(await stores.states.subscriptions("alice")) == {PHONE: FULL.filters, TABLET: {"0/#": 0}}
-    assert dict(await stores.states.subscriptions("")) == {NOBODY: {"2/#": 2}}
+    assert found == {
+        PHONE: FULL.filters,
+        TABLET: subscribed({"0/#": 0}),
+        BOB: subscribed({"1/#": 1}),
+        NOBODY: subscribed({"2/#": 2}),
+    }
+    assert dict(await stores.states.subscriptions("alice")) == {
+        PHONE: FULL.filters,
+        TABLET: subscribed({"0/#": 0}),
+    }
+    assert dict(await stores.states.subscriptions("")) == {NOBODY: subscribed({"2/#": 2})}
     assert await stores.states.subscriptions("carol") == []
 
 
@@ -293,9 +304,9 @@ async def test_a_page_may_start_after_a_topic_that_is_gone(stores: "SqliteStores
 
 
 async def test_the_last_retained_message_counts_and_an_empty_one_removes(stores: "SqliteStores") -> None:
-    await stores.states.apply([Retained("a", b"1", 0), Retained("b", b"\x00\xff", 2, True)])
-    await stores.states.apply([Retained("a", b"2", 1, True)])
-    both = [Retained("a", b"2", 1, True), Retained("b", b"\x00\xff", 2, True)]
+    await stores.states.apply([Retained("a", b"1", 0), Retained("b", b"\x00\xff", 2, live=True)])
+    await stores.states.apply([Retained("a", b"2", 1, live=True)])
+    both = [Retained("a", b"2", 1, live=True), Retained("b", b"\x00\xff", 2, live=True)]
     assert await stores.states.retained("#", "", 10) == both
     await stores.states.apply([Retained("a", b"", 1), Retained("never", b"", 0)])
     assert await stores.states.retained("#", "", 10) == both[1:]
@@ -303,9 +314,9 @@ async def test_the_last_retained_message_counts_and_an_empty_one_removes(stores:
 
 async def test_retained_on_topics(stores: "SqliteStores") -> None:
     await retain(stores, TOPICS)
-    await stores.states.apply([Retained("x/y", b"\x00\xff", 2, True)])
+    await stores.states.apply([Retained("x/y", b"\x00\xff", 2, live=True)])
     asked = ["a/b", "x/y", "a/\U0001f389", "unknown", "a/+", "A/b", "a/b"]
-    wanted = [Retained("a/b", b"a/b", 1), Retained("x/y", b"\x00\xff", 2, True)]
+    wanted = [Retained("a/b", b"a/b", 1), Retained("x/y", b"\x00\xff", 2, live=True)]
     wanted.append(Retained("a/\U0001f389", "a/\U0001f389".encode(), 1))
     assert await stores.states.retained_on(asked) == {r.topic: r for r in wanted}
     assert await stores.states.retained_on([]) == {}
@@ -320,11 +331,11 @@ async def test_retained_on_many_topics(stores: "SqliteStores") -> None:
 
 async def test_live_ones(stores: "SqliteStores") -> None:
     await stores.states.apply(
-        [Retained("a", b"1", 1, True), Retained("b", b"1", 1), Retained("c", b"1", 1, True)]
+        [Retained("a", b"1", 1, live=True), Retained("b", b"1", 1), Retained("c", b"1", 1, live=True)]
     )
     assert sorted(await stores.states.live_retained()) == ["a", "c"]
     await stores.states.apply(
-        [Retained("a", b"0", 1), Retained("b", b"1", 1, True), Retained("c", b"", 1, True)]
+        [Retained("a", b"0", 1), Retained("b", b"1", 1, live=True), Retained("c", b"", 1, live=True)]
     )
     await stores.reopen()
     assert await stores.states.live_retained() == ["b"]

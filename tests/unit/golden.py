@@ -5,6 +5,8 @@ Bytes are written as the specification draws them: fixed header, remaining lengt
 
 from typing import Any, NamedTuple
 
+from broker.domain.publication import Publication
+from broker.domain.subscription import Subscription
 from broker.wire.packets import (
     Ack,
     Connect,
@@ -15,7 +17,6 @@ from broker.wire.packets import (
     Subscribe,
     Type,
     Unsubscribe,
-    Will,
 )
 
 MAX_PACKET = 256 * 1024
@@ -67,7 +68,7 @@ _FULL_CONNECT = Connect(
     keep_alive=10,
     username="alice",
     password=b"pw",
-    will=Will("a/b", b"gone", 1, True),
+    will=Publication("a/b", b"gone", 1, True),
 )
 
 RECEIVED = [
@@ -94,7 +95,7 @@ RECEIVED = [
     Received(
         "connect, will of QoS 2 with empty payload",
         "10 12 0004 4d515454 04 16 0000 0001 63 0001 77 0000",
-        Connect("c", will=Will("w", b"", 2, False)),
+        Connect("c", will=Publication("w", b"", 2, False)),
         "MQTT-3.1.2-14",
     ),
     Received(
@@ -125,21 +126,24 @@ RECEIVED = [
     Received("publish 0", "30 07 0003 612f62 6869", Publish("a/b", b"hi"), "3.3"),
     Received("publish 0, empty", "30 05 0003 612f62", Publish("a/b", b""), "3.3.3"),
     Received("publish 0, retain", "31 07 0003 612f62 6869", Publish("a/b", b"hi", retain=True), "3.3.1.3"),
-    Received("publish 1", "32 09 0003 612f62 000a 6869", Publish("a/b", b"hi", 1, 10), "3.3.1.2"),
+    Received("publish 1", "32 09 0003 612f62 000a 6869", Publish("a/b", b"hi", 1, packet_id=10), "3.3.1.2"),
     Received(
-        "publish 1, empty, greatest id", "32 07 0003 612f62 ffff", Publish("a/b", b"", 1, 65535), "3.3.2.2"
+        "publish 1, empty, greatest id",
+        "32 07 0003 612f62 ffff",
+        Publish("a/b", b"", 1, packet_id=65535),
+        "3.3.2.2",
     ),
     Received(
         "publish 1, dup, retain",
         "3b 09 0003 612f62 000a 6869",
-        Publish("a/b", b"hi", 1, 10, True, True),
+        Publish("a/b", b"hi", 1, packet_id=10, retain=True, dup=True),
         "MQTT-3.3.1-1",
     ),
-    Received("publish 2", "34 09 0003 612f62 0100 6869", Publish("a/b", b"hi", 2, 256), "3.3.1.2"),
+    Received("publish 2", "34 09 0003 612f62 0100 6869", Publish("a/b", b"hi", 2, packet_id=256), "3.3.1.2"),
     Received(
         "publish 2, dup",
         "3c 09 0003 612f62 0001 6869",
-        Publish("a/b", b"hi", 2, 1, False, True),
+        Publish("a/b", b"hi", 2, packet_id=1, retain=False, dup=True),
         "MQTT-3.3.1-1",
     ),
     Received(
@@ -163,14 +167,16 @@ RECEIVED = [
     Received("pubrel", "62 02 0102", Ack(Type.PUBREL, 258), "MQTT-3.6.1-1"),
     Received("pubcomp", "70 02 0102", Ack(Type.PUBCOMP, 258), "3.7"),
     # --- 3.8, 3.10
-    Received("subscribe", "82 08 000a 0003 612f62 01", Subscribe(10, [("a/b", 1)]), "3.8"),
+    Received("subscribe", "82 08 000a 0003 612f62 01", Subscribe(10, [Subscription("a/b", 1)]), "3.8"),
     Received(
         "subscribe, many",
         "82 12 0001 0003 612f62 00 0001 23 01 0003 2b2f2b 02",
-        Subscribe(1, [("a/b", 0), ("#", 1), ("+/+", 2)]),
+        Subscribe(1, [Subscription("a/b", 0), Subscription("#", 1), Subscription("+/+", 2)]),
         "3.8.3",
     ),
-    Received("subscribe, wildcards", "82 08 0001 0003 2b2f23 00", Subscribe(1, [("+/#", 0)]), "4.7.1"),
+    Received(
+        "subscribe, wildcards", "82 08 0001 0003 2b2f23 00", Subscribe(1, [Subscription("+/#", 0)]), "4.7.1"
+    ),
     Received("unsubscribe", "a2 07 000a 0003 612f62", Unsubscribe(10, ["a/b"]), "3.10"),
     Received("unsubscribe, many", "a2 0a 000a 0003 612f62 0001 23", Unsubscribe(10, ["a/b", "#"]), "3.10.3"),
     # --- 3.12, 3.14

@@ -91,7 +91,7 @@ class TinyLogs:
         self.members[group].remove(user)
         self._directory.tell(MembershipChanged(group, user, False))
 
-    def tap(self, topic: str, grown: Callable[[], None]) -> Callable[[], None]:
+    async def watch(self, topic: str, grown: Callable[[], None]) -> Callable[[], None]:
         self.taps.setdefault(topic, set()).add(grown)
         return lambda: self.taps[topic].discard(grown)
 
@@ -197,8 +197,8 @@ class TinyNode:
 async def tiny_node(concurrency: int = 64) -> AsyncIterator[TinyNode]:
     node = TinyNode()
     directory: Any = node.directory
-    control: Any = node.logs
-    offer = Offer(node.operations, control, directory, directory, concurrency)
+    broker: Any = node.logs
+    offer = Offer(node.operations, broker, directory, directory, concurrency)
     node.server = await start(cast("Administration", _Stats()), "127.0.0.1:0", ADMIN, offer)
     try:
         async with grpc.aio.insecure_channel(node.server.address) as channel:
@@ -209,7 +209,7 @@ async def tiny_node(concurrency: int = 64) -> AsyncIterator[TinyNode]:
 
 
 class _Stats:
-    def stats(self) -> Mapping[str, int]:
+    async def stats(self) -> Mapping[str, int]:
         return {"calls": 1}
 
 

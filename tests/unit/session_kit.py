@@ -10,12 +10,17 @@ from collections.abc import Callable, Coroutine, Sequence
 
 import msgspec
 
+from broker.delivery.away import AwaySessions
+from broker.delivery.fanout import Fanout
 from broker.delivery.feeder import Feeder
+from broker.delivery.online import Online
 from broker.delivery.router import Router
 from broker.delivery.subscriber import Subscriber
 from broker.delivery.subscriptions import Subscriptions
 from broker.domain.errors import StoreError
 from broker.domain.message import Entry, with_offset
+from broker.domain.publication import Publication
+from broker.domain.subscription import Subscription
 from broker.domain.topics import Kind, matches, parse_topic
 from broker.metrics import Metrics
 from broker.ports import (
@@ -31,11 +36,13 @@ from broker.ports import (
     SessionState,
     StateChange,
 )
-from broker.publish.pipeline import Pipeline, Publisher
-from broker.registry import Registry
+from broker.publish.publisher import Publisher
+from broker.registry import Client, Registry
+from broker.rights import Rights
 from broker.session.session import Session
 from broker.session.tail import Tail
 from broker.states import States
+from broker.tasks import Tasks
 from broker.wire.decoder import Decoder
 from broker.wire.encoder import Outgoing
 from broker.wire.packets import Ack, Packet, Publish
@@ -134,7 +141,7 @@ def follow(session: Session, topic: str = INBOX, position: int = 0, qos: int = 1
 
 
 def entry(topic: str, offset: int, qos: int) -> Outgoing:
-    return Outgoing(topic, b"%d" % offset, qos)
+    return Outgoing(Publication(topic, b"%d" % offset, qos))
 
 
 def offer(session: Session, *offsets: int, topic: str = INBOX, qos: int = 1) -> None:
@@ -170,11 +177,11 @@ def through_store(state: SessionState) -> SessionState:
 
 
 def sent(offset: int, qos: int, packet_id: int, dup: bool = False, topic: str = INBOX) -> Publish:
-    return Publish(topic, b"%d" % offset, qos, packet_id, dup=dup)
+    return Publish(topic, b"%d" % offset, qos, packet_id=packet_id, dup=dup)
 
 
 def note(text: str, qos: int = 1) -> Outgoing:
-    return Outgoing("sensors/1", text.encode(), qos)
+    return Outgoing(Publication("sensors/1", text.encode(), qos))
 
 
 # --- a node's share in it -------------------------------------------------------------------
@@ -218,7 +225,9 @@ class Store:
         await asyncio.sleep(0)
         return through_store(self.sessions[key]) if key in self.sessions else None
 
-    async def subscriptions(self, _user: str | None = None) -> list[tuple[SessionKey, dict[str, int]]]:
+    async def subscriptions(
+        self, _user: str | None = None
+    ) -> list[tuple[SessionKey, dict[str, Subscription]]]:
         return [(key, dict(state.filters)) for key, state in self.sessions.items()]
 
     async def heads(self, logs: Sequence[str]) -> dict[str, int]:
@@ -258,12 +267,32 @@ class Bench:
         self.subscriptions = Subscriptions(
             router, self.store, self.states, self.feeder, self._grant, lambda: 0, None
         )
-        self.pipeline = Pipeline(router, None, self.states, self.metrics)
+        self.online: Online[Client] = Online()
+        self.away = AwaySessions(self.states, [NOTES], self.limits.max_queued)
+        self.fanout = Fanout(router, self.away, self.states, self.metrics)
         self.registry = Registry(
-            router, self.subscriptions, self.states, self.pipeline, self.metrics, self.limits, [NOTES], int
+            self.online,
+            self.away,
+            self.subscriptions,
+            self.feeder,
+            self.states,
+            None,  # nobody publishes
+            self.metrics,
+            self.limits,
+            int,
+            lambda _user, _devices: None,
+            lambda _arrival: None,
         )
-        self.registry.lagging = self.feeder.lagging
-        self.registry.devices_changed = lambda _user, _devices: None
+        self.rights_of = Rights(
+            self.registry,
+            self.online,
+            self.away,
+            self.subscriptions,
+            router,
+            self.states,
+            None,  # nothing changes in it
+            Tasks(),
+        )
 
     async def _retained(self, topic_filter: str, after: str, _limit: int) -> list[Retained]:
         await asyncio.sleep(0)
@@ -274,7 +303,7 @@ class Bench:
         rights = dict(self.rights)
         await asyncio.sleep(0)
         await self.directory.wait()
-        client = self.registry.online.get(session.key)
+        client = self.online.get(session.key)
         if self.fails:
             raise StoreError("the directory is gone")
         if client is None or client.session is not session:
@@ -287,20 +316,20 @@ class Bench:
         log = self.store.logs.setdefault(log_of(topic), [])
         for qos in qualities:
             log.append(qos)
-            outgoing = Outgoing(topic, with_offset(b'{"n":0}', len(log)), qos)
+            outgoing = Outgoing(Publication(topic, with_offset(b'{"n":0}', len(log)), qos))
             for session in self.router.exact(topic) if pushed else ():
                 session.offer_entry(topic, len(log), outgoing)
 
     def revoke(self, topic: str) -> None:
         """As when a member is removed from a group."""
         self.rights.pop(topic, None)
-        self.registry.revoke(KEY.user, [topic])
-        self.spawn(self.registry.follow(KEY.user))
+        self.rights_of.revoke(KEY.user, [topic])
+        self.spawn(self.rights_of.follow(KEY.user))
 
     def give(self, topic: str, floor: int) -> None:
         """As when a member is added to a group."""
         self.rights[topic] = floor
-        self.spawn(self.registry.follow(KEY.user))
+        self.spawn(self.rights_of.follow(KEY.user))
 
     def spawn(self, job: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(job)
@@ -315,7 +344,7 @@ class Bench:
         await asyncio.gather(*mine, return_exceptions=True)
         bench = Bench(self.limits, self.store)
         bench.rights = self.rights
-        await bench.registry.load_away()
+        await bench.registry.load()
         return bench
 
 
@@ -339,6 +368,15 @@ class Link:
 
     def _accept(self, present: bool) -> None:
         self.present = present
+
+    def adopt(self, session: Session) -> None:
+        self.session = session
+
+    def release_session(self) -> None:
+        self.session = None
+
+    def drop_will(self) -> None:
+        """There is none."""
 
     async def _step(self, step: Coroutine[object, object, None]) -> None:
         try:
@@ -369,7 +407,8 @@ class Link:
     async def _subscribe(self, filters: list[tuple[str, int]]) -> None:
         assert self.session is not None
         session = self.session
-        self.codes = await self.bench.subscriptions.subscribe(session, filters)
+        wanted = [Subscription(topic_filter, qos) for topic_filter, qos in filters]
+        self.codes = await self.bench.subscriptions.subscribe(session, wanted)
         self.bench.subscriptions.send_retained(session, dict(filters))
 
     async def _unsubscribe(self, filters: list[str]) -> None:

@@ -300,7 +300,7 @@ async def test_the_same_again_is_acknowledged_and_not_stored(
     await bench.committer.drain()
     first = bench.outcomes["first"]
     assert isinstance(first, Stamped)
-    same = Duplicate(str(first.id), first.seq)
+    same = Duplicate(str(first.id), first.draft.conversation_id, first.seq)
     assert bench.outcomes["again"] == bench.outcomes["and again"] == same
     assert [m.seq for m in bench.published] == [1, 2, 3, 4]
     assert [bytes(read_body(m.body).content) for m in bench.published] == [b'"hi"', b'"ho"', b'"hi"', b'"hi"']
@@ -343,7 +343,7 @@ async def test_the_same_again_after_a_restart() -> None:
         outcomes.append(bench.outcomes["a"])
     first, second = outcomes
     assert isinstance(first, Stamped)
-    assert second == Duplicate(str(first.id), first.seq)
+    assert second == Duplicate(str(first.id), first.draft.conversation_id, first.seq)
 
 
 async def test_a_failure_while_duplicates_are_sorted_out() -> None:

@@ -7,12 +7,10 @@ import msgspec
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
-from bridge.core.access import Limits
-from bridge.core.operations import Operations
 from bridge.grpc_api import im_pb2
 from bridge.grpc_api.convert import is_map
 from bridge.grpc_api.services import SERVICES
-from bridge.services import Services
+from bridge.services import offered_operations
 
 STREAMS = {"SyncMessages": ({"limit"}, {"follow", "all_logs"})}
 """Methods that answer with a stream: what of the operation they have not, and what they have beside."""
@@ -24,20 +22,7 @@ _SCALARS = {
 }
 
 
-class _Nothing:
-    """Stands for whatever the services are put together from."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: None
-
-
-def _operations() -> Operations:
-    nothing: Any = _Nothing()
-    services = Services(nothing, nothing, nothing, nothing, nothing, nothing, Limits(0, 0), 2)
-    return services.operations
-
-
-OPERATIONS = {operation.name: operation for operation in _operations()}
+OPERATIONS = {operation.name: operation for operation in offered_operations()}
 METHODS = [
     (service, method, operation) for service, table in SERVICES.items() for method, operation in table.items()
 ]

@@ -1,6 +1,6 @@
 """Topics and operations do what the table of permissions says, in each of its cells."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -8,7 +8,6 @@ from msgspec.structs import replace
 
 from bridge.core.access import Limits
 from bridge.core.operations import Caller, Operations
-from bridge.local import LocalBridge
 from bridge.services import Services
 from broker.domain.directory import Account, Ban, Contact, Group, JoinRequest, Membership, Profile
 from broker.domain.errors import RefusedError
@@ -140,39 +139,33 @@ class States:
         return {}
 
 
-class Control:
-    """The node."""
+class Broker:
+    """The broker."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def now_ms(self) -> int:
-        return NOW
-
-    async def head(self, topic: str) -> int:
-        return 0
-
     async def append(self, _: object) -> None:
         raise WritingError
 
-    async def save(self, _: object) -> None:
-        """It is told of next."""
+    async def emit(self, users: Sequence[str], event: Mapping[str, Any], *, keep: bool = True) -> None:
+        self.told += users
 
-    def emit(self, user: str, event: dict[str, Any], *, keep: bool = True) -> None:
-        self.told.append(user)
+
+async def save(_: object) -> None:
+    """It is told of next."""
 
 
 class World:
     """The topic rules and the operations over the same people."""
 
     def __init__(self) -> None:
-        self.people, self.log, self.control = People(), Logs(), Control()
-        nobody: Any = None
+        self.people, self.log, self.broker = People(), Logs(), Broker()
         some: Any = States()
-        parts: tuple[Any, ...] = (self.log, some, some, self.people, self.control)
+        parts: tuple[Any, ...] = (self.log, some, save, some, self.people, self.broker)
         limits = Limits(RECALL_MS, EDIT_MS)
-        self.operations: Operations = Services(*parts, LocalBridge(nobody, 1), limits, 100).operations
-        self.rules = ContractRules(self.people, [], self.control.now_ms)  # type: ignore[arg-type]
+        self.operations: Operations = Services(*parts, lambda: NOW, limits, 100).operations
+        self.rules = ContractRules(self.people, [], lambda: NOW)  # type: ignore[arg-type]
 
     async def publish(self, topic: str) -> str | None:
         """The code publishing is refused with."""
@@ -313,10 +306,10 @@ async def test_what_others_are_told(relation: Relation, case: str) -> None:
         ("messages.read", UserOperation.SEE_READ),
         ("messages.delivered", UserOperation.SEE_DELIVERED),
     ):
-        world.control.told.clear()
+        world.broker.told.clear()
         receipt = {"conversation_id": "p:alice:bob", "seq": 1}
         await world.operations.call(Caller("bob"), name, receipt)
-        assert ("alice" in world.control.told) == (user_answer(operation, relation, case) is None)
+        assert ("alice" in world.broker.told) == (user_answer(operation, relation, case) is None)
 
 
 @pytest.mark.parametrize("dismissed", [False, True], ids=["", "dismissed"])

@@ -1,16 +1,20 @@
 """What the pipeline remembers of a client's rights."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
+from broker.delivery.away import AwaySessions
+from broker.delivery.fanout import Fanout
 from broker.delivery.router import Router
-from broker.delivery.subscriber import Subscriber
 from broker.domain.errors import Refusal
 from broker.domain.topics import Topic
 from broker.metrics import Metrics
-from broker.ports import Grant, Identity, Principal
-from broker.publish.pipeline import Pipeline, Publisher
+from broker.ports import Identity, Principal
+from broker.publish.pipeline import Pipeline
+from broker.publish.publisher import Publisher
 from broker.wire.packets import Publish
+
+NOTHING: Any = None
 
 
 class Gate:
@@ -23,20 +27,14 @@ class Gate:
         self._meanwhile()
         return None
 
-    async def authenticate(self, credentials: object) -> Principal | None:
-        raise NotImplementedError
-
-    async def grant(self, principal: Principal, topic_filter: str) -> Grant | None:
-        raise NotImplementedError
-
 
 async def test_a_permit_of_before_a_change_is_not_remembered() -> None:
     publisher = Publisher(Principal(Identity("alice")))
-    packet = Publish("open/door", b"x", 0, 0, False)
     for meanwhile, remembered in ((publisher.forget_permits, []), (lambda: None, ["open/door"])):
-        router: Router[Subscriber] = Router()
-        pipeline = Pipeline(router, Gate(meanwhile), cast("Any", None), Metrics())
-        asked = pipeline.publish(publisher, packet, None)
+        gate: Any = Gate(meanwhile)
+        fanout = Fanout(Router(), AwaySessions(NOTHING, [], 1), NOTHING, Metrics())
+        rest = (NOTHING, NOTHING, fanout, NOTHING, NOTHING, NOTHING, NOTHING, Metrics())
+        asked = Pipeline(gate, *rest).publish(publisher, Publish("open/door", b"x"), None)
         assert asked is not None
         await asked
         assert list(publisher.permits) == remembered

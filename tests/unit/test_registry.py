@@ -2,17 +2,19 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 
+from broker.delivery.away import AwaySessions
+from broker.delivery.fanout import Fanout
+from broker.delivery.online import HasSession, Online
 from broker.delivery.router import Router
 from broker.delivery.subscriber import Subscriber
-from broker.delivery.subscriptions import Subscriptions
+from broker.domain.publication import Properties, Publication
+from broker.domain.subscription import Subscription
 from broker.metrics import Metrics
-from broker.ports import Gate, Identity, Principal, Saved, SessionKey, SessionState
-from broker.publish.pipeline import Pipeline, Publisher
-from broker.registry import Client, Event, Registry
+from broker.ports import Identity, Saved, SessionKey, SessionState
+from broker.publish.events import Event, Events
 from broker.session.session import Session
 from broker.states import States
 from plugins.persistence.sqlite import SqliteStateStore, open_database
@@ -20,29 +22,23 @@ from tests.unit.session_kit import Limits, Wire
 
 KEY = SessionKey("bob", "phone")
 EVENTS = "users/bob/events"
+ONE = Publication(EVENTS, b"one", 1)
 
 
 class Parts:
-    """A registry over a real store, with nobody connected."""
+    """What has to do with sessions that are away, over a real store."""
 
     def __init__(self, store: SqliteStateStore) -> None:
         metrics = Metrics()
-        self.router: Router[Subscriber] = Router()
         self.states = States(store, metrics)
-        pipeline = Pipeline(self.router, cast("Gate", None), self.states, metrics)
-        self.registry = Registry(
-            self.router,
-            cast("Subscriptions", None),
-            self.states,
-            pipeline,
-            metrics,
-            Limits(),
-            ["open/#"],
-            lambda: 1000,
-        )
+        self.online: Online[HasSession] = Online()
+        self.away = AwaySessions(self.states, ["open/#"], 10)
+        router: Router[Subscriber] = Router()
+        self.fanout = Fanout(router, self.away, self.states, metrics)
+        self.events = Events(self.fanout, self.online, self.away, self.states, metrics, 10)
 
     async def keep(self, topic_filter: str) -> None:
-        state = SessionState({topic_filter: 1}, {}, [], [], [])
+        state = SessionState({topic_filter: Subscription(topic_filter, 1)}, {}, [], [], [])
         await self.states.save([Saved(KEY, state, 1000)])
 
     async def queued(self) -> list[str]:
@@ -58,25 +54,49 @@ async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
 
 
 async def test_stand_ins_go_with_their_sessions(parts: Parts) -> None:
+    said = Publication("open/a", b"x", 1)
     await parts.keep("open/a")
-    await parts.registry.load_away()
-    assert parts.router.plan("open/a")
-    await parts.registry.drop_expired()
-    assert parts.router.plan("open/a"), "the session is still kept"
+    await parts.away.load()
+    assert parts.away.queue(said)
+    await parts.away.drop_expired()
+    assert parts.away.queue(said), "the session is still kept"
     assert await parts.states.store.expire(2000, [], 3000) == 1
-    await parts.registry.drop_expired()
-    assert not parts.router.plan("open/a")
+    await parts.away.drop_expired()
+    assert not parts.away.queue(said)
+
+
+async def test_what_a_publication_carries_waits_with_it(parts: Parts) -> None:
+    properties = Properties(content_type="text/plain", user=(("a", "1"),), trace="00-1-2-01")
+    await parts.keep("open/a")
+    await parts.away.load()
+    parts.fanout.forward(Publication("open/a", b"x", 1, properties=properties))
+    state = await parts.states.load(KEY)
+    assert state is not None
+    assert [message.properties for message in state.queue] == [properties]
+
+
+async def test_a_session_that_is_loaded_learns_what_was_queued_meanwhile(parts: Parts) -> None:
+    await parts.keep("open/a")
+    await parts.away.load()
+    parts.away.begin_load(KEY)
+    parts.away.queue(Publication("open/b", b"x", 1))
+    parts.away.queue(Publication("open/a", b"x", 0))
+    assert not parts.away.is_out_of_date(KEY)
+    parts.away.queue(Publication("open/a", b"x", 1))
+    assert parts.away.is_out_of_date(KEY)
+    parts.away.begin_load(KEY)
+    assert not parts.away.is_out_of_date(KEY)
 
 
 async def test_an_event_for_who_is_away_is_queued(parts: Parts) -> None:
     await parts.keep(EVENTS)
-    await parts.registry.queue_events([Event("bob", EVENTS, b"one", frozenset())])
+    await parts.events.queue([Event("bob", ONE, frozenset())])
     assert await parts.queued() == ["one"]
 
 
 async def test_an_event_is_not_queued_for_who_had_it(parts: Parts) -> None:
     await parts.keep(EVENTS)
-    await parts.registry.queue_events([Event("bob", EVENTS, b"one", frozenset((KEY,)))])
+    await parts.events.queue([Event("bob", ONE, frozenset((KEY,)))])
     assert await parts.queued() == []
 
 
@@ -84,17 +104,12 @@ async def test_an_event_reaches_who_came_back_meanwhile(parts: Parts) -> None:
     await parts.keep(EVENTS)
     outbox = Wire()
     session = Session(KEY, Identity("bob"), True, outbox, Limits(), outbox)
-    client = _Connected(session)
-    parts.registry.online[KEY] = cast("Client", client)
-    await parts.registry.queue_events([Event("bob", EVENTS, b"one", frozenset())])
+    parts.online.add(KEY, _Connected(session))
+    await parts.events.queue([Event("bob", ONE, frozenset())])
     assert b"one" in outbox.bytes
     assert await parts.queued() == []
 
 
 class _Connected:
-    closed = False
-    will = None
-
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.publisher = Publisher(Principal(session.identity))

@@ -1,14 +1,17 @@
 """Session and Tail: the flows of QoS 0, 1 and 2, windows, cursors and the bounded queue."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from broker.delivery.away import Away
+from broker.delivery.away import AwaySessions
+from broker.domain.publication import Publication
 from broker.ports import Enqueued, QueuedMessage
 from broker.session.session import Session
 from broker.session.tail import Tail
 from broker.wire.packets import Ack, Packet, Publish, Type
+from tests.subscribed import subscribed
 from tests.unit.session_kit import (
     INBOX,
     KEY,
@@ -16,7 +19,6 @@ from tests.unit.session_kit import (
     Limits,
     Wire,
     connect,
-    entry,
     feed,
     follow,
     kept,
@@ -380,10 +382,10 @@ def test_packet_ids_wrap_around_and_pass_over_those_in_use() -> None:
 
 
 def test_a_session_away_queues_what_is_no_log() -> None:
-    changes: list[object] = []
-    away = Away(KEY, {"sensors/#": 1}, 7, changes.append)
-    away.offer(note("zero"), 0)
-    away.offer(note("one"), 1)
-    away.offer_entry(INBOX, 1, entry(INBOX, 1, 1))
-    assert changes == [Enqueued(KEY, QueuedMessage("sensors/1", b"one", 1), 7)]
-    assert away.added == 1
+    states: Any = None
+    away = AwaySessions(states, ["sensors/#"], 7)
+    away.stand_in(KEY, subscribed({"sensors/#": 1, "users/+/inbox": 1}))
+    assert away.queue(Publication("sensors/1", b"zero", 0)) == []
+    assert away.queue(Publication(INBOX, b"x", 1)) == []
+    queued = Enqueued(KEY, QueuedMessage("sensors/1", b"one", 1), 7)
+    assert away.queue(Publication("sensors/1", b"one", 2)) == [queued]

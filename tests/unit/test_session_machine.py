@@ -18,12 +18,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from broker.delivery.feeder import Feeder
 from broker.domain.message import Entry
+from broker.domain.subscription import Subscription
 from broker.metrics import Metrics
 from broker.ports import MessageLog, Moved, Retained, Saved, SessionState, StateChange
 from broker.session.session import Session
 from broker.session.tail import Tail
 from broker.wire.decoder import Decoder
 from broker.wire.packets import Ack, Packet, Publish, Type
+from tests.subscribed import subscribed
 from tests.unit.session_kit import (
     INBOX,
     KEY,
@@ -127,7 +129,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.acknowledged: set[Place] = set()
         # How much oftener than once an entry may come with QoS 2.
         self.again: Counter[Place] = Counter()
-        self.do(lambda: self.open(SessionState(dict(self.filters), {}, [], [], [])), 20)
+        self.do(lambda: self.open(SessionState(subscribed(self.filters), {}, [], [], [])), 20)
         self.save()
 
     # --- the node, as registry, subscriptions and states make it ------------------------
@@ -264,7 +266,8 @@ class SessionMachine(RuleBasedStateMachine):
         if not qos:  # what was not sent yet need not come now
             under_way = {(t.topic, t.offset) for t in self.taken.values() if not t.lost}
             self.wanted[topic] = {n for n in self.wanted[topic] if (topic, n) in under_way}
-        self.filters[topic] = self.session.filters[topic] = qos
+        self.filters[topic] = qos
+        self.session.filters[topic] = Subscription(topic, qos)
         if topic in self.session.tails:
             self.session.tails[topic].qos = qos
         self.save()

@@ -10,6 +10,7 @@ import pytest
 
 from broker.ports import QueuedMessage, Redelivery, Retained, SessionState
 from broker.wire.packets import Ack, Publish, Type
+from tests.subscribed import subscribed
 from tests.unit.session_kit import (
     INBOX,
     KEY,
@@ -32,13 +33,13 @@ from tests.unit.session_kit import (
 )
 
 STATE = SessionState(
-    filters={INBOX: 2, TEAM: 1},
+    filters=subscribed({INBOX: 2, TEAM: 1}),
     cursors={INBOX: 7, "g:team": 9},
     inflight=[Redelivery(1, INBOX, 6, 1), Redelivery(4, INBOX, 7, 2), Redelivery(2, "g:team", 9, 2, True)],
     received=[3, 8],
     queue=[
-        QueuedMessage("sensors/1", b"sent", 1, False, 6),
-        QueuedMessage("", b"", 2, False, 7, True),
+        QueuedMessage("sensors/1", b"sent", 1, False, packet_id=6),
+        QueuedMessage("", b"", 2, False, packet_id=7, released=True),
         QueuedMessage("sensors/1", b"waits", 2, True),
     ],
 )
@@ -49,7 +50,7 @@ def left(*inflight: Redelivery, **cursors: int) -> SessionState:
     position = cursors.pop("inbox", 5)
     groups = {f"g:{group}": cursor for group, cursor in cursors.items()}
     filters = {INBOX: 2} | {f"groups/{group}": 2 for group in cursors}
-    return SessionState(filters, {INBOX: position} | groups, list(inflight), [], [])
+    return SessionState(subscribed(filters), {INBOX: position} | groups, list(inflight), [], [])
 
 
 # --- the session alone ----------------------------------------------------------------------
@@ -60,9 +61,9 @@ def test_a_session_that_came_back_sends_what_was_in_its_window() -> None:
     session = connect(wire, Limits(max_inflight=10), STATE)
     assert wire.take() == [
         Ack(Type.PUBREL, 2),
-        Publish("sensors/1", b"sent", 1, 6, dup=True),
+        Publish("sensors/1", b"sent", 1, packet_id=6, dup=True),
         Ack(Type.PUBREL, 7),
-        Publish("sensors/1", b"waits", 2, 3, retain=True),
+        Publish("sensors/1", b"waits", 2, packet_id=3, retain=True),
     ]
     assert session.received_before == {3, 8}
     assert session.filters == STATE.filters
@@ -111,7 +112,7 @@ def test_a_connection_that_ends_while_entries_are_sent_again_loses_nothing(resen
 def test_what_one_connection_leaves_the_next_takes_up() -> None:
     wire = Wire()
     session = connect(wire, Limits(max_inflight=3, max_queued=5))
-    session.filters = {INBOX: 2, "sensors/#": 2}
+    session.filters = subscribed({INBOX: 2, "sensors/#": 2})
     session.received = {9}
     tail = follow(session, position=10, qos=2)
     offer(session, 11)
@@ -120,11 +121,14 @@ def test_what_one_connection_leaves_the_next_takes_up() -> None:
     session.offer(note("later"), 1)
     session.pubrec(3)
     assert kept(session) == SessionState(
-        {INBOX: 2, "sensors/#": 2},
+        subscribed({INBOX: 2, "sensors/#": 2}),
         {INBOX: 12},
         [Redelivery(1, INBOX, 11, 1), Redelivery(2, INBOX, 12, 2)],
         [9],
-        [QueuedMessage("", b"", 2, False, 3, True), QueuedMessage("sensors/1", b"later", 1)],
+        [
+            QueuedMessage("", b"", 2, packet_id=3, released=True),
+            QueuedMessage("sensors/1", b"later", 1),
+        ],
     )
     assert tail.cursor == 10
 
@@ -304,7 +308,7 @@ async def test_what_is_published_while_a_session_comes_back_is_not_lost() -> Non
     link.close("lost")
     bench.directory.clear()
     link = await opened(bench)
-    bench.pipeline.broadcast(NOTES, b"1", 1)
+    bench.fanout.broadcast(NOTES, b"1", 1)
     bench.directory.set()
     assert await came(link) == [1]
 

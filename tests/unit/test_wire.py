@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker.domain.errors import RemoteError
+from broker.domain.publication import Publication
 from broker.wire import encoder
 from broker.wire.decoder import Decoder, MalformedPacketError, UnsupportedProtocolError
 from broker.wire.encoder import Outgoing, remaining_length
@@ -94,7 +95,9 @@ def test_encodes(row: Sent) -> None:
         assert getattr(encoder, row.function)(**row.fields) == row.data, row.clause
         return
     fields = row.fields
-    outgoing = Outgoing(fields["topic"], fields["payload"], fields["qos"], fields["retain"])
+    outgoing = Outgoing(
+        Publication(fields["topic"], fields["payload"], fields["qos"]), retain=fields["retain"]
+    )
     if not fields["qos"]:
         assert outgoing.frame() == row.data
     else:
@@ -141,7 +144,7 @@ def test_bytes_of_the_last_packet() -> None:
 
 def test_a_packet_as_large_as_the_limit() -> None:
     payload = bytes(MAX_PACKET - 4 - 3)
-    data = Outgoing("a", payload, 0).frame()
+    data = Outgoing(Publication("a", payload, 0)).frame()
     assert len(data) == MAX_PACKET
     assert decode(data) == ([Publish("a", payload)], "")
     assert decode(data[:1000], data[1000:]) == ([Publish("a", payload)], "")
@@ -155,7 +158,7 @@ def test_an_oversize_packet_is_refused_by_its_header() -> None:
 
 def test_the_limit_may_be_raised_between_packets() -> None:
     decoder = Decoder(20)
-    big = Outgoing("a", b"x" * 100, 0).frame()
+    big = Outgoing(Publication("a", b"x" * 100, 0)).frame()
     decoder.feed(RECEIVED[0].data + big)
     assert decoder.next_packet() == RECEIVED[0].packet
     decoder.max_packet = 1000
@@ -223,20 +226,20 @@ payloads = st.one_of(st.binary(max_size=300), st.sampled_from([bytes(n) for n in
 def test_outgoing_decodes_to_the_same(
     topic: str, payload: bytes, qos: int, packet_id: int, dup: bool, retain: bool
 ) -> None:
-    outgoing = Outgoing(topic, payload, qos, retain)
+    outgoing = Outgoing(Publication(topic, payload, qos), retain=retain)
     if qos:
         data = outgoing.packet(qos, packet_id, dup)
-        wanted = Publish(topic, payload, qos, packet_id, retain, dup)
+        wanted = Publish(topic, payload, qos, packet_id=packet_id, retain=retain, dup=dup)
     else:
         data = outgoing.frame()
-        wanted = Publish(topic, payload, 0, 0, retain)
+        wanted = Publish(topic, payload, 0, packet_id=0, retain=retain)
     assert decode(data) == ([wanted], "")
 
 
 @given(names, payloads, st.integers(1, 65535))
 def test_one_outgoing_serves_every_qos(topic: str, payload: bytes, packet_id: int) -> None:
     """Receivers of several QoS share one message; DUP for one must not show at another."""
-    outgoing = Outgoing(topic, payload, 2)
+    outgoing = Outgoing(Publication(topic, payload, 2))
     data = b"".join(
         (
             outgoing.packet(2, packet_id, dup=True),
@@ -248,10 +251,10 @@ def test_one_outgoing_serves_every_qos(topic: str, payload: bytes, packet_id: in
     )
     assert decode(data) == (
         [
-            Publish(topic, payload, 2, packet_id, dup=True),
+            Publish(topic, payload, 2, packet_id=packet_id, dup=True),
             Publish(topic, payload),
-            Publish(topic, payload, 1, packet_id),
-            Publish(topic, payload, 2, packet_id),
+            Publish(topic, payload, 1, packet_id=packet_id),
+            Publish(topic, payload, 2, packet_id=packet_id),
             Publish(topic, payload),
         ],
         "",

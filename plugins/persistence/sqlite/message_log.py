@@ -10,16 +10,19 @@ from broker.domain.topics import inbox_topic
 from broker.ports import DedupKey, Located
 from plugins.persistence.sqlite.database import Database
 from plugins.persistence.sqlite.names import Names
+from plugins.persistence.sqlite.properties import from_column, to_column
 from plugins.persistence.sqlite.schema import OFFSET_BITS, OFFSETS
 
 _IN_LOG = "key > ? AND key < ?"
-_READ_CONVERSATION = "SELECT key, body, qos FROM messages WHERE " + _IN_LOG + " ORDER BY key {order} LIMIT ?"
+_READ_CONVERSATION = (
+    "SELECT key, body, qos, properties FROM messages WHERE " + _IN_LOG + " ORDER BY key {order} LIMIT ?"
+)
 _READ_INBOX = (
-    "SELECT entries.key, body, qos FROM entries JOIN messages ON messages.key = message "
+    "SELECT entries.key, body, qos, properties FROM entries JOIN messages ON messages.key = message "
     "WHERE entries." + _IN_LOG.replace("AND key", "AND entries.key") + " ORDER BY entries.key {order} LIMIT ?"
 )
 _AMENDMENTS = (
-    "SELECT key, body, qos FROM amendments JOIN messages ON key = message "
+    "SELECT key, body, qos, properties FROM amendments JOIN messages ON key = message "
     "WHERE target = ? AND message > ? ORDER BY message LIMIT ?"
 )
 
@@ -84,8 +87,8 @@ class SqliteMessageLog:
         base = number << OFFSET_BITS
         # Whatever offsets are asked for, no other log is read.
         lower, upper = (base + max(0, min(offset, OFFSETS)) for offset in (after, before))
-        for key, body, qos in connection.execute(sql, (lower, upper, limit)):
-            yield Entry(key - base, body, qos)
+        for key, body, qos, properties in connection.execute(sql, (lower, upper, limit)):
+            yield Entry(key - base, body, qos, from_column(properties))
 
     async def amendments(
         self, conversation_id: str, seq: int, after: int, limit: int, max_bytes: int
@@ -96,7 +99,10 @@ class SqliteMessageLog:
                 return []
             base = number << OFFSET_BITS
             rows = connection.execute(_AMENDMENTS, (base + seq, base + after, limit))
-            return _within((Entry(key - base, body, qos) for key, body, qos in rows), max_bytes)
+            entries = (
+                Entry(key - base, body, qos, from_column(properties)) for key, body, qos, properties in rows
+            )
+            return _within(entries, max_bytes)
 
         return await self._database.read(job)
 
@@ -142,7 +148,7 @@ def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stampe
         conversation = intern(draft.conversation_id)
         key = conversation << OFFSET_BITS | stamped.seq
         sender = intern(inbox_topic(draft.sender))
-        messages.append((key, sender, draft.qos, stamped.body))
+        messages.append((key, sender, draft.qos, stamped.body, to_column(draft.properties)))
         last[sender, conversation] = key
         if draft.content.client_msg_id is not None:
             keyed.append((sender, conversation, draft.content.client_msg_id, key))
@@ -153,7 +159,7 @@ def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stampe
             users = participants(draft.conversation_id) or ()
             listed += [(intern(inbox_topic(user)), conversation) for user in users]
         amended += [(key, amendment) for amendment in draft.amends]
-    connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?)", messages)
+    connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", messages)
     connection.executemany("INSERT INTO sent VALUES (?, ?, ?, ?)", keyed)
     connection.executemany(_LAST, [(*place, key) for place, key in last.items()])
     connection.executemany("INSERT INTO ids VALUES (?, ?)", ids)

@@ -132,7 +132,13 @@ INSERT INTO conversations (user, conversation)
     SELECT names.id, users.id FROM users JOIN names ON names.name = 'users/' || users.user || '/inbox';
 """
 
-STEPS = (_STEP_1, _STEP_2)
+# What a publication carries beside topic and payload, as msgpack; NULL for most.
+_STEP_3 = """
+ALTER TABLE messages ADD COLUMN properties BLOB;
+ALTER TABLE retained ADD COLUMN properties BLOB;
+"""
+
+STEPS = (_STEP_1, _STEP_2, _STEP_3)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

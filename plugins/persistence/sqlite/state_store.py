@@ -2,9 +2,11 @@
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import starmap
 
 import msgspec
 
+from broker.domain.subscription import Subscription, by_filter
 from broker.domain.topics import inbox_topic, is_wild, matches
 from broker.ports import (
     Enqueued,
@@ -23,9 +25,10 @@ from broker.ports import (
 )
 from plugins.persistence.sqlite.database import Database, json_list
 from plugins.persistence.sqlite.names import Names
+from plugins.persistence.sqlite.properties import from_column, to_column
 
 _encode = msgspec.msgpack.encode
-_filters = msgspec.msgpack.Decoder(dict[str, int]).decode
+_decode_filters = msgspec.msgpack.Decoder(list[Subscription] | dict[str, int]).decode
 _inflight = msgspec.msgpack.Decoder(list[Redelivery]).decode
 _received = msgspec.msgpack.Decoder(list[int]).decode
 _queued = msgspec.msgpack.Decoder(QueuedMessage).decode
@@ -81,8 +84,10 @@ class SqliteStateStore:
         # On the writer's thread, behind the saves that were given before.
         return await self._database.write(lambda connection: _load(connection, key))
 
-    async def subscriptions(self, user: str | None = None) -> list[tuple[SessionKey, dict[str, int]]]:
-        def job(connection: sqlite3.Connection) -> list[tuple[SessionKey, dict[str, int]]]:
+    async def subscriptions(
+        self, user: str | None = None
+    ) -> list[tuple[SessionKey, dict[str, Subscription]]]:
+        def job(connection: sqlite3.Connection) -> list[tuple[SessionKey, dict[str, Subscription]]]:
             rows = connection.execute(
                 "SELECT user, client_id, filters FROM sessions WHERE ?1 IS NULL OR user = ?1", (user,)
             )
@@ -106,14 +111,14 @@ class SqliteStateStore:
             # what is below it ("0" is the character after "/").
             base = topic_filter if not is_wild(topic_filter) else _literal_levels(topic_filter)
             rows = connection.execute(
-                "SELECT topic, payload, qos, live FROM retained WHERE topic > ?1 "
+                "SELECT topic, payload, qos, live, properties FROM retained WHERE topic > ?1 "
                 "AND (?2 IS NULL OR topic = ?2 OR (topic >= ?2 || '/' AND topic < ?2 || '0')) ORDER BY topic",
                 (after, base),
             )
             found = []
-            for topic, payload, qos, live in rows:
-                if matches(topic_filter, topic):
-                    found.append(Retained(topic, payload, qos, bool(live)))
+            for row in rows:
+                if matches(topic_filter, row[0]):
+                    found.append(_retained(*row))
                     if len(found) == limit:
                         break
             return found
@@ -123,10 +128,11 @@ class SqliteStateStore:
     async def retained_on(self, topics: Sequence[str]) -> dict[str, Retained]:
         def job(connection: sqlite3.Connection) -> dict[str, Retained]:
             rows = connection.execute(
-                "SELECT topic, payload, qos, live FROM json_each(?) CROSS JOIN retained ON topic = value",
+                "SELECT topic, payload, qos, live, properties FROM json_each(?) CROSS JOIN retained "
+                "ON topic = value",
                 (json_list(topics),),
             )
-            return {topic: Retained(topic, payload, qos, bool(live)) for topic, payload, qos, live in rows}
+            return {row[0]: _retained(*row) for row in rows}
 
         return await self._database.read(job)
 
@@ -135,6 +141,10 @@ class SqliteStateStore:
             return [row[0] for row in connection.execute("SELECT topic FROM retained WHERE live")]
 
         return await self._database.read(job)
+
+
+def _retained(topic: str, payload: bytes, qos: int, live: int, properties: bytes | None) -> Retained:
+    return Retained(topic, payload, qos, True, from_column(properties), bool(live))
 
 
 def _literal_levels(topic_filter: str) -> str | None:
@@ -162,11 +172,10 @@ def _apply(connection: sqlite3.Connection, names: Names, change: StateChange) ->
             connection.execute("DELETE FROM sessions WHERE user = ?", (user,))
         case Forgotten(user, client_id):
             connection.execute("DELETE FROM sessions WHERE user = ? AND client_id = ?", (user, client_id))
-        case Retained(topic, payload, qos, live):
+        case Retained(topic, payload, qos):
             if payload:
-                connection.execute(
-                    "INSERT OR REPLACE INTO retained VALUES (?, ?, ?, ?)", (topic, payload, qos, live)
-                )
+                row = (topic, payload, qos, change.live, to_column(change.properties))
+                connection.execute("INSERT OR REPLACE INTO retained VALUES (?, ?, ?, ?, ?)", row)
             else:
                 connection.execute("DELETE FROM retained WHERE topic = ?", (topic,))
         case _:
@@ -200,7 +209,7 @@ def _save(connection: sqlite3.Connection, change: Saved) -> None:
             key.user,
             key.client_id,
             change.at,
-            _encode(state.filters),
+            _encode(list(state.filters.values())),
             _encode(state.inflight),
             _encode(state.received),
         ),
@@ -232,6 +241,12 @@ def _enqueue(connection: sqlite3.Connection, change: Enqueued) -> int:
         "(SELECT id FROM session_queue WHERE session = ? ORDER BY id DESC LIMIT -1 OFFSET ?)",
         (number, change.limit),
     ).rowcount
+
+
+def _filters(column: bytes) -> dict[str, Subscription]:
+    """Subscriptions by filter. Before there were options, filters were kept with their QoS."""
+    kept = _decode_filters(column)
+    return by_filter(starmap(Subscription, kept.items()) if isinstance(kept, dict) else kept)
 
 
 def _load(connection: sqlite3.Connection, key: SessionKey) -> SessionState | None:

@@ -1,0 +1,139 @@
+"""From a publication to those who are subscribed: live readers now, all others by what is kept."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from broker.delivery.away import AwaySessions
+from broker.delivery.router import Router
+from broker.delivery.subscriber import Subscriber
+from broker.domain import message
+from broker.domain.errors import StoreError
+from broker.domain.message import Stamped
+from broker.domain.publication import Publication
+from broker.domain.topics import LOG_KINDS, Kind, parse_topic
+from broker.metrics import Metrics
+from broker.ports import Retained, StateChange
+from broker.states import States
+from broker.wire.encoder import Outgoing
+
+Kept = Callable[[StoreError | None], None]
+"""Told that what must be kept of a publication is on disk, or why not."""
+
+Grown = Callable[[], None]
+
+
+class Fanout:
+    """Hands out what is published. Whoever publishes says who may."""
+
+    def __init__(
+        self, router: Router[Subscriber], away: AwaySessions, states: States, metrics: Metrics
+    ) -> None:
+        self._router = router
+        self._away = away
+        self._states = states
+        self._metrics = metrics
+        self._watchers: dict[str, set[Grown]] = {}
+        self._retained: list[Callable[[Retained], None]] = []
+
+    # --- entries of logs -------------------------------------------------------------
+
+    def push(self, stamped: Stamped) -> None:
+        """Hand a stored message to its live readers: a hint, all it holds is in the log."""
+        self._metrics.stored += 1
+        draft = stamped.draft
+        if draft.topic.kind is Kind.GROUP:
+            self._push(draft.topic.name, stamped.seq, stamped)
+        else:
+            for log, offset in zip(draft.logs, stamped.offsets, strict=True):
+                self._push(log, offset, stamped)
+
+    def _push(self, topic: str, offset: int, stamped: Stamped) -> None:
+        for grown in self._watchers.get(topic, ()):
+            grown()
+        readers = self._router.exact(topic)
+        observers = self._router.wild(topic)
+        if not readers and not observers:
+            return
+        draft = stamped.draft
+        qos = draft.qos
+        payload = message.with_offset(stamped.body, offset)
+        outgoing = Outgoing(Publication(topic, payload, qos, properties=draft.properties))
+        for session in readers:
+            session.offer_entry(topic, offset, outgoing)
+        self._metrics.delivered += len(readers)
+        for session, granted in observers.items():
+            if session not in readers:
+                session.offer(outgoing, min(granted, qos))
+                self._metrics.delivered += 1
+
+    def watch(self, topic: str, grown: Grown) -> Callable[[], None]:
+        """Have `grown` called whenever the topic's log has grown; call the result to stop that. It
+        is called while a message is handed out, so it only takes note."""
+        watchers = self._watchers.setdefault(topic, set())
+        watchers.add(grown)
+
+        def stop() -> None:
+            watchers.discard(grown)
+            if not watchers and self._watchers.get(topic) is watchers:
+                del self._watchers[topic]
+
+        return stop
+
+    # --- other topics ----------------------------------------------------------------
+
+    def deliver(self, publication: Publication) -> Sequence[StateChange]:
+        """Hand a message to those who are subscribed now. Returns what is to be kept for those who
+        are away; the caller has it committed."""
+        plan = self._router.plan(publication.topic)
+        if plan:
+            qos = publication.qos
+            outgoing = Outgoing(publication)
+            for session, granted in plan.items():
+                session.offer(outgoing, granted if granted < qos else qos)
+            self._metrics.delivered += len(plan)
+        return self._away.queue(publication)
+
+    def forward(self, publication: Publication, kept: Kept | None = None) -> None:
+        """Deliver a message, and retain it if it says so; `kept` is told when all is on disk."""
+        changes = self.deliver(publication)
+        if publication.retain:
+            changes = [*changes, self._keep(publication, live=False)]
+        self.keep(changes, kept)
+
+    def retain(self, publication: Publication, *, live: bool = False, kept: Kept | None = None) -> None:
+        """Deliver and retain a message, marked `live` if it must not outlast the node."""
+        self.keep([*self.deliver(publication), self._keep(publication, live)], kept)
+
+    def keep(self, changes: Sequence[StateChange], kept: Kept | None = None) -> None:
+        """Commit what delivering came to; `kept` is called at once if there is nothing."""
+        if changes:
+            self._states.submit(changes, partial(_tell, kept))
+        elif kept is not None:
+            kept(None)
+
+    def _keep(self, publication: Publication, live: bool) -> Retained:
+        retained = Retained(
+            publication.topic,
+            publication.payload,
+            publication.qos,
+            properties=publication.properties,
+            live=live,
+        )
+        for told in self._retained:
+            told(retained)
+        return retained
+
+    def on_retained(self, told: Callable[[Retained], None]) -> None:
+        """Have a callback told of every message that is to be retained."""
+        self._retained.append(told)
+
+    def broadcast(self, topic: str, payload: bytes, qos: int = 1) -> None:
+        """Publish as the server. Not for logs: what stands in them has a sender."""
+        if parse_topic(topic).kind in LOG_KINDS:
+            raise ValueError(f"{topic} is a log: what stands in it has a sender")
+        self.forward(Publication(topic, payload, qos))
+
+
+def _tell(kept: Kept | None, error: StoreError | None) -> None:
+    if kept is not None:
+        kept(error)

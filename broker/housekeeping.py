@@ -1,0 +1,119 @@
+"""What a node does by itself: at its start, every second, every hour."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from broker import VERSION
+from broker.delivery.away import AwaySessions
+from broker.delivery.online import Online
+from broker.domain.errors import StoreError
+from broker.domain.presence import offline_document
+from broker.domain.topics import parse_topic
+from broker.metrics import Metrics
+from broker.ports import Retained
+from broker.registry import Client, Registry
+from broker.states import States
+from broker.status.sys import SysTopics
+from broker.tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+_CURSOR_SECONDS = 0.5
+_EXPIRY_SECONDS = 3600.0
+
+
+class Housekeeping:
+    """`session_expiry`: seconds a session is kept without a connection; `sys_interval`: seconds between
+    updates of `$SYS`, 0 for none; `stats` counts; `each_second` is called once a second."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        online: Online[Client],
+        away: AwaySessions,
+        states: States,
+        sys: SysTopics,
+        metrics: Metrics,
+        tasks: Tasks,
+        now_ms: Callable[[], int],
+        stats: Callable[[], dict[str, int]],
+        each_second: Callable[[], None],
+        session_expiry: float,
+        sys_interval: float,
+    ) -> None:
+        self._registry = registry
+        self._online = online
+        self._away = away
+        self._states = states
+        self._sys = sys
+        self._metrics = metrics
+        self._tasks = tasks
+        self._now_ms = now_ms
+        self._stats = stats
+        self._each_second = each_second
+        self._session_expiry = session_expiry
+        self._sys_interval = sys_interval
+
+    async def mark_offline(self) -> None:
+        """At start: whoever was online when the node died is not any more. Raises `StoreError`."""
+        now = self._now_ms()
+        changes = [
+            Retained(topic, offline_document(parse_topic(topic).owner, now), 1)
+            for topic in await self._states.store.live_retained()
+        ]
+        if changes:
+            await self._states.save(changes)
+
+    def start(self) -> None:
+        """Begin with what is done again and again."""
+        self._tasks.spawn(_every(1.0, self._each_second))
+        self._tasks.spawn(_every(_CURSOR_SECONDS, self._registry.save_cursors))
+        self._tasks.spawn(self._expire_sessions())
+        if self._sys_interval:
+            self._update_sys()
+            self._tasks.spawn(_every(self._sys_interval, self._update_sys))
+
+    async def _expire_sessions(self) -> None:
+        while True:
+            now = self._now_ms()
+            keep = [
+                key for key, client in self._online.items() if client.session and client.session.persistent
+            ]
+            try:
+                before = now - int(self._session_expiry * 1000)
+                if expired := await self._states.store.expire(before, keep, now):
+                    self._metrics.dropped["session_expired"] += expired
+                    await self._away.drop_expired()
+            except StoreError as error:
+                logger.error("expiring sessions failed: %s", error)
+            await asyncio.sleep(_EXPIRY_SECONDS)
+
+    def _update_sys(self) -> None:
+        stats = self._stats()
+        self._sys.update(
+            {
+                "version": f"Parley {VERSION}",
+                "uptime": stats["uptime_seconds"],
+                "clients/connected": stats["clients_connected"],
+                "clients/total": stats["connections"],
+                "subscriptions/count": stats["subscriptions"],
+                "messages/received": stats["published"],
+                "messages/sent": stats["delivered"],
+                "messages/stored": stats["stored"],
+                "messages/dropped": sum(self._metrics.dropped.values()),
+                "messages/refused": sum(self._metrics.refused.values()),
+                "load/bytes/received": stats["bytes_received"],
+                "load/bytes/sent": stats["bytes_sent"],
+                "heap/current": stats["rss_bytes"],
+            }
+        )
+
+
+async def _every(seconds: float, job: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            job()
+        except Exception:
+            logger.exception("a periodic job failed")

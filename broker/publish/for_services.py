@@ -1,0 +1,89 @@
+"""What the broker has for its services, on its way to them: bounded, in batches.
+
+The services come last when a node is put together, and may be another process: until they are
+there, what is handed in waits.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import msgspec
+
+from broker.domain.errors import ReasonCode, Refusal, StoreError
+from broker.group_commit import GroupCommit
+from broker.ports import Arrival
+from broker.ports.bridge import PresenceChange, ServicesPort
+from broker.tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 1000
+_WAITING_PER_SLOT = 16
+_CLOSE_SECONDS = 2.0
+
+_UNAVAILABLE = msgspec.json.encode(
+    {"ok": False, "error": {"code": "unavailable", "detail": "the services do not answer, try again later"}}
+)
+
+
+class ForServices:
+    """At most `concurrency` calls run at once; some more wait, and beyond that callers are refused
+    rather than gathered in memory."""
+
+    def __init__(self, concurrency: int) -> None:
+        self._services: asyncio.Future[ServicesPort] = asyncio.get_running_loop().create_future()
+        self._slots = asyncio.Semaphore(concurrency)
+        self._most_calls = concurrency * (1 + _WAITING_PER_SLOT)
+        self._calls = Tasks()
+        self._arrivals = GroupCommit(self._bring_arrivals, _BATCH)
+        self._presences = GroupCommit(self._bring_presences, _BATCH)
+        self.arrived = self._arrivals.submit
+        """Takes an `Arrival`."""
+        self.presence_changed = self._presences.submit
+        """Takes a `PresenceChange`."""
+
+    def serve(self, services: ServicesPort) -> None:
+        """Hand everything to these services from now on. Once."""
+        self._services.set_result(services)
+
+    def call(self, user: str, method: str, payload: bytes, reply: Callable[[bytes], None]) -> Refusal | None:
+        """Have a method called; `reply` is given the answer. Refused: `overloaded`."""
+        if len(self._calls) >= self._most_calls:
+            return Refusal("overloaded", ReasonCode.QUOTA_EXCEEDED, "too many calls at once, try again later")
+        self._calls.spawn(self._call(user, method, payload, reply))
+        return None
+
+    async def _call(self, user: str, method: str, payload: bytes, reply: Callable[[bytes], None]) -> None:
+        services = await self._services
+        async with self._slots:
+            try:
+                answer = await services.call(user, method, payload)
+            except StoreError as error:
+                logger.error("call of %r for %s failed: %s", method[:64], user, error)
+                answer = _UNAVAILABLE
+        reply(answer)
+
+    async def _bring_arrivals(self, batch: Sequence[Arrival]) -> None:
+        services = await self._services
+        await _lossy(services.arrived(batch), f"{len(batch)} arrivals")
+
+    async def _bring_presences(self, batch: Sequence[PresenceChange]) -> None:
+        services = await self._services
+        await _lossy(services.presence_changed(batch), f"{len(batch)} presences")
+
+    async def close(self) -> None:
+        """Let the calls under way end, those that are slow excepted, and hand on what waits."""
+        await self._calls.finish(_CLOSE_SECONDS)
+        if self._services.done():
+            await self._arrivals.drain()
+            await self._presences.drain()
+
+
+async def _lossy(telling: Coroutine[Any, Any, None], what: str) -> None:
+    """What cannot be told is lost, as the port says."""
+    try:
+        await telling
+    except StoreError as error:
+        logger.error("%s are not told to the services: %s", what, error)
