@@ -19,7 +19,7 @@ check: $(VENV)/.dev ## Lint, formatting, types, import directions, generated cod
 	$(BIN)/python -m bridge.grpc_api.generate --check
 	$(BIN)/python -m bridge.api_docs --check
 
-bench: $(VENV)/.dev ## Compare with other brokers, in one run
+bench: $(VENV)/.dev ## Compare with other brokers, or with a revision: ARGS='--against REV'
 	@./scripts/system-packages mosquitto || true
 	$(BIN)/python -m benchmarks $(ARGS)
 

@@ -1,1 +1,3 @@
-"""Compare Parley with other MQTT brokers in one run: ``python -m benchmarks --help``."""
+"""Compare Parley with other MQTT brokers, or with itself at another revision, in one run:
+``python -m benchmarks --help``.
+"""

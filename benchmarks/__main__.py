@@ -4,23 +4,28 @@ import argparse
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
+from . import against
 from .brokers import Amqtt, Broker, Mosquitto, MosquittoNodelay, Parley, ParleyDurable
+from .loadgen import BenchmarkError
 from .procfs import raise_file_limit
-from .report import print_report, write_json
+from .report import comparison_document, print_comparison, print_report, write_json
 from .rounds import Plan, run
+from .trees import RevisionError
 from .workloads import WORKLOADS, Effort, Workload, pair_users
 
 BROKERS = (Parley.name, ParleyDurable.name, Mosquitto.name, MosquittoNodelay.name, Amqtt.name)
 FULL = Effort(seconds=1.5, connections=2000, deadline=20)
 QUICK = Effort(seconds=0.4, connections=500, deadline=10)
 BUDGET_SECONDS = 220.0
+ROUNDS = 3
+AGAINST_ROUNDS = 10
 PIPE_COLUMNS = 120
 
 
@@ -29,12 +34,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Compare CPU, throughput and memory of MQTT brokers on this machine.",
+        epilog="Exit status: 0 if every measurement was taken and, with --against, nothing is slower or "
+        "larger; 1 if not; 2 for wrong usage.",
     )
-    parser.add_argument("--quick", action="store_true", help="one short round, rough figures")
+    parser.add_argument("--quick", action="store_true", help="short measurements, rough figures")
     parser.add_argument(
         "--only",
         type=_brokers,
-        default=BROKERS,
         metavar="BROKER,...",
         help=f"measure these brokers only, of {', '.join(BROKERS)}",
     )
@@ -46,39 +52,95 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples to FILE too")
     parser.add_argument(
-        "--rounds", type=_count, metavar="N", help="report the median of N rounds (default: 3)"
+        "--rounds",
+        type=_count,
+        metavar="N",
+        help=f"take N rounds (default: {ROUNDS}, with --quick 1, with --against {AGAINST_ROUNDS})",
     )
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--against",
+        metavar="REV",
+        help="compare the working tree with that of git revision REV, not with other brokers",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=_share,
+        default=0.01,
+        metavar="X",
+        help="with --against: a difference of up to X is none (default: 0.01, one per cent)",
+    )
+    options = parser.parse_args(arguments)
+    others = set(options.only or ()) - set(against.BROKERS)
+    if options.against is not None and others:
+        parser.error(f"--against compares trees of Parley, not {', '.join(sorted(others))}")
+    if options.rounds is None:
+        options.rounds = AGAINST_ROUNDS if options.against is not None else 1 if options.quick else ROUNDS
+    return options
 
 
 def main() -> int:
-    """Run the benchmark; 0 if every measurement was taken, 1 if any row has an error."""
+    """Run the benchmark; the exit status is that of `--help`, and 130 after Ctrl-C."""
     options = parse()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     raise_file_limit()
-    progress = Console(stderr=True)
-    try:
-        with _brokers_named(options.only) as brokers:
-            plan = Plan(
-                brokers=brokers,
-                workloads=_workloads_named(options.workload),
-                rounds=options.rounds or (1 if options.quick else 3),
-                effort=QUICK if options.quick else FULL,
-                budget=BUDGET_SECONDS,
-            )
-            versions = {each.name: each.version() for each in brokers if not each.missing()}
-            with progress.status("starting") as status:
-                outcomes = run(plan, status.update)
-    except KeyboardInterrupt:
-        progress.print("interrupted; all brokers are stopped")
-        return 130
     # A file or a pipe has no width of its own, and the default of 80 would fold the notes.
     output = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+    measure = _measure_trees if options.against is not None else _measure_brokers
+    try:
+        with tempfile.TemporaryDirectory(prefix="parley-bench-") as directory:
+            return measure(options, Path(directory), output, Console(stderr=True))
+    except KeyboardInterrupt:
+        return _complain("interrupted; all brokers are stopped", 130)
+    except RevisionError as error:
+        return _complain(str(error), 2)
+    except BenchmarkError as error:
+        return _complain(str(error), 1)
+
+
+def _measure_brokers(options: argparse.Namespace, home: Path, output: Console, progress: Console) -> int:
+    """Compare brokers; the exit status."""
+    brokers = _brokers_named(options.only or BROKERS, home)
+    workloads = _workloads_named(options.workload)
+    plan = Plan(brokers, workloads, options.rounds, _effort(options), BUDGET_SECONDS)
+    versions = {each.name: each.version() for each in brokers if not each.missing()}
+    with progress.status("starting") as status:
+        outcomes = run(plan, status.update)
     print_report(output, outcomes, versions)
     if options.json:
         write_json(options.json, outcomes, versions)
     return 1 if any(outcome.error for outcome in outcomes) else 0
+
+
+def _measure_trees(options: argparse.Namespace, home: Path, output: Console, progress: Console) -> int:
+    """Compare the working tree with that of a revision; the exit status."""
+    request = against.Request(
+        revision=options.against,
+        brokers=options.only or against.BROKERS,
+        workloads=_workloads_named(options.workload),
+        rounds=options.rounds,
+        effort=_effort(options),
+        threshold=options.threshold,
+    )
+    say = partial(progress.print, soft_wrap=True, highlight=False, markup=False)
+    with progress.status("starting") as status:
+        result = against.measure(request, home, say, status.update)
+    print_comparison(output, result.comparisons, result.other, options.threshold)
+    if options.json:
+        comparisons = [comparison_document(each) for each in result.comparisons]
+        more = {"against": result.other, "threshold": options.threshold, "comparisons": comparisons}
+        write_json(options.json, result.outcomes, result.versions, **more)
+    return 1 if any(comparison.failed for comparison in result.comparisons) else 0
+
+
+def _effort(options: argparse.Namespace) -> Effort:
+    return QUICK if options.quick else FULL
+
+
+def _complain(text: str, status: int) -> int:
+    """One line, which no terminal's width folds."""
+    print(f"python -m benchmarks: {text}", file=sys.stderr)
+    return status
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -86,19 +148,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-@contextmanager
-def _brokers_named(names: Sequence[str]) -> Iterator[list[Broker]]:
-    """The brokers called `names`, over a directory that lasts as long as they do."""
-    with tempfile.TemporaryDirectory(prefix="parley-bench-") as directory:
-        home = Path(directory)
-        brokers: list[Broker] = [
-            Parley(home / "parley"),
-            ParleyDurable(home / "parley-durable", pair_users()),
-            Mosquitto(home / "mosquitto"),
-            MosquittoNodelay(home / "mosquitto-nodelay"),
-            Amqtt(home / "amqtt"),
-        ]
-        yield [broker for broker in brokers if broker.name in names]
+def _brokers_named(names: Sequence[str], home: Path) -> list[Broker]:
+    """The brokers called `names`; `home` must last as long as they do."""
+    brokers: list[Broker] = [
+        Parley(home / "parley"),
+        ParleyDurable(home / "parley-durable", pair_users()),
+        Mosquitto(home / "mosquitto"),
+        MosquittoNodelay(home / "mosquitto-nodelay"),
+        Amqtt(home / "amqtt"),
+    ]
+    return [broker for broker in brokers if broker.name in names]
 
 
 def _workloads_named(names: Sequence[str] | None) -> list[Workload]:
@@ -117,6 +176,13 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError("must be at least 0 and below 1")
     return value
 
 

@@ -22,10 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .loadgen import BenchmarkError
+from .trees import ROOT, WORKING_TREE, Tree
 
 HOST = "127.0.0.1"
-ROOT = Path(__file__).resolve().parent.parent
-START_SECONDS = 15.0
+TREE_CLI = Path(__file__).resolve().parent / "tree_cli.py"
+START_SECONDS = 30.0
 STOP_SECONDS = 3.0
 COMMAND_SECONDS = 20.0
 PARALLEL_COMMANDS = 4
@@ -50,11 +51,12 @@ class Broker(ABC):
     """One contestant; `directory` is its own, empty at first and kept between its nodes.
 
     `durable` means that its nodes have users who write to each other's inboxes, and run only the
-    workloads that can be run so.
+    workloads that can be run so. `root` is the directory that its commands are run from.
     """
 
     name: str
     durable = False
+    root = ROOT
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
@@ -66,18 +68,18 @@ class Broker(ABC):
 
     def version(self) -> str:
         """What the report calls the measured version."""
-        return "working tree"
+        return WORKING_TREE.label
 
     @abstractmethod
     def command(self, port: int) -> list[str]:
-        """The command line that serves MQTT on HOST:`port`, run from ROOT."""
+        """The command line that serves MQTT on HOST:`port`, run from `root`."""
 
     @contextmanager
     def start(self) -> Iterator[Node]:
         """A node that accepts connections; StartError if it does not come up."""
         (port,) = free_ports(1)
         log = self.directory / "output.log"
-        with child_process(self.command(port), log) as process:
+        with child_process(self.command(port), log, self.root) as process:
             _wait_until_listening(process, port, log)
             yield Node(HOST, port, process.pid)
 
@@ -145,9 +147,22 @@ class Amqtt(Broker):
 
 
 class Parley(Broker):
-    """This repository's node; anonymous clients on an open topic."""
+    """This repository's node; anonymous clients on an open topic.
+
+    It runs with the code, the configuration and the imctl of `tree`, whatever is installed.
+    """
 
     name = "parley"
+
+    def __init__(self, directory: Path, tree: Tree = WORKING_TREE) -> None:
+        super().__init__(directory)
+        self.tree = tree
+        self.root = tree.root
+        if tree != WORKING_TREE:
+            self.name = f"{self.name}@{tree.label}"
+
+    def version(self) -> str:
+        return self.tree.label
 
     def command(self, port: int) -> list[str]:
         websocket, grpc, http = free_ports(3)
@@ -161,15 +176,19 @@ class Parley(Broker):
         )
         options = [part for setting in settings for part in ("--set", setting)]
         serve = ("serve", "--config", "config/broker.yaml", "--data-dir", str(self.data_dir))
-        return [sys.executable, "-m", "cli", *serve, *options]
+        return [*self._imctl(), *serve, *options]
 
     @property
     def data_dir(self) -> Path:
         return self.directory / "data"
 
+    def _imctl(self) -> list[str]:
+        # -P: the directory of the script does not belong on the import path.
+        return [sys.executable, "-P", str(TREE_CLI), str(self.root)]
+
     def cli(self, *arguments: str, stdin: str = "") -> str:
         """Run one operator command against the running node; return its standard output."""
-        command = [sys.executable, "-m", "cli", "--data-dir", str(self.data_dir), *arguments]
+        command = [*self._imctl(), "--data-dir", str(self.data_dir), *arguments]
         try:
             done = subprocess.run(
                 command,
@@ -178,7 +197,7 @@ class Parley(Broker):
                 capture_output=True,
                 text=True,
                 timeout=COMMAND_SECONDS,
-                cwd=ROOT,
+                cwd=self.root,
             )
         except subprocess.TimeoutExpired as error:
             raise StartError(f"timeout: {' '.join(arguments[:2])}") from error
@@ -193,8 +212,8 @@ class ParleyDurable(Parley):
     name = "parley-durable"
     durable = True
 
-    def __init__(self, directory: Path, users: Sequence[str]) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: Path, users: Sequence[str], tree: Tree = WORKING_TREE) -> None:
+        super().__init__(directory, tree)
         self._users = users
         self._tokens: dict[str, str] = {}
 
@@ -237,12 +256,12 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def child_process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `command` in a process group of its own, gone with all its children on exit."""
+def child_process(command: list[str], log: Path, root: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `command` from `root` in a process group of its own, gone with its children on exit."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=root,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -7,16 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from .brokers import ParleyDurable
+from .comparison import CONFIDENCE, MEMORY, Comparison, Range, confidence_interval, quartiles
 from .rounds import Outcome
 from .workloads import WORKLOADS, Sample
 
 REFERENCE = "mosquitto"
-# CPU seconds per second from which a process counts as having none to spare.
-BUSY = 0.9
+# A comparison is this wide; a narrower terminal folds its lines, which loses no figure.
+COMPARISON_COLUMNS = 125
 
 LEGEND = f"""\
 Each × is the ratio to {REFERENCE} in this run: the lower the better for CPU and memory, the \
@@ -25,6 +29,13 @@ CPU µs: broker user and system time for each message delivered (for each connec
 ≥: the load generator was at its limit and the broker was not, so it can do more.
 mosquitto runs with its default for TCP_NODELAY, off, which lowers its CPU figures and raises its \
 latency; mosquitto-nodelay runs with it on, as asyncio brokers do."""
+
+COMPARISON_LEGEND = f"""\
+this tree: the working tree. ×: the ratio of its median to that of {{label}}.
+per round: the median of the ratios within each round, their quartiles, and the interval that holds \
+the true median with {CONFIDENCE:.0%} confidence.
+slower (larger): this interval lies beyond 1, and the median is beyond it by more than {{threshold:.1%}}.
+CPU µs: broker user and system time for each message delivered (for each connect)."""
 
 
 def print_report(console: Console, outcomes: Sequence[Outcome], versions: Mapping[str, str]) -> None:
@@ -40,8 +51,46 @@ def print_report(console: Console, outcomes: Sequence[Outcome], versions: Mappin
     console.print("Brokers:", ", ".join(names) or "none", style="dim", highlight=False)
 
 
-def write_json(path: Path, outcomes: Sequence[Outcome], versions: Mapping[str, str]) -> None:
-    """Write every sample and the medians; the units are those of workloads.Sample."""
+def print_comparison(
+    console: Console, comparisons: Sequence[Comparison], label: str, threshold: float
+) -> None:
+    """Print each figure of the working tree beside that of the tree called `label`."""
+    speed = [each for each in comparisons if each.figure not in MEMORY]
+    memory = [each for each in comparisons if each.figure in MEMORY]
+    console.width = max(console.width, COMPARISON_COLUMNS)
+    if speed:
+        console.print(_comparison_table("Speed", speed, label))
+    if memory:
+        console.print(_comparison_table("Resident memory", memory, label))
+    for each in comparisons:
+        note = each.error or ("the load generator was at its limit" if each.limited else None)
+        if note:
+            console.print(f"{_row_name(each)}, {each.figure.heading}: {note}", markup=False, highlight=False)
+    legend = COMPARISON_LEGEND.format(label=label, threshold=threshold)
+    console.print(legend, style="dim", highlight=False)
+
+
+def comparison_document(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as JSON: the values of each round, and all that was worked out of them."""
+    ratios = comparison.ratios
+    spread, interval = quartiles(ratios), confidence_interval(ratios)
+    return {
+        "workload": comparison.workload,
+        "broker": comparison.broker,
+        "figure": comparison.figure.field,
+        "working_tree": list(comparison.ours),
+        "other": list(comparison.theirs),
+        "ratios": ratios,
+        "median_ratio": median(ratios) if ratios else None,
+        "quartiles": asdict(spread) if spread else None,
+        "interval": asdict(interval) if interval else None,
+        "verdict": comparison.verdict,
+        "error": comparison.error,
+    }
+
+
+def write_json(path: Path, outcomes: Sequence[Outcome], versions: Mapping[str, str], **more: Any) -> None:
+    """Write every sample and the medians, in the units of workloads.Sample, and `more` as it is."""
     results = [
         {
             "workload": outcome.workload,
@@ -57,6 +106,7 @@ def write_json(path: Path, outcomes: Sequence[Outcome], versions: Mapping[str, s
         "cpus": os.cpu_count(),
         "versions": dict(versions),
         "results": results,
+        **more,
     }
     path.write_text(json.dumps(document, indent=2) + "\n")
 
@@ -95,6 +145,50 @@ def _memory_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
+def _comparison_table(title: str, comparisons: Sequence[Comparison], label: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in ("workload", "figure"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("this tree", label, "×", "per round", "quartiles", "interval"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for name, members in groupby(comparisons, key=_row_name):
+        table.add_section()
+        for number, comparison in enumerate(members):
+            table.add_row("" if number else name, *_comparison_cells(comparison))
+    return table
+
+
+def _row_name(comparison: Comparison) -> str:
+    titles = {workload.name: workload.title for workload in WORKLOADS}
+    return titles[comparison.workload] + (", durable" if comparison.broker == ParleyDurable.name else "")
+
+
+def _comparison_cells(comparison: Comparison) -> list[str]:
+    """The row of one figure but for the name of its workload."""
+    ratios = comparison.ratios
+    ours, theirs = (median(values) if values else None for values in (comparison.ours, comparison.theirs))
+    return [
+        comparison.figure.heading,
+        _number(ours),
+        _number(theirs),
+        _fine(ours / theirs) if ours and theirs else "–",
+        _fine(median(ratios)) if ratios else "–",
+        _range(quartiles(ratios)),
+        _range(confidence_interval(ratios)),
+        comparison.verdict,
+    ]
+
+
+def _range(value: Range | None) -> str:
+    return f"{_fine(value.low)}–{_fine(value.high)}" if value else "–"
+
+
+def _fine(ratio: float) -> str:
+    """Close to 1, where it matters, to a tenth of a per cent."""
+    return f"{ratio:.3f}" if ratio < 10 else f"{ratio:.1f}"
+
+
 def _table(title: str, *headings: str) -> Table:
     """Names to the left, figures to the right, and a last column for what went wrong."""
     table = Table(title=title, title_justify="left")
@@ -116,8 +210,7 @@ def _by_workload(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, Sample, lis
 
 def _at_least(sample: Sample) -> str:
     """The mark of a rate that the load generator limited."""
-    broker_share = (sample.rate or 0) * (sample.cpu_us or 0) / 1e6
-    return "≥ " if (sample.generator_share or 0) > BUSY > broker_share else ""
+    return "≥ " if sample.generator_limited else ""
 
 
 def _number(value: float | None) -> str:

@@ -14,7 +14,10 @@ from .workloads import Effort, Sample, Workload
 
 @dataclass(slots=True)
 class Outcome:
-    """All samples of one workload on one broker, and why there are no (more) of them."""
+    """The samples of one workload on one broker, and why there are no (more) of them.
+
+    There is one for each round, from the first round on: after an error no more are taken.
+    """
 
     workload: str
     broker: str
@@ -40,12 +43,17 @@ class Plan:
     effort: Effort
     budget: float
 
-    def pairings(self) -> list[tuple[Workload, Broker]]:
-        """Each workload on one broker after the other, so that ratios are taken close in time."""
+    def pairings(self, number: int = 0) -> list[tuple[Workload, Broker]]:
+        """Round `number`: each workload on all brokers, so that ratios are taken close in time.
+
+        Every other round takes the brokers in reverse (A B, B A, ...): being the first or the last,
+        or a machine that gets slower and slower, favours none of them.
+        """
+        brokers = self.brokers if number % 2 == 0 else self.brokers[::-1]
         return [
             (workload, broker)
             for workload in self.workloads
-            for broker in self.brokers
+            for broker in brokers
             if workload.durable or not broker.durable
         ]
 
@@ -54,11 +62,13 @@ def run(plan: Plan, announce: Callable[[str], None]) -> list[Outcome]:
     """Measure everything in `plan`; what fails is an Outcome with an error, not an exception."""
     end = time.monotonic() + plan.budget
     unavailable = {broker.name: broker.missing() for broker in plan.brokers}
-    pairings = [
-        (workload, broker, Outcome(workload.name, broker.name)) for workload, broker in plan.pairings()
-    ]
+    outcomes = {
+        (workload.name, broker.name): Outcome(workload.name, broker.name)
+        for workload, broker in plan.pairings()
+    }
     for number in range(plan.rounds):
-        for workload, broker, outcome in pairings:
+        for workload, broker in plan.pairings(number):
+            outcome = outcomes[workload.name, broker.name]
             outcome.error = outcome.error or unavailable[broker.name]
             remaining = end - time.monotonic()
             if outcome.error or remaining <= 0:
@@ -72,11 +82,10 @@ def run(plan: Plan, announce: Callable[[str], None]) -> list[Outcome]:
                 unavailable[broker.name] = outcome.error = str(error)
             except BenchmarkError as error:
                 outcome.error = str(error)
-    outcomes = [outcome for _, _, outcome in pairings]
-    for outcome in outcomes:
+    for outcome in outcomes.values():
         if not outcome.samples and not outcome.error:
             outcome.error = f"not run: the {plan.budget:.0f} s of the run were used up"
-    return outcomes
+    return list(outcomes.values())
 
 
 def _measure(workload: Workload, broker: Broker, effort: Effort) -> Sample:

@@ -23,6 +23,8 @@ MAX_CONNECTS = 6000
 WARM_UP_SECONDS = 0.2
 # A broker that sends something twice, or is still allocating, gets this long to show it.
 SETTLE_SECONDS = 0.3
+# CPU seconds per second from which a process counts as having none to spare.
+BUSY = 0.9
 # A slow broker is asked for as many idle connections as it accepts in this time.
 OPENING_SECONDS = 4.0
 
@@ -42,6 +44,12 @@ class Sample:
     generator_share: float | None = None
     idle_mb: float | None = None
     connection_kb: float | None = None
+
+    @property
+    def generator_limited(self) -> bool:
+        """Whether the load generator was at its limit and the broker was not."""
+        broker_share = (self.rate or 0) * (self.cpu_us or 0) / 1e6
+        return (self.generator_share or 0) > BUSY > broker_share
 
 
 @dataclass(frozen=True, slots=True)
