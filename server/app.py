@@ -26,6 +26,7 @@ from bridge.http_api.routes import application
 from bridge.local import LocalBridge
 from bridge.services import Services
 from broker.amqtt_edge.listeners import read_listeners
+from broker.amqtt_edge.loading import find_persistence
 from broker.config import Config, ConfigError, load
 from broker.domain.directory import SYSTEM
 from broker.domain.errors import StoreError
@@ -33,10 +34,9 @@ from broker.domain.topics import inbox_topic
 from broker.local_bridge import Control
 from broker.net.listeners import Listener, ListenError
 from broker.node import Node, SystemClock
-from broker.ports import Directory, DirectoryError, MessageLog
+from broker.ports import Directory, DirectoryError, MessageLog, StoreContext
 from plugins.auth import UserAuthPlugin
 from plugins.auth.passwords import Passwords
-from plugins.persistence import sqlite
 from plugins.persistence.sql_directory import SqlDirectory, open_directory
 from server.data_dir import StartError, admin_token, own, write
 from server.greeting import greet
@@ -103,23 +103,23 @@ async def _run(config: Config, listeners: list[Listener]) -> None:
 async def running_node(config: Config, listeners: list[Listener]) -> AsyncIterator[dict[str, str]]:
     """A node that serves while the context lasts; yields where: names -> addresses."""
     data_dir = config.data_dir
+    persistence = find_persistence(config.plugins)
     tls = read_tls(config.grpc)
     with own(data_dir):
         async with contextlib.AsyncExitStack() as stack:
-            database = sqlite.open_database(data_dir / "parley.db")
-            stack.push_async_callback(database.close)
+            stores = await persistence.open(StoreContext(data_dir))
+            stack.push_async_callback(stores.close)
+            log, states = stores.messages, stores.states
             passwords = Passwords()
             stack.callback(passwords.close)
             directory = _open_directory(config, passwords)
             stack.push_async_callback(directory.close)
-            log = sqlite.SqliteMessageLog(database)
-            states = sqlite.SqliteStateStore(database)
             node = Node(config, log, states, directory, passwords)
             control = Control(node, log, _issuer(node))
             services = Services(
                 log,
                 states,
-                sqlite.SqliteConversationStore(database),
+                stores.conversations,
                 directory,
                 control,
                 LocalBridge(node.pipeline, config.limits.rpc_concurrency),

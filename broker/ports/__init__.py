@@ -22,6 +22,7 @@ from broker.ports.directory import (
     all_contacts,
 )
 from broker.ports.messages import Clock, DedupKey, Located, MessageLog
+from broker.ports.persistence import PersistencePlugin, StoreContext, Stores
 from broker.ports.plugins import (
     IDENTITY_ATTRIBUTE,
     Credentials,
@@ -83,6 +84,7 @@ __all__ = [
     "MessageLog",
     "Moved",
     "Notice",
+    "PersistencePlugin",
     "PluginEvents",
     "PluginServices",
     "Principal",
@@ -97,6 +99,8 @@ __all__ = [
     "SessionState",
     "StateChange",
     "StateStore",
+    "StoreContext",
+    "Stores",
     "TokenRevoked",
     "TopicRules",
     "Unseen",
