@@ -32,6 +32,15 @@ Count = Annotated[int, Field(ge=1)]
 Lifetime = Annotated[int, Field(ge=1, le=366 * 86400)]
 """Of a token, in seconds."""
 
+EMBEDDED_STORE = "plugins.persistence.sqlite.SqlitePersistencePlugin"
+"""The persistence plugin to recommend. Which one is used the configuration says."""
+
+_GONE = {
+    "storage.backend": "this key is gone, as the store is a plugin now: "
+    f"remove it and add to `plugins`: {EMBEDDED_STORE}: {{}}",
+}
+"""Keys of earlier versions -> what to do instead."""
+
 _ORIGIN = re.compile(r"https?://[^/?#\s]+")
 
 
@@ -45,7 +54,6 @@ class Storage(_Section):
     """`storage`."""
 
     data_dir: str = "data"
-    backend: Literal["sqlite"] = "sqlite"
     directory_url: str | None = None
     max_batch: Annotated[int, Field(ge=1, le=10_000)] = 1000
 
@@ -247,7 +255,7 @@ def _put(values: dict[str, Any], path: list[str], value: object) -> None:
 def _explain(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"{path}: unknown key"
+        return f"{path}: {_GONE.get(path, 'unknown key')}"
     if error["type"] == "missing":
         return f"{path}: missing"
     return f"{path}: {error['msg']} (found {error['input']!r})"

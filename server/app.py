@@ -26,6 +26,7 @@ from bridge.http_api.readiness import Readiness
 from bridge.http_api.routes import application
 from bridge.services import Services
 from broker.amqtt_edge.listeners import read_listeners
+from broker.amqtt_edge.loading import find_persistence
 from broker.clock import SystemClock
 from broker.config import Config, ConfigError, load
 from broker.domain.directory import SYSTEM
@@ -35,11 +36,18 @@ from broker.local_bridge import LocalBridge
 from broker.metrics import Metrics
 from broker.net.listeners import Listener, ListenError
 from broker.node import Node
-from broker.ports import BrokerPort, Directory, DirectoryError, MessageLog, ServicesPort, StateStore
+from broker.ports import (
+    BrokerPort,
+    Directory,
+    DirectoryError,
+    MessageLog,
+    ServicesPort,
+    StateStore,
+    StoreContext,
+)
 from broker.states import States
 from plugins.auth import UserAuthPlugin
 from plugins.auth.passwords import Passwords
-from plugins.persistence import sqlite
 from plugins.persistence.sql_directory import SqlDirectory, open_directory
 from server.data_dir import StartError, admin_token, own, write
 from server.greeting import greet
@@ -136,18 +144,19 @@ async def running_node(
 ) -> AsyncIterator[dict[str, str]]:
     """A node that serves while the context lasts; yields where: names -> addresses."""
     data_dir = config.data_dir
+    persistence = find_persistence(config.plugins)
     tls = read_tls(config.grpc)
     with own(data_dir):
         async with contextlib.AsyncExitStack() as stack:
-            database = sqlite.open_database(data_dir / "parley.db")
-            stack.push_async_callback(database.close)
+            stores = await persistence.open(StoreContext(data_dir))
+            stack.push_async_callback(stores.close)
+            log = stores.messages
             passwords = Passwords()
             stack.callback(passwords.close)
             directory = _open_directory(config, passwords)
             stack.push_async_callback(directory.close)
-            log = sqlite.SqliteMessageLog(database)
             metrics = Metrics()
-            states = States(sqlite.SqliteStateStore(database), metrics)
+            states = States(stores.states, metrics)
             node = Node(config, log, states, directory, passwords, metrics)
             broker = await joint.to_broker(LocalBridge(node, log))
             now_ms = SystemClock().now_ms
@@ -155,7 +164,7 @@ async def running_node(
                 log,
                 states.store,
                 states.save,
-                sqlite.SqliteConversationStore(database),
+                stores.conversations,
                 directory,
                 broker,
                 now_ms,

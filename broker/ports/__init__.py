@@ -22,6 +22,7 @@ from broker.ports.directory import (
     all_contacts,
 )
 from broker.ports.messages import Clock, DedupKey, Located, MessageLog
+from broker.ports.persistence import PersistencePlugin, StoreContext, Stores
 from broker.ports.plugins import (
     IDENTITY_ATTRIBUTE,
     Credentials,
@@ -85,6 +86,7 @@ __all__ = [
     "MessageLog",
     "Moved",
     "Notice",
+    "PersistencePlugin",
     "PluginEvents",
     "PluginServices",
     "Post",
@@ -104,6 +106,8 @@ __all__ = [
     "SessionState",
     "StateChange",
     "StateStore",
+    "StoreContext",
+    "Stores",
     "TokenRevoked",
     "TopicRules",
     "Unseen",

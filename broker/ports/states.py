@@ -138,7 +138,11 @@ class StateStore(Protocol):
 
     async def apply(self, changes: Sequence[StateChange]) -> int:
         """Commit changes in their order, all or nothing; returns how many queued messages
-        were dropped because a queue was full."""
+        were dropped because a queue was full.
+
+        Raises:
+            StoreError: a number is beyond 64 bits, or the store fails; nothing was written.
+        """
         ...
 
     async def load(self, key: SessionKey) -> SessionState | None:

@@ -23,6 +23,7 @@ NOT_AUTHORIZED, FAILURE = 5, 0x80
 USERS = {"plugins.auth.UserAuthPlugin": {}}
 RULES = {"plugins.auth.TopicRulesPlugin": {}}
 PLATFORM = USERS | RULES
+STORE = {"plugins.persistence.sqlite.SqlitePersistencePlugin": {}}
 OPEN = {"open": ["open/#"]}
 Start = Callable[..., Node]
 
@@ -72,13 +73,15 @@ class MoodyEvents(BasePlugin):
 
 @pytest.fixture
 def start(make_node: Callable[..., Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """`start(plugins, **sections)`: a node so configured, with the users alice, bob and root (admin)."""
+    """`start(plugins, **sections)`: a node with these plugins and a store, and with the users alice, bob and
+    root (admin)."""
     (tmp_path / "third_party.py").write_text(THIRD_PARTY)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     def start(plugins: dict[str, Any], **sections: dict[str, Any]) -> Node:
         file = tmp_path / "broker.yaml"
-        sections |= {"plugins": plugins, "listeners": {"default": {"type": "tcp", "bind": "127.0.0.1:0"}}}
+        sections |= {"listeners": {"default": {"type": "tcp", "bind": "127.0.0.1:0"}}}
+        sections |= {"plugins": plugins | STORE}
         file.write_text(yaml.safe_dump(sections))
         node = make_node(config=file).start()
         for name, role in (("alice", "user"), ("bob", "user"), ("root", "admin")):

@@ -15,6 +15,7 @@ from tests.integration.node import HOST, ROOT, Node, password
 from tests.integration.raw import RawClient, connect
 
 GOOD = (ROOT / "config" / "broker.yaml").read_text()
+STORE = "  plugins.persistence.sqlite.SqlitePersistencePlugin: {}"
 
 
 def serve(config: Path | str, *arguments: str, env: dict[str, str] | None = None) -> tuple[int, str]:
@@ -58,6 +59,35 @@ WRONG = {
         "allow_anonymous: 7",
         "plugins.plugins.auth.UserAuthPlugin",
     ),
+    "a key that is gone": (
+        "  max_batch: 1000",
+        "  backend: sqlite\n  max_batch: 1000",
+        "storage.backend: this key is gone, as the store is a plugin now: "
+        "remove it and add to `plugins`: plugins.persistence.sqlite.SqlitePersistencePlugin: {}\n",
+    ),
+    "no persistence plugin": (
+        STORE,
+        "",
+        "plugins: none of them stores messages, "
+        "add one: plugins.persistence.sqlite.SqlitePersistencePlugin: {}\n",
+    ),
+    "two persistence plugins": (
+        STORE,
+        f"{STORE}\n  tests.outside.memory_store.MemoryPersistencePlugin: {{}}",
+        "plugins: only one of them can store messages, remove all but one of "
+        "plugins.persistence.sqlite.SqlitePersistencePlugin, "
+        "tests.outside.memory_store.MemoryPersistencePlugin\n",
+    ),
+    "an unknown persistence plugin": (
+        STORE,
+        "  plugins.persistence.paper.PaperPersistencePlugin: {}",
+        "plugins.plugins.persistence.paper.PaperPersistencePlugin: No module named",
+    ),
+    "an unknown option of the persistence plugin": (
+        STORE,
+        STORE.replace("{}", "{fsync: false}"),
+        "plugins.plugins.persistence.sqlite.SqlitePersistencePlugin.fsync: unknown key",
+    ),
     "no YAML": ("limits:\n", "limits: [\n", "not valid YAML"),
 }
 
@@ -90,6 +120,30 @@ def test_missing_file_and_bad_settings(tmp_path: Path) -> None:
         assert status == 2
         assert "Traceback" not in error
         assert "absent.yaml" in error or "limits." in error
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("storage.backend=sqlite", "storage.backend: this key is gone"),
+        (
+            "plugins.plugins.persistence.sqlite.SqlitePersistencePlugin.fsync=false",
+            "plugins.plugins.persistence.sqlite.SqlitePersistencePlugin.fsync: unknown key",
+        ),
+    ],
+)
+def test_settings_of_the_store_are_checked(tmp_path: Path, setting: str, message: str) -> None:
+    status, error = serve("config/broker.yaml", "--data-dir", str(tmp_path / "data"), "--set", setting)
+    assert (status, error.count("\n")) == (2, 1)
+    assert message in error
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_store_that_cannot_be_opened_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "parley.db").write_bytes(b"These are my notes, not a database. " * 100)
+    status, error = serve("config/broker.yaml", "--data-dir", str(tmp_path))
+    assert (status, error.count("\n")) == (1, 1)
+    assert f"{tmp_path / 'parley.db'}: file is not a database" in error
 
 
 def test_port_taken_is_one_clear_line(tmp_path: Path) -> None:

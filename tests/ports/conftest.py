@@ -1,45 +1,73 @@
-"""The implementations that the suites of the ports run against."""
+"""The implementations that the suites of the ports run against.
 
+They are persistence plugins, named and opened as a node does it. `--persistence` names one that is not in
+this tree, `--persistence-options` its options in YAML, in which `{unique}` becomes a word of each test's own.
+"""
+
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
+import yaml
 
+from broker.amqtt_edge.loading import Persistence, find_persistence
 from broker.domain.message import Amendment, Content, Stamped, draft, stamp
 from broker.domain.topics import Topic, parse_topic
-from broker.ports import ConversationStore, MessageLog, StateStore
-from plugins.persistence.sqlite import (
-    Database,
-    SqliteConversationStore,
-    SqliteMessageLog,
-    SqliteStateStore,
-    open_database,
-)
+from broker.ports import ConversationStore, MessageLog, StateStore, StoreContext, Stores
+
+PLUGINS = [
+    "plugins.persistence.sqlite.SqlitePersistencePlugin",
+    "tests.outside.memory_store.MemoryPersistencePlugin",
+]
 
 
-class SqliteStores:
-    """All stores on one file."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--persistence", help="run the suites of the stores with this plugin only")
+    parser.addoption("--persistence-options", default="{}", help="its options, in YAML")
 
-    log: MessageLog
-    states: StateStore
-    conversations: ConversationStore
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "parley.db"
-        self.database: Database
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "stores" in metafunc.fixturenames:
+        # The options are unknown where this file is found after they were read.
+        name = metafunc.config.getoption("persistence", None)
+        options = metafunc.config.getoption("persistence_options", "{}")
+        plugins = PLUGINS if name is None else [name]
+        params = [(plugin, options) for plugin in plugins]
+        metafunc.parametrize(
+            "stores", params, ids=[plugin.split(".")[-2] for plugin in plugins], indirect=True
+        )
+
+
+class OpenedStores:
+    """The stores of one implementation. The attributes are those that are open now."""
+
+    def __init__(self, persistence: Persistence, data_dir: Path) -> None:
+        self._persistence = persistence
+        self._context = StoreContext(data_dir)
+        self._stores: Stores
+
+    @property
+    def log(self) -> MessageLog:
+        return self._stores.messages
+
+    @property
+    def states(self) -> StateStore:
+        return self._stores.states
+
+    @property
+    def conversations(self) -> ConversationStore:
+        return self._stores.conversations
 
     async def open(self) -> None:
-        self.database = open_database(self.path)
-        self.log = SqliteMessageLog(self.database)
-        self.states = SqliteStateStore(self.database)
-        self.conversations = SqliteConversationStore(self.database)
+        self._stores = await self._persistence.open(self._context)
 
     async def close(self) -> None:
-        await self.database.close()
+        await self._stores.close()
 
     async def reopen(self) -> None:
-        """As after a restart: nothing is left in memory."""
+        """As after a restart."""
         await self.close()
         await self.open()
 
@@ -91,10 +119,12 @@ class Scribe:
         return self.heads[log]
 
 
-@pytest.fixture(params=[SqliteStores], ids=["sqlite"])
-async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SqliteStores]:
+@pytest.fixture
+async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenedStores]:
     """Empty stores of one implementation."""
-    stores: SqliteStores = request.param(tmp_path)
+    name, options = request.param
+    options = yaml.safe_load(options.replace("{unique}", uuid.uuid4().hex))
+    stores = OpenedStores(find_persistence({name: options}), tmp_path)
     await stores.open()
     yield stores
     await stores.close()

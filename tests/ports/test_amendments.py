@@ -9,17 +9,17 @@ from broker.domain.message import Entry
 from broker.ports import DedupKey, Located
 
 if TYPE_CHECKING:
-    from tests.ports.conftest import Scribe, SqliteStores
+    from tests.ports.conftest import OpenedStores, Scribe
 
 
-async def read_all(stores: "SqliteStores", log: str) -> list[Entry]:
+async def read_all(stores: "OpenedStores", log: str) -> list[Entry]:
     return await stores.log.read(log, 0, 10_000, 1 << 30)
 
 
 # --- by id ----------------------------------------------------------------------------------
 
 
-async def test_messages_are_located_by_their_ids(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_messages_are_located_by_their_ids(stores: "OpenedStores", scribe: "Scribe") -> None:
     batch = [
         scribe.group("team", "a"),
         scribe.private("alice", "bob", "b"),
@@ -37,7 +37,7 @@ async def test_messages_are_located_by_their_ids(stores: "SqliteStores", scribe:
 
 @pytest.mark.parametrize("unknown", [0, -1, 99, -(1 << 63), (1 << 63) - 1, 1 << 63, 1 << 100])
 async def test_ids_that_are_unknown_are_left_out(
-    stores: "SqliteStores", scribe: "Scribe", unknown: int
+    stores: "OpenedStores", scribe: "Scribe", unknown: int
 ) -> None:
     assert await stores.log.locate([unknown]) == {}
     known = scribe.group("team")
@@ -46,7 +46,7 @@ async def test_ids_that_are_unknown_are_left_out(
     assert await stores.log.locate([]) == {}
 
 
-async def test_what_was_not_committed_is_not_located(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_what_was_not_committed_is_not_located(stores: "OpenedStores", scribe: "Scribe") -> None:
     await stores.log.append([scribe.group("team", "a", "c-1")])
     doomed = [scribe.group("crew", "b"), scribe.group("team", "c", "c-1")]
     with pytest.raises(DuplicateMessageError):
@@ -58,7 +58,7 @@ async def test_what_was_not_committed_is_not_located(stores: "SqliteStores", scr
 
 
 async def test_an_amendment_replaces_the_body_wherever_it_is_read(
-    stores: "SqliteStores", scribe: "Scribe"
+    stores: "OpenedStores", scribe: "Scribe"
 ) -> None:
     first, target = scribe.private("alice", "bob", "a"), scribe.private("alice", "bob", "b", "c-1", qos=2)
     await stores.log.append([first, target])
@@ -76,7 +76,7 @@ async def test_an_amendment_replaces_the_body_wherever_it_is_read(
         await stores.reopen()
 
 
-async def test_amendments_of_one_batch_take_effect_in_order(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_amendments_of_one_batch_take_effect_in_order(stores: "OpenedStores", scribe: "Scribe") -> None:
     target = scribe.group("team", "a")
     edits = [scribe.edit(target, b'{"n":1}'), scribe.edit(target, b'{"n":%d}' % (1 << 60))]
     await stores.log.append([target, *edits])
@@ -86,7 +86,7 @@ async def test_amendments_of_one_batch_take_effect_in_order(stores: "SqliteStore
 
 @pytest.mark.parametrize("seq", [0, 4, 5, -1, (1 << 32) + 1, -(1 << 32) + 1, 1 << 70])
 async def test_an_amendment_of_no_earlier_message_is_refused(
-    stores: "SqliteStores", scribe: "Scribe", seq: int
+    stores: "OpenedStores", scribe: "Scribe", seq: int
 ) -> None:
     batch = [scribe.group(group) for group in ("team",) * 3 + ("other",) * 5]
     await stores.log.append(batch)
@@ -98,7 +98,7 @@ async def test_an_amendment_of_no_earlier_message_is_refused(
     assert await stores.log.heads(["p:bob:eve", "users/bob/inbox"]) == {"p:bob:eve": 0, "users/bob/inbox": 0}
 
 
-async def test_what_has_amended_a_message(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_what_has_amended_a_message(stores: "OpenedStores", scribe: "Scribe") -> None:
     target, other = scribe.private("alice", "bob", "a"), scribe.private("alice", "bob", "b")
     edits = [scribe.edit(message, b'{"n":1}') for message in (target, other, target, target)]
     await stores.log.append([target, other, *edits, scribe.group("team")])

@@ -9,7 +9,7 @@ from broker.domain.errors import DuplicateMessageError, StoreError
 from broker.ports import ConversationState, Forgotten, Marked, Seen, Unseen, Watermark
 
 if TYPE_CHECKING:
-    from tests.ports.conftest import Scribe, SqliteStores
+    from tests.ports.conftest import OpenedStores, Scribe
 
 
 def state(conversation_id: str, head: int = 0, own: int = 0, **changes: object) -> ConversationState:
@@ -18,7 +18,7 @@ def state(conversation_id: str, head: int = 0, own: int = 0, **changes: object) 
     return msgspec.structs.replace(nothing, **changes)
 
 
-async def one(stores: "SqliteStores", user: str, conversation_id: str) -> ConversationState:
+async def one(stores: "OpenedStores", user: str, conversation_id: str) -> ConversationState:
     """A state without its last message's id."""
     (found,) = await stores.conversations.states(user, [conversation_id])
     return msgspec.structs.replace(found, last_id=0)
@@ -27,7 +27,7 @@ async def one(stores: "SqliteStores", user: str, conversation_id: str) -> Conver
 # --- lists ----------------------------------------------------------------------------------
 
 
-async def test_an_empty_store(stores: "SqliteStores") -> None:
+async def test_an_empty_store(stores: "OpenedStores") -> None:
     assert await stores.conversations.private_conversations("alice") == []
     assert await stores.conversations.states("alice", []) == []
     assert await stores.conversations.states("alice", ["g:a", "p:a:b"]) == [state("g:a"), state("p:a:b")]
@@ -35,7 +35,7 @@ async def test_an_empty_store(stores: "SqliteStores") -> None:
     assert await stores.conversations.arrivals("alice", 0, 10) == {}
 
 
-async def test_private_conversations_are_listed_for_both(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_private_conversations_are_listed_for_both(stores: "OpenedStores", scribe: "Scribe") -> None:
     await stores.log.append([scribe.private("bob", "alice"), scribe.group("team")])
     await stores.log.append([scribe.private("alice", "bob"), scribe.private("alice", "zoe")])
     await stores.log.append([scribe.private("alice", "alice"), scribe.private("al-x", "alice")])
@@ -54,7 +54,7 @@ async def test_private_conversations_are_listed_for_both(stores: "SqliteStores",
 
 
 async def test_a_conversation_that_was_not_committed_is_not_listed(
-    stores: "SqliteStores", scribe: "Scribe"
+    stores: "OpenedStores", scribe: "Scribe"
 ) -> None:
     await stores.log.append([scribe.group("team", "a", "c-1")])
     with pytest.raises(DuplicateMessageError):
@@ -66,7 +66,7 @@ async def test_a_conversation_that_was_not_committed_is_not_listed(
 
 
 async def test_the_first_message_leaves_what_was_marked_before(
-    stores: "SqliteStores", scribe: "Scribe"
+    stores: "OpenedStores", scribe: "Scribe"
 ) -> None:
     await stores.states.apply([Marked("alice", "p:alice:bob", 5, pinned=True)])
     await stores.log.append([scribe.private("bob", "alice")])
@@ -78,7 +78,7 @@ async def test_the_first_message_leaves_what_was_marked_before(
 # --- states ---------------------------------------------------------------------------------
 
 
-async def test_heads_own_messages_and_the_last_body(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_heads_own_messages_and_the_last_body(stores: "OpenedStores", scribe: "Scribe") -> None:
     batch = [
         scribe.private("alice", "bob", "1", "c-1"),
         scribe.private("alice", "bob", "2"),
@@ -101,7 +101,7 @@ async def test_heads_own_messages_and_the_last_body(stores: "SqliteStores", scri
         ]
 
 
-async def test_the_last_own_message_whatever_has_a_key(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_the_last_own_message_whatever_has_a_key(stores: "OpenedStores", scribe: "Scribe") -> None:
     """In one batch and over several, with keys in any order."""
     for i, keys in enumerate([["z", None], [None, "a"], [None], ["b"], ["x", None, "c"]]):
         await stores.log.append([scribe.group("team", "x", key) for key in keys])
@@ -111,7 +111,7 @@ async def test_the_last_own_message_whatever_has_a_key(stores: "SqliteStores", s
     assert await one(stores, "alice", "g:team") == state("g:team", 10, 9)
 
 
-async def test_the_last_message_may_be_an_amendment(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_the_last_message_may_be_an_amendment(stores: "OpenedStores", scribe: "Scribe") -> None:
     target = scribe.private("alice", "bob")
     await stores.log.append([target])
     edit = scribe.edit(target, b'{"id":"1","content":"new"}')
@@ -120,7 +120,7 @@ async def test_the_last_message_may_be_an_amendment(stores: "SqliteStores", scri
     assert (found.head_seq, found.last_id) == (2, edit.id)
 
 
-async def test_states_of_many_conversations(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_states_of_many_conversations(stores: "OpenedStores", scribe: "Scribe") -> None:
     await stores.log.append([scribe.private("alice", f"u{i}", f"{i}") for i in range(1000)])
     asked = [f"p:alice:u{i}" for i in range(2000)]
     found = await stores.conversations.states("alice", asked)
@@ -131,7 +131,7 @@ async def test_states_of_many_conversations(stores: "SqliteStores", scribe: "Scr
 # --- what users have seen -------------------------------------------------------------------
 
 
-async def test_watermarks_move_forward_only(stores: "SqliteStores") -> None:
+async def test_watermarks_move_forward_only(stores: "OpenedStores") -> None:
     steps = [
         (Seen("alice", "g:a", 10, delivered=5), (0, 5, 10)),
         (Seen("alice", "g:a", 20, read=3), (3, 5, 20)),
@@ -152,13 +152,13 @@ async def test_watermarks_move_forward_only(stores: "SqliteStores") -> None:
 
 
 @pytest.mark.parametrize("change", [Seen("alice", "p:alice:bob", 5), Seen("alice", "p:alice:bob", 5, -1, -1)])
-async def test_seeing_nothing_is_no_change(stores: "SqliteStores", change: Seen) -> None:
+async def test_seeing_nothing_is_no_change(stores: "OpenedStores", change: Seen) -> None:
     await stores.states.apply([change])
     assert await one(stores, "alice", "p:alice:bob") == state("p:alice:bob")
     assert await stores.conversations.private_conversations("alice") == []
 
 
-async def test_marks_are_set_one_by_one(stores: "SqliteStores") -> None:
+async def test_marks_are_set_one_by_one(stores: "OpenedStores") -> None:
     wanted = state("g:a")
     for at, changes in enumerate(
         [
@@ -179,7 +179,7 @@ async def test_marks_are_set_one_by_one(stores: "SqliteStores") -> None:
     assert await one(stores, "bob", "g:a") == state("g:a")
 
 
-async def test_marks_and_watermarks_leave_each_other_alone(stores: "SqliteStores") -> None:
+async def test_marks_and_watermarks_leave_each_other_alone(stores: "OpenedStores") -> None:
     await stores.states.apply(
         [
             Seen("alice", "g:a", 1, 4, 5),
@@ -192,7 +192,7 @@ async def test_marks_and_watermarks_leave_each_other_alone(stores: "SqliteStores
     )
 
 
-async def test_reading_takes_the_mark_of_being_unread_away(stores: "SqliteStores") -> None:
+async def test_reading_takes_the_mark_of_being_unread_away(stores: "OpenedStores") -> None:
     await stores.states.apply([Seen("alice", "g:a", 1, read=4), Marked("alice", "g:a", 2, unread=True)])
     await stores.states.apply([Seen("alice", "g:a", 3, delivered=9)])
     assert (await one(stores, "alice", "g:a")).unread
@@ -203,12 +203,12 @@ async def test_reading_takes_the_mark_of_being_unread_away(stores: "SqliteStores
         await stores.states.apply([Marked("alice", "g:a", at + 1, unread=True)])
 
 
-async def test_forgetting_sessions_keeps_what_was_seen(stores: "SqliteStores") -> None:
+async def test_forgetting_sessions_keeps_what_was_seen(stores: "OpenedStores") -> None:
     await stores.states.apply([Seen("alice", "g:a", 1, read=4), Forgotten("alice", None)])
     assert (await one(stores, "alice", "g:a")).read_seq == 4
 
 
-async def test_changes_are_made_all_or_none(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_changes_are_made_all_or_none(stores: "OpenedStores", scribe: "Scribe") -> None:
     with pytest.raises(StoreError):
         await stores.states.apply(
             [Seen("alice", "p:alice:bob", 1, read=4), Seen("eve", "g:a", 1, read=1 << 70)]
@@ -228,7 +228,7 @@ async def test_changes_are_made_all_or_none(stores: "SqliteStores", scribe: "Scr
 USERS = ["Al", "al", "al-x", "al.x", "al_x", "al0", "ala", "b", "z"]
 
 
-async def test_watermarks_by_user(stores: "SqliteStores") -> None:
+async def test_watermarks_by_user(stores: "OpenedStores") -> None:
     changes = [Seen(user, "g:a", 1, read=i, delivered=2 * i + 1) for i, user in enumerate(USERS)]
     await stores.states.apply(
         [*reversed(changes), Seen("c", "g:b", 1, read=9), Marked("d", "g:a", 1, muted=True)]
@@ -253,7 +253,7 @@ async def test_watermarks_by_user(stores: "SqliteStores") -> None:
 # --- arrivals -------------------------------------------------------------------------------
 
 
-async def test_arrivals(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_arrivals(stores: "OpenedStores", scribe: "Scribe") -> None:
     await stores.log.append(
         [
             scribe.private("bob", "alice"),  # alice's inbox: 1
@@ -288,7 +288,7 @@ async def test_arrivals(stores: "SqliteStores", scribe: "Scribe") -> None:
 
 
 @pytest.mark.parametrize("call", ["private_conversations", "states", "watermarks", "arrivals"])
-async def test_a_store_that_is_closed_says_so(stores: "SqliteStores", call: str) -> None:
+async def test_a_store_that_is_closed_says_so(stores: "OpenedStores", call: str) -> None:
     await stores.close()
     arguments = {
         "private_conversations": ("alice",),
@@ -303,7 +303,7 @@ async def test_a_store_that_is_closed_says_so(stores: "SqliteStores", call: str)
         await stores.open()
 
 
-async def test_what_another_had_seen_is_dropped(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_what_another_had_seen_is_dropped(stores: "OpenedStores", scribe: "Scribe") -> None:
     await stores.log.append([scribe.private("bob", "alice") for _ in range(3)])
     marks = [Marked("alice", where, 1, True, True, True, 2) for where in ("p:alice:bob", "g:a")]
     seen = [Seen(user, "g:a", 1, read=4) for user in ("alice", "bob")]

@@ -3,13 +3,15 @@
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from broker.domain.errors import DuplicateMessageError, StoreError
 from broker.domain.message import Entry, Stamped, read_body
+from broker.domain.publication import Properties
 from broker.ports import DedupKey
 
 if TYPE_CHECKING:
-    from tests.ports.conftest import Scribe, SqliteStores
+    from tests.ports.conftest import OpenedStores, Scribe
 
 MUCH = 1 << 30
 
@@ -22,11 +24,11 @@ def offsets(entries: list[Entry]) -> list[int]:
     return [entry.offset for entry in entries]
 
 
-async def read_all(stores: "SqliteStores", log: str) -> list[Entry]:
+async def read_all(stores: "OpenedStores", log: str) -> list[Entry]:
     return await stores.log.read(log, 0, 10_000, MUCH)
 
 
-async def fill(stores: "SqliteStores", scribe: "Scribe", count: int, group: str = "team") -> list[Stamped]:
+async def fill(stores: "OpenedStores", scribe: "Scribe", count: int, group: str = "team") -> list[Stamped]:
     batch = [scribe.group(group, f"m{i}") for i in range(1, count + 1)]
     await stores.log.append(batch)
     return batch
@@ -35,7 +37,7 @@ async def fill(stores: "SqliteStores", scribe: "Scribe", count: int, group: str 
 # --- reading --------------------------------------------------------------------------------
 
 
-async def test_an_empty_store(stores: "SqliteStores") -> None:
+async def test_an_empty_store(stores: "OpenedStores") -> None:
     for log in ("g:team", "users/bob/inbox", "p:a:b"):
         assert await stores.log.read(log, 0, 10, MUCH) == []
         assert await stores.log.read_back(log, 10, 10, MUCH) == []
@@ -45,13 +47,34 @@ async def test_an_empty_store(stores: "SqliteStores") -> None:
     await stores.log.append([])
 
 
-async def test_a_group_message_is_read_as_it_was_written(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_a_group_message_is_read_as_it_was_written(stores: "OpenedStores", scribe: "Scribe") -> None:
     one, two = scribe.group("team", "grüße\0 漢字"), scribe.group("team", "b", qos=2)
     await stores.log.append([one, two])
     assert await read_all(stores, "g:team") == [Entry(1, one.body, 1), Entry(2, two.body, 2)]
 
 
-async def test_a_private_message_stands_in_three_logs(stores: "SqliteStores", scribe: "Scribe") -> None:
+PROPERTIES = Properties(
+    payload_format=1,
+    content_type="text/plain",
+    response_topic="users/alice/replies",
+    correlation_data=b"\x00\xff",
+    user=(("a", "1"), ("a", "2"), ("é", "")),
+    expires_at=1_764_000_000_000,
+    trace="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+)
+
+
+async def test_what_a_publication_carries_is_read_with_it(stores: "OpenedStores", scribe: "Scribe") -> None:
+    message = scribe.private("alice", "bob", "x")
+    message = replace(message, draft=replace(message.draft, properties=PROPERTIES))
+    await stores.log.append([message, scribe.private("alice", "bob", "y")])
+    for log in ("users/bob/inbox", "users/alice/inbox", "p:alice:bob"):
+        assert [entry.properties for entry in await read_all(stores, log)] == [PROPERTIES, None]
+    back = await stores.log.read_back("p:alice:bob", 2, 10, MUCH)
+    assert [entry.properties for entry in back] == [PROPERTIES]
+
+
+async def test_a_private_message_stands_in_three_logs(stores: "OpenedStores", scribe: "Scribe") -> None:
     first = scribe.private("carol", "bob", "x", qos=0)
     second = scribe.private("alice", "bob", "y")
     await stores.log.append([first, second])
@@ -62,13 +85,13 @@ async def test_a_private_message_stands_in_three_logs(stores: "SqliteStores", sc
     assert await read_all(stores, "p:bob:carol") == [Entry(1, first.body, 0)]
 
 
-async def test_a_message_to_oneself_stands_in_one_inbox(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_a_message_to_oneself_stands_in_one_inbox(stores: "OpenedStores", scribe: "Scribe") -> None:
     await stores.log.append([scribe.private("bob", "bob"), scribe.private("bob", "bob")])
     assert offsets(await read_all(stores, "users/bob/inbox")) == [1, 2]
     assert offsets(await read_all(stores, "p:bob:bob")) == [1, 2]
 
 
-async def test_logs_keep_apart_however_they_grow(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_logs_keep_apart_however_they_grow(stores: "OpenedStores", scribe: "Scribe") -> None:
     for i in range(60):
         batch = [scribe.group(f"g{i % 3}", f"{i}"), scribe.private("alice", f"u{i % 4}", f"{i}")]
         await stores.log.append(batch)
@@ -96,7 +119,7 @@ async def test_logs_keep_apart_however_they_grow(stores: "SqliteStores", scribe:
     ],
 )
 async def test_entries_after_an_offset(
-    stores: "SqliteStores", scribe: "Scribe", after: int, limit: int, wanted: list[int]
+    stores: "OpenedStores", scribe: "Scribe", after: int, limit: int, wanted: list[int]
 ) -> None:
     await fill(stores, scribe, 10)
     assert offsets(await stores.log.read("g:team", after, limit, MUCH)) == wanted
@@ -116,7 +139,7 @@ async def test_entries_after_an_offset(
     ],
 )
 async def test_entries_before_an_offset(
-    stores: "SqliteStores", scribe: "Scribe", before: int, limit: int, wanted: list[int]
+    stores: "OpenedStores", scribe: "Scribe", before: int, limit: int, wanted: list[int]
 ) -> None:
     for _ in range(10):
         await stores.log.append([scribe.private("alice", "bob")])
@@ -126,7 +149,7 @@ async def test_entries_before_an_offset(
 
 @pytest.mark.parametrize("after", [-1, -(1 << 32), -(1 << 33), -(1 << 60)])
 async def test_a_cursor_below_zero_reads_no_other_log(
-    stores: "SqliteStores", scribe: "Scribe", after: int
+    stores: "OpenedStores", scribe: "Scribe", after: int
 ) -> None:
     """Cursors come from clients."""
     await fill(stores, scribe, 3, "secret")
@@ -138,7 +161,7 @@ async def test_a_cursor_below_zero_reads_no_other_log(
     assert texts(await stores.log.read("users/dave/inbox", after, 10, MUCH)) == ["mine"]
 
 
-async def test_a_log_is_read_in_pieces_without_gaps(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_a_log_is_read_in_pieces_without_gaps(stores: "OpenedStores", scribe: "Scribe") -> None:
     await fill(stores, scribe, 25)
     for limit in (1, 7, 25, 26):
         position, seen = 0, []
@@ -148,7 +171,7 @@ async def test_a_log_is_read_in_pieces_without_gaps(stores: "SqliteStores", scri
         assert seen == list(range(1, 26))
 
 
-async def test_about_so_many_bytes(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_about_so_many_bytes(stores: "OpenedStores", scribe: "Scribe") -> None:
     batch = [scribe.group("team", "x" * 1000) for _ in range(10)]
     await stores.log.append(batch)
     size = len(batch[0].body)
@@ -158,7 +181,7 @@ async def test_about_so_many_bytes(stores: "SqliteStores", scribe: "Scribe") -> 
     assert await stores.log.read("g:team", 10, 100, 1) == []
 
 
-async def test_heads(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_heads(stores: "OpenedStores", scribe: "Scribe") -> None:
     await fill(stores, scribe, 3, "one")
     await fill(stores, scribe, 5, "two")
     await stores.log.append([scribe.private("alice", "bob"), scribe.private("carol", "bob")])
@@ -177,7 +200,7 @@ async def test_heads(stores: "SqliteStores", scribe: "Scribe") -> None:
 # --- once, for ever -------------------------------------------------------------------------
 
 
-async def test_find(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_find(stores: "OpenedStores", scribe: "Scribe") -> None:
     one, two = scribe.group("team", "a", "c-1"), scribe.private("alice", "bob", "b", "c-1")
     await stores.log.append([one, two, scribe.group("team", "no id")])
     known = {DedupKey("alice", "g:team", "c-1"): one.body, DedupKey("alice", "p:alice:bob", "c-1"): two.body}
@@ -193,14 +216,14 @@ async def test_find(stores: "SqliteStores", scribe: "Scribe") -> None:
     assert await stores.log.find([]) == {}
 
 
-async def test_a_key_that_is_stored_is_refused(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_a_key_that_is_stored_is_refused(stores: "OpenedStores", scribe: "Scribe") -> None:
     await stores.log.append([scribe.group("team", "a", "c-1")])
     with pytest.raises(DuplicateMessageError):
         await stores.log.append([scribe.group("team", "b", "c-1")])
     assert texts(await read_all(stores, "g:team")) == ["a"]
 
 
-async def test_a_key_twice_in_a_batch_is_refused(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_a_key_twice_in_a_batch_is_refused(stores: "OpenedStores", scribe: "Scribe") -> None:
     batch = [scribe.private("alice", "bob", "a", "c-1"), scribe.private("alice", "bob", "b", "c-1")]
     with pytest.raises(DuplicateMessageError):
         await stores.log.append(batch)
@@ -210,13 +233,13 @@ async def test_a_key_twice_in_a_batch_is_refused(stores: "SqliteStores", scribe:
     }
 
 
-async def test_no_id_is_no_key(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_no_id_is_no_key(stores: "OpenedStores", scribe: "Scribe") -> None:
     await stores.log.append([scribe.group("team"), scribe.group("team")])
     await stores.log.append([scribe.group("team")])
     assert await stores.log.heads(["g:team"]) == {"g:team": 3}
 
 
-async def test_the_same_id_elsewhere_is_another_key(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_the_same_id_elsewhere_is_another_key(stores: "OpenedStores", scribe: "Scribe") -> None:
     await stores.log.append(
         [
             scribe.group("team", "a", "c-1"),
@@ -229,7 +252,7 @@ async def test_the_same_id_elsewhere_is_another_key(stores: "SqliteStores", scri
     assert texts(await read_all(stores, "p:alice:bob")) == ["d", "e"]
 
 
-async def test_a_place_that_is_taken_is_refused(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_a_place_that_is_taken_is_refused(stores: "OpenedStores", scribe: "Scribe") -> None:
     await stores.log.append([scribe.private("alice", "bob", "a")])
     for log in ("p:alice:bob", "users/bob/inbox", "users/alice/inbox"):
         stale = dict(scribe.heads)
@@ -242,7 +265,7 @@ async def test_a_place_that_is_taken_is_refused(stores: "SqliteStores", scribe: 
     assert texts(await read_all(stores, "p:alice:bob")) == ["a", "c"]
 
 
-async def test_a_duplicate_writes_nothing_of_its_batch(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_a_duplicate_writes_nothing_of_its_batch(stores: "OpenedStores", scribe: "Scribe") -> None:
     await stores.log.append([scribe.group("team", "a", "c-1")])
     heads = dict(scribe.heads)
     doomed = [
@@ -273,7 +296,7 @@ async def test_a_duplicate_writes_nothing_of_its_batch(stores: "SqliteStores", s
         await stores.reopen()
 
 
-async def test_the_same_message_with_and_without_a_key(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_the_same_message_with_and_without_a_key(stores: "OpenedStores", scribe: "Scribe") -> None:
     await stores.log.append(
         [scribe.group("team", "a"), scribe.group("team", "b", "c-1"), scribe.group("team")]
     )
@@ -286,7 +309,7 @@ async def test_the_same_message_with_and_without_a_key(stores: "SqliteStores", s
 # --- for ever -------------------------------------------------------------------------------
 
 
-async def test_a_restart_keeps_everything(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_a_restart_keeps_everything(stores: "OpenedStores", scribe: "Scribe") -> None:
     one, two = scribe.group("team", "a", "c-1", qos=2), scribe.private("alice", "bob", "b", "c-2")
     await stores.log.append([one, two])
     await stores.reopen()
@@ -302,14 +325,14 @@ async def test_a_restart_keeps_everything(stores: "SqliteStores", scribe: "Scrib
     assert texts(await read_all(stores, "g:team")) == ["a", "c"]
 
 
-async def test_what_is_appended_is_read_at_once(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_what_is_appended_is_read_at_once(stores: "OpenedStores", scribe: "Scribe") -> None:
     for i in range(1, 20):
         await stores.log.append([scribe.group("team", f"{i}")])
         assert await stores.log.heads(["g:team"]) == {"g:team": i}
         assert texts(await stores.log.read("g:team", i - 1, 10, MUCH)) == [str(i)]
 
 
-async def test_a_large_batch_and_a_large_message(stores: "SqliteStores", scribe: "Scribe") -> None:
+async def test_a_large_batch_and_a_large_message(stores: "OpenedStores", scribe: "Scribe") -> None:
     await stores.log.append([scribe.private("alice", f"u{i}", f"{i}") for i in range(1000)])
     assert await stores.log.heads(["users/alice/inbox"]) == {"users/alice/inbox": 1000}
     large = scribe.group("team", "x" * 1_000_000)
@@ -318,7 +341,7 @@ async def test_a_large_batch_and_a_large_message(stores: "SqliteStores", scribe:
 
 
 @pytest.mark.parametrize("call", ["append", "heads", "read", "read_back", "locate", "find"])
-async def test_a_store_that_is_closed_says_so(stores: "SqliteStores", scribe: "Scribe", call: str) -> None:
+async def test_a_store_that_is_closed_says_so(stores: "OpenedStores", scribe: "Scribe", call: str) -> None:
     await stores.close()
     key = DedupKey("alice", "g:team", "c-1")
     arguments = {

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from broker.domain.publication import Properties
+from broker.domain.subscription import Subscription, by_filter
 from broker.domain.topics import matches
 from broker.ports import (
     Enqueued,
@@ -19,7 +21,7 @@ from broker.ports import (
 from tests.subscribed import subscribed
 
 if TYPE_CHECKING:
-    from tests.ports.conftest import SqliteStores
+    from tests.ports.conftest import OpenedStores
 
 PHONE = SessionKey("alice", "phone")
 TABLET = SessionKey("alice", "tablet")
@@ -50,7 +52,7 @@ FULL = SessionState(
 )
 
 
-async def texts(stores: "SqliteStores", key: SessionKey = PHONE) -> list[str]:
+async def texts(stores: "OpenedStores", key: SessionKey = PHONE) -> list[str]:
     loaded = await stores.states.load(key)
     assert loaded is not None
     return [message.payload.decode() for message in loaded.queue]
@@ -59,7 +61,7 @@ async def texts(stores: "SqliteStores", key: SessionKey = PHONE) -> list[str]:
 # --- sessions -------------------------------------------------------------------------------
 
 
-async def test_an_empty_store(stores: "SqliteStores") -> None:
+async def test_an_empty_store(stores: "OpenedStores") -> None:
     assert await stores.states.load(PHONE) is None
     assert await stores.states.subscriptions() == []
     assert await stores.states.subscriptions("alice") == []
@@ -70,14 +72,14 @@ async def test_an_empty_store(stores: "SqliteStores") -> None:
 
 
 @pytest.mark.parametrize("saved", [FULL, state()], ids=["full", "empty"])
-async def test_what_is_saved_is_loaded(stores: "SqliteStores", saved: SessionState) -> None:
+async def test_what_is_saved_is_loaded(stores: "OpenedStores", saved: SessionState) -> None:
     assert await stores.states.apply([Saved(PHONE, saved, 1)]) == 0
     assert await stores.states.load(PHONE) == saved
     await stores.reopen()
     assert await stores.states.load(PHONE) == saved
 
 
-async def test_a_session_belongs_to_a_user_and_a_client_id(stores: "SqliteStores") -> None:
+async def test_a_session_belongs_to_a_user_and_a_client_id(stores: "OpenedStores") -> None:
     for i, key in enumerate(KEYS):
         await stores.states.apply([Saved(key, state(cursors={"g:team": i}), 1)])
     for i, key in enumerate(KEYS):
@@ -86,7 +88,7 @@ async def test_a_session_belongs_to_a_user_and_a_client_id(stores: "SqliteStores
     assert await stores.states.load(SessionKey("alice", "Phone")) is None
 
 
-async def test_saving_replaces_all(stores: "SqliteStores") -> None:
+async def test_saving_replaces_all(stores: "OpenedStores") -> None:
     await stores.states.apply([Saved(PHONE, FULL, 1), Saved(TABLET, FULL, 1)])
     other = state(filters=subscribed({"a": 1}), cursors={"g:crew": 3}, queue=[queued("x")])
     await stores.states.apply([Saved(PHONE, other, 2)])
@@ -96,7 +98,7 @@ async def test_saving_replaces_all(stores: "SqliteStores") -> None:
     assert await stores.states.load(TABLET) == FULL
 
 
-async def test_changes_are_made_in_their_order(stores: "SqliteStores") -> None:
+async def test_changes_are_made_in_their_order(stores: "OpenedStores") -> None:
     await stores.states.apply(
         [
             Saved(PHONE, FULL, 1),
@@ -110,7 +112,7 @@ async def test_changes_are_made_in_their_order(stores: "SqliteStores") -> None:
     assert await stores.states.load(PHONE) == state(cursors={"g:team": 3, "g:crew": 9})
 
 
-async def test_cursors_move(stores: "SqliteStores") -> None:
+async def test_cursors_move(stores: "OpenedStores") -> None:
     await stores.states.apply([Saved(PHONE, FULL, 1), Saved(TABLET, FULL, 1)])
     await stores.states.apply([Moved(PHONE, {"g:team": 5, "g:new": 1}), Moved(PHONE, {})])
     loaded = await stores.states.load(PHONE)
@@ -122,7 +124,7 @@ async def test_cursors_move(stores: "SqliteStores") -> None:
 
 @pytest.mark.parametrize("change", [Moved(PHONE, {"g:team": 5}), Enqueued(PHONE, queued("x"), 10)])
 async def test_a_session_that_is_not_kept_stays_unknown(
-    stores: "SqliteStores", change: Moved | Enqueued
+    stores: "OpenedStores", change: Moved | Enqueued
 ) -> None:
     assert await stores.states.apply([change]) == 0
     assert await stores.states.load(PHONE) is None
@@ -131,7 +133,7 @@ async def test_a_session_that_is_not_kept_stays_unknown(
     assert await stores.states.load(PHONE) == state()
 
 
-async def test_forgetting(stores: "SqliteStores") -> None:
+async def test_forgetting(stores: "OpenedStores") -> None:
     await stores.states.apply([Saved(key, FULL, 1) for key in KEYS])
     await stores.states.apply([Forgotten("alice", "phone"), Forgotten("alice", "unknown")])
     assert [await stores.states.load(key) for key in KEYS] == [None, FULL, FULL, FULL]
@@ -145,7 +147,7 @@ async def test_forgetting(stores: "SqliteStores") -> None:
     assert await stores.states.load(TABLET) == state()
 
 
-async def test_subscriptions(stores: "SqliteStores") -> None:
+async def test_subscriptions(stores: "OpenedStores") -> None:
     await stores.states.apply(
         [Saved(key, state(filters=subscribed({f"{i}/#": i})), 1) for i, key in enumerate(KEYS[1:])]
     )
@@ -165,7 +167,7 @@ async def test_subscriptions(stores: "SqliteStores") -> None:
     assert await stores.states.subscriptions("carol") == []
 
 
-async def test_expiry(stores: "SqliteStores") -> None:
+async def test_expiry(stores: "OpenedStores") -> None:
     await stores.states.apply([Saved(key, FULL, at) for key, at in zip(KEYS, (10, 20, 30, 40), strict=True)])
     assert await stores.states.expire(10, [], 50) == 0
     assert await stores.states.expire(25, [PHONE], 50) == 1  # the tablet's
@@ -177,7 +179,7 @@ async def test_expiry(stores: "SqliteStores") -> None:
     assert await stores.states.subscriptions() == []
 
 
-async def test_a_session_saved_again_lives_on(stores: "SqliteStores") -> None:
+async def test_a_session_saved_again_lives_on(stores: "OpenedStores") -> None:
     await stores.states.apply([Saved(PHONE, FULL, 10)])
     await stores.states.apply([Saved(PHONE, state(), 30)])
     assert await stores.states.expire(20, [], 40) == 0
@@ -187,7 +189,7 @@ async def test_a_session_saved_again_lives_on(stores: "SqliteStores") -> None:
 # --- queues ---------------------------------------------------------------------------------
 
 
-async def test_a_queue_is_appended_to(stores: "SqliteStores") -> None:
+async def test_a_queue_is_appended_to(stores: "OpenedStores") -> None:
     await stores.states.apply([Saved(PHONE, state(queue=[queued("a"), queued("b")]), 1), Saved(BOB, FULL, 1)])
     assert (
         await stores.states.apply([Enqueued(PHONE, queued("c"), 10), Enqueued(PHONE, queued("d"), 10)]) == 0
@@ -197,7 +199,7 @@ async def test_a_queue_is_appended_to(stores: "SqliteStores") -> None:
     assert await stores.states.load(BOB) == FULL
 
 
-async def test_a_full_queue_drops_the_oldest_and_says_how_many(stores: "SqliteStores") -> None:
+async def test_a_full_queue_drops_the_oldest_and_says_how_many(stores: "OpenedStores") -> None:
     await stores.states.apply([Saved(PHONE, state(), 1), Saved(BOB, state(), 1)])
     changes = [Enqueued(PHONE, queued(f"{i}"), 3) for i in range(5)]
     assert await stores.states.apply(changes) == 2
@@ -209,7 +211,7 @@ async def test_a_full_queue_drops_the_oldest_and_says_how_many(stores: "SqliteSt
     assert await texts(stores) == ["z"]
 
 
-async def test_a_queue_saved_anew_goes_before_what_comes_later(stores: "SqliteStores") -> None:
+async def test_a_queue_saved_anew_goes_before_what_comes_later(stores: "OpenedStores") -> None:
     await stores.states.apply([Saved(PHONE, state(queue=[queued("a")]), 1), Enqueued(PHONE, queued("b"), 9)])
     await stores.states.apply(
         [Saved(PHONE, state(queue=[queued("c", 7)]), 2), Enqueued(PHONE, queued("d"), 9)]
@@ -242,7 +244,7 @@ TOPICS = sorted(
 )
 
 
-async def retain(stores: "SqliteStores", topics: list[str]) -> None:
+async def retain(stores: "OpenedStores", topics: list[str]) -> None:
     await stores.states.apply([Retained(topic, topic.encode(), 1) for topic in reversed(topics)])
 
 
@@ -267,7 +269,7 @@ async def retain(stores: "SqliteStores", topics: list[str]) -> None:
         "a/+/+",
     ],
 )
-async def test_retained_messages_that_match(stores: "SqliteStores", topic_filter: str) -> None:
+async def test_retained_messages_that_match(stores: "OpenedStores", topic_filter: str) -> None:
     await retain(stores, TOPICS)
     wanted = [Retained(t, t.encode(), 1) for t in TOPICS if matches(topic_filter, t)]
     assert await stores.states.retained(topic_filter, "", 100) == wanted
@@ -275,7 +277,7 @@ async def test_retained_messages_that_match(stores: "SqliteStores", topic_filter
     assert await stores.states.retained(topic_filter, "", 100) == wanted
 
 
-async def test_retained_topics_of_the_last_code_point(stores: "SqliteStores") -> None:
+async def test_retained_topics_of_the_last_code_point(stores: "OpenedStores") -> None:
     topics = ["a/\U0010ffff", "a/\U0010ffff/b", "\U0010ffff"]
     await retain(stores, topics)
     for topic_filter in ("a/+", "a/#", "#", "a/\U0010ffff", "+"):
@@ -285,7 +287,7 @@ async def test_retained_topics_of_the_last_code_point(stores: "SqliteStores") ->
 
 @pytest.mark.parametrize("topic_filter", ["#", "a/#", "+/+"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
-async def test_retained_messages_page_by_page(stores: "SqliteStores", topic_filter: str, limit: int) -> None:
+async def test_retained_messages_page_by_page(stores: "OpenedStores", topic_filter: str, limit: int) -> None:
     await retain(stores, TOPICS)
     after, found = "", []
     while page := await stores.states.retained(topic_filter, after, limit):
@@ -296,14 +298,14 @@ async def test_retained_messages_page_by_page(stores: "SqliteStores", topic_filt
     assert found == [t for t in TOPICS if matches(topic_filter, t)]
 
 
-async def test_a_page_may_start_after_a_topic_that_is_gone(stores: "SqliteStores") -> None:
+async def test_a_page_may_start_after_a_topic_that_is_gone(stores: "OpenedStores") -> None:
     await retain(stores, ["a/1", "a/3"])
     assert [r.topic for r in await stores.states.retained("a/+", "a/2", 10)] == ["a/3"]
     assert [r.topic for r in await stores.states.retained("a/#", "0", 10)] == ["a/1", "a/3"]
     assert await stores.states.retained("a/+", "b", 10) == []
 
 
-async def test_the_last_retained_message_counts_and_an_empty_one_removes(stores: "SqliteStores") -> None:
+async def test_the_last_retained_message_counts_and_an_empty_one_removes(stores: "OpenedStores") -> None:
     await stores.states.apply([Retained("a", b"1", 0), Retained("b", b"\x00\xff", 2, live=True)])
     await stores.states.apply([Retained("a", b"2", 1, live=True)])
     both = [Retained("a", b"2", 1, live=True), Retained("b", b"\x00\xff", 2, live=True)]
@@ -312,7 +314,22 @@ async def test_the_last_retained_message_counts_and_an_empty_one_removes(stores:
     assert await stores.states.retained("#", "", 10) == both[1:]
 
 
-async def test_retained_on_topics(stores: "SqliteStores") -> None:
+async def test_what_a_publication_carries_is_kept_with_it(stores: "OpenedStores") -> None:
+    properties = Properties(content_type="text/plain", user=(("a", "1"),), trace="00-1-2-01")
+    kept = Retained("a", b"1", 1, properties=properties)
+    waiting = QueuedMessage("a", b"1", 1, properties=properties)
+    options = Subscription("a", 1, no_local=True, retain_as_published=True, retain_handling=2, identifier=7)
+    await stores.states.apply([kept, Saved(PHONE, state(filters=by_filter([options])), 1)])
+    await stores.states.apply([Enqueued(PHONE, waiting, 10)])
+    assert await stores.states.retained("#", "", 10) == [kept]
+    assert await stores.states.retained_on(["a"]) == {"a": kept}
+    loaded = await stores.states.load(PHONE)
+    assert loaded is not None
+    assert loaded.queue == [waiting]
+    assert loaded.filters == {"a": options}
+
+
+async def test_retained_on_topics(stores: "OpenedStores") -> None:
     await retain(stores, TOPICS)
     await stores.states.apply([Retained("x/y", b"\x00\xff", 2, live=True)])
     asked = ["a/b", "x/y", "a/\U0001f389", "unknown", "a/+", "A/b", "a/b"]
@@ -322,14 +339,14 @@ async def test_retained_on_topics(stores: "SqliteStores") -> None:
     assert await stores.states.retained_on([]) == {}
 
 
-async def test_retained_on_many_topics(stores: "SqliteStores") -> None:
+async def test_retained_on_many_topics(stores: "OpenedStores") -> None:
     topics = [f'users/u{i}/"presence"' for i in range(3000)]
     await retain(stores, topics)
     found = await stores.states.retained_on([*topics, *(f"users/u{i}" for i in range(3000))])
     assert sorted(found) == sorted(topics)
 
 
-async def test_live_ones(stores: "SqliteStores") -> None:
+async def test_live_ones(stores: "OpenedStores") -> None:
     await stores.states.apply(
         [Retained("a", b"1", 1, live=True), Retained("b", b"1", 1), Retained("c", b"1", 1, live=True)]
     )

@@ -1,0 +1,34 @@
+"""The embedded store as an amqtt plugin."""
+
+from dataclasses import dataclass
+
+from amqtt.contexts import BaseContext
+from amqtt.plugins.base import BasePlugin
+
+from broker.ports import StoreContext, Stores
+from plugins.persistence.sqlite.conversation_store import SqliteConversationStore
+from plugins.persistence.sqlite.database import open_database
+from plugins.persistence.sqlite.message_log import SqliteMessageLog
+from plugins.persistence.sqlite.state_store import SqliteStateStore
+
+FILE = "parley.db"
+"""The database's name in the data directory."""
+
+
+class SqlitePersistencePlugin(BasePlugin[BaseContext]):
+    """See `broker.ports.PersistencePlugin`."""
+
+    @classmethod
+    async def open_stores(cls, options: "SqlitePersistencePlugin.Config", context: StoreContext) -> Stores:
+        """Open `parley.db` in the data directory."""
+        database = open_database(context.data_dir / FILE)
+        return Stores(
+            SqliteMessageLog(database),
+            SqliteStateStore(database),
+            SqliteConversationStore(database),
+            database.close,
+        )
+
+    @dataclass
+    class Config:
+        """No options."""

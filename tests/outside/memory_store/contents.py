@@ -1,0 +1,83 @@
+"""What the three stores share."""
+
+import msgspec
+
+from broker.domain.errors import StoreError
+from broker.domain.publication import Properties
+from broker.ports import DedupKey, Retained, SessionKey, SessionState
+
+
+class Message(msgspec.Struct):
+    """A message of a conversation. Inboxes refer to the same objects."""
+
+    id: int
+    sender: str
+    conversation_id: str
+    seq: int
+    qos: int
+    body: bytes
+    properties: Properties | None
+    amended_by: list[int]
+    """The seqs of the messages that have amended this one."""
+
+
+class KeptSession(msgspec.Struct):
+    """A persistent session, and when it was saved (Unix ms)."""
+
+    state: SessionState
+    saved_at: int
+
+
+class View(msgspec.Struct):
+    """What a user has seen of a conversation, and wants of it: see `ConversationState`."""
+
+    read: int = 0
+    delivered: int = 0
+    pinned: bool = False
+    muted: bool = False
+    unread: bool = False
+    hidden: int = 0
+    changed_at: int = 0
+
+
+class Contents:
+    """All that is stored. Of `capacity` messages at most."""
+
+    def __init__(self, capacity: int = 1_000_000) -> None:
+        self.capacity = capacity
+        self.conversations: dict[str, list[Message]] = {}
+        """Conversation -> its messages: the one with seq n stands at n - 1."""
+        self.inboxes: dict[str, list[Message]] = {}
+        """Inbox -> the messages its entries refer to, likewise."""
+        self.by_id: dict[int, Message] = {}
+        self.by_key: dict[DedupKey, Message] = {}
+        self.sessions: dict[SessionKey, KeptSession] = {}
+        self.retained: dict[str, Retained] = {}
+        self.views: dict[str, dict[str, View]] = {}
+        """User -> conversation -> their view of it."""
+
+    def log(self, name: str) -> list[Message]:
+        """The messages of a conversation or inbox, none if it is unknown."""
+        logs = self.inboxes if name.startswith("users/") else self.conversations
+        return logs.get(name, [])
+
+    def view(self, user: str, conversation_id: str) -> View:
+        """A user's view of a conversation, made if there was none."""
+        return self.views.setdefault(user, {}).setdefault(conversation_id, View())
+
+
+class Opened:
+    """Contents, until they are closed."""
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents: Contents | None = contents
+
+    @property
+    def contents(self) -> Contents:
+        """Raises `StoreError` once closed."""
+        if self._contents is None:
+            raise StoreError("the store is closed")
+        return self._contents
+
+    async def close(self) -> None:
+        self._contents = None

@@ -1,0 +1,38 @@
+"""The stores as an amqtt plugin."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from amqtt.contexts import BaseContext
+from amqtt.plugins.base import BasePlugin
+
+from broker.ports import StoreContext, Stores
+
+from .contents import Contents, Opened
+from .conversation_store import MemoryConversationStore
+from .message_log import MemoryMessageLog
+from .state_store import MemoryStateStore
+
+_contents: dict[Path, Contents] = {}
+"""Data directory -> what was stored for it by this process: it is found again when opened again."""
+
+
+class MemoryPersistencePlugin(BasePlugin[BaseContext]):
+    """See `broker.ports.PersistencePlugin`."""
+
+    @classmethod
+    async def open_stores(cls, options: "MemoryPersistencePlugin.Config", context: StoreContext) -> Stores:
+        """Nothing is opened: what this process has stored for the data directory is there still."""
+        contents = _contents.setdefault(context.data_dir, Contents())
+        contents.capacity = options.capacity
+        opened = Opened(contents)
+        return Stores(
+            MemoryMessageLog(opened), MemoryStateStore(opened), MemoryConversationStore(opened), opened.close
+        )
+
+    @dataclass
+    class Config:
+        """Options in config/broker.yaml."""
+
+        capacity: int = 1_000_000
+        """Messages that are kept at most; more are not accepted."""

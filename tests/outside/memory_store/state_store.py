@@ -1,0 +1,146 @@
+"""StateStore in memory."""
+
+from collections.abc import Iterable, Sequence
+
+from broker.domain.errors import StoreError
+from broker.domain.subscription import Subscription
+from broker.domain.topics import matches
+from broker.ports import (
+    Enqueued,
+    Forgotten,
+    Marked,
+    Moved,
+    Retained,
+    Saved,
+    Seen,
+    SessionKey,
+    SessionState,
+    StateChange,
+    Unseen,
+)
+
+from .contents import Contents, KeptSession, Opened, View
+
+
+class MemoryStateStore:
+    """See `broker.ports.StateStore`."""
+
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+
+    async def apply(self, changes: Sequence[StateChange]) -> int:
+        contents = self._opened.contents
+        for number in (number for change in changes for number in _numbers(change)):
+            if not -(1 << 63) <= number < 1 << 63:
+                raise StoreError(f"{number} is beyond 64 bits")
+        # After this nothing can fail, so it is all or nothing.
+        return sum(_apply(contents, change) for change in changes)
+
+    async def load(self, key: SessionKey) -> SessionState | None:
+        kept = self._opened.contents.sessions.get(key)
+        return None if kept is None else _copy(kept.state)
+
+    async def subscriptions(
+        self, user: str | None = None
+    ) -> list[tuple[SessionKey, dict[str, Subscription]]]:
+        sessions = self._opened.contents.sessions
+        return [
+            (key, dict(kept.state.filters))
+            for key, kept in sessions.items()
+            if user is None or key.user == user
+        ]
+
+    async def expire(self, before: int, keep: Sequence[SessionKey], now: int) -> int:
+        sessions = self._opened.contents.sessions
+        for key in keep:
+            if key in sessions:
+                sessions[key].saved_at = now
+        expired = [key for key, kept in sessions.items() if kept.saved_at < before]
+        for key in expired:
+            del sessions[key]
+        return len(expired)
+
+    async def retained(self, topic_filter: str, after: str, limit: int) -> list[Retained]:
+        retained = self._opened.contents.retained
+        topics = sorted(topic for topic in retained if topic > after and matches(topic_filter, topic))
+        return [retained[topic] for topic in topics[:limit]]
+
+    async def retained_on(self, topics: Sequence[str]) -> dict[str, Retained]:
+        retained = self._opened.contents.retained
+        return {topic: retained[topic] for topic in topics if topic in retained}
+
+    async def live_retained(self) -> list[str]:
+        return [message.topic for message in self._opened.contents.retained.values() if message.live]
+
+
+def _numbers(change: StateChange) -> Iterable[int]:
+    """The seqs and offsets of a change."""
+    match change:
+        case Saved(_, state, _):
+            return state.cursors.values()
+        case Moved(_, cursors):
+            return cursors.values()
+        case Seen(_, _, _, read, delivered):
+            return (read, delivered)
+        case Marked(hidden=int(hidden)):
+            return (hidden,)
+    return ()
+
+
+def _apply(contents: Contents, change: StateChange) -> int:
+    """Make a change; returns how many messages a queue dropped."""
+    sessions = contents.sessions
+    match change:
+        case Saved(key, state, at):
+            sessions[key] = KeptSession(_copy(state), at)
+        case Moved(key, cursors) if key in sessions:
+            sessions[key].state.cursors.update(cursors)
+        case Enqueued(key, message, limit) if key in sessions:
+            queue = sessions[key].state.queue
+            queue.append(message)
+            dropped = max(0, len(queue) - limit)
+            del queue[:dropped]
+            return dropped
+        case Forgotten(user, client_id):
+            for key in [k for k in sessions if k.user == user and client_id in (None, k.client_id)]:
+                del sessions[key]
+        case Retained(topic, payload):
+            contents.retained.pop(topic, None)
+            if payload:
+                contents.retained[topic] = change
+        case Seen() | Marked() | Unseen():
+            _observe(contents, change)
+    return 0
+
+
+def _observe(contents: Contents, change: Seen | Marked | Unseen) -> None:
+    match change:
+        case Seen(user, conversation_id, at, read, delivered) if read > 0 or delivered > 0:
+            view = contents.view(user, conversation_id)
+            if read > view.read or delivered > view.delivered or (view.unread and read > 0):
+                view.read, view.delivered = max(view.read, read), max(view.delivered, delivered)
+                view.unread = view.unread and read <= 0
+                view.changed_at = at
+        case Marked(user, conversation_id, at, pinned, muted, unread, hidden):
+            view = contents.view(user, conversation_id)
+            view.pinned = view.pinned if pinned is None else pinned
+            view.muted = view.muted if muted is None else muted
+            view.unread = view.unread if unread is None else unread
+            view.hidden = view.hidden if hidden is None else hidden
+            view.changed_at = at
+        case Unseen(user):
+            # Private conversations stay listed, and what was said in them counts as seen.
+            private = [name for name in contents.views.pop(user, {}) if name.startswith("p:")]
+            heads = {name: len(contents.log(name)) for name in private}
+            contents.views[user] = {name: View(head, head) for name, head in heads.items()}
+
+
+def _copy(state: SessionState) -> SessionState:
+    """What is stored and what its owner goes on with are two: sessions change their own."""
+    return SessionState(
+        dict(state.filters),
+        dict(state.cursors),
+        list(state.inflight),
+        list(state.received),
+        list(state.queue),
+    )
