@@ -1,14 +1,12 @@
 """The services of a node, put together."""
 
 from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import Any
 
 from bridge.control import NodeControl
 from bridge.core.access import Access, Limits
 from bridge.core.group_changes import GroupChanges
 from bridge.core.notices import Notices
-from bridge.core.operations import Operations
+from bridge.core.operations import Handlers, Operations, operations_of
 from bridge.handlers.amendments import Amendments
 from bridge.handlers.contacts import Contacts
 from bridge.handlers.conversations import Conversations
@@ -26,6 +24,19 @@ from broker.domain.message import Content
 from broker.domain.topics import Topic
 from broker.ports import Arrival, ConversationStore, Directory, MessageLog, StateStore
 from broker.publish.references import References
+
+HANDLERS: Sequence[type[Handlers]] = (
+    Messages,
+    Sending,
+    Receipts,
+    Amendments,
+    Conversations,
+    Contacts,
+    Groups,
+    Members,
+    Presences,
+    Users,
+)
 
 
 class Services:
@@ -90,8 +101,5 @@ class Services:
 
 
 def offered_operations() -> Operations:
-    """The operations a node offers, to be read and not called: their handlers stand on nothing."""
-    nothing: Any = None
-    control: Any = SimpleNamespace(now_ms=None)
-    bridge = LocalBridge(nothing, concurrency=1)
-    return Services(nothing, nothing, nothing, nothing, control, bridge, nothing, most_members=0).operations
+    """The operations a node offers to everybody, to be read and not called."""
+    return operations_of(HANDLERS)
