@@ -14,10 +14,12 @@ from pathlib import Path
 
 import uvloop
 
+from bridge.administration import administration
 from bridge.core.access import Limits
+from bridge.core.accounts import NewAccounts
+from bridge.core.operations import Operations
 from bridge.grpc_api import server as grpc_server
 from bridge.grpc_api.tls import Tls, read_tls
-from bridge.handlers.admin import Administration
 from bridge.http_api import server as http_server
 from bridge.http_api.attempts import Attempts
 from bridge.http_api.logins import Logins
@@ -129,14 +131,15 @@ async def running_node(config: Config, listeners: list[Listener]) -> AsyncIterat
             node.join(services)
             stack.push_async_callback(services.close)
             token = admin_token(data_dir)
-            administration = Administration(directory, log, control, services.groups, services.members)
+            new_accounts = NewAccounts(directory, log, node.states.save)
             stack.push_async_callback(node.stop)
             await services.notices.recover()
             bound = await node.start(listeners)
             offer = _offer(config, node, services, directory, control)
-            api = await grpc_server.start(administration, config.grpc.bind, token, offer, tls)
+            operations = _administration(node, log, directory, control, services, new_accounts)
+            api = await grpc_server.start(operations, config.grpc.bind, token, offer, tls)
             stack.push_async_callback(api.stop)
-            http = await _serve_http(config, node, log, directory, administration)
+            http = await _serve_http(config, node, log, directory, new_accounts)
             stack.push_async_callback(http.stop)
             apis = {"grpc": api.address, "http": http.address}
             places = {listener.name: f"{listener.host}:{port}" for listener, port in bound} | apis
@@ -171,6 +174,19 @@ def _issuer(node: Node) -> Callable[[str, float], str]:
     return issue
 
 
+def _administration(
+    node: Node,
+    log: MessageLog,
+    directory: Directory,
+    control: Control,
+    services: Services,
+    new_accounts: NewAccounts,
+) -> Operations:
+    now_ms, issue_token = node.clock.now_ms, _issuer(node)
+    groups, members = services.groups, services.members
+    return administration(directory, log, control, new_accounts, groups, members, now_ms, issue_token)
+
+
 def _offer(
     config: Config, node: Node, services: Services, directory: Directory, control: Control
 ) -> grpc_server.Offer:
@@ -185,14 +201,14 @@ def _shown(tls: Tls | None) -> dict[str, str] | None:
 
 
 async def _serve_http(
-    config: Config, node: Node, log: MessageLog, directory: Directory, administration: Administration
+    config: Config, node: Node, log: MessageLog, directory: Directory, new_accounts: NewAccounts
 ) -> http_server.Server:
     http = config.http
     plugin = node.host.plugin(UserAuthPlugin)
     logins = Logins(
         plugin.authenticator if plugin is not None else None,
         directory,
-        administration,
+        new_accounts,
         Attempts(http.failures_per_user, http.failures_per_address),
         http,
         time.time,

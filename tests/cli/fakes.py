@@ -9,11 +9,12 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bridge.administration import administration
 from bridge.control import Device
 from bridge.core.access import Limits
+from bridge.core.accounts import NewAccounts
 from bridge.core.operations import THE_SYSTEM, Caller
 from bridge.grpc_api.server import Offer, start
-from bridge.handlers.admin import Administration
 from bridge.services import Services
 from broker.domain import message
 from broker.domain.conversation import log_name, log_topic
@@ -215,14 +216,24 @@ class FakeNode:
         services = Services(log, states, conversations, directory, control, bridge, limits, 10_000)
         stack.push_async_callback(services.close)
         control.services = services
-        administration = Administration(directory, log, control, services.groups, services.members)
+        accounts = NewAccounts(directory, log, states.apply)
+        operations = administration(
+            directory,
+            log,
+            control,
+            accounts,
+            services.groups,
+            services.members,
+            self.clock.now_ms,
+            control.issue_token,
+        )
         for user in ("alice", "bob", "carol"):
-            await administration.add_user(user, "secret")
+            await accounts.add(user, "secret")
         team = Group("team", "The team", "alice", NOW, 0)
         members = [Membership("team", "alice", "owner", 0), Membership("team", "bob", "member", 0)]
         await directory.write_group(GroupWrite(team, put=members), [])  # without a word in its log
         offer = Offer(services.operations, control, directory, None)
-        server = await start(administration, "127.0.0.1:0", TOKEN, offer)
+        server = await start(operations, "127.0.0.1:0", TOKEN, offer)
         stack.push_async_callback(server.stop, 0)
         self.address = server.address
         self.write_files()
