@@ -1,12 +1,11 @@
 """The services, put together."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from bridge.core.access import Access, Limits
 from bridge.core.group_changes import GroupChanges
 from bridge.core.notices import Notices
-from bridge.core.operations import Operations
+from bridge.core.operations import Handlers, Operations, operations_of
 from bridge.handlers.amendments import Amendments
 from bridge.handlers.contacts import Contacts
 from bridge.handlers.conversations import Conversations
@@ -27,6 +26,19 @@ from broker.ports import (
     PresenceChange,
     SaveChanges,
     StateStore,
+)
+
+HANDLERS: Sequence[type[Handlers]] = (
+    Messages,
+    Sending,
+    Receipts,
+    Amendments,
+    Conversations,
+    Contacts,
+    Groups,
+    Members,
+    Presences,
+    Users,
 )
 
 
@@ -87,8 +99,5 @@ class Services:
 
 
 def offered_operations() -> Operations:
-    """The operations as they are offered, to be read and not called: their handlers stand on nothing."""
-    nothing: Any = None
-    return Services(
-        nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing, most_members=0
-    ).operations
+    """The operations a node offers to everybody, to be read and not called."""
+    return operations_of(HANDLERS)

@@ -90,7 +90,9 @@ class LocalBridge:
         clients = node.online.of(user).items() if user else node.online.items()
         devices = (Device(key.user, key.client_id, _address(client)) for key, client in clients)
         return heapq.nsmallest(
-            limit, (device for device in devices if device.place > after), key=lambda device: device.place
+            limit,
+            (device for device in devices if device.sort_key > after),
+            key=lambda device: device.sort_key,
         )
 
     async def kick(self, user: str) -> int:

@@ -54,7 +54,8 @@ def sessions(
 ) -> None:
     """List the devices that are connected."""
     with connect(context) as node:
-        found = node.sessions(user)
+        pages = node.every("AdminService/ListSessions", None, user_id=user or None)
+        found = [session for page in pages for session in page.sessions]
     if as_json:
         from cli.documents import encoded
 
@@ -72,5 +73,5 @@ def kick(
 ) -> None:
     """End all connections of a user, who may come back."""
     with connect(context) as node:
-        ended = node.kick(user)
+        ended = node.ask("AdminService/KickUser", None, user_id=user).connections
     output.line(f"{output.count(ended, 'connection')} of {user} ended")

@@ -73,7 +73,8 @@ def create(
 def list_(context: typer.Context, as_json: Json = False) -> None:
     """List groups, those that were dismissed, too."""
     with connect(context) as node:
-        groups = node.groups()
+        pages = node.every("AdminService/ListGroups", None)
+        groups = [group for page in pages for group in page.groups]
     if as_json:
         from cli.documents import encoded
 

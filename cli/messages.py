@@ -3,13 +3,16 @@
 import os
 from contextlib import closing, suppress
 from itertools import islice
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import output, parsing
 from cli.context import As, Behalf, Json, connect
 from cli.errors import CommandError
+
+if TYPE_CHECKING:
+    from cli.client import NodeClient
 
 To = Annotated[
     str,
@@ -23,6 +26,8 @@ Conversation = Annotated[
 MessageId = Annotated[str, typer.Argument(metavar="MESSAGE_ID", help="A message id.", show_default=False)]
 
 MAX_SEQ = 2**32 - 1
+
+_AT_ONCE = 100
 
 
 def send(
@@ -160,10 +165,10 @@ def tail(
     with (
         suppress(KeyboardInterrupt),
         connect(context) as node,
-        closing(node.tail(parsing.topic(topic), after)) as entries,
+        closing(node.listen("AdminService/Tail", topic=parsing.topic(topic), after=after)) as entries,
     ):
         for entry in islice(entries, count):
-            output.line(output.raw_json(entry), flush=True)
+            output.line(output.raw_json(entry.json), flush=True)
 
 
 def history(
@@ -177,11 +182,27 @@ def history(
 ) -> None:
     """Print the last messages of a conversation, the oldest of them first. Times are local."""
     with connect(context) as node:
-        messages = node.history(parsing.conversation(conversation), before, limit)
+        messages = _last(node, parsing.conversation(conversation), before, limit)
     if as_json:
         output.json_array(messages)
         return
     output.table(("SEQ", "ID", "TIME", "FROM", "TYPE", "CONTENT"), map(_row, messages))
+
+
+def _last(node: "NodeClient", conversation: str, before: int, limit: int) -> list[bytes]:
+    """The last `limit` messages before seq `before` (0: the last ones), as JSON, ascending."""
+    from broker.domain.message import read_body
+
+    found: list[bytes] = []
+    while len(found) < limit:
+        some = min(limit - len(found), _AT_ONCE)
+        asked = {"conversation_id": conversation, "before_seq": before, "limit": some}
+        page = list(node.ask("AdminService/History", None, **asked).messages)
+        found[:0] = page
+        before = read_body(page[0]).seq if page else 0
+        if before <= 1:
+            break
+    return found
 
 
 def _row(document: bytes) -> tuple[object, ...]:

@@ -32,7 +32,7 @@ def serve(
 def stats(context: typer.Context, as_json: Json = False) -> None:
     """Print the node's counters and gauges."""
     with connect(context) as node:
-        values = dict(sorted(node.stats().items()))
+        values = dict(sorted(node.ask("AdminService/Stats", None).values.items()))
     if as_json:
         output.json_value(values)
         return

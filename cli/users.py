@@ -58,7 +58,7 @@ def add(
         raise typer.BadParameter("--no-password excludes a password")
     chosen = None if no_password else _read_password(password, password_stdin)
     with connect(context) as node:
-        node.add_user(user, chosen, role)
+        node.ask("AdminService/AddUser", None, user_id=user, password=chosen, role=role)
     output.line(f"user {user} added")
 
 
@@ -69,7 +69,7 @@ def passwd(
     """Set a user's password; asks for it unless it is given."""
     chosen = _read_password(password, password_stdin)
     with connect(context) as node:
-        node.set_password(user, chosen)
+        node.ask("AdminService/SetPassword", None, user_id=user, password=chosen)
     output.line(f"password of {user} set")
 
 
@@ -77,7 +77,8 @@ def passwd(
 def list_(context: typer.Context, as_json: Json = False) -> None:
     """List accounts."""
     with connect(context) as node:
-        users = node.users()
+        pages = node.every("AdminService/ListUsers", None)
+        users = [user for page in pages for user in page.users]
     if as_json:
         output.json_array(map(_as_dict, users))
         return
@@ -100,7 +101,7 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
 def show(context: typer.Context, user: User, as_json: Json = False) -> None:
     """Show an account and its groups."""
     with connect(context) as node:
-        found = node.user(user)
+        found = node.ask("AdminService/GetUser", None, user_id=user)
     if as_json:
         groups = [
             {"group_id": membership.group_id, "role": membership.role, "joined_seq": membership.joined_seq}
@@ -191,7 +192,7 @@ def update(
 def disable(context: typer.Context, user: User) -> None:
     """Disable an account: it keeps everything and cannot connect."""
     with connect(context) as node:
-        node.set_user_disabled(user, True)
+        node.ask("AdminService/SetUserDisabled", None, user_id=user, disabled=True)
     output.line(f"user {user} disabled")
 
 
@@ -199,7 +200,7 @@ def disable(context: typer.Context, user: User) -> None:
 def enable(context: typer.Context, user: User) -> None:
     """Enable an account again."""
     with connect(context) as node:
-        node.set_user_disabled(user, False)
+        node.ask("AdminService/SetUserDisabled", None, user_id=user, disabled=False)
     output.line(f"user {user} enabled")
 
 
@@ -207,7 +208,7 @@ def enable(context: typer.Context, user: User) -> None:
 def remove(context: typer.Context, user: User) -> None:
     """Remove an account; its messages stay. Refused while it owns a group."""
     with connect(context) as node:
-        node.remove_user(user)
+        node.ask("AdminService/RemoveUser", None, user_id=user)
     output.line(f"user {user} removed")
 
 
@@ -220,11 +221,11 @@ def token(
 ) -> None:
     """Print a token that stands for a user's password for a while."""
     with connect(context) as node:
-        output.line(node.issue_token(user, ttl))
+        output.line(node.ask("AdminService/IssueToken", None, user_id=user, ttl_seconds=ttl).token)
 
 
 def revoke(context: typer.Context, user: User) -> None:
     """Accept no token of a user that was issued before; their password still is."""
     with connect(context) as node:
-        node.revoke_tokens(user)
+        node.ask("AdminService/RevokeTokens", None, user_id=user)
     output.line(f"tokens of {user} revoked")

@@ -15,10 +15,11 @@ from typing import Protocol
 
 import uvloop
 
+from bridge.administration import administration
 from bridge.core.access import Limits
+from bridge.core.accounts import NewAccounts
 from bridge.grpc_api import server as grpc_server
 from bridge.grpc_api.tls import Tls, read_tls
-from bridge.handlers.admin import Administration
 from bridge.http_api import server as http_server
 from bridge.http_api.attempts import Attempts
 from bridge.http_api.logins import Logins
@@ -174,23 +175,24 @@ async def running_node(
             node.services.serve(await joint.to_services(services))
             stack.push_async_callback(services.close)
             token = admin_token(data_dir)
-            administration = Administration(
-                directory,
-                log,
-                broker,
-                states.save,
-                now_ms,
-                _issuer(node),
-                services.groups,
-                services.members,
-            )
+            new_accounts = NewAccounts(directory, log, states.save)
             stack.push_async_callback(node.stop)
             await services.notices.recover()
             bound = await node.start(listeners)
             offer = _offer(config, node, services, directory, broker)
-            api = await grpc_server.start(administration, config.grpc.bind, token, offer, tls)
+            operations = administration(
+                directory,
+                log,
+                broker,
+                new_accounts,
+                services.groups,
+                services.members,
+                now_ms,
+                _issuer(node),
+            )
+            api = await grpc_server.start(operations, config.grpc.bind, token, offer, tls)
             stack.push_async_callback(api.stop)
-            http = await _serve_http(config, node, log, states.store, directory, administration)
+            http = await _serve_http(config, node, log, states.store, directory, new_accounts)
             stack.push_async_callback(http.stop)
             apis = {"grpc": api.address, "http": http.address}
             places = {listener.name: f"{listener.host}:{port}" for listener, port in bound} | apis
@@ -244,14 +246,14 @@ async def _serve_http(
     log: MessageLog,
     states: StateStore,
     directory: Directory,
-    administration: Administration,
+    new_accounts: NewAccounts,
 ) -> http_server.Server:
     http = config.http
     plugin = node.host.plugin(UserAuthPlugin)
     logins = Logins(
         plugin.authenticator if plugin is not None else None,
         directory,
-        administration,
+        new_accounts,
         Attempts(http.failures_per_user, http.failures_per_address),
         http,
         time.time,

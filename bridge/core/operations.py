@@ -1,11 +1,13 @@
 """The operations of the services: each is one handler, offered over MQTT RPC and gRPC alike.
+The administration's are offered over gRPC alone.
 
 A handler is `async (caller, parameters) -> result`, where parameters and result are msgspec
-structs: they are what is checked, and what docs/api.md is generated from.
+structs: they are what is checked, and what docs/api.md is generated from. One that answers with a
+stream returns an asynchronous iterator of results.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Annotated, Any, TypeVar, get_type_hints
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, Protocol, TypeVar, get_type_hints
 
 import msgspec
 
@@ -28,7 +30,8 @@ Millis = Annotated[int, msgspec.Meta(ge=0, lt=2**53, description="Unix milliseco
 PageSize = Annotated[int, msgspec.Meta(ge=1, le=1000, description="how many a page has at most")]
 After = Annotated[str, msgspec.Meta(max_length=64, description="`next` of the page before, empty to begin")]
 Note = Annotated[str, msgspec.Meta(max_length=256)]
-Name = Annotated[str, msgspec.Meta(max_length=128)]
+MAX_NAME = 128
+Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 Url = Annotated[str, msgspec.Meta(max_length=1024, description="a URL")]
 Message = Annotated[msgspec.Raw, msgspec.Meta(description="as it is delivered")]
 
@@ -100,7 +103,11 @@ class Operations:
         return iter(self._operations.values())
 
     def __getitem__(self, name: str) -> Operation:
-        return self._operations[name]
+        """The operation of a name. Raises `RefusedError` (`unknown_method`) if there is none."""
+        operation = self._operations.get(name)
+        if operation is None:
+            raise RefusedError("unknown_method", f"there is no method {name[:64]!r}")
+        return operation
 
     async def call(self, caller: Caller, name: str, request: Mapping[str, Any]) -> Any:
         """Check the parameters and run the handler.
@@ -109,9 +116,7 @@ class Operations:
             RefusedError: `unknown_method`, `invalid_params`, or what the handler refuses.
             StoreError: a store failed.
         """
-        operation = self._operations.get(name)
-        if operation is None:
-            raise RefusedError("unknown_method", f"there is no method {name[:64]!r}")
+        operation = self[name]
         try:
             parameters = msgspec.convert(request, operation.parameters)
         except msgspec.ValidationError as error:
@@ -120,3 +125,19 @@ class Operations:
                 detail = f"{detail[:_SHOWN]}…{detail[-_SHOWN:]}"
             raise RefusedError("invalid_params", detail) from None
         return await operation.handler(caller, parameters)
+
+
+class Handlers(Protocol):
+    """The handlers of some operations that belong together."""
+
+    def register(self, operations: Operations) -> None:
+        """Offer them."""
+        ...
+
+
+def operations_of(classes: Iterable[type[Handlers]]) -> Operations:
+    """The operations of classes of handlers, to be read and not called: nothing is initialised."""
+    operations = Operations()
+    for handlers in classes:
+        handlers.__new__(handlers).register(operations)
+    return operations

@@ -1,12 +1,16 @@
 """Protobuf messages to the parameters of operations, and their results to protobuf messages: fields
-go by their names, and `bytes` hold JSON."""
+go by their names. A field of protobuf's type `bytes` is taken as it is where the operation wants
+`bytes`, and holds JSON where it wants anything else."""
 
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from msgspec import inspect as types
 
 from broker.domain.errors import RefusedError
 
@@ -15,14 +19,15 @@ Descriptor = Any
 Field = Any
 
 
-def to_parameters(message: Message) -> dict[str, Any]:
-    """The fields that are given. What cannot be told from nothing (an empty list, and a scalar that is
-    not `optional`) is: an empty list is not given, a scalar is.
+def to_parameters(message: Message, parameters: type[msgspec.Struct]) -> dict[str, Any]:
+    """The fields that are given, for an operation of such parameters. What cannot be told from nothing
+    (an empty list, and a scalar that is not `optional`) is: an empty list is not given, a scalar is.
 
     Raises:
         RefusedError: `invalid_params`, a field does not hold JSON.
     """
     values: dict[str, Any] = {}
+    wanted = _wanted(parameters)
     for field in message.DESCRIPTOR.fields:
         value = getattr(message, field.name)
         if is_map(field):
@@ -30,16 +35,16 @@ def to_parameters(message: Message) -> dict[str, Any]:
                 values[field.name] = dict(value)
         elif field.is_repeated:
             if value:
-                values[field.name] = [_parameter(field, each) for each in value]
+                values[field.name] = [_parameter(field, each, wanted) for each in value]
         elif not field.has_presence or message.HasField(field.name):
-            values[field.name] = _parameter(field, value)
+            values[field.name] = _parameter(field, value, wanted)
     return values
 
 
-def _parameter(field: Field, value: Any) -> Any:
+def _parameter(field: Field, value: Any, wanted: Mapping[str, type]) -> Any:
     if field.type == FieldDescriptor.TYPE_MESSAGE:
-        return to_parameters(value)
-    if field.type != FieldDescriptor.TYPE_BYTES:
+        return to_parameters(value, wanted[field.name])
+    if field.type != FieldDescriptor.TYPE_BYTES or wanted.get(field.name) is bytes:
         return value
     try:
         return msgspec.json.decode(value)
@@ -47,15 +52,40 @@ def _parameter(field: Field, value: Any) -> Any:
         raise RefusedError("invalid_params", f"{field.name}: not valid JSON: {error}") from None
 
 
+@cache
+def _wanted(parameters: type[msgspec.Struct]) -> Mapping[str, type]:
+    """Which fields are `bytes`, and which are structs or lists of structs."""
+    fields = msgspec.structs.fields(parameters)
+    found = {field.name: _wanted_type(types.type_info(field.type)) for field in fields}
+    return {name: kind for name, kind in found.items() if kind is not None}
+
+
+def _wanted_type(kind: types.Type) -> type | None:
+    match kind:
+        case types.BytesType():
+            return bytes
+        case types.StructType(cls):
+            return cls
+        case types.Metadata(inner) | types.ListType(inner):
+            return _wanted_type(inner)
+        case types.UnionType(options):
+            return next((found for each in options if (found := _wanted_type(each))), None)
+    return None
+
+
 def to_message(kind: Descriptor, result: msgspec.Struct) -> Message:
     """A result as a message of a kind."""
     values = {}
     for field in kind.fields:
         value = getattr(result, field.name)
-        if value is not None:
-            values[field.name] = (
-                [_result(field, each) for each in value] if field.is_repeated else _result(field, value)
-            )
+        if value is None:
+            continue
+        if is_map(field):
+            values[field.name] = value
+        elif field.is_repeated:
+            values[field.name] = [_result(field, each) for each in value]
+        else:
+            values[field.name] = _result(field, value)
     message: Message = GetMessageClass(kind)(**values)
     return message
 
@@ -64,7 +94,7 @@ def _result(field: Field, value: Any) -> Any:
     if field.type == FieldDescriptor.TYPE_MESSAGE:
         return to_message(field.message_type, value)
     if field.type == FieldDescriptor.TYPE_BYTES:
-        return bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)
+        return bytes(value) if isinstance(value, bytes | msgspec.Raw) else msgspec.json.encode(value)
     return value
 
 

@@ -12,14 +12,12 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
 
 from bridge.core.operations import Operations
-from bridge.grpc_api.admin_service import AdminService
 from bridge.grpc_api.authentication import Authenticator, TokenReader
 from bridge.grpc_api.changes import Changes
 from bridge.grpc_api.guard import CONCURRENCY, Guard
-from bridge.grpc_api.services import SERVICES, OperationService
+from bridge.grpc_api.services import ADMINISTRATION, SERVICES, OperationService
 from bridge.grpc_api.syncing import Syncing
 from bridge.grpc_api.tls import Tls
-from bridge.handlers.admin import Administration
 from broker.ports import BrokerPort, Directory
 
 _OPTIONS = (
@@ -74,9 +72,10 @@ class Server:
 
 
 async def start(
-    administration: Administration, bind: str, token: str, offer: Offer | None = None, tls: Tls | None = None
+    administration: Operations, bind: str, token: str, offer: Offer | None = None, tls: Tls | None = None
 ) -> Server:
-    """Serve the API on `bind` ("host:port"; port 0 takes a free one). `token` is the admin token.
+    """Serve the API on `bind` ("host:port"; port 0 takes a free one). `administration` is offered to
+    administrators. `token` is the admin token.
 
     Raises:
         OSError: it cannot listen there; the text says why.
@@ -84,13 +83,14 @@ async def start(
     """
     if not token:
         raise ValueError("the token is empty")
-    services: list[Service] = [AdminService(administration)]
+    services: list[Service] = [OperationService(ADMINISTRATION, administration)]
     if offer is None:
         return await serve(services, bind, Guard(Authenticator(token)), tls)
     changes = Changes()
     offer.directory.on_change(changes.tell)
     streams = {"SyncMessages": Syncing(offer.operations, offer.broker, changes)}
-    services += [OperationService(name, offer.operations, streams) for name in SERVICES]
+    offered = (name for name in SERVICES if name != ADMINISTRATION)
+    services += [OperationService(name, offer.operations, streams) for name in offered]
     authenticator = Authenticator(token, offer.directory, offer.tokens, changes)
     return await serve(services, bind, Guard(authenticator, offer.concurrency), tls)
 

@@ -1,7 +1,7 @@
-"""The operations as gRPC services: which method is which operation. All else follows from
-im.proto and the operations' own types."""
+"""The operations as gRPC services: which method is which operation. All else follows from the
+.proto files and the operations' own types."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol
 
 import grpc
@@ -11,11 +11,13 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from bridge.core.operations import Operations
-from bridge.grpc_api import im_pb2
+from bridge.grpc_api import im_admin_pb2, im_pb2
 from bridge.grpc_api.authentication import CALL
 from bridge.grpc_api.convert import to_message, to_parameters
 
 PACKAGE = "im"
+ADMINISTRATION = "AdminService"
+"""The one of `SERVICES` whose operations stand in a table of their own."""
 
 SERVICES: Mapping[str, Mapping[str, str]] = {
     "MessageService": {
@@ -69,9 +71,38 @@ SERVICES: Mapping[str, Mapping[str, str]] = {
         "AcceptJoinRequest": "groups.accept",
         "RejectJoinRequest": "groups.reject",
     },
+    ADMINISTRATION: {
+        "AddUser": "admin.users.add",
+        "SetPassword": "admin.users.set_password",
+        "ListUsers": "admin.users.list",
+        "GetUser": "admin.users.get",
+        "SetUserDisabled": "admin.users.set_disabled",
+        "RemoveUser": "admin.users.remove",
+        "IssueToken": "admin.tokens.issue",
+        "RevokeTokens": "admin.tokens.revoke",
+        "ListSessions": "admin.sessions.list",
+        "KickUser": "admin.sessions.kick",
+        "CreateGroup": "admin.groups.create",
+        "AddGroupMembers": "admin.groups.add_members",
+        "RemoveGroupMembers": "admin.groups.remove_members",
+        "ListGroups": "admin.groups.list",
+        "GetGroup": "admin.groups.get",
+        "DismissGroup": "admin.groups.dismiss",
+        "SendMessage": "admin.messages.send",
+        "Tail": "admin.messages.tail",
+        "History": "admin.messages.history",
+        "Stats": "admin.stats",
+    },
 }
 
-Handler = Callable[[Any, Any], Any]
+# Any: descriptors are of classes of protobuf's C extension, which no annotation names.
+DESCRIPTORS: Mapping[str, Any] = {
+    **im_pb2.DESCRIPTOR.services_by_name,
+    **im_admin_pb2.DESCRIPTOR.services_by_name,
+}
+"""The services by name."""
+
+NO_STREAMS: Mapping[str, "Stream"] = {}
 
 
 class Stream(Protocol):
@@ -81,11 +112,12 @@ class Stream(Protocol):
 
 
 class OperationService:
-    """One of `SERVICES`. `streams`: those of its methods that answer with a stream."""
+    """One of `SERVICES`. `streams`: those of its methods that answer with a stream which is more than
+    what the operation returns."""
 
-    def __init__(self, name: str, operations: Operations, streams: Mapping[str, Stream]) -> None:
+    def __init__(self, name: str, operations: Operations, streams: Mapping[str, Stream] = NO_STREAMS) -> None:
         self.name = f"{PACKAGE}.{name}"
-        methods = im_pb2.DESCRIPTOR.services_by_name[name].methods_by_name
+        methods = DESCRIPTORS[name].methods_by_name
         self._handlers = {
             method: _handler(methods[method], operation, operations, streams)
             for method, operation in SERVICES[name].items()
@@ -97,17 +129,26 @@ class OperationService:
 
 
 def _handler(
-    method: MethodDescriptor, operation: str, operations: Operations, streams: Mapping[str, Stream]
+    method: MethodDescriptor, name: str, operations: Operations, streams: Mapping[str, Stream]
 ) -> "grpc.RpcMethodHandler[Any, Any]":
     codecs: dict[str, Any] = {
         "request_deserializer": GetMessageClass(method.input_type).FromString,
         "response_serializer": GetMessageClass(method.output_type).SerializeToString,
     }
-    if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(streams[method.name], **codecs)
+
+    async def result_of(request: Message) -> Any:
+        parameters = to_parameters(request, operations[name].parameters)
+        return await operations.call(CALL.get().caller, name, parameters)
 
     async def call(request: Message, _context: Any) -> Message:
-        result = await operations.call(CALL.get().caller, operation, to_parameters(request))
-        return to_message(method.output_type, result)
+        return to_message(method.output_type, await result_of(request))
 
+    async def stream(request: Message, context: Any) -> AsyncGenerator[Message, None]:
+        results = await result_of(request)
+        await context.send_initial_metadata(())
+        async for result in results:
+            yield to_message(method.output_type, result)
+
+    if method.server_streaming:
+        return grpc.unary_stream_rpc_method_handler(streams.get(method.name, stream), **codecs)
     return grpc.unary_unary_rpc_method_handler(call, **codecs)

@@ -9,8 +9,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from bridge.core.accounts import NewAccounts, check_password
 from bridge.core.bearer import Bearer, Token
-from bridge.handlers.admin import MAX_NAME, Administration
+from bridge.core.operations import MAX_NAME
 from bridge.http_api.attempts import Attempts, TooManyAttemptsError
 from broker.domain.directory import SYSTEM
 from broker.domain.errors import StoreError
@@ -66,7 +67,7 @@ class Logins:
         self,
         authenticator: Authenticator | None,
         directory: Directory,
-        administration: Administration,
+        new_accounts: NewAccounts,
         attempts: Attempts,
         settings: Settings,
         now: Callable[[], float],
@@ -74,7 +75,7 @@ class Logins:
     ) -> None:
         self._authenticator_or_none = authenticator
         self._directory = directory
-        self._administration = administration
+        self._new_accounts = new_accounts
         self._attempts = attempts
         self._settings = settings
         self._now = now
@@ -91,8 +92,7 @@ class Logins:
     async def login(self, user: str, password: str, address: str, device: str | None = None) -> Pair:
         """Tokens for a password. An unknown user, a wrong password and a disabled account are told
         the same, after the same time."""
-        if not is_id(user):  # said openly, and not remembered by name: it may be long
-            raise DirectoryError("invalid", "user_id: not a user id: 1 to 64 of A-Z a-z 0-9 _ . -")
+        _need_id(user)  # said openly, and not remembered by name: it may be long
         started = self._now()
         try:
             attempt = self._attempts.begin(user, address, started)
@@ -167,7 +167,12 @@ class Logins:
         if len(name) > MAX_NAME:
             raise DirectoryError("invalid", f"name: at most {MAX_NAME} characters, not {len(name)}")
         self._attempts.count(address, self._now())
-        account = await self._administration.add_user(user, password)
+        _need_id(user)
+        try:
+            check_password(password)
+        except ValueError as error:
+            raise DirectoryError("invalid", str(error)) from None
+        account = await self._new_accounts.add(user, password)
         if name:
             await self._directory.write_profile(Profile(user, name))
         logger.info("%s has registered from %s", user, address)
@@ -215,6 +220,11 @@ class Logins:
             return False
         self._used[token_id] = now
         return True
+
+
+def _need_id(user: str) -> None:
+    if not is_id(user):
+        raise DirectoryError("invalid", "user_id: not a user id: 1 to 64 of A-Z a-z 0-9 _ . -")
 
 
 def _not_accepted() -> DirectoryError:

@@ -34,7 +34,7 @@ class Device(msgspec.Struct, frozen=True):
     address: str
 
     @property
-    def place(self) -> str:
+    def sort_key(self) -> str:
         """What listings are ordered and paged by."""
         return f"{self.user} {self.client_id}"  # no user id has a space
 
@@ -75,7 +75,7 @@ class BrokerPort(Protocol):
         ...
 
     async def connections(self, user: str, after: str, limit: int) -> list[Device]:
-        """The first `limit` clients by their `place`, those after `after` only, of one user or ("") of
+        """The first `limit` clients by their `sort_key`, those after `after` only, of one user or ("") of
         all."""
         ...
 

@@ -9,11 +9,12 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bridge.administration import administration
 from bridge.core.access import Limits
+from bridge.core.accounts import NewAccounts
 from bridge.core.operations import THE_SYSTEM, Caller
 from bridge.core.posting import stored
 from bridge.grpc_api.server import Offer, start
-from bridge.handlers.admin import Administration
 from bridge.services import Services
 from broker.domain import message
 from broker.domain.conversation import log_topic
@@ -136,8 +137,8 @@ class FakeBroker:
         return found
 
     async def connections(self, user: str, after: str, limit: int) -> list[Device]:
-        found = [each for each in self.online if user in ("", each.user) and each.place > after]
-        return sorted(found, key=lambda device: device.place)[:limit]
+        found = [each for each in self.online if user in ("", each.user) and each.sort_key > after]
+        return sorted(found, key=lambda device: device.sort_key)[:limit]
 
     async def kick(self, user: str) -> int:
         kept = [device for device in self.online if device.user != user]
@@ -204,16 +205,24 @@ class FakeNode:
             log, states, save, conversations, directory, broker, now_ms, limits, 10_000
         )
         stack.push_async_callback(services.close)
-        administration = Administration(
-            directory, log, broker, save, now_ms, _token, services.groups, services.members
+        accounts = NewAccounts(directory, log, save)
+        operations = administration(
+            directory,
+            log,
+            broker,
+            accounts,
+            services.groups,
+            services.members,
+            now_ms,
+            _token,
         )
         for user in ("alice", "bob", "carol"):
-            await administration.add_user(user, "secret")
+            await accounts.add(user, "secret")
         team = Group("team", "The team", "alice", NOW, 0)
         members = [Membership("team", "alice", "owner", 0), Membership("team", "bob", "member", 0)]
         await directory.write_group(GroupWrite(team, put=members), [])  # without a word in its log
         offer = Offer(services.operations, broker, directory, None)
-        server = await start(administration, "127.0.0.1:0", TOKEN, offer)
+        server = await start(operations, "127.0.0.1:0", TOKEN, offer)
         stack.push_async_callback(server.stop, 0)
         self.address = server.address
         self.write_files()

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -13,7 +13,7 @@ import msgspec
 from bridge.core.operations import Caller, Operations
 from bridge.grpc_api import im_pb2 as pb
 from bridge.grpc_api.server import Offer, Server, start
-from bridge.handlers.admin import Administration
+from bridge.handlers.admin.counters import StatsParameters, StatsResult
 from bridge.handlers.messages import SyncParameters, SyncResult
 from bridge.handlers.sending import BatchParameters, BatchResult, SendParameters, SentResult
 from bridge.handlers.users import GetParameters, GetResult, ProfileView
@@ -199,7 +199,9 @@ async def tiny_node(concurrency: int = 64) -> AsyncIterator[TinyNode]:
     directory: Any = node.directory
     broker: Any = node.logs
     offer = Offer(node.operations, broker, directory, directory, concurrency)
-    node.server = await start(cast("Administration", _Stats()), "127.0.0.1:0", ADMIN, offer)
+    administration = Operations()
+    administration.add("admin.stats", _stats)
+    node.server = await start(administration, "127.0.0.1:0", ADMIN, offer)
     try:
         async with grpc.aio.insecure_channel(node.server.address) as channel:
             node.channel = channel
@@ -208,9 +210,8 @@ async def tiny_node(concurrency: int = 64) -> AsyncIterator[TinyNode]:
         await node.server.stop(0)
 
 
-class _Stats:
-    async def stats(self) -> Mapping[str, int]:
-        return {"calls": 1}
+async def _stats(caller: Caller, parameters: StatsParameters) -> StatsResult:
+    return StatsResult({"calls": 1})
 
 
 def failure(error: Any) -> tuple[grpc.StatusCode, str, str]:

@@ -1,5 +1,6 @@
-"""im.proto is the operations and nothing else: whatever one of them has, the other has."""
+"""The .proto files are the operations and nothing else: whatever one of them has, the other has."""
 
+from collections.abc import AsyncIterator
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -7,13 +8,15 @@ import msgspec
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
-from bridge.grpc_api import im_pb2
+from bridge.administration import admin_operations, administration
+from bridge.grpc_api import im_admin_pb2, im_pb2
 from bridge.grpc_api.convert import is_map
-from bridge.grpc_api.services import SERVICES
+from bridge.grpc_api.services import ADMINISTRATION, DESCRIPTORS, SERVICES
 from bridge.services import offered_operations
 
 STREAMS = {"SyncMessages": ({"limit"}, {"follow", "all_logs"})}
-"""Methods that answer with a stream: what of the operation they have not, and what they have beside."""
+"""Methods whose stream is more than what the operation returns: what of its parameters they have not,
+and what they have beside."""
 
 _SCALARS = {
     str: (FieldDescriptor.TYPE_STRING,),
@@ -22,7 +25,9 @@ _SCALARS = {
 }
 
 
-OPERATIONS = {operation.name: operation for operation in offered_operations()}
+OFFERED = {operation.name: operation for operation in offered_operations()}
+ADMIN = {operation.name: operation for operation in admin_operations()}
+OPERATIONS = OFFERED | ADMIN
 METHODS = [
     (service, method, operation) for service, table in SERVICES.items() for method, operation in table.items()
 ]
@@ -32,22 +37,33 @@ def test_every_operation_is_a_method() -> None:
     assert sorted(operation for _, _, operation in METHODS) == sorted(OPERATIONS)
 
 
+def test_the_administration_is_a_table_and_a_service_of_its_own() -> None:
+    assert not OFFERED.keys() & ADMIN.keys()
+    assert set(SERVICES[ADMINISTRATION].values()) == set(ADMIN)
+    nothing: Any = None
+    made = administration(*[nothing] * 8)
+    assert [operation.name for operation in made] == list(ADMIN)
+
+
 def test_every_method_is_an_operation() -> None:
     found = {
         service: set(descriptor.methods_by_name)
-        for service, descriptor in im_pb2.DESCRIPTOR.services_by_name.items()
+        for file in (im_pb2, im_admin_pb2)
+        for service, descriptor in file.DESCRIPTOR.services_by_name.items()
     }
     assert found == {service: set(table) for service, table in SERVICES.items()}
 
 
 @pytest.mark.parametrize(("service", "method", "operation"), METHODS)
 def test_a_method_has_what_its_operation_has(service: str, method: str, operation: str) -> None:
-    descriptor = im_pb2.DESCRIPTOR.services_by_name[service].methods_by_name[method]
-    assert descriptor.server_streaming == (method in STREAMS)
+    descriptor = DESCRIPTORS[service].methods_by_name[method]
+    result = OPERATIONS[operation].result
+    answers_in_parts = get_origin(result) is AsyncIterator
+    assert descriptor.server_streaming == (method in STREAMS or answers_in_parts)
     without, beside = STREAMS.get(method, (set(), set()))
     _compare(descriptor.input_type, OPERATIONS[operation].parameters, without, beside)
-    if not descriptor.server_streaming:
-        _compare(descriptor.output_type, OPERATIONS[operation].result)
+    if method not in STREAMS:
+        _compare(descriptor.output_type, get_args(result)[0] if answers_in_parts else result)
 
 
 def _compare(
@@ -84,7 +100,7 @@ def _compare_kind(field: Any, kind: Any) -> None:
         _compare(field.message_type, kind)
     elif kind in _SCALARS:
         assert field.type in _SCALARS[kind], field.full_name
-    else:  # JSON
+    else:  # bytes, or JSON
         assert field.type == FieldDescriptor.TYPE_BYTES, field.full_name
 
 

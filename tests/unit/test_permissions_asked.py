@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from bridge.core.access import Limits
 from bridge.core.operations import Caller, Operations
-from bridge.services import Services
+from bridge.services import Services, offered_operations
 from broker.domain.directory import Account, Ban, Contact, Group, JoinRequest, Membership, Profile
 from broker.domain.errors import RefusedError
 from broker.domain.message import Content, draft, stamp
@@ -345,3 +345,7 @@ def test_every_operation_is_asked_above() -> None:
     asked |= {UserOperation.SEE_PRESENCE, UserOperation.SEE_READ, UserOperation.SEE_DELIVERED}
     asked |= {GroupOperation.RECALL_OTHERS}
     assert asked == set(UserOperation) | set(GroupOperation)
+
+
+def test_the_operations_of_a_node_are_those_that_are_listed() -> None:
+    assert [each.name for each in World().operations] == [each.name for each in offered_operations()]

@@ -1,0 +1,50 @@
+"""The administration of a node, put together. Its operations are offered to administrators only."""
+
+from collections.abc import Callable, Sequence
+
+from bridge.core.accounts import NewAccounts
+from bridge.core.operations import Handlers, Operations, operations_of
+from bridge.handlers.admin.accounts import Accounts
+from bridge.handlers.admin.connections import Connections
+from bridge.handlers.admin.counters import Counters
+from bridge.handlers.admin.groups import GroupAdministration
+from bridge.handlers.admin.messages import MessageAdministration
+from bridge.handlers.groups import Groups
+from bridge.handlers.members import Members
+from broker.ports import BrokerPort, Directory, MessageLog
+
+HANDLERS: Sequence[type[Handlers]] = (
+    Accounts,
+    Connections,
+    GroupAdministration,
+    MessageAdministration,
+    Counters,
+)
+
+
+def administration(
+    directory: Directory,
+    log: MessageLog,
+    broker: BrokerPort,
+    new_accounts: NewAccounts,
+    groups: Groups,
+    members: Members,
+    now_ms: Callable[[], int],
+    issue_token: Callable[[str, float], str],
+) -> Operations:
+    """The operations. `issue_token` signs a token of a user that is good for some seconds."""
+    operations = Operations()
+    for handlers in (
+        Accounts(directory, new_accounts, members, now_ms, issue_token),
+        Connections(directory, broker),
+        GroupAdministration(directory, groups, members),
+        MessageAdministration(directory, log, broker),
+        Counters(broker),
+    ):
+        handlers.register(operations)
+    return operations
+
+
+def admin_operations() -> Operations:
+    """The same operations, to be read and not called."""
+    return operations_of(HANDLERS)

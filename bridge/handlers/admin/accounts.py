@@ -1,0 +1,215 @@
+"""Accounts and their tokens: `admin.users.…` and `admin.tokens.…`."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from bridge.core.accounts import NewAccounts, check_password
+from bridge.core.operations import After, Caller, Done, Id, Operations, Parameters
+from bridge.core.paging import page_of
+from bridge.handlers.admin.existing import PAGE, PageLimit, need_account, need_enabled_account
+from bridge.handlers.members import Members
+from broker.domain.errors import RefusedError
+from broker.ports import Account, Directory, Membership
+
+MAX_TTL = 366 * 86400
+"""Seconds a token may live; whoever needs longer gives the account a password."""
+
+_TIMER_SECONDS = 0.01
+"""By which a timer may be early."""
+_OWNED_SHOWN = 5
+
+
+class UserParameters(Parameters):
+    """The user."""
+
+    user_id: Id
+
+
+class AddParameters(Parameters):
+    """The new user."""
+
+    user_id: Id
+    password: str | None = None
+    """Without one, the user connects with tokens only."""
+    role: Literal["", "user", "admin", "service"] = ""
+    """Empty is `user`."""
+
+    def __post_init__(self) -> None:
+        if self.password is not None:
+            check_password(self.password)
+
+
+class PasswordParameters(Parameters):
+    """The user, and their new password."""
+
+    user_id: Id
+    password: str
+
+    def __post_init__(self) -> None:
+        check_password(self.password)
+
+
+class ListParameters(Parameters):
+    """A page of all users."""
+
+    after: After = ""
+    limit: PageLimit = 0
+
+
+class DisabledParameters(Parameters):
+    """The user, and whether they are disabled from now on."""
+
+    user_id: Id
+    disabled: bool
+
+
+class TokenParameters(Parameters):
+    """The user, and for how many seconds the token is good."""
+
+    user_id: Id
+    ttl_seconds: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.ttl_seconds <= MAX_TTL:
+            raise ValueError(f"a token lives for 1 to {MAX_TTL} seconds, not {self.ttl_seconds}")
+
+
+class UserView(msgspec.Struct):
+    """An account."""
+
+    user_id: str
+    role: str
+    """`user`, `admin` or `service`."""
+    disabled: bool
+    has_password: bool
+    created_at: int
+    """Unix ms."""
+
+
+class ListResult(msgspec.Struct):
+    """Users by id; `next` is empty on the last page."""
+
+    users: list[UserView]
+    next: str
+
+
+class GetResult(msgspec.Struct):
+    """A user, and the groups they are in."""
+
+    user: UserView
+    groups: list[Membership]
+
+
+class TokenResult(msgspec.Struct):
+    """A signed token."""
+
+    token: str
+
+
+class Accounts:
+    """The handlers. `issue_token` makes a token of a user for some seconds."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        new_accounts: NewAccounts,
+        members: Members,
+        now_ms: Callable[[], int],
+        issue_token: Callable[[str, float], str],
+    ) -> None:
+        self._directory = directory
+        self._new_accounts = new_accounts
+        self._members = members
+        self._now_ms = now_ms
+        self._issue_token = issue_token
+
+    def register(self, operations: Operations) -> None:
+        """Offer the methods."""
+        operations.add("admin.users.add", self.add)
+        operations.add("admin.users.set_password", self.set_password)
+        operations.add("admin.users.list", self.list_users)
+        operations.add("admin.users.get", self.get)
+        operations.add("admin.users.set_disabled", self.set_disabled)
+        operations.add("admin.users.remove", self.remove)
+        operations.add("admin.tokens.issue", self.issue_token)
+        operations.add("admin.tokens.revoke", self.revoke_tokens)
+
+    async def add(self, caller: Caller, parameters: AddParameters) -> UserView:
+        """Add an account."""
+        role = parameters.role or "user"
+        return _view(await self._new_accounts.add(parameters.user_id, parameters.password, role))
+
+    async def set_password(self, caller: Caller, parameters: PasswordParameters) -> Done:
+        """Replace a user's password."""
+        await self._directory.set_password(parameters.user_id, parameters.password)
+        return Done()
+
+    async def list_users(self, caller: Caller, parameters: ListParameters) -> ListResult:
+        """All users."""
+        limit = parameters.limit or PAGE
+        accounts = await self._directory.accounts(parameters.after, limit + 1)
+        page, following = page_of(accounts, limit, lambda account: account.user_id)
+        return ListResult([_view(account) for account in page], following)
+
+    async def get(self, caller: Caller, parameters: UserParameters) -> GetResult:
+        """A user and the groups they are in."""
+        account = await need_account(self._directory, parameters.user_id)
+        return GetResult(_view(account), await self._directory.memberships(parameters.user_id))
+
+    async def set_disabled(self, caller: Caller, parameters: DisabledParameters) -> Done:
+        """Disable or enable a user. A disabled user keeps everything and cannot connect."""
+        await self._directory.set_disabled(parameters.user_id, parameters.disabled)
+        return Done()
+
+    async def remove(self, caller: Caller, parameters: UserParameters) -> Done:
+        """Remove an account and its memberships; its messages stay.
+
+        Refused (`is_owner`) while the user owns a group, as on other platforms an owner cannot leave.
+        The other members would not expect the group to end, or to get another owner."""
+        user_id = parameters.user_id
+        await need_account(self._directory, user_id)
+        memberships = await self._directory.memberships(user_id)
+        groups = await self._directory.groups_by_id([member.group_id for member in memberships])
+        owned = [
+            member.group_id
+            for member in memberships
+            if member.role == "owner" and not groups[member.group_id].dismissed_at
+        ]
+        if owned:
+            count = f"{len(owned)} {'group' if len(owned) == 1 else 'groups'}"
+            more = f" and {len(owned) - _OWNED_SHOWN} more" if len(owned) > _OWNED_SHOWN else ""
+            raise RefusedError(
+                "is_owner",
+                f"user {user_id} owns {count} ({', '.join(owned[:_OWNED_SHOWN])}{more}): "
+                "dismiss first, or disable the user instead",
+            )
+        await self._members.remove_user(user_id)
+        return Done()
+
+    async def issue_token(self, caller: Caller, parameters: TokenParameters) -> TokenResult:
+        """A token that stands for the user's password for a time."""
+        account = await need_enabled_account(self._directory, parameters.user_id)
+        # If the tokens of this second were revoked, one issued now would not be accepted.
+        if (early := account.tokens_after - self._now_ms() / 1000) > 0:
+            await asyncio.sleep(min(early, 1.0) + _TIMER_SECONDS)
+        return TokenResult(self._issue_token(parameters.user_id, float(parameters.ttl_seconds)))
+
+    async def revoke_tokens(self, caller: Caller, parameters: UserParameters) -> Done:
+        """Accept no token of a user that was issued before; who is connected by one is disconnected."""
+        await need_account(self._directory, parameters.user_id)
+        # A token carries whole seconds: those issued in this second are revoked, too.
+        await self._directory.revoke_tokens(parameters.user_id, self._now_ms() // 1000 + 1)
+        return Done()
+
+
+def _view(account: Account) -> UserView:
+    return UserView(
+        user_id=account.user_id,
+        role=account.role,
+        disabled=account.disabled,
+        has_password=account.password_hash is not None,
+        created_at=account.created_at,
+    )
