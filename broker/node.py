@@ -28,7 +28,8 @@ from broker.domain.topics import Kind, Topic, parse_topic, presence_topic
 from broker.group_commit import GroupCommit
 from broker.metrics import Metrics
 from broker.net import tcp, websocket
-from broker.net.connection import Connection, Hub
+from broker.net.connection import Connection
+from broker.net.hub import Hub
 from broker.net.listeners import Listener, Slots, bind
 from broker.ports import (
     Arrival,

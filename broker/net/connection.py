@@ -15,18 +15,15 @@ import logging
 import secrets
 from collections.abc import Awaitable
 from functools import partial
-from typing import Protocol
 
-from broker.delivery.subscriptions import Subscriptions
 from broker.domain.errors import Refusal, RemoteError, StoreError
 from broker.domain.topics import parse_topic
-from broker.metrics import Metrics
-from broker.net.deadlines import Deadlines
-from broker.net.outbox import ByteOutbox, Flusher
-from broker.ports import Credentials, Gate, PluginEvents, Principal, SessionKey
+from broker.net.hub import Hub
+from broker.net.outbox import ByteOutbox
+from broker.net.transport import Transport
+from broker.ports import Credentials, Principal, SessionKey
 from broker.publish.committer import Outcome
-from broker.publish.pipeline import Done, Pipeline, Publisher
-from broker.registry import Registry
+from broker.publish.pipeline import Done, Publisher
 from broker.session.session import Session
 from broker.wire import encoder
 from broker.wire.decoder import Decoder, UnsupportedProtocolError
@@ -52,59 +49,6 @@ _PUBLISH_OVERHEAD = 256
 _READ_AHEAD = 16 * 1024
 
 
-class Sink(Protocol):
-    """The transport of a connection."""
-
-    def write(self, data: bytes) -> None: ...
-
-    def get_write_buffer_size(self) -> int: ...
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def abort(self) -> None: ...
-
-
-class NetLimits(Protocol):
-    """Bounds of a connection: bytes and seconds."""
-
-    max_packet_bytes: int
-    max_packet_bytes_before_connect: int
-    outbox_bytes: int
-    uncommitted_bytes: int
-    connect_timeout: float
-
-
-class Hub:
-    """What all connections of a node share."""
-
-    def __init__(
-        self,
-        gate: Gate,
-        registry: Registry,
-        subscriptions: Subscriptions,
-        pipeline: Pipeline,
-        metrics: Metrics,
-        limits: NetLimits,
-        loop: asyncio.AbstractEventLoop,
-        events: PluginEvents,
-    ) -> None:
-        self.gate = gate
-        self.registry = registry
-        self.subscriptions = subscriptions
-        self.pipeline = pipeline
-        self.metrics = metrics
-        self.limits = limits
-        self.loop = loop
-        self.events = events
-        self.flusher = Flusher(loop.call_soon)
-        self.deadlines = Deadlines()
-        self.connections: set[Connection] = set()
-
-
 class State(enum.IntEnum):
     """See the module's drawing."""
 
@@ -128,10 +72,10 @@ class Connection:
         "_paused",
         "_principal",
         "_receiving",
-        "_sink",
         "_state",
         "_suspended",
         "_task",
+        "_transport",
         "_uncommitted",
         "outbox",
         "peer",
@@ -140,12 +84,12 @@ class Connection:
         "will",
     )
 
-    def __init__(self, hub: Hub, sink: Sink, peer: tuple[str, int]) -> None:
+    def __init__(self, hub: Hub, transport: Transport, peer: tuple[str, int]) -> None:
         self._hub = hub
-        self._sink = sink
+        self._transport = transport
         self.peer = peer
         limits = hub.limits
-        self.outbox = ByteOutbox(sink, hub.flusher, limits.outbox_bytes, self._room_again, self)
+        self.outbox = ByteOutbox(transport, hub.flusher, limits.outbox_bytes, self._room_again, self)
         self._decoder = Decoder(limits.max_packet_bytes_before_connect)
         self._state = State.WAITING
         self.session: Session | None = None
@@ -204,7 +148,7 @@ class Connection:
     def check(self, now: float) -> float | None:
         """See `deadlines.Watched`."""
         if self._state is State.CLOSED:
-            self._sink.abort()  # the peer does not take what is left for it
+            self._transport.abort()  # the peer does not take what is left for it
             return None
         if self._state is not State.OPEN:
             if now >= self._connect_by:
@@ -331,9 +275,9 @@ class Connection:
         if should_pause != self._paused:
             self._paused = should_pause
             if should_pause:
-                self._sink.pause_reading()
+                self._transport.pause_reading()
             else:
-                self._sink.resume_reading()
+                self._transport.resume_reading()
 
     # --- CONNECT ---------------------------------------------------------------------
 
@@ -528,7 +472,7 @@ class Connection:
         else:
             self._hub.metrics.disconnects["before_connect"] += 1
         self.outbox.close()
-        self._sink.close()
+        self._transport.close()
         self._hub.deadlines.watch(self, self._hub.loop.time() + _CLOSE_SECONDS)
 
     def _name(self) -> str:

@@ -3,7 +3,8 @@
 import asyncio
 from typing import cast
 
-from broker.net.connection import Connection, Hub
+from broker.net.connection import Connection
+from broker.net.hub import Hub
 from broker.net.listeners import Slots
 
 HIGH_WATER = 64 * 1024
