@@ -189,7 +189,7 @@ class Registry:
         identity = client.publisher.principal.identity
         session = client.session = Session(key, identity, not clean, client.outbox, self._limits, self)
         self.online[key] = client
-        self._metrics.connections += 1
+        self._metrics.totals["connections"] += 1
         return session
 
     @staticmethod

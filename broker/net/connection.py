@@ -116,7 +116,7 @@ class Connection:
     def received(self, data: bytes) -> None:
         """Bytes came."""
         hub = self._hub
-        hub.metrics.bytes_received += len(data)
+        hub.totals["bytes_received"] += len(data)
         self._last_seen = hub.loop.time()
         self._decoder.feed(data)
         if not self._suspended:

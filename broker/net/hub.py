@@ -41,6 +41,7 @@ class Hub:
         self.subscriptions = subscriptions
         self.pipeline = pipeline
         self.metrics = metrics
+        self.totals = metrics.totals
         self.limits = limits
         self.loop = loop
         self.events = events

@@ -91,6 +91,7 @@ class Pipeline:
         self._gate = gate
         self._states = states
         self._metrics = metrics
+        self._totals = metrics.totals
         self._taps: dict[str, set[Callable[[], None]]] = {}
         self.offline: list[StateChange] = []
         """Where subscribers that are away put what is to be queued for them."""
@@ -106,7 +107,7 @@ class Pipeline:
     def publish(self, publisher: Publisher, packet: Publish, done: Done | None) -> Awaitable[None] | None:
         """Take a client's publish. If something must be awaited first, returns it: until then
         nothing else of this client may be published. `done` may be None with QoS 0."""
-        self._metrics.published += 1
+        self._totals["published"] += 1
         topic = publisher.permits.get(packet.topic)
         if topic is None:
             return self._authorize(publisher, packet, done)
@@ -119,7 +120,7 @@ class Pipeline:
         topic = publisher.permits.get(packet.topic)
         if topic is None or topic.kind is not Kind.OTHER or packet.retain:
             return False
-        self._metrics.published += 1
+        self._totals["published"] += 1
         self._fan_out(packet.topic, packet.payload, packet.qos)
         return True
 
@@ -214,13 +215,13 @@ class Pipeline:
         if isinstance(outcome, Duplicate):
             self._metrics.dropped["duplicate"] += 1
         elif isinstance(outcome, StoreError):
-            self._metrics.commit_failures += 1
+            self._totals["commit_failures"] += 1
         if done is not None:
             done(outcome)
 
     def push(self, stamped: Stamped) -> None:
         """Hand a stored message to its live readers: a hint, all it holds is in the log."""
-        self._metrics.stored += 1
+        self._totals["stored"] += 1
         draft = stamped.draft
         if draft.topic.kind is Kind.GROUP:
             self._push(draft.topic.name, stamped.seq, stamped)
@@ -239,11 +240,11 @@ class Pipeline:
         outgoing = Outgoing(topic, message.with_offset(stamped.body, offset), qos)
         for session in readers:
             session.offer_entry(topic, offset, outgoing)
-        self._metrics.delivered += len(readers)
+        self._totals["delivered"] += len(readers)
         for session, granted in observers.items():
             if session not in readers:
                 session.offer(outgoing, min(granted, qos))
-                self._metrics.delivered += 1
+                self._totals["delivered"] += 1
 
     def _refuse(self, publisher: Publisher, packet: Publish, done: Done | None, refusal: Refusal) -> None:
         """A refusal is never silent: MQTT 3.1.1 has no reason codes, so an event says it."""
@@ -283,7 +284,7 @@ class Pipeline:
             outgoing = Outgoing(topic, payload, qos)
             for session, granted in plan.items():
                 session.offer(outgoing, granted if granted < qos else qos)
-            self._metrics.delivered += len(plan)
+            self._totals["delivered"] += len(plan)
 
     def store_offline(self, done: Done | None) -> None:
         """Store what `offline` gathered."""
