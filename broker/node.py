@@ -28,7 +28,6 @@ from broker.domain.topics import Kind, Topic, parse_topic, presence_topic
 from broker.group_commit import GroupCommit
 from broker.metrics import Metrics
 from broker.net import tcp, websocket
-from broker.net.connection import Connection
 from broker.net.hub import Hub
 from broker.net.listeners import Listener, Slots, bind
 from broker.ports import (
@@ -176,8 +175,6 @@ class Node:
             loop,
             self.host,
         )
-        if self.host.packets:
-            self.hub.flusher.observer = self._packets_sent
         self.pipeline.on_retained = self._on_retained
         self._fill_in(view)
         self._servers: list[asyncio.Server] = []
@@ -205,9 +202,6 @@ class Node:
         if client is None or client.session is not session:
             return False
         return await self.host.may_receive(client.publisher.principal, topic)
-
-    def _packets_sent(self, owner: object, packets: bytes) -> None:
-        self.host.packets_sent(packets, cast("Connection", owner).principal)
 
     def _publish_presence(self, user: str, document: bytes, live: bool) -> None:
         self.pipeline.retain(presence_topic(user), document, 1, live=live)

@@ -329,7 +329,7 @@ class Connection:
     def _accept(self, session_present: bool) -> None:
         hub = self._hub
         self._state = State.OPEN
-        self._decoder.max_packet = hub.limits.max_packet_bytes
+        self._decoder.allow(hub.limits.max_packet_bytes)
         self.outbox.send(encoder.connack(ConnectCode.ACCEPTED, session_present))
         again = self.check(hub.loop.time())
         if again is None:

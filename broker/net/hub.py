@@ -1,15 +1,15 @@
 """What all connections of a node share."""
 
 import asyncio
-from typing import Protocol
+from typing import Protocol, cast
 
 from broker.delivery.subscriptions import Subscriptions
 from broker.metrics import Metrics
 from broker.net.deadlines import Deadlines
 from broker.net.outbox import Flusher
-from broker.ports import Gate, PluginEvents
+from broker.ports import Gate, PluginEvents, Principal
 from broker.publish.pipeline import Pipeline
-from broker.registry import Client, Registry
+from broker.registry import Registry
 
 
 class ConnectionLimits(Protocol):
@@ -20,6 +20,19 @@ class ConnectionLimits(Protocol):
     outbox_bytes: int
     uncommitted_bytes: int
     connect_timeout: float
+
+
+class Connected(Protocol):
+    """A connection, as the hub sees it."""
+
+    @property
+    def principal(self) -> Principal | None:
+        """Who the client is, once authenticated."""
+        ...
+
+    def close(self, reason: str) -> None:
+        """End the connection."""
+        ...
 
 
 class Hub:
@@ -45,6 +58,9 @@ class Hub:
         self.limits = limits
         self.loop = loop
         self.events = events
-        self.flusher = Flusher(loop.call_soon)
+        self.flusher = Flusher(loop.call_soon, self._packets_sent if events.packets else None)
         self.deadlines = Deadlines()
-        self.connections: set[Client] = set()
+        self.connections: set[Connected] = set()
+
+    def _packets_sent(self, owner: object, packets: bytes) -> None:
+        self.events.packets_sent(packets, cast("Connected", owner).principal)

@@ -8,17 +8,21 @@ from broker.net.transport import Transport
 class Flusher:
     """Writes each outbox that got bytes during this turn of the event loop, once.
 
-    `call_soon` is the event loop's. `observer`, if set, is called with an outbox's owner and what it
-    writes: whole packets, as nothing else is ever sent.
+    `call_soon` is the event loop's. `observer`, if given, is called with an outbox's owner and what
+    it writes: whole packets, as nothing else is ever sent.
     """
 
-    __slots__ = ("_call_soon", "_dirty", "bytes_written", "observer")
+    __slots__ = ("_call_soon", "_dirty", "_observer", "bytes_written")
 
-    def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
+    def __init__(
+        self,
+        call_soon: Callable[[Callable[[], None]], object],
+        observer: Callable[[object, bytes], None] | None = None,
+    ) -> None:
         self._call_soon = call_soon
         self._dirty: list[ByteOutbox] = []
+        self._observer = observer
         self.bytes_written = 0
-        self.observer: Callable[[object, bytes], None] | None = None
 
     def add(self, outbox: "ByteOutbox") -> None:
         """Have the outbox flushed at the end of this turn."""
@@ -31,6 +35,13 @@ class Flusher:
         self._dirty = []
         for outbox in dirty:
             outbox.flush()
+
+    def write(self, transport: Transport, data: bytes, owner: object) -> None:
+        """Write, count, and let the observer see."""
+        self.bytes_written += len(data)
+        if self._observer is not None:
+            self._observer(owner, data)
+        transport.write(data)
 
 
 class ByteOutbox:
@@ -100,12 +111,9 @@ class ByteOutbox:
         if not chunks or transport is None:
             return
         self._chunks = []
-        self._flusher.bytes_written += self._size
         self._size = 0
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        if self._flusher.observer is not None:
-            self._flusher.observer(self._owner, data)
-        transport.write(data)
+        self._flusher.write(transport, data, self._owner)
         self._measure(transport)
 
     def drained(self) -> None:
