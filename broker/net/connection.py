@@ -23,7 +23,8 @@ from broker.net.outbox import ByteOutbox
 from broker.net.transport import Transport
 from broker.ports import Credentials, Principal, SessionKey
 from broker.publish.committer import Outcome
-from broker.publish.pipeline import Done, Publisher
+from broker.publish.pipeline import Publisher
+from broker.session.inbound import Inbound, Slot
 from broker.session.session import Session
 from broker.wire import encoder
 from broker.wire.decoder import Decoder, UnsupportedProtocolError
@@ -45,7 +46,6 @@ logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0
 _MAX_CLIENT_ID = 256
-_PUBLISH_OVERHEAD = 256
 _READ_AHEAD = 16 * 1024
 
 
@@ -62,7 +62,6 @@ class Connection:
     """A connection of a client."""
 
     __slots__ = (
-        "_acks",
         "_connect_by",
         "_decoder",
         "_hub",
@@ -71,12 +70,10 @@ class Connection:
         "_last_seen",
         "_paused",
         "_principal",
-        "_receiving",
         "_state",
         "_suspended",
         "_task",
         "_transport",
-        "_uncommitted",
         "outbox",
         "peer",
         "publisher",
@@ -100,11 +97,6 @@ class Connection:
         self._paused = False
         self._is_lost = False
         self._task: asyncio.Task[None] | None = None
-        # Answers to publishes, in the order of the publishes [MQTT-4.6.0-2]: an empty one
-        # is not ready, and holds back those behind it.
-        self._acks: list[list[bytes]] = []
-        self._receiving: set[int] | None = None
-        self._uncommitted = 0
         self._keep_alive = 0.0
         self._last_seen = hub.loop.time()
         self._connect_by = self._last_seen + limits.connect_timeout
@@ -232,9 +224,7 @@ class Connection:
             case Type.PUBCOMP:
                 session.pubcomp(packet_id)
             case Type.PUBREL:
-                session.received.discard(packet_id)
-                session.received_before.discard(packet_id)
-                self.outbox.send(encoder.pubcomp(packet_id))
+                session.inbound.pubrel(packet_id)
 
     def _await(self, step: Awaitable[None]) -> None:
         """Suspend until `step` is done."""
@@ -267,8 +257,9 @@ class Connection:
         if self._is_lost:
             return
         limit = self._hub.limits.uncommitted_bytes
+        uncommitted = self.session.inbound.uncommitted if self.session is not None else 0
         should_pause = (
-            self._uncommitted > (limit // 2 if self._paused else limit)
+            uncommitted > (limit // 2 if self._paused else limit)
             or (self._suspended and self._decoder.buffered > _READ_AHEAD)
             or self.outbox.is_overfull
         )
@@ -355,23 +346,26 @@ class Connection:
         hub = self._hub
         if hub.events.messages:
             hub.events.message_received(packet, self.publisher.principal)
-        if packet.qos < 2 and not self._acks and self._forward_fast(packet):
+        inbound = session.inbound
+        if packet.qos < 2:
+            if not inbound.unanswered and self._forward_fast(packet, inbound):
+                return
+        elif inbound.is_repeated(packet):
             return
-        if packet.qos == 2 and self._is_repeated(packet, session):
-            return
-        waiting = hub.pipeline.publish(self.publisher, packet, self._in_turn(packet))
+        done = partial(self._published, packet, inbound, inbound.expect(packet))
+        waiting = hub.pipeline.publish(self.publisher, packet, done)
         if waiting is not None:
             self._await(waiting)
-        elif self._uncommitted > hub.limits.uncommitted_bytes:
+        elif inbound.uncommitted > hub.limits.uncommitted_bytes:
             self._regulate()
 
-    def _forward_fast(self, packet: Publish) -> bool:
+    def _forward_fast(self, packet: Publish, inbound: Inbound) -> bool:
         """Fast path, see `Pipeline.forward_fast`. Answered at once: nothing is before it."""
         pipeline = self._hub.pipeline
         if not pipeline.forward_fast(self.publisher, packet):
             return False
         if pipeline.offline:
-            pipeline.store_offline(self._in_turn(packet))
+            pipeline.store_offline(partial(self._published, packet, inbound, inbound.expect(packet)))
         else:
             if packet.qos:
                 self.outbox.send(encoder.puback(packet.packet_id))
@@ -379,36 +373,10 @@ class Connection:
                 self._hub.events.message_accepted(packet, self.publisher.principal)
         return True
 
-    def _is_repeated(self, packet: Publish, session: Session) -> bool:
-        """Whether a QoS 2 publish was taken before [MQTT-4.3.3-2]; if it is stored, say so again.
-
-        Of an earlier connection only what comes with DUP, as it must [MQTT-3.3.1-1], is the same
-        publish: what is known of that connection may be from before a crash.
-        """
-        packet_id = packet.packet_id
-        if packet_id in session.received or (packet.dup and packet_id in session.received_before):
-            self.outbox.send(encoder.pubrec(packet_id))
-            return True
-        session.received_before.discard(packet_id)
-        if self._receiving is None:
-            self._receiving = set()
-        elif packet_id in self._receiving:
-            return True  # its PUBREC comes with the commit
-        self._receiving.add(packet_id)
-        return False
-
-    def _in_turn(self, packet: Publish) -> Done:
-        """What the pipeline is to call when the publish is done with: it is counted till then, and
-        answered after those before it."""
-        slot: list[bytes] | None = None
-        if packet.qos:
-            slot = [b""]
-            self._acks.append(slot)
-        self._uncommitted += len(packet.payload) + _PUBLISH_OVERHEAD
-        return partial(self._published, packet, slot)
-
-    def _published(self, packet: Publish, slot: list[bytes] | None, outcome: Outcome | None) -> None:
-        self._uncommitted -= len(packet.payload) + _PUBLISH_OVERHEAD
+    def _published(
+        self, packet: Publish, inbound: Inbound, slot: Slot | None, outcome: Outcome | None
+    ) -> None:
+        """The pipeline is done with a publish."""
         if isinstance(outcome, StoreError):
             # There is no PUBACK for "not stored". The client sends it again on a new connection
             # [MQTT-4.4.0-1]; on this one it would wait for ever.
@@ -418,18 +386,7 @@ class Connection:
             self._hub.events.message_accepted(packet, self.publisher.principal)
         if self._state is State.CLOSED:
             return
-        if slot is not None:
-            if packet.qos == 1:
-                slot[0] = encoder.puback(packet.packet_id)
-            else:
-                if self._receiving is not None:
-                    self._receiving.discard(packet.packet_id)
-                if self.session is not None:
-                    self.session.received.add(packet.packet_id)
-                slot[0] = encoder.pubrec(packet.packet_id)
-            acks = self._acks
-            while acks and acks[0][0]:
-                self.outbox.send(acks.pop(0)[0])
+        inbound.done(packet, slot)
         if self._paused:
             self._regulate()
 
