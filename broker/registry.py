@@ -53,15 +53,32 @@ class Event(msgspec.Struct, frozen=True):
 class Client(Protocol):
     """A connection, as the registry sees it."""
 
-    session: Session | None
-    publisher: Publisher
-    will: Will | None
+    @property
+    def session(self) -> Session | None: ...
+
+    @property
+    def publisher(self) -> Publisher: ...
+
+    @property
+    def will(self) -> Will | None: ...
 
     @property
     def outbox(self) -> Outbox: ...
 
     @property
     def closed(self) -> bool: ...
+
+    def adopt(self, session: Session) -> None:
+        """Serve this session from now on."""
+        ...
+
+    def release_session(self) -> None:
+        """Serve it no more."""
+        ...
+
+    def drop_will(self) -> None:
+        """Leave nothing to be said when the connection ends."""
+        ...
 
     def close(self, reason: str) -> None:
         """End the connection; it leaves the registry before this returns."""
@@ -187,7 +204,8 @@ class Registry:
     def _open(self, client: Client, key: SessionKey, clean: bool) -> Session:
         self._anonymous_kept = self._anonymous_kept or not (clean or key.user)
         identity = client.publisher.principal.identity
-        session = client.session = Session(key, identity, not clean, client.outbox, self._limits, self)
+        session = Session(key, identity, not clean, client.outbox, self._limits, self)
+        client.adopt(session)
         self.online[key] = client
         self._metrics.totals["connections"] += 1
         return session
@@ -208,7 +226,7 @@ class Registry:
         session = client.session
         if session is None:
             return
-        client.session = None
+        client.release_session()
         key = session.key
         del self.online[key]
         self._report(session)
@@ -220,7 +238,7 @@ class Registry:
             self._stand_in(key, session.filters)
         if client.will is not None:
             self._publish_will(client.publisher, client.will)
-            client.will = None
+            client.drop_will()
         devices = self.users.get(key.user)
         if devices is not None and devices.pop(key, None) is not None:
             if not devices:
@@ -342,7 +360,7 @@ class Registry:
             if whom(client.publisher.principal.identity)
         ]
         for client in clients:
-            client.will = None  # it would speak for somebody who may not any more
+            client.drop_will()  # it would speak for somebody who may not any more
             client.close(reason)
         return len(clients)
 

@@ -36,7 +36,7 @@ class TcpProtocol(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         if self._connection is not None:
-            self._connection.drained()
+            self._connection.outbox.drained()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connection is not None:

@@ -101,7 +101,7 @@ class WebSocketClient(WSListener):
 
     def resume_writing(self) -> None:
         if self._connection is not None:
-            self._connection.drained()
+            self._connection.outbox.drained()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         if self._connection is not None:

@@ -340,6 +340,15 @@ class Link:
     def _accept(self, present: bool) -> None:
         self.present = present
 
+    def adopt(self, session: Session) -> None:
+        self.session = session
+
+    def release_session(self) -> None:
+        self.session = None
+
+    def drop_will(self) -> None:
+        self.will = None
+
     async def _step(self, step: Coroutine[object, object, None]) -> None:
         try:
             await step
