@@ -2,30 +2,21 @@
 
 from collections import Counter
 
+_TOTALS = ("bytes_received", "commit_failures", "connections", "delivered", "published", "stored")
+
 
 class Metrics:
-    """Counters since the node started."""
+    """Counters since the node started.
 
-    __slots__ = (
-        "bytes_received",
-        "commit_failures",
-        "connections",
-        "delivered",
-        "disconnects",
-        "dropped",
-        "published",
-        "refused",
-        "stored",
-    )
+    `totals` has a fixed set of names. It is a plain dict, as its items are counted up for each
+    packet; the others are told apart by their reasons.
+    """
+
+    __slots__ = ("disconnects", "dropped", "refused", "totals")
 
     def __init__(self) -> None:
-        self.connections = 0
+        self.totals: dict[str, int] = dict.fromkeys(_TOTALS, 0)
         self.disconnects: Counter[str] = Counter()
-        self.published = 0
-        self.stored = 0
-        self.delivered = 0
-        self.commit_failures = 0
-        self.bytes_received = 0
         self.dropped: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
 
@@ -34,12 +25,9 @@ class Metrics:
         self.dropped[reason] += 1
 
     def as_dict(self) -> dict[str, int]:
-        """Flat names -> values, the labelled counters as `name.label`."""
-        flat: dict[str, int] = {}
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if isinstance(value, Counter):
-                flat |= {f"{name}.{label}": count for label, count in sorted(value.items())}
-            else:
-                flat[name] = value
-        return flat
+        """Flat names -> values, sorted by name, the counters with reasons as `name.reason`."""
+        flat = dict(self.totals)
+        by_reason = {"disconnects": self.disconnects, "dropped": self.dropped, "refused": self.refused}
+        for name, counter in by_reason.items():
+            flat |= {f"{name}.{reason}": count for reason, count in counter.items()}
+        return dict(sorted(flat.items()))

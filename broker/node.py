@@ -6,7 +6,6 @@ import socket
 import time
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import picows
 
@@ -27,7 +26,7 @@ from broker.domain.topics import Kind, parse_topic, presence_topic
 from broker.housekeeping import Housekeeping
 from broker.metrics import Metrics
 from broker.net import tcp, websocket
-from broker.net.connection import Connection, Hub
+from broker.net.hub import Hub
 from broker.net.listeners import Listener, Slots, bind
 from broker.ports import Directory, MessageLog, PresenceChange, Retained
 from broker.publish.committer import MessageCommitter
@@ -151,7 +150,6 @@ class Node:
             limits,
             loop,
             self.host,
-            self._packets_sent if self.host.packets else None,
         )
         self._rights = Rights(
             self.registry,
@@ -182,9 +180,6 @@ class Node:
         self.fanout.on_retained(self.host.retained)
         self.fanout.on_retained(self._tell_services)
         directory.on_change(self._rights.changed)
-
-    def _packets_sent(self, owner: object, packets: bytes) -> None:
-        self.host.packets_sent(packets, cast("Connection", owner).principal)
 
     def _publish_presence(self, user: str, document: bytes, live: bool) -> None:
         self.fanout.retain(Publication(presence_topic(user), document, 1), live=live)

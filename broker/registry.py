@@ -185,7 +185,7 @@ class Registry:
         session = Session(key, identity, not clean, client.outbox, self._limits, self)
         client.adopt(session)
         self._online.add(key, client)
-        self._metrics.connections += 1
+        self._metrics.totals["connections"] += 1
         return session
 
     @staticmethod

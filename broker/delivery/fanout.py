@@ -31,7 +31,7 @@ class Fanout:
         self._router = router
         self._away = away
         self._states = states
-        self._metrics = metrics
+        self._totals = metrics.totals
         self._watchers: dict[str, set[Grown]] = {}
         self._retained: list[Callable[[Retained], None]] = []
 
@@ -39,7 +39,7 @@ class Fanout:
 
     def push(self, stamped: Stamped) -> None:
         """Hand a stored message to its live readers: a hint, all it holds is in the log."""
-        self._metrics.stored += 1
+        self._totals["stored"] += 1
         draft = stamped.draft
         if draft.topic.kind is Kind.GROUP:
             self._push(draft.topic.name, stamped.seq, stamped)
@@ -60,11 +60,11 @@ class Fanout:
         outgoing = Outgoing(Publication(topic, payload, qos, properties=draft.properties))
         for session in readers:
             session.offer_entry(topic, offset, outgoing)
-        self._metrics.delivered += len(readers)
+        self._totals["delivered"] += len(readers)
         for session, granted in observers.items():
             if session not in readers:
                 session.offer(outgoing, min(granted, qos))
-                self._metrics.delivered += 1
+                self._totals["delivered"] += 1
 
     def watch(self, topic: str, grown: Grown) -> Callable[[], None]:
         """Have `grown` called whenever the topic's log has grown; call the result to stop that. It
@@ -90,7 +90,7 @@ class Fanout:
             outgoing = Outgoing(publication)
             for session, granted in plan.items():
                 session.offer(outgoing, granted if granted < qos else qos)
-            self._metrics.delivered += len(plan)
+            self._totals["delivered"] += len(plan)
         return self._away.queue(publication)
 
     def forward(self, publication: Publication, kept: Kept | None = None) -> None:

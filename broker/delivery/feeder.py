@@ -61,7 +61,7 @@ class Feeder:
         self._may_receive = may_receive
         self._log = log
         self._retained = retained
-        self._metrics = metrics
+        self._totals = metrics.totals
         self._jobs: dict[Session, _Job] = {}
 
     def __len__(self) -> int:
@@ -133,7 +133,7 @@ class Feeder:
             if not session.room_for(tail):
                 return
             session.send_entry(tail, entry.offset, _outgoing(tail, entry))
-            self._metrics.delivered += 1
+            self._totals["delivered"] += 1
         if not entries and tail.head <= tail.position and session.tails.get(tail.topic) is tail:
             session.caught_up(tail)
 
@@ -160,7 +160,7 @@ class Feeder:
                 while not session.room:
                     await self._wait(job)
                 session.offer(Outgoing(message, retain=True), min(query.qos, message.qos))
-                self._metrics.delivered += 1
+                self._totals["delivered"] += 1
             if len(messages) < _CHUNK:
                 return
             after = messages[-1].topic

@@ -12,25 +12,21 @@ more is read from it until that is done.
 import asyncio
 import enum
 import logging
-import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from functools import partial
-from typing import Protocol
 
-from broker.delivery.fanout import Fanout
-from broker.delivery.subscriptions import Subscriptions
 from broker.domain.errors import Refusal, RemoteError, StoreError
 from broker.domain.publication import Publication
-from broker.domain.subscription import by_filter
-from broker.domain.topics import parse_topic
-from broker.metrics import Metrics
-from broker.net.deadlines import Deadlines
-from broker.net.outbox import ByteOutbox, Flusher
-from broker.ports import Credentials, Gate, PluginEvents, Principal, SessionKey
+from broker.net import handshake
+from broker.net.hub import Hub
+from broker.net.lifetime import Lifetime
+from broker.net.outbox import ByteOutbox
+from broker.net.subscribing import subscribe, unsubscribe
+from broker.net.transport import Transport
+from broker.ports import Principal
 from broker.publish.committer import Outcome
-from broker.publish.pipeline import Done, Pipeline
 from broker.publish.publisher import Publisher
-from broker.registry import Registry
+from broker.session.inbound import Inbound, Slot
 from broker.session.session import Session
 from broker.wire import encoder
 from broker.wire.decoder import Decoder, UnsupportedProtocolError
@@ -50,65 +46,7 @@ from broker.wire.packets import (
 logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0
-_MAX_CLIENT_ID = 256
-_PUBLISH_OVERHEAD = 256
 _READ_AHEAD = 16 * 1024
-
-
-class Sink(Protocol):
-    """The transport of a connection."""
-
-    def write(self, data: bytes) -> None: ...
-
-    def get_write_buffer_size(self) -> int: ...
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def abort(self) -> None: ...
-
-
-class NetLimits(Protocol):
-    """Bounds of a connection: bytes and seconds."""
-
-    max_packet_bytes: int
-    max_packet_bytes_before_connect: int
-    outbox_bytes: int
-    uncommitted_bytes: int
-    connect_timeout: float
-
-
-class Hub:
-    """What all connections of a node share."""
-
-    def __init__(
-        self,
-        gate: Gate,
-        registry: Registry,
-        subscriptions: Subscriptions,
-        pipeline: Pipeline,
-        fanout: Fanout,
-        metrics: Metrics,
-        limits: NetLimits,
-        loop: asyncio.AbstractEventLoop,
-        events: PluginEvents,
-        packets_sent: Callable[[object, bytes], None] | None = None,
-    ) -> None:
-        self.gate = gate
-        self.registry = registry
-        self.subscriptions = subscriptions
-        self.pipeline = pipeline
-        self.fanout = fanout
-        self.metrics = metrics
-        self.limits = limits
-        self.loop = loop
-        self.events = events
-        self.flusher = Flusher(loop.call_soon, packets_sent)
-        self.deadlines = Deadlines()
-        self.connections: set[Connection] = set()
 
 
 class State(enum.IntEnum):
@@ -120,75 +58,66 @@ class State(enum.IntEnum):
     CLOSED = 3
 
 
+# Names of their own, as a member costs five times as much to look up on its class.
+_WAITING, _AUTHENTICATING, _OPEN, _CLOSED = State
+
+
 class Connection:
     """A connection of a client."""
 
     __slots__ = (
-        "_acks",
-        "_connect_by",
         "_decoder",
         "_hub",
         "_is_lost",
-        "_keep_alive",
-        "_last_seen",
+        "_lifetime",
         "_paused",
-        "_principal",
-        "_receiving",
-        "_sink",
         "_state",
         "_suspended",
         "_task",
-        "_uncommitted",
+        "_transport",
         "outbox",
         "peer",
+        "principal",
         "publisher",
         "session",
         "will",
     )
 
-    def __init__(self, hub: Hub, sink: Sink, peer: tuple[str, int]) -> None:
+    def __init__(self, hub: Hub, transport: Transport, peer: tuple[str, int]) -> None:
         self._hub = hub
-        self._sink = sink
+        self._transport = transport
         self.peer = peer
         limits = hub.limits
-        self.outbox = ByteOutbox(sink, hub.flusher, limits.outbox_bytes, self._room_again, self)
+        self.outbox = ByteOutbox(transport, hub.flusher, limits.outbox_bytes, self._room_again, self)
         self._decoder = Decoder(limits.max_packet_bytes_before_connect)
-        self._state = State.WAITING
+        self._state = _WAITING
         self.session: Session | None = None
-        self._principal: Principal | None = None
+        """While the connection is open."""
+        self.principal: Principal | None = None
+        """Who the client is, once authenticated."""
         self.publisher: Publisher
         self.will: Publication | None = None
         self._suspended = False
         self._paused = False
         self._is_lost = False
         self._task: asyncio.Task[None] | None = None
-        # Answers to publishes, in the order of the publishes [MQTT-4.6.0-2]: an empty one
-        # is not ready, and holds back those behind it.
-        self._acks: list[list[bytes]] = []
-        self._receiving: set[int] | None = None
-        self._uncommitted = 0
-        self._keep_alive = 0.0
-        self._last_seen = hub.loop.time()
-        self._connect_by = self._last_seen + limits.connect_timeout
+        now = hub.loop.time()
+        self._lifetime = Lifetime(now, limits.connect_timeout)
         hub.connections.add(self)
-        hub.deadlines.watch(self, self._connect_by)
+        hub.deadlines.watch(self, now + limits.connect_timeout)
 
     # --- from the transport ----------------------------------------------------------
 
     def received(self, data: bytes) -> None:
         """Bytes came."""
         hub = self._hub
-        hub.metrics.bytes_received += len(data)
-        self._last_seen = hub.loop.time()
+        hub.totals["bytes_received"] += len(data)
+        self._lifetime.seen(hub.loop.time())
         self._decoder.feed(data)
         if not self._suspended:
             self._take_packets()
         if not self._paused and (self._suspended or self.outbox.is_overfull):
             self._regulate()
-
-    def drained(self) -> None:
-        """The transport's buffer has emptied."""
-        self.outbox.drained()
 
     def _room_again(self) -> None:
         if self._paused:
@@ -199,7 +128,7 @@ class Connection:
     def lost(self) -> None:
         """The transport is gone."""
         self._is_lost = True
-        if self._suspended and self._state is State.OPEN:
+        if self._suspended and self._state is _OPEN:
             # What it sent before it went is still taken: publishes, and perhaps a DISCONNECT.
             self.outbox.close()
             return
@@ -209,30 +138,17 @@ class Connection:
 
     def check(self, now: float) -> float | None:
         """See `deadlines.Watched`."""
-        if self._state is State.CLOSED:
-            self._sink.abort()  # the peer does not take what is left for it
+        if self._state is _CLOSED:
+            self._transport.abort()  # the peer does not take what is left for it
             return None
-        if self._state is not State.OPEN:
-            if now >= self._connect_by:
-                self.close("no CONNECT in time")
-                return now + _CLOSE_SECONDS
-            return self._connect_by
-        due = []
         if self._paused:
-            self._last_seen = now  # it is this side that does not read
-        if self._keep_alive:
-            silent_until = self._last_seen + self._keep_alive
-            if now >= silent_until:  # [MQTT-3.1.2-24]
-                self.close("keep-alive timeout")
-                return now + _CLOSE_SECONDS
-            due.append(silent_until)
-        expires_in = self._hub.registry.expires_in(self)
-        if expires_in is not None:
-            if expires_in <= 0:
-                self.close("token expired")
-                return now + _CLOSE_SECONDS
-            due.append(now + expires_in)
-        return min(due, default=None)
+            self._lifetime.seen(now)  # it is this side that does not read
+        expires_in = self._hub.registry.expires_in(self) if self._state is _OPEN else None
+        found = self._lifetime.check(now, expires_in)
+        if isinstance(found, str):
+            self.close(found)
+            return now + _CLOSE_SECONDS
+        return found
 
     # --- packets ---------------------------------------------------------------------
 
@@ -241,16 +157,16 @@ class Connection:
         try:
             while (packet := next_packet()) is not None:
                 self._take(packet)
-                if self._suspended or self._state is State.CLOSED:
+                if self._suspended or self._state is _CLOSED:
                     return
         except UnsupportedProtocolError as error:
-            if self._state is State.WAITING:  # [MQTT-3.1.2-2]
+            if self._state is _WAITING:  # [MQTT-3.1.2-2]
                 self.outbox.send(encoder.connack(ConnectCode.UNACCEPTABLE_PROTOCOL))
             self.close(f"protocol error: {error.reason}")
         except RemoteError as error:
             self.close(f"protocol error: {error.reason}")
         except Exception:  # a bug of ours; it must not leave the connection hanging
-            logger.exception("a packet of %s", self._name())
+            logger.exception("a packet of %s", str(self))
             self.close("internal error")
 
     def _take(self, packet: Packet) -> None:
@@ -259,44 +175,25 @@ class Connection:
             hub.events.packet_received(self._decoder.packet, self.principal)
         session = self.session
         if session is None:
-            if self._state is not State.WAITING or not isinstance(packet, Connect):
+            if self._state is not _WAITING or not isinstance(packet, Connect):
                 raise RemoteError("first packet is not CONNECT")  # [MQTT-3.1.0-1]
-            self._state = State.AUTHENTICATING
+            self._state = _AUTHENTICATING
             self._await(self._connect(packet))
         elif isinstance(packet, Publish):
             self._publish(packet, session)
         elif isinstance(packet, Ack):
-            self._acknowledged(packet, session)
+            _acknowledged(packet, session)
         elif isinstance(packet, Pingreq):
             self.outbox.send(encoder.PINGRESP)
         elif isinstance(packet, Subscribe):
-            self._await(self._subscribe(packet, session))
+            self._await(subscribe(hub, self, session, packet))
         elif isinstance(packet, Unsubscribe):
-            self._await(self._unsubscribe(packet, session))
+            self._await(unsubscribe(hub, self, session, packet))
         elif isinstance(packet, Disconnect):
-            self.will = None  # [MQTT-3.1.2-10]
+            self.drop_will()  # [MQTT-3.1.2-10]
             self.close("disconnected")
         else:
             raise RemoteError("second CONNECT")  # [MQTT-3.1.0-2]
-
-    @property
-    def principal(self) -> Principal | None:
-        """Who the client is, once authenticated."""
-        return self._principal
-
-    def _acknowledged(self, packet: Ack, session: Session) -> None:
-        packet_id = packet.packet_id
-        match packet.type:
-            case Type.PUBACK:
-                session.puback(packet_id)
-            case Type.PUBREC:
-                session.pubrec(packet_id)
-            case Type.PUBCOMP:
-                session.pubcomp(packet_id)
-            case Type.PUBREL:
-                session.received.discard(packet_id)
-                session.received_before.discard(packet_id)
-                self.outbox.send(encoder.pubcomp(packet_id))
 
     def _await(self, step: Awaitable[None]) -> None:
         """Suspend until `step` is done."""
@@ -311,12 +208,12 @@ class Connection:
         except StoreError as error:
             self.close(f"store failed: {error}")
         except Exception:  # as in _take_packets
-            logger.exception("a packet of %s", self._name())
+            logger.exception("a packet of %s", str(self))
             self.close("internal error")
         finally:
             self._task = None
             self._suspended = False
-        if self._state is not State.CLOSED:
+        if self._state is not _CLOSED:
             if self._paused:
                 self._regulate()
             self._take_packets()
@@ -329,69 +226,42 @@ class Connection:
         if self._is_lost:
             return
         limit = self._hub.limits.uncommitted_bytes
+        uncommitted = self.session.inbound.uncommitted if self.session is not None else 0
         should_pause = (
-            self._uncommitted > (limit // 2 if self._paused else limit)
+            uncommitted > (limit // 2 if self._paused else limit)
             or (self._suspended and self._decoder.buffered > _READ_AHEAD)
             or self.outbox.is_overfull
         )
         if should_pause != self._paused:
             self._paused = should_pause
             if should_pause:
-                self._sink.pause_reading()
+                self._transport.pause_reading()
             else:
-                self._sink.resume_reading()
+                self._transport.resume_reading()
 
     # --- CONNECT ---------------------------------------------------------------------
 
     async def _connect(self, packet: Connect) -> None:
         hub = self._hub
-        client_id = packet.client_id
-        if not client_id:
-            if not packet.clean_session:  # [MQTT-3.1.3-8]
-                self._refuse_connect(
-                    ConnectCode.IDENTIFIER_REJECTED, "persistent session without a client id"
-                )
-                return
-            client_id = f"auto-{secrets.token_hex(8)}"
-        elif len(client_id) > _MAX_CLIENT_ID:
-            self._refuse_connect(ConnectCode.IDENTIFIER_REJECTED, "client id of more than 256 characters")
-            return
-        credentials = Credentials(client_id, packet.username, packet.password, *self.peer)
-        is_attached = False
-        while not is_attached:
-            epoch = hub.registry.epoch
-            principal = await self._admit(packet, credentials)
-            if principal is None:
-                return
-            self._principal = principal
-            self.publisher = Publisher(principal, epoch)
-            self.will = packet.will
-            self._keep_alive = packet.keep_alive * 1.5
-            key = SessionKey(principal.identity.user, client_id)
-            is_attached = await hub.registry.attach(self, key, packet.clean_session, self._accept)
+        refusal = await handshake.connect(self, packet, self.peer, hub.gate, hub.registry)
+        if refusal is not None:
+            hub.metrics.refused[f"connect_{refusal.code.name.lower()}"] += 1
+            if self._state is not _CLOSED:
+                self.outbox.send(encoder.connack(refusal.code))
+            self.close(f"refused: {refusal.reason}")
 
-    async def _admit(self, packet: Connect, credentials: Credentials) -> Principal | None:
-        gate = self._hub.gate
-        try:
-            principal = await gate.authenticate(credentials)
-        except StoreError as error:
-            self._refuse_connect(ConnectCode.SERVER_UNAVAILABLE, str(error))
-            return None
-        if principal is None:
-            self._refuse_connect(ConnectCode.NOT_AUTHORIZED, f"authentication of {packet.username!r} failed")
-            return None
-        if packet.will is not None:
-            refusal = await gate.may_publish(principal, parse_topic(packet.will.topic))
-            if refusal is not None:
-                reason = f"will on {packet.will.topic[:256]!r}: {refusal.detail[:512]!r}"
-                self._refuse_connect(ConnectCode.NOT_AUTHORIZED, reason)
-                return None
-        return principal
+    def introduce(self, publisher: Publisher, will: Publication | None) -> None:
+        """See `handshake.Applicant`."""
+        self.principal = publisher.principal
+        self.publisher = publisher
+        self.will = will
 
-    def _accept(self, session_present: bool) -> None:
+    def accept(self, keep_alive: int, session_present: bool) -> None:
+        """See `handshake.Applicant`."""
         hub = self._hub
-        self._state = State.OPEN
-        self._decoder.max_packet = hub.limits.max_packet_bytes
+        self._state = _OPEN
+        self._decoder.allow(hub.limits.max_packet_bytes)
+        self._lifetime.opened(keep_alive)
         self.outbox.send(encoder.connack(ConnectCode.ACCEPTED, session_present))
         again = self.check(hub.loop.time())
         if again is None:
@@ -400,90 +270,58 @@ class Connection:
             hub.deadlines.watch(self, again)
         hub.events.connected(self.publisher.principal)
 
-    def adopt(self, session: Session) -> None:
-        """See `registry.Client`."""
-        self.session = session
-
-    def release_session(self) -> None:
-        """See `registry.Client`."""
-        self.session = None
-
-    def drop_will(self) -> None:
-        """See `registry.Client`."""
-        self.will = None
+    # --- from the registry -----------------------------------------------------------
 
     @property
     def closed(self) -> bool:
         """Whether the connection has ended."""
-        return self._state is State.CLOSED
+        return self._state is _CLOSED
 
-    def _refuse_connect(self, code: ConnectCode, reason: str) -> None:
-        self._hub.metrics.refused[f"connect_{code.name.lower()}"] += 1
-        if self._state is not State.CLOSED:
-            self.outbox.send(encoder.connack(code))
-        self.close(f"refused: {reason}")
+    def adopt(self, session: Session) -> None:
+        """Serve this session from now on."""
+        self.session = session
+
+    def release_session(self) -> None:
+        """Serve it no more."""
+        self.session = None
+
+    def drop_will(self) -> None:
+        """Leave nothing to be said when the connection ends."""
+        self.will = None
 
     # --- PUBLISH ---------------------------------------------------------------------
 
     def _publish(self, packet: Publish, session: Session) -> None:
-        hub = self._hub
-        if hub.events.messages:
-            hub.events.message_received(packet, packet.packet_id, self.publisher.principal)
-        if packet.qos < 2 and not self._acks and self._forward_fast(packet):
-            return
-        if packet.qos == 2 and self._is_repeated(packet, session):
-            return
-        waiting = hub.pipeline.publish(self.publisher, packet, self._in_turn(packet))
+        hub, inbound = self._hub, session.inbound
+        events, pipeline = hub.events, hub.pipeline
+        if events.messages:
+            events.message_received(packet, packet.packet_id, self.publisher.principal)
+        if packet.qos == 2:
+            if inbound.is_repeated(packet):
+                return
+        elif not inbound.unanswered:
+            # Fast path, see `Pipeline.forward_fast`. Answered at once: nothing is before it.
+            changes = pipeline.forward_fast(self.publisher, packet)
+            if changes:
+                hub.fanout.keep(changes, partial(self._published, packet, inbound, inbound.expect(packet)))
+                return
+            if changes is not None:
+                if packet.qos:
+                    self.outbox.send(encoder.puback(packet.packet_id))
+                if events.messages:
+                    events.message_accepted(packet, packet.packet_id, self.publisher.principal)
+                return
+        done = partial(self._published, packet, inbound, inbound.expect(packet))
+        waiting = pipeline.publish(self.publisher, packet, done)
         if waiting is not None:
             self._await(waiting)
-        elif self._uncommitted > hub.limits.uncommitted_bytes:
+        elif inbound.uncommitted > hub.limits.uncommitted_bytes:
             self._regulate()
 
-    def _forward_fast(self, packet: Publish) -> bool:
-        """Fast path, see `Pipeline.forward_fast`. Answered at once: nothing is before it."""
-        hub = self._hub
-        changes = hub.pipeline.forward_fast(self.publisher, packet)
-        if changes is None:
-            return False
-        if changes:
-            hub.fanout.keep(changes, self._in_turn(packet))
-        else:
-            if packet.qos:
-                self.outbox.send(encoder.puback(packet.packet_id))
-            if hub.events.messages:
-                hub.events.message_accepted(packet, packet.packet_id, self.publisher.principal)
-        return True
-
-    def _is_repeated(self, packet: Publish, session: Session) -> bool:
-        """Whether a QoS 2 publish was taken before [MQTT-4.3.3-2]; if it is stored, say so again.
-
-        Of an earlier connection only what comes with DUP, as it must [MQTT-3.3.1-1], is the same
-        publish: what is known of that connection may be from before a crash.
-        """
-        packet_id = packet.packet_id
-        if packet_id in session.received or (packet.dup and packet_id in session.received_before):
-            self.outbox.send(encoder.pubrec(packet_id))
-            return True
-        session.received_before.discard(packet_id)
-        if self._receiving is None:
-            self._receiving = set()
-        elif packet_id in self._receiving:
-            return True  # its PUBREC comes with the commit
-        self._receiving.add(packet_id)
-        return False
-
-    def _in_turn(self, packet: Publish) -> Done:
-        """What the pipeline is to call when the publish is done with: it is counted till then, and
-        answered after those before it."""
-        slot: list[bytes] | None = None
-        if packet.qos:
-            slot = [b""]
-            self._acks.append(slot)
-        self._uncommitted += len(packet.payload) + _PUBLISH_OVERHEAD
-        return partial(self._published, packet, slot)
-
-    def _published(self, packet: Publish, slot: list[bytes] | None, outcome: Outcome | None) -> None:
-        self._uncommitted -= len(packet.payload) + _PUBLISH_OVERHEAD
+    def _published(
+        self, packet: Publish, inbound: Inbound, slot: Slot | None, outcome: Outcome | None
+    ) -> None:
+        """The pipeline is done with a publish."""
         if isinstance(outcome, StoreError):
             # There is no PUBACK for "not stored". The client sends it again on a new connection
             # [MQTT-4.4.0-1]; on this one it would wait for ever.
@@ -491,68 +329,49 @@ class Connection:
             return
         if self._hub.events.messages and not isinstance(outcome, Refusal):
             self._hub.events.message_accepted(packet, packet.packet_id, self.publisher.principal)
-        if self._state is State.CLOSED:
+        if self._state is _CLOSED:
             return
-        if slot is not None:
-            if packet.qos == 1:
-                slot[0] = encoder.puback(packet.packet_id)
-            else:
-                if self._receiving is not None:
-                    self._receiving.discard(packet.packet_id)
-                if self.session is not None:
-                    self.session.received.add(packet.packet_id)
-                slot[0] = encoder.pubrec(packet.packet_id)
-            acks = self._acks
-            while acks and acks[0][0]:
-                self.outbox.send(acks.pop(0)[0])
+        inbound.done(packet, slot)
         if self._paused:
             self._regulate()
-
-    # --- SUBSCRIBE, UNSUBSCRIBE ------------------------------------------------------
-
-    async def _subscribe(self, packet: Subscribe, session: Session) -> None:
-        hub = self._hub
-        codes = await hub.subscriptions.subscribe(session, packet.subscriptions)
-        self.outbox.send(encoder.suback(packet.packet_id, codes))
-        pairs = list(zip(packet.subscriptions, codes, strict=True))
-        granted = by_filter(each for each, code in pairs if code <= 2)
-        hub.subscriptions.send_retained(session, granted)
-        hub.events.subscribed(list(granted.values()), self.publisher.principal)
-        refused = [each.topic_filter for each, code in pairs if code > 2]
-        if refused:
-            hub.metrics.refused["subscribe"] += len(refused)
-            shown = ", ".join(f"{topic_filter:.100}" for topic_filter in refused[:3])
-            logger.info("refused %s subscribing to %r, %d in all", self._name(), shown, len(refused))
-
-    async def _unsubscribe(self, packet: Unsubscribe, session: Session) -> None:
-        hub = self._hub
-        await hub.subscriptions.unsubscribe(session, packet.filters)
-        self.outbox.send(encoder.unsuback(packet.packet_id))
-        hub.events.unsubscribed(packet.filters, self.publisher.principal)
 
     # --- the end ---------------------------------------------------------------------
 
     def close(self, reason: str) -> None:
         """End the connection. Its session is detached before this returns."""
-        if self._state is State.CLOSED:
+        if self._state is _CLOSED:
             return
         was_open = self.session is not None
         level = logging.DEBUG if reason in ("disconnected", "connection lost") else logging.INFO
         if logger.isEnabledFor(level):
-            logger.log(level, "closing %s: %s", self._name(), reason)
-        self._state = State.CLOSED
+            logger.log(level, "closing %s: %s", str(self), reason)
+        self._state = _CLOSED
         if was_open:
             self._hub.registry.detach(self, reason.partition(":")[0])
             self._hub.events.disconnected(self.publisher.principal)
         else:
             self._hub.metrics.disconnects["before_connect"] += 1
         self.outbox.close()
-        self._sink.close()
+        self._transport.close()
         self._hub.deadlines.watch(self, self._hub.loop.time() + _CLOSE_SECONDS)
 
-    def _name(self) -> str:
+    def __str__(self) -> str:
+        """For log lines."""
         address = f"{self.peer[0]}:{self.peer[1]}"
         if self.session is None:
             return address
         key = self.session.key
         return f"{address} (user {key.user or 'anonymous'}, client {key.client_id!r})"
+
+
+def _acknowledged(packet: Ack, session: Session) -> None:
+    packet_id = packet.packet_id
+    match packet.type:
+        case Type.PUBACK:
+            session.puback(packet_id)
+        case Type.PUBREC:
+            session.pubrec(packet_id)
+        case Type.PUBCOMP:
+            session.pubcomp(packet_id)
+        case Type.PUBREL:
+            session.inbound.pubrel(packet_id)

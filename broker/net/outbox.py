@@ -1,25 +1,18 @@
 """Bytes on their way out: gathered during a turn of the event loop, written once at its end."""
 
 from collections.abc import Callable
-from typing import Protocol
 
-
-class Sink(Protocol):
-    """Where bytes go: a transport."""
-
-    def write(self, data: bytes) -> None: ...
-
-    def get_write_buffer_size(self) -> int: ...
+from broker.net.transport import Transport
 
 
 class Flusher:
     """Writes each outbox that got bytes during this turn of the event loop, once.
 
-    `call_soon` is the event loop's. `observer`, if given, is called with an outbox's owner and what it
-    writes: whole packets, as nothing else is ever sent.
+    `call_soon` is the event loop's. `observer`, if given, is called with an outbox's owner and what
+    it writes: whole packets, as nothing else is ever sent.
     """
 
-    __slots__ = ("_call_soon", "_dirty", "bytes_written", "observer")
+    __slots__ = ("_call_soon", "_dirty", "_observer", "bytes_written")
 
     def __init__(
         self,
@@ -28,8 +21,8 @@ class Flusher:
     ) -> None:
         self._call_soon = call_soon
         self._dirty: list[ByteOutbox] = []
+        self._observer = observer
         self.bytes_written = 0
-        self.observer = observer
 
     def add(self, outbox: "ByteOutbox") -> None:
         """Have the outbox flushed at the end of this turn."""
@@ -43,6 +36,13 @@ class Flusher:
         for outbox in dirty:
             outbox.flush()
 
+    def write(self, transport: Transport, data: bytes, owner: object) -> None:
+        """Write, count, and let the observer see."""
+        self.bytes_written += len(data)
+        if self._observer is not None:
+            self._observer(owner, data)
+        transport.write(data)
+
 
 class ByteOutbox:
     """A connection's outgoing bytes, with a budget.
@@ -52,17 +52,17 @@ class ByteOutbox:
     `drained`. `owner` is whose bytes they are, for the flusher's observer.
     """
 
-    __slots__ = ("_budget", "_chunks", "_flusher", "_owner", "_room_again", "_sink", "_size", "full")
+    __slots__ = ("_budget", "_chunks", "_flusher", "_owner", "_room_again", "_size", "_transport", "full")
 
     def __init__(
         self,
-        sink: Sink,
+        transport: Transport,
         flusher: Flusher,
         budget: int,
         room_again: Callable[[], None],
         owner: object = None,
     ) -> None:
-        self._sink: Sink | None = sink
+        self._transport: Transport | None = transport
         self._flusher = flusher
         self._budget = budget
         self._chunks: list[bytes] = []
@@ -74,14 +74,18 @@ class ByteOutbox:
     @property
     def is_overfull(self) -> bool:
         """Whether even answers, which nothing holds back, have gone far beyond the budget."""
-        sink = self._sink
-        return self.full and sink is not None and self._size + sink.get_write_buffer_size() > 2 * self._budget
+        transport = self._transport
+        return (
+            self.full
+            and transport is not None
+            and self._size + transport.get_write_buffer_size() > 2 * self._budget
+        )
 
     def send(self, data: bytes) -> None:
         """Append bytes to what this turn writes. After `close`, does nothing."""
         chunks = self._chunks
         if not chunks:
-            if self._sink is None:
+            if self._transport is None:
                 return
             self._flusher.add(self)
         chunks.append(data)
@@ -93,7 +97,7 @@ class ByteOutbox:
         """`send` of the three parts of a PUBLISH at once."""
         chunks = self._chunks
         if not chunks:
-            if self._sink is None:
+            if self._transport is None:
                 return
             self._flusher.add(self)
         chunks += (head, packet_id, payload)
@@ -103,30 +107,27 @@ class ByteOutbox:
 
     def flush(self) -> None:
         """Write what was gathered."""
-        chunks, sink = self._chunks, self._sink
-        if not chunks or sink is None:
+        chunks, transport = self._chunks, self._transport
+        if not chunks or transport is None:
             return
         self._chunks = []
-        self._flusher.bytes_written += self._size
         self._size = 0
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        if self._flusher.observer is not None:
-            self._flusher.observer(self._owner, data)
-        sink.write(data)
-        self._measure(sink)
+        self._flusher.write(transport, data, self._owner)
+        self._measure(transport)
 
     def drained(self) -> None:
         """The transport takes bytes again."""
-        if self._sink is not None:
-            self._measure(self._sink)
+        if self._transport is not None:
+            self._measure(self._transport)
 
-    def _measure(self, sink: Sink) -> None:
+    def _measure(self, transport: Transport) -> None:
         was_full = self.full
-        self.full = self._size + sink.get_write_buffer_size() > self._budget
+        self.full = self._size + transport.get_write_buffer_size() > self._budget
         if was_full and not self.full:
             self._room_again()
 
     def close(self) -> None:
         """Write what was gathered, then let go of the transport."""
         self.flush()
-        self._sink = None
+        self._transport = None

@@ -3,7 +3,8 @@
 import asyncio
 from typing import cast
 
-from broker.net.connection import Connection, Hub
+from broker.net.connection import Connection
+from broker.net.hub import Hub
 from broker.net.listeners import Slots
 
 HIGH_WATER = 64 * 1024
@@ -35,7 +36,7 @@ class TcpProtocol(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         if self._connection is not None:
-            self._connection.drained()
+            self._connection.outbox.drained()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connection is not None:

@@ -13,7 +13,8 @@ from picows import (
     WSUpgradeResponseWithListener,
 )
 
-from broker.net.connection import Connection, Hub
+from broker.net.connection import Connection
+from broker.net.hub import Hub
 from broker.net.listeners import Slots
 from broker.net.tcp import HIGH_WATER
 
@@ -26,7 +27,7 @@ PATH = "/mqtt"
 SUBPROTOCOL = "mqtt"
 
 
-class _Sink:
+class _WebSocketTransport:
     """A WebSocket as the transport of a `Connection`: what is written is one binary frame."""
 
     __slots__ = ("_ws",)
@@ -71,7 +72,7 @@ class WebSocketClient(WSListener):
         stream = transport.underlying_transport
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
         peer = transport.underlying_transport.get_extra_info("peername") or ("", 0)
-        self._connection = Connection(self._hub, _Sink(transport), (str(peer[0]), int(peer[1])))
+        self._connection = Connection(self._hub, _WebSocketTransport(transport), (str(peer[0]), int(peer[1])))
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         connection = self._connection
@@ -100,7 +101,7 @@ class WebSocketClient(WSListener):
 
     def resume_writing(self) -> None:
         if self._connection is not None:
-            self._connection.drained()
+            self._connection.outbox.drained()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         if self._connection is not None:

@@ -84,6 +84,7 @@ class Pipeline:
         self._presence = presence
         self._typing = typing
         self._metrics = metrics
+        self._totals = metrics.totals
 
     # --- from clients ----------------------------------------------------------------
 
@@ -92,7 +93,7 @@ class Pipeline:
     ) -> Coroutine[Any, Any, None] | None:
         """Take a client's publish. If something must be awaited first, returns it: until then
         nothing else of this client may be published. `done` may be None with QoS 0."""
-        self._metrics.published += 1
+        self._totals["published"] += 1
         topic = publisher.permits.get(publication.topic)
         if topic is None:
             return self._authorize(publisher, publication, done)
@@ -105,7 +106,7 @@ class Pipeline:
         topic = publisher.permits.get(publication.topic)
         if topic is None or topic.kind is not Kind.OTHER or publication.retain:
             return None
-        self._metrics.published += 1
+        self._totals["published"] += 1
         return self._fanout.deliver(publication)
 
     async def _authorize(self, publisher: Publisher, publication: Publication, done: Done | None) -> None:
@@ -210,7 +211,7 @@ class Pipeline:
         if isinstance(outcome, Duplicate):
             self._metrics.dropped["duplicate"] += 1
         elif isinstance(outcome, StoreError):
-            self._metrics.commit_failures += 1
+            self._totals["commit_failures"] += 1
         if done is not None:
             done(outcome)
 

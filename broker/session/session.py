@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from broker.domain.subscription import Subscription
 from broker.ports import Identity, QueuedMessage, Redelivery, SessionKey, SessionState
+from broker.session.inbound import Inbound
 from broker.session.roles import Limits, Outbox, Watcher
 from broker.session.tail import Tail
 from broker.wire.encoder import Outgoing, pubrel
@@ -51,13 +52,12 @@ class Session:
         "filters",
         "grants",
         "identity",
+        "inbound",
         "key",
         "open_wildcards",
         "outbox",
         "parked",
         "persistent",
-        "received",
-        "received_before",
         "tails",
         "waiter",
     )
@@ -86,10 +86,7 @@ class Session:
         """Log -> cursor from the last connection, till the log is read again."""
         self.behind: dict[str, Tail] = {}
         """The tails that are not live."""
-        self.received_before: set[int] = set()
-        """The same, of earlier connections."""
-        self.received: set[int] = set()
-        """Packet ids of QoS 2 publishes that were stored and wait for their PUBREL."""
+        self.inbound = Inbound(outbox)
         self.waiter: Callable[[], None] | None = None
         """Called when there may be room again."""
         self._moved: dict[str, Tail] = {}
@@ -374,15 +371,14 @@ class Session:
         for out, qos in self._pending or ():
             queue.append(_queued(out, qos))
         cursors = self.parked | {tail.log: tail.position for tail in self.tails.values() if tail.qos}
-        received = sorted(self.received | self.received_before)
-        return SessionState(dict(self.filters), cursors, inflight, received, queue)
+        return SessionState(dict(self.filters), cursors, inflight, self.inbound.received, queue)
 
     def restore(self, state: SessionState) -> None:
         """Take up what the last connection left: resend what it had in its window
         [MQTT-4.4.0-1], then what was queued. Entries of logs follow as their tails are read."""
         self.filters = state.filters
         self.parked = state.cursors
-        self.received_before = set(state.received)
+        self.inbound.restore(state.received)
         for item in state.inflight:
             self._restore(item)
         for message in state.queue:

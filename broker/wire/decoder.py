@@ -36,15 +36,19 @@ class Decoder:
     `max_packet` is the greatest size of a whole packet in bytes, header included.
     """
 
-    __slots__ = ("_buffer", "_need", "_pos", "_start", "_tail", "max_packet")
+    __slots__ = ("_buffer", "_max_packet", "_need", "_pos", "_start", "_tail")
 
     def __init__(self, max_packet: int) -> None:
-        self.max_packet = max_packet
+        self._max_packet = max_packet
         self._buffer = b""
         self._pos = 0
         self._start = 0
         self._tail = bytearray()
         self._need = 0
+
+    def allow(self, max_packet: int) -> None:
+        """From here on packets of up to `max_packet` bytes are read."""
+        self._max_packet = max_packet
 
     def feed(self, data: bytes) -> None:
         """Add what the socket brought."""
@@ -102,8 +106,8 @@ class Decoder:
                 if shift > 21:  # 2.2.3: at most four bytes
                     raise MalformedPacketError("remaining length of more than four bytes")
         end = start + length
-        if end - pos > self.max_packet:
-            raise MalformedPacketError(f"packet of {end - pos} bytes, the limit is {self.max_packet}")
+        if end - pos > self._max_packet:
+            raise MalformedPacketError(f"packet of {end - pos} bytes, the limit is {self._max_packet}")
         if end > size:
             self._keep(end - pos)
             return None

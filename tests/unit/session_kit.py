@@ -376,7 +376,7 @@ class Link:
         self.session = None
 
     def drop_will(self) -> None:
-        """There is none."""
+        self.will = None
 
     async def _step(self, step: Coroutine[object, object, None]) -> None:
         try:

@@ -42,9 +42,9 @@ class Transport:
 class Bench:
     """An outbox with all it needs."""
 
-    def __init__(self) -> None:
+    def __init__(self, observer: Callable[[object, bytes], None] | None = None) -> None:
         self.loop = Loop()
-        self.flusher = Flusher(self.loop.call_soon)
+        self.flusher = Flusher(self.loop.call_soon, observer)
         self.transport = Transport()
         self.rooms: list[bool] = []
         self.outbox = ByteOutbox(self.transport, self.flusher, BUDGET, self.room_again, self)
@@ -83,9 +83,8 @@ def test_one_call_of_the_loop_serves_all_outboxes() -> None:
 
 
 def test_the_observer_sees_what_is_written() -> None:
-    bench = Bench()
     seen = []
-    bench.flusher.observer = lambda owner, data: seen.append((owner, data))
+    bench = Bench(lambda owner, data: seen.append((owner, data)))
     bench.outbox.send(b"ab")
     bench.outbox.send(b"c")
     bench.loop.turn()

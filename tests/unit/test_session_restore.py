@@ -65,7 +65,7 @@ def test_a_session_that_came_back_sends_what_was_in_its_window() -> None:
         Ack(Type.PUBREL, 7),
         Publish("sensors/1", b"waits", 2, packet_id=3, retain=True),
     ]
-    assert session.received_before == {3, 8}
+    assert session.inbound.received == [3, 8]
     assert session.filters == STATE.filters
     tail = open_tail(session, qos=2)
     feed(session, tail, [1] * 6 + [2] * 2)
@@ -113,7 +113,9 @@ def test_what_one_connection_leaves_the_next_takes_up() -> None:
     wire = Wire()
     session = connect(wire, Limits(max_inflight=3, max_queued=5))
     session.filters = subscribed({INBOX: 2, "sensors/#": 2})
-    session.received = {9}
+    taken = Publish("sensors/1", b"", 2, packet_id=9)
+    assert not session.inbound.is_repeated(taken)
+    session.inbound.done(taken, session.inbound.expect(taken))
     tail = follow(session, position=10, qos=2)
     offer(session, 11)
     offer(session, 12, qos=2)

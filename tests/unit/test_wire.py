@@ -161,7 +161,7 @@ def test_the_limit_may_be_raised_between_packets() -> None:
     big = Outgoing(Publication("a", b"x" * 100, 0)).frame()
     decoder.feed(RECEIVED[0].data + big)
     assert decoder.next_packet() == RECEIVED[0].packet
-    decoder.max_packet = 1000
+    decoder.allow(1000)
     assert decoder.next_packet() == Publish("a", b"x" * 100)
 
 

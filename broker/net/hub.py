@@ -1,0 +1,69 @@
+"""What all connections of a node share."""
+
+import asyncio
+from typing import Protocol, cast
+
+from broker.delivery.fanout import Fanout
+from broker.delivery.subscriptions import Subscriptions
+from broker.metrics import Metrics
+from broker.net.deadlines import Deadlines
+from broker.net.outbox import Flusher
+from broker.ports import Gate, PluginEvents, Principal
+from broker.publish.pipeline import Pipeline
+from broker.registry import Registry
+
+
+class ConnectionLimits(Protocol):
+    """Bounds of a connection: bytes and seconds."""
+
+    max_packet_bytes: int
+    max_packet_bytes_before_connect: int
+    outbox_bytes: int
+    uncommitted_bytes: int
+    connect_timeout: float
+
+
+class Connected(Protocol):
+    """A connection, as the hub sees it."""
+
+    @property
+    def principal(self) -> Principal | None:
+        """Who the client is, once authenticated."""
+        ...
+
+    def close(self, reason: str) -> None:
+        """End the connection."""
+        ...
+
+
+class Hub:
+    """What all connections of a node share."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        registry: Registry,
+        subscriptions: Subscriptions,
+        pipeline: Pipeline,
+        fanout: Fanout,
+        metrics: Metrics,
+        limits: ConnectionLimits,
+        loop: asyncio.AbstractEventLoop,
+        events: PluginEvents,
+    ) -> None:
+        self.gate = gate
+        self.registry = registry
+        self.subscriptions = subscriptions
+        self.pipeline = pipeline
+        self.fanout = fanout
+        self.metrics = metrics
+        self.totals = metrics.totals
+        self.limits = limits
+        self.loop = loop
+        self.events = events
+        self.flusher = Flusher(loop.call_soon, self._packets_sent if events.packets else None)
+        self.deadlines = Deadlines()
+        self.connections: set[Connected] = set()
+
+    def _packets_sent(self, owner: object, packets: bytes) -> None:
+        self.events.packets_sent(packets, cast("Connected", owner).principal)
