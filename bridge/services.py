@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from bridge.core.access import Access, Limits
+from bridge.core.access import Access, AmendmentLimits
 from bridge.core.group_changes import GroupChanges
 from bridge.core.notices import Notices
 from bridge.core.operations import Handlers, Operations, operations_of
@@ -55,7 +55,7 @@ class Services:
         directory: Directory,
         broker: BrokerPort,
         now_ms: Callable[[], int],
-        limits: Limits,
+        limits: AmendmentLimits,
         most_members: int,
     ) -> None:
         access = Access(directory, now_ms, limits)

@@ -20,11 +20,11 @@ def _imctl(config: Config) -> str:
     return f"{command} --data-dir {shlex.quote(config.storage.data_dir)}"
 
 
-def greet(config: Config, places: dict[str, str]) -> None:
+def greet(config: Config, addresses: dict[str, str]) -> None:
     """Say where the node serves, and what to try first."""
     imctl = _imctl(config)
     print(f"Parley is serving, data in {config.data_dir.absolute()}")
-    for name, address in places.items():
+    for name, address in addresses.items():
         print(f"  {name:<8} {address}")
     print("Try, in another terminal:")
     print(f"  {imctl} user add alice --password wonderland")

@@ -14,7 +14,7 @@ from broker.domain.permissions import Facts, GroupOperation, Rank, Relation, Use
 from broker.ports import Directory
 
 
-class Limits(msgspec.Struct, frozen=True):
+class AmendmentLimits(msgspec.Struct, frozen=True):
     """For how long a message may be recalled and edited by its sender, in ms."""
 
     recall_ms: int
@@ -65,7 +65,7 @@ _AFTER_REMOVAL = frozenset((UserOperation.EDIT, UserOperation.RECALL))
 class Access:
     """Asks the directory, then the table of permissions. Refusals are raised as `RefusedError`."""
 
-    def __init__(self, directory: Directory, now_ms: Callable[[], int], limits: Limits) -> None:
+    def __init__(self, directory: Directory, now_ms: Callable[[], int], limits: AmendmentLimits) -> None:
         self._directory = directory
         self.now_ms = now_ms
         self._limits = limits

@@ -46,7 +46,7 @@ CALL: ContextVar[Call] = ContextVar("CALL")
 """The call a handler serves."""
 
 
-class Authenticator:
+class CallAuthenticator:
     """Accepts the node's `admin_token` and, if there is a reader, the tokens of accounts."""
 
     def __init__(

@@ -11,9 +11,9 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from bridge.grpc_api.authentication import CALL, Authenticator, Call, Metadata
+from bridge.grpc_api.admission import Admission
+from bridge.grpc_api.authentication import CALL, Call, CallAuthenticator, Metadata
 from bridge.grpc_api.errors import describe, trailer
-from bridge.grpc_api.places import Places
 from broker.domain.errors import RefusedError
 
 logger = logging.getLogger(__name__)
@@ -37,14 +37,14 @@ class Guard(grpc.aio.ServerInterceptor):
     administrators, who need not be who speaks for the system.
 
     At most `concurrency` calls run at once, streams aside, and fewer if they are large; some more wait,
-    and beyond that callers are refused (`Places`). A call whose deadline has passed, or whose client has
+    and beyond that callers are refused (`Admission`). A call whose deadline has passed, or whose client has
     gone, is not begun. One that has begun is brought to its end: half of a change is worse than a change
     nobody waits for.
     """
 
-    def __init__(self, authenticator: Authenticator, concurrency: int = CONCURRENCY) -> None:
+    def __init__(self, authenticator: CallAuthenticator, concurrency: int = CONCURRENCY) -> None:
         self._authenticator = authenticator
-        self._places = Places(concurrency)
+        self._admission = Admission(concurrency)
         self._running: set[asyncio.Future[Any]] = set()
 
     async def close(self) -> None:
@@ -93,7 +93,7 @@ class Guard(grpc.aio.ServerInterceptor):
         return serve
 
     async def _run(self, handler: Any, data: bytes, context: Context) -> Any:
-        give_back = await self._places.take(CALL.get().caller, len(data))
+        give_back = await self._admission.take(CALL.get().caller, len(data))
         try:
             request = _parse(handler, data)  # not before: it takes more than the bytes
         except RefusedError:

@@ -12,7 +12,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
 
 from bridge.core.operations import Operations
-from bridge.grpc_api.authentication import Authenticator, TokenReader
+from bridge.grpc_api.authentication import CallAuthenticator, TokenReader
 from bridge.grpc_api.changes import Changes
 from bridge.grpc_api.guard import CONCURRENCY, Guard
 from bridge.grpc_api.services import ADMINISTRATION, SERVICES, OperationService
@@ -85,13 +85,13 @@ async def start(
         raise ValueError("the token is empty")
     services: list[Service] = [OperationService(ADMINISTRATION, administration)]
     if offer is None:
-        return await serve(services, bind, Guard(Authenticator(token)), tls)
+        return await serve(services, bind, Guard(CallAuthenticator(token)), tls)
     changes = Changes()
     offer.directory.on_change(changes.tell)
     streams = {"SyncMessages": Syncing(offer.operations, offer.broker, changes)}
     offered = (name for name in SERVICES if name != ADMINISTRATION)
     services += [OperationService(name, offer.operations, streams) for name in offered]
-    authenticator = Authenticator(token, offer.directory, offer.tokens, changes)
+    authenticator = CallAuthenticator(token, offer.directory, offer.tokens, changes)
     return await serve(services, bind, Guard(authenticator, offer.concurrency), tls)
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 import grpc
 import msgspec
 
-from broker.config import ConfigError, Grpc
-
 _TURNS = 10
 
 
@@ -24,29 +22,33 @@ class Tls(msgspec.Struct, frozen=True):
         return grpc.ssl_server_credentials([(self.key, self.certificate)])
 
 
-def read_tls(config: Grpc) -> Tls | None:
-    """The files `grpc.tls_cert` and `grpc.tls_key` name, or None if there is to be no TLS.
+class CertificateError(Exception):
+    """The certificate cannot be used; the text says why, and which key of the configuration names it."""
+
+
+def read_tls(tls_cert: str | None, tls_key: str | None) -> Tls | None:
+    """The files that `grpc.tls_cert` and `grpc.tls_key` name, or None if there is to be no TLS.
 
     Raises:
-        ConfigError: one is missing, cannot be read, or they do not belong together.
+        CertificateError: one is missing, cannot be read, or they do not belong together.
     """
-    if config.tls_cert is None and config.tls_key is None:
+    if tls_cert is None and tls_key is None:
         return None
-    if config.tls_cert is None or config.tls_key is None:
-        missing, other = ("cert", "key") if config.tls_cert is None else ("key", "cert")
-        raise ConfigError(f"grpc.tls_{missing}: missing, grpc.tls_{other} needs it")
-    certificate = _read("grpc.tls_cert", Path(config.tls_cert))
-    key = _read("grpc.tls_key", Path(config.tls_key))
+    if tls_cert is None or tls_key is None:
+        missing, other = ("cert", "key") if tls_cert is None else ("key", "cert")
+        raise CertificateError(f"grpc.tls_{missing}: missing, grpc.tls_{other} needs it")
+    certificate = _read("grpc.tls_cert", Path(tls_cert))
+    key = _read("grpc.tls_key", Path(tls_key))
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # An encrypted key would be asked about on the terminal.
-        server.load_cert_chain(config.tls_cert, config.tls_key, password=lambda: "")
+        server.load_cert_chain(tls_cert, tls_key, password=lambda: "")
     except (ssl.SSLError, ValueError) as error:
-        raise ConfigError(
-            f"grpc.tls_cert, grpc.tls_key: {config.tls_cert} and {config.tls_key} are not a certificate and "
+        raise CertificateError(
+            f"grpc.tls_cert, grpc.tls_key: {tls_cert} and {tls_key} are not a certificate and "
             f"its key in PEM: {error}"
         ) from None
-    file = Path(config.tls_cert).absolute()
+    file = Path(tls_cert).absolute()
     return Tls(file, certificate, key, _name(server, file))
 
 
@@ -55,7 +57,7 @@ def _read(key: str, file: Path) -> bytes:
         return file.read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{key}: cannot read {file}: {reason}") from None
+        raise CertificateError(f"{key}: cannot read {file}: {reason}") from None
 
 
 class _AnyName(ssl.SSLContext):

@@ -27,7 +27,7 @@ _MOST_RECENT = 10_000
 _ENDED = "ended:"
 
 
-class Authenticator(Protocol):
+class LoginAuthenticator(Protocol):
     """Who somebody is. Methods raise `StoreError` when that cannot be told now."""
 
     async def by_password(self, user: str, password: bytes) -> Account | None: ...
@@ -65,7 +65,7 @@ class Logins:
 
     def __init__(
         self,
-        authenticator: Authenticator | None,
+        authenticator: LoginAuthenticator | None,
         directory: Directory,
         new_accounts: NewAccounts,
         attempts: Attempts,
@@ -84,7 +84,7 @@ class Logins:
         """Refresh tokens used lately -> when, the latest last."""
 
     @property
-    def _authenticator(self) -> Authenticator:
+    def _authenticator(self) -> LoginAuthenticator:
         if self._authenticator_or_none is None:
             raise DirectoryError("unavailable", "plugins.auth.UserAuthPlugin is not loaded: no logins here")
         return self._authenticator_or_none

@@ -33,7 +33,7 @@ from broker.publish.references import References
 
 logger = logging.getLogger(__name__)
 
-Done = Callable[[Outcome | None], None]
+Answer = Callable[[Outcome | None], None]
 """Told what became of a publish; None: accepted, and nothing was to be stored in a log."""
 
 _PERMITS_CACHED = 1000
@@ -89,15 +89,15 @@ class Pipeline:
     # --- from clients ----------------------------------------------------------------
 
     def publish(
-        self, publisher: Publisher, publication: Publication, done: Done | None
+        self, publisher: Publisher, publication: Publication, answer: Answer | None
     ) -> Coroutine[Any, Any, None] | None:
         """Take a client's publish. If something must be awaited first, returns it: until then
-        nothing else of this client may be published. `done` may be None with QoS 0."""
+        nothing else of this client may be published. `answer` may be None with QoS 0."""
         self._totals["published"] += 1
         topic = publisher.permits.get(publication.topic)
         if topic is None:
-            return self._authorize(publisher, publication, done)
-        return self._accept(publisher, topic, publication, done)
+            return self._authorize(publisher, publication, answer)
+        return self._accept(publisher, topic, publication, answer)
 
     def forward_fast(self, publisher: Publisher, publication: Publication) -> Sequence[StateChange] | None:
         """Fast path for an open topic the client was allowed before: hand the message to those
@@ -109,47 +109,49 @@ class Pipeline:
         self._totals["published"] += 1
         return self._fanout.deliver(publication)
 
-    async def _authorize(self, publisher: Publisher, publication: Publication, done: Done | None) -> None:
+    async def _authorize(self, publisher: Publisher, publication: Publication, answer: Answer | None) -> None:
         topic = parse_topic(publication.topic)
         permits = publisher.permits  # another one, if a right changes while the gate is asked
         refusal = _never(publisher.principal.identity.user, topic)
         if refusal is None:
             refusal = await self._gate.may_publish(publisher.principal, topic)
         if refusal is not None:
-            self._refuse(publisher, publication, done, refusal)
+            self._refuse(publisher, publication, answer, refusal)
             return
         if len(topic.name) <= _SHOWN:
             if len(permits) >= _PERMITS_CACHED:
                 permits.clear()
             permits[topic.name] = topic
-        asked = self._accept(publisher, topic, publication, done)
+        asked = self._accept(publisher, topic, publication, answer)
         if asked is not None:
             await asked
 
     def _accept(
-        self, publisher: Publisher, topic: Topic, publication: Publication, done: Done | None
+        self, publisher: Publisher, topic: Topic, publication: Publication, answer: Answer | None
     ) -> Coroutine[Any, Any, None] | None:
         kind = topic.kind
         if kind is Kind.OTHER:
-            self._fanout.forward(publication, done)
+            self._fanout.forward(publication, answer)
         elif kind in LOG_KINDS:
-            return self._store(publisher, topic, publication, done)
+            return self._store(publisher, topic, publication, answer)
         elif kind is Kind.RPC:
-            self._call(publisher, topic, publication, done)
+            self._call(publisher, topic, publication, answer)
         else:
-            self._notify(publisher, topic, publication, done)
+            self._notify(publisher, topic, publication, answer)
         return None
 
-    def _call(self, publisher: Publisher, topic: Topic, publication: Publication, done: Done | None) -> None:
+    def _call(
+        self, publisher: Publisher, topic: Topic, publication: Publication, answer: Answer | None
+    ) -> None:
         reply = partial(self._fanout.broadcast, f"users/{topic.owner}/replies")
         refusal = self._services.call(topic.owner, topic.method, publication.payload, reply)
         if refusal is not None:
-            self._refuse(publisher, publication, done, refusal)
-        elif done is not None:
-            done(None)
+            self._refuse(publisher, publication, answer, refusal)
+        elif answer is not None:
+            answer(None)
 
     def _notify(
-        self, publisher: Publisher, topic: Topic, publication: Publication, done: Done | None
+        self, publisher: Publisher, topic: Topic, publication: Publication, answer: Answer | None
     ) -> None:
         """Presence, or typing."""
         user = publisher.principal.identity.user
@@ -159,64 +161,64 @@ class Pipeline:
         else:
             payload = self._typing.stamp(user, topic, publication.payload)
         if isinstance(payload, Refusal):
-            self._refuse(publisher, publication, done, payload)
+            self._refuse(publisher, publication, answer, payload)
         elif payload is None:
-            if done is not None:
-                done(None)
+            if answer is not None:
+                answer(None)
         elif is_presence:
-            self._fanout.retain(Publication(topic.name, payload, publication.qos), live=True, kept=done)
+            self._fanout.retain(Publication(topic.name, payload, publication.qos), live=True, kept=answer)
         else:
-            self._fanout.forward(Publication(topic.name, payload), done)
+            self._fanout.forward(Publication(topic.name, payload), answer)
 
     def _store(
-        self, publisher: Publisher, topic: Topic, publication: Publication, done: Done | None
+        self, publisher: Publisher, topic: Topic, publication: Publication, answer: Answer | None
     ) -> Coroutine[Any, Any, None] | None:
         composed = self._compose(publisher.principal.identity.user, topic, publication)
         if isinstance(composed, Draft):
-            self._submit(publisher, publication, done, composed)
+            self._submit(publisher, publication, answer, composed)
         elif isinstance(composed, Refusal):
-            self._refuse(publisher, publication, done, composed)
+            self._refuse(publisher, publication, answer, composed)
         else:
-            return self._store_later(publisher, publication, done, composed)
+            return self._store_later(publisher, publication, answer, composed)
         return None
 
     async def _store_later(
         self,
         publisher: Publisher,
         publication: Publication,
-        done: Done | None,
+        answer: Answer | None,
         composing: Awaitable[Draft | Refusal],
     ) -> None:
         try:
             composed = await composing
         except StoreError as error:
-            self._answered(publisher, publication, done, error)
+            self._answered(publisher, publication, answer, error)
             return
         if isinstance(composed, Draft):
-            self._submit(publisher, publication, done, composed)
+            self._submit(publisher, publication, answer, composed)
         else:
-            self._refuse(publisher, publication, done, composed)
+            self._refuse(publisher, publication, answer, composed)
 
     def _submit(
-        self, publisher: Publisher, publication: Publication, done: Done | None, draft: Draft
+        self, publisher: Publisher, publication: Publication, answer: Answer | None, draft: Draft
     ) -> None:
-        self._committer.submit(Submission(draft, partial(self._answered, publisher, publication, done)))
+        self._committer.submit(Submission(draft, partial(self._answered, publisher, publication, answer)))
 
     def _answered(
-        self, publisher: Publisher, publication: Publication, done: Done | None, outcome: Outcome
+        self, publisher: Publisher, publication: Publication, answer: Answer | None, outcome: Outcome
     ) -> None:
         if isinstance(outcome, Refusal):
-            self._refuse(publisher, publication, done, outcome)
+            self._refuse(publisher, publication, answer, outcome)
             return
         if isinstance(outcome, Duplicate):
             self._metrics.dropped["duplicate"] += 1
         elif isinstance(outcome, StoreError):
             self._totals["commit_failures"] += 1
-        if done is not None:
-            done(outcome)
+        if answer is not None:
+            answer(outcome)
 
     def _refuse(
-        self, publisher: Publisher, publication: Publication, done: Done | None, refusal: Refusal
+        self, publisher: Publisher, publication: Publication, answer: Answer | None, refusal: Refusal
     ) -> None:
         """A refusal is never silent: MQTT 3.1.1 has no reason codes, so an event says it."""
         self._metrics.refused[refusal.code] += 1
@@ -235,8 +237,8 @@ class Pipeline:
             if isinstance(content, Content) and content.client_msg_id is not None:
                 event["client_msg_id"] = content.client_msg_id
             self._events.emit(user, event)
-        if done is not None:
-            done(refusal)
+        if answer is not None:
+            answer(refusal)
 
     # --- from services ---------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.administration import administration
-from bridge.core.access import Limits
+from bridge.core.access import AmendmentLimits
 from bridge.core.accounts import NewAccounts
 from bridge.core.operations import THE_SYSTEM, Caller
 from bridge.core.posting import stored
@@ -199,7 +199,7 @@ class FakeNode:
         rules = ContractRules(directory, (), self.clock.now_ms)
         self.broker = broker = FakeBroker(self.clock, log, rules, References(log, directory))
         conversations = sqlite.SqliteConversationStore(database)
-        limits = Limits(recall_ms=2 * MINUTE, edit_ms=60 * MINUTE)
+        limits = AmendmentLimits(recall_ms=2 * MINUTE, edit_ms=60 * MINUTE)
         now_ms = self.clock.now_ms
         self.services = services = Services(
             log, states, save, conversations, directory, broker, now_ms, limits, 10_000

@@ -173,7 +173,7 @@ class RemoteServices:
 
 
 class ByBytes:
-    """See `server.app.Joint`."""
+    """See `server.assembly.Joint`."""
 
     _ends: tuple[End, End] | None = None
 

@@ -143,7 +143,7 @@ class TinyNode:
     @property
     def waiting(self) -> int:
         """Slots that calls wait for."""
-        return self.server._guard._places.waiting
+        return self.server._guard._admission.waiting
 
     async def send(self, caller: Caller, parameters: SendParameters) -> SentResult:
         """Send."""

@@ -14,10 +14,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from bridge.grpc_api import im_admin_pb2, im_admin_pb2_grpc
 from bridge.grpc_api import im_pb2 as pb
-from bridge.grpc_api.places import SLOT_BYTES
+from bridge.grpc_api.admission import SLOT_BYTES
 from bridge.grpc_api.services import SERVICES
-from bridge.grpc_api.tls import read_tls
-from broker.config import ConfigError, Grpc
+from bridge.grpc_api.tls import CertificateError, read_tls
 from tests.unit.grpc_kit import ADMIN, TinyNode, failure, tiny_node, until
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
@@ -362,7 +361,7 @@ async def test_stop_lets_calls_end() -> None:
 
 
 def test_tls_that_is_not_to_be_had(tmp_path: Path) -> None:
-    assert read_tls(Grpc()) is None
+    assert read_tls(None, None) is None
     absent, empty = str(tmp_path / "absent.pem"), tmp_path / "empty.pem"
     empty.write_text("nothing")
     for cert, key, words in (
@@ -374,7 +373,7 @@ def test_tls_that_is_not_to_be_had(tmp_path: Path) -> None:
         (str(tmp_path), str(empty), "Is a directory"),
         ("\0", str(empty), "grpc.tls_cert: cannot read"),
     ):
-        with pytest.raises(ConfigError) as raised:
-            read_tls(Grpc(tls_cert=cert, tls_key=key))
+        with pytest.raises(CertificateError) as raised:
+            read_tls(cert, key)
         assert words in str(raised.value)
         assert "\n" not in str(raised.value)

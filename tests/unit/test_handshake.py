@@ -78,7 +78,7 @@ class Applicant:
         self.introduced: list[tuple[str | None]] = []
         self.accepted: list[tuple[int, bool]] = []
 
-    def introduce(self, publisher: Publisher, will: Will | None) -> None:
+    def introduce(self, publisher: Publisher, will: Publication | None) -> None:
         self.publisher = publisher
         self.introduced.append((publisher.principal.identity.user, will))
 

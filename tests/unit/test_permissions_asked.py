@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from bridge.core.access import Limits
+from bridge.core.access import AmendmentLimits
 from bridge.core.operations import Caller, Operations
 from bridge.services import Services, offered_operations
 from broker.domain.directory import Account, Ban, Contact, Group, JoinRequest, Membership, Profile
@@ -163,7 +163,7 @@ class World:
         self.people, self.log, self.broker = People(), Logs(), Broker()
         some: Any = States()
         parts: tuple[Any, ...] = (self.log, some, save, some, self.people, self.broker)
-        limits = Limits(RECALL_MS, EDIT_MS)
+        limits = AmendmentLimits(RECALL_MS, EDIT_MS)
         self.operations: Operations = Services(*parts, lambda: NOW, limits, 100).operations
         self.rules = ContractRules(self.people, [], lambda: NOW)  # type: ignore[arg-type]
 

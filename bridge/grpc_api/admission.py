@@ -1,4 +1,4 @@
-"""How many calls run and wait at once, by whose they are and what they cost."""
+"""Admits calls: how many run and wait at once, by whose they are and what they cost."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,7 +12,7 @@ _WAITING_PER_SLOT = 16
 _SHARE = 4
 
 
-class Places:
+class Admission:
     """Slots to run in. A call takes one, and one more for each `SLOT_BYTES` of its request. A user has
     a fourth of the slots at most, and waits for them in a line of their own: whatever one does, there
     is room for others. Sixteen times as many slots as a line has may be waited for in it."""

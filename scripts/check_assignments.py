@@ -1,0 +1,46 @@
+"""Nothing is tied after construction: an object's attributes are assigned by its own methods only.
+
+    python scripts/check_assignments.py FOLDER...
+
+Reads the syntax trees of all modules below the folders and prints each assignment to an attribute of
+anything but `self`, in whatever form: `=`, `+=`, with an annotation, as the target of `for`, `with`,
+`:=` or `del`, through `setattr` or `__setattr__`. Exits with 1 if there is one.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_GENERATED = ("_pb2.py", "_pb2_grpc.py")
+_BY_NAME = frozenset(("setattr", "delattr", "__setattr__", "__delattr__"))
+
+
+def assignments(tree: ast.AST) -> Iterator[ast.AST]:
+    """The places that assign an attribute of another object."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(ast.Name("self"), _, ast.Store() | ast.Del()):
+                pass
+            case ast.Attribute(_, _, ast.Store() | ast.Del()):
+                yield node
+            case ast.Call(ast.Name(name) | ast.Attribute(_, name)) if name in _BY_NAME:
+                yield node
+
+
+def main() -> int:
+    """Returns the exit status."""
+    files = [file for folder in sys.argv[1:] for file in sorted(Path(folder).rglob("*.py"))]
+    found = 0
+    for file in files:
+        if not file.name.endswith(_GENERATED):
+            for node in assignments(ast.parse(file.read_text(encoding="utf-8"))):
+                print(f"{file}:{getattr(node, 'lineno', 0)}: {ast.unparse(node)} is assigned from outside")
+                found += 1
+    if not files:
+        print("no files to check", file=sys.stderr)
+    return 1 if found or not files else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

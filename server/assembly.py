@@ -1,0 +1,197 @@
+"""A node put together, in the order its parts need each other: stores, broker and services, ways in.
+What was opened is closed in the reverse order."""
+
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Protocol
+
+import msgspec
+
+from bridge.administration import administration
+from bridge.core.access import AmendmentLimits
+from bridge.core.accounts import NewAccounts
+from bridge.core.operations import Operations
+from bridge.grpc_api import server as grpc_server
+from bridge.grpc_api.tls import Tls
+from bridge.http_api import server as http_server
+from bridge.http_api.attempts import Attempts
+from bridge.http_api.logins import Logins
+from bridge.http_api.readiness import Readiness
+from bridge.http_api.routes import application
+from bridge.services import Services
+from broker.amqtt_edge.loading import Persistence
+from broker.clock import SystemClock
+from broker.config import Config
+from broker.domain.directory import SYSTEM
+from broker.domain.topics import inbox_topic
+from broker.local_bridge import LocalBridge
+from broker.metrics import Metrics
+from broker.node import Node
+from broker.ports import (
+    BrokerPort,
+    ConversationStore,
+    Directory,
+    DirectoryError,
+    MessageLog,
+    ServicesPort,
+    StoreContext,
+)
+from broker.states import States
+from plugins.auth import UserAuthPlugin
+from plugins.auth.authenticator import Authenticator
+from plugins.auth.passwords import Passwords
+from plugins.persistence.sql_directory import open_directory
+
+now_ms = SystemClock().now_ms
+
+
+class Joint(Protocol):
+    """What the broker and its services reach each other through."""
+
+    async def to_broker(self, broker: BrokerPort) -> BrokerPort:
+        """The broker, as the services are to reach it."""
+        ...
+
+    async def to_services(self, services: ServicesPort) -> ServicesPort:
+        """The services, as the broker is to reach them."""
+        ...
+
+
+class InOneProcess:
+    """See `Joint`: each side is handed to the other as it is."""
+
+    async def to_broker(self, broker: BrokerPort) -> BrokerPort:
+        return broker
+
+    async def to_services(self, services: ServicesPort) -> ServicesPort:
+        return services
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """The stores, open. `states` commits changes of its store in groups, for broker and services alike."""
+
+    log: MessageLog
+    states: States
+    conversations: ConversationStore
+    directory: Directory
+    passwords: Passwords
+    metrics: Metrics
+
+
+class Joined(msgspec.Struct, frozen=True):
+    """Broker and services, which know each other; `broker` is the node as the services reach it."""
+
+    node: Node
+    broker: BrokerPort
+    services: Services
+    authenticator: Authenticator | None
+    """None if the plugin that verifies passwords and tokens is not loaded."""
+
+
+async def open_stores(config: Config, persistence: Persistence, stack: AsyncExitStack) -> Opened:
+    """Open what `plugins` and `storage` name. Raises `StoreError`."""
+    stores = await persistence.open(StoreContext(config.data_dir))
+    stack.push_async_callback(stores.close)
+    passwords = Passwords()
+    stack.callback(passwords.close)
+    url = config.storage.directory_url or f"sqlite:///{(config.data_dir / 'directory.db').absolute()}"
+    directory = open_directory(url, passwords.hash, now_ms)
+    stack.push_async_callback(directory.close)
+    metrics = Metrics()
+    states = States(stores.states, metrics)
+    return Opened(stores.messages, states, stores.conversations, directory, passwords, metrics)
+
+
+async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitStack) -> Joined:
+    """Make broker and services, and have them reach each other. Nobody can connect yet."""
+    log, states, directory = opened.log, opened.states, opened.directory
+    node = Node(config, log, states, directory, opened.passwords, opened.metrics)
+    broker = await joint.to_broker(LocalBridge(node, log))
+    messages = config.messages
+    services = Services(
+        log,
+        states.store,
+        states.save,
+        opened.conversations,
+        directory,
+        broker,
+        now_ms,
+        AmendmentLimits(int(messages.recall_seconds * 1000), int(messages.edit_seconds * 1000)),
+        config.limits.group_members,
+    )
+    stack.push_async_callback(services.close)
+    node.services.serve(await joint.to_services(services))
+    stack.push_async_callback(node.stop)
+    plugin = node.host.plugin(UserAuthPlugin)
+    return Joined(node, broker, services, None if plugin is None else plugin.authenticator)
+
+
+async def open_apis(
+    config: Config, opened: Opened, joined: Joined, token: str, tls: Tls | None, stack: AsyncExitStack
+) -> dict[str, str]:
+    """Serve gRPC and HTTP; returns where. `token` is imctl's. Raises `OSError`."""
+    new_accounts = NewAccounts(opened.directory, opened.log, opened.states.save)
+    operations = _administration(opened, joined, new_accounts)
+    offer = grpc_server.Offer(
+        joined.services.operations,
+        joined.broker,
+        opened.directory,
+        joined.authenticator,
+        config.limits.rpc_concurrency,
+    )
+    grpc = await grpc_server.start(operations, config.grpc.bind, token, offer, tls)
+    stack.push_async_callback(grpc.stop)
+    http = await _serve_http(config, opened, joined, new_accounts)
+    stack.push_async_callback(http.stop)
+    return {"grpc": grpc.address, "http": http.address}
+
+
+def _administration(opened: Opened, joined: Joined, new_accounts: NewAccounts) -> Operations:
+    services = joined.services
+    return administration(
+        opened.directory,
+        opened.log,
+        joined.broker,
+        new_accounts,
+        services.groups,
+        services.members,
+        now_ms,
+        _issuer(joined.authenticator),
+    )
+
+
+def _issuer(authenticator: Authenticator | None) -> Callable[[str, float], str]:
+    """Tokens are signed with the keys the authentication plugin verifies with."""
+
+    def issue(user: str, ttl: float) -> str:
+        if authenticator is None:
+            raise DirectoryError("unavailable", "plugins.auth.UserAuthPlugin is not loaded: no tokens here")
+        return authenticator.issue(user, ttl, time.time())
+
+    return issue
+
+
+async def _serve_http(
+    config: Config, opened: Opened, joined: Joined, new_accounts: NewAccounts
+) -> http_server.Server:
+    http, log, directory = config.http, opened.log, opened.directory
+    logins = Logins(
+        joined.authenticator,
+        directory,
+        new_accounts,
+        Attempts(http.failures_per_user, http.failures_per_address),
+        http,
+        time.time,
+        opened.metrics.refused,
+    )
+    readiness = Readiness(
+        {
+            "message store": lambda: log.heads([inbox_topic(SYSTEM)]),
+            "message store (writing)": lambda: opened.states.store.apply([]),
+            "directory": lambda: directory.account(SYSTEM),
+            "directory (writing)": lambda: directory.drop_notices([]),
+        }
+    )
+    app = application(logins, readiness, http.cors_origins)
+    return await http_server.start(app, http.bind, http.trusted_proxies)
