@@ -131,6 +131,8 @@ class Amqtt:
         try:
             return await self._client.connect(f"mqtt://{user}:{secret}@{HOST}:{self._port}/")
         except ConnectError as error:
+            # What is refused is not connected for amqtt: its disconnect() leaves the socket open.
+            await self._client._handler.stop()
             return error.return_code
 
     async def subscribe(self, filters: list[str], qos: int) -> list[int]:
@@ -166,7 +168,7 @@ class Program:
             self.process.stdin.close()
             if self.process.returncode is None:
                 self.process.terminate()
-            await self.process.wait()
+            await self.process.communicate()  # its end, and that of its pipes
 
 
 class Mosquitto(Program):

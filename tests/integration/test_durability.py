@@ -218,6 +218,7 @@ def test_store_that_fails_acknowledges_nobody(make_node: MakeNode) -> None:
     finally:
         blocker.execute("ROLLBACK")
         blocker.close()
+        writer.socket.close()
     assert "commit of 1 messages failed, none acknowledged: database is locked" in node.log()
     assert node.stats()["commit_failures"] == 1
     writer = RawClient(node.port)

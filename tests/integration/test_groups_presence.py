@@ -201,6 +201,7 @@ def test_presence_over_several_devices(node: Node) -> None:
             seen.append(presence(watcher))
         assert all(status != "offline" for status, _ in seen)
         laptop.send(packet(0xE0))
+        laptop.socket.close()
         while seen[-1][0] != "offline":
             seen.append(presence(watcher))
         assert seen[-1] == ("offline", 0)

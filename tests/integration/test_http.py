@@ -5,6 +5,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import grpc
 import httpx
@@ -186,8 +187,10 @@ def test_logout_everywhere(api: Api) -> None:
     alice = api.node.user("alice")
     pairs = [api.login(alice) for _ in range(3)]
     by_imctl = api.node.token(alice)
-    clients = [mqtt(api, alice, token) for token in (*(p["access_token"] for p in pairs), by_imctl)]
-    with mqtt(api, alice, password(alice)) as by_password:
+    with ExitStack() as stack:
+        tokens = (*(pair["access_token"] for pair in pairs), by_imctl)
+        clients = [stack.enter_context(mqtt(api, alice, token)) for token in tokens]
+        by_password = stack.enter_context(mqtt(api, alice, password(alice)))
         started = time.monotonic()
         assert api.logout(pairs[0]["access_token"], all=True) == 204
         assert all(client.is_closed() for client in clients)

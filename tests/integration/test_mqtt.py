@@ -55,7 +55,7 @@ def take(client: RawClient) -> tuple[str, bytes, int, bool]:
     return name, rest, qos, bool(received.first & 1)
 
 
-@pytest.mark.parametrize(("published", "subscribed"), itertools.product((0, 1, 2), repeat=2))
+@pytest.mark.parametrize(("published", "subscribed"), list(itertools.product((0, 1, 2), repeat=2)))
 def test_delivered_qos_is_the_lower(node: Node, topic: str, published: int, subscribed: int) -> None:
     with subscriber(node, topic, subscribed) as reader, RawClient(node.port) as writer:
         writer.login("w")
@@ -63,7 +63,7 @@ def test_delivered_qos_is_the_lower(node: Node, topic: str, published: int, subs
         assert take(reader) == (topic, b"x", min(published, subscribed), False)
 
 
-@pytest.mark.parametrize(("published", "subscribed"), itertools.product((0, 1, 2), repeat=2))
+@pytest.mark.parametrize(("published", "subscribed"), list(itertools.product((0, 1, 2), repeat=2)))
 def test_delivered_qos_of_messages(node: Node, published: int, subscribed: int) -> None:
     user = node.user()
     inbox = f"users/{user}/inbox"

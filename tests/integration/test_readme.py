@@ -75,8 +75,8 @@ class Terminals:
 
     def close(self) -> None:
         for process in self._running:
-            process.kill()
-            process.wait()
+            with process:  # closes its pipe, and waits
+                process.kill()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
@@ -22,6 +23,9 @@ class Bystander:
         self.client.expect(9)
         self.sent = 0
 
+    def close(self) -> None:
+        self.client.socket.close()
+
     def check(self) -> None:
         """A message to oneself goes through: its PUBACK and itself are what comes next. (A reader
         that is catching up may find it in the log before its sender is told.)"""
@@ -38,11 +42,10 @@ class Bystander:
 
 @pytest.fixture
 def bystander(node: Node) -> Iterator[Bystander]:
-    watching = Bystander(node)
-    watching.check()
-    yield watching
-    watching.check()
-    watching.client.socket.close()
+    with closing(Bystander(node)) as watching:
+        watching.check()
+        yield watching
+        watching.check()
 
 
 def refused(node: Node, user: str | None, secret: str | None, **options: object) -> int:
@@ -277,12 +280,12 @@ def test_protocol_version_not_spoken(node: Node) -> None:
 
 def test_half_a_connect_that_never_ends(make_node: Callable[..., Node]) -> None:
     node = make_node("limits.connect_timeout=1").start()
-    watching = Bystander(node)
-    with RawClient(node.port) as silent, RawClient(node.port) as half:
-        half.send(connect("x", "u", "p")[:-3])
-        assert half.is_closed()
-        assert silent.is_closed()
-    watching.check()
+    with closing(Bystander(node)) as watching:
+        with RawClient(node.port) as silent, RawClient(node.port) as half:
+            half.send(connect("x", "u", "p")[:-3])
+            assert half.is_closed()
+            assert silent.is_closed()
+        watching.check()
 
 
 def test_flood_of_truncated_connections(node: Node, bystander: Bystander) -> None:

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -22,6 +24,9 @@ class Caller:
         self.client.login("rpc", user, password(user))
         self.client.send(subscribe(1, (f"users/{user}/replies", 1)))
         self.client.expect(9)
+
+    def close(self) -> None:
+        self.client.socket.close()
 
     def send(self, topic: str, body: bytes) -> None:
         packet_id = next(_ids) % 65535 + 1
@@ -45,14 +50,24 @@ class Caller:
         return dict(reply["result"])
 
 
+Connect = Callable[[str], Caller]
+
+
+@pytest.fixture
+def connect(node: Node) -> Iterator[Connect]:
+    """`connect(user)`: a device of a user, closed when the test ends."""
+    with ExitStack() as devices:
+        yield lambda user: devices.enter_context(closing(Caller(node, user)))
+
+
 def contents(result: dict[str, Any]) -> list[object]:
     return [message["content"] for message in result["messages"] if message["type"] != "system"]
 
 
-def test_sync_from_zero_and_on(node: Node) -> None:
+def test_sync_from_zero_and_on(node: Node, connect: Connect) -> None:
     alice, bob = node.user("alice"), node.user("bob")
     group = node.group(alice, bob)
-    caller, writer = Caller(node, bob), Caller(node, alice)
+    caller, writer = connect(bob), connect(alice)
     for number in range(7):
         writer.send(f"users/{bob}/inbox", b"private %d" % number)
         writer.send(f"groups/{group}", b"group %d" % number)
@@ -74,9 +89,9 @@ def test_sync_from_zero_and_on(node: Node) -> None:
     assert contents(caller.result("messages.sync", cursors=cursors)) == []
 
 
-def test_sync_of_large_messages_comes_in_pieces(node: Node) -> None:
+def test_sync_of_large_messages_comes_in_pieces(node: Node, connect: Connect) -> None:
     alice = node.user("alice")
-    caller = Caller(node, alice)
+    caller = connect(alice)
     for _ in range(5):
         caller.send(f"users/{alice}/inbox", b"x" * 100_000)
     got, cursors, more, calls = 0, {f"users/{alice}/inbox": 0}, True, 0
@@ -89,9 +104,9 @@ def test_sync_of_large_messages_comes_in_pieces(node: Node) -> None:
     assert calls > 1
 
 
-def test_history_back_and_forth(node: Node) -> None:
+def test_history_back_and_forth(node: Node, connect: Connect) -> None:
     alice, bob = node.user("alice"), node.user("bob")
-    caller, other = Caller(node, alice), Caller(node, bob)
+    caller, other = connect(alice), connect(bob)
     for number in range(1, 31):
         caller.send(f"users/{bob}/inbox", b"%d" % number)
     conversation = ":".join(["p", *sorted((alice, bob))])
@@ -104,10 +119,10 @@ def test_history_back_and_forth(node: Node) -> None:
         assert contents(result) == ["29", "30"]
 
 
-def test_new_member_reads_from_when_they_joined(node: Node) -> None:
+def test_new_member_reads_from_when_they_joined(node: Node, connect: Connect) -> None:
     alice, bob = node.user("alice"), node.user("bob")
     group = node.group(alice)
-    writer, reader = Caller(node, alice), Caller(node, bob)
+    writer, reader = connect(alice), connect(bob)
     writer.send(f"groups/{group}", b"before")
     node.call("AddGroupMembers", pb.GroupMembersRequest(group_id=group, user_ids=[bob]))
     writer.send(f"groups/{group}", b"after")
@@ -145,9 +160,10 @@ ERRORS = [
 
 
 @pytest.fixture(scope="module")
-def people(node: Node) -> tuple[Caller, dict[str, str]]:
+def people(node: Node) -> Iterator[tuple[Caller, dict[str, str]]]:
     me, other = node.user("me"), node.user("other")
-    return Caller(node, me), {"me": me, "other": other, "group": node.group(other)}
+    with closing(Caller(node, me)) as caller:
+        yield caller, {"me": me, "other": other, "group": node.group(other)}
 
 
 @pytest.mark.parametrize(("method", "parameters", "code"), ERRORS)

@@ -41,13 +41,14 @@ async def exchange(port: int, *pieces: bytes) -> bytes:
     """Send pieces, the next one when something came for the last; all that comes until the end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     received = b""
-    for piece in pieces:
-        writer.write(piece)
-        if piece is not pieces[-1]:
-            received += await reader.read(65536)
-    received += await reader.read()
-    writer.close()
-    return received
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            if piece is not pieces[-1]:
+                received += await reader.read(65536)
+        return received + await reader.read()
+    finally:
+        writer.close()
 
 
 async def test_who_does_not_finish_a_request_is_cut_off(
@@ -104,6 +105,7 @@ async def test_stopping_does_not_wait_for_ever(start: Start, monkeypatch: pytest
     async with asyncio.timeout(5):
         await running.stop()
     asking.cancel()
+    await asyncio.wait([asking])
 
 
 @pytest.mark.parametrize(
