@@ -129,7 +129,7 @@ def follow(session: Session, topic: str = INBOX, position: int = 0, qos: int = 1
     """Subscribe to a log; the tail is live, as after the reader has looked."""
     tail = Tail(topic, log_of(topic), position, qos)
     session.add_tail(tail)
-    session.caught_up(tail)
+    session.logs.caught_up(tail)
     return tail
 
 
@@ -145,19 +145,19 @@ def offer(session: Session, *offsets: int, topic: str = INBOX, qos: int = 1) -> 
 def read(session: Session, tail: Tail, *offsets: int, qos: int = 1) -> None:
     """As the feeder does with what comes after the tail's position."""
     for offset in offsets:
-        assert session.room_for(tail) > 0
+        assert session.window.room_for(tail) > 0
         session.send_entry(tail, offset, entry(tail.topic, offset, qos))
 
 
 def feed(session: Session, tail: Tail, log: Sequence[int]) -> None:
     """As the feeder does, all at once: the QoS of each entry of the log is given."""
     for offset in sorted(offset for offset in tail.resend if offset <= tail.position):
-        session.resend_entry(tail, offset, entry(tail.topic, offset, log[offset - 1]))
-    while tail.position < len(log) and session.room_for(tail):
+        session.send_entry(tail, offset, entry(tail.topic, offset, log[offset - 1]))
+    while tail.position < len(log) and session.window.room_for(tail):
         offset = tail.position + 1
         session.send_entry(tail, offset, entry(tail.topic, offset, log[offset - 1]))
     if tail.position == len(log):
-        session.caught_up(tail)
+        session.logs.caught_up(tail)
 
 
 def kept(session: Session) -> SessionState:

@@ -211,7 +211,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     def save(self) -> None:
         """On SUBSCRIBE, which is answered when this is on disk."""
-        self.session.saved()
+        self.session.logs.saved()
         self.uncommitted.append(Saved(KEY, self.session.snapshot(), 0))
         self.commit()
 
@@ -225,7 +225,7 @@ class SessionMachine(RuleBasedStateMachine):
         return through_store(self.store.sessions[KEY])
 
     def end(self) -> None:
-        self.session.connected = False
+        self.session.disconnected()
         self.feeder.forget(self.session)
         self.wire.unread.clear()
 
@@ -266,15 +266,15 @@ class SessionMachine(RuleBasedStateMachine):
             self.wanted[topic] = {n for n in self.wanted[topic] if (topic, n) in under_way}
         self.filters[topic] = self.session.filters[topic] = qos
         if topic in self.session.tails:
-            self.session.tails[topic].qos = qos
+            self.session.tails[topic].grant(qos)
         self.save()
         self.do(lambda: None, turns)
 
     @rule(commits=st.booleans())
     def save_cursors(self, commits: bool) -> None:
         if "moved" in self.wire.told():
-            self.uncommitted.append(Moved(KEY, self.session.to_save))
-            self.session.saved()
+            self.uncommitted.append(Moved(KEY, self.session.logs.to_save))
+            self.session.logs.saved()
         if commits:
             self.commit()
 
@@ -428,7 +428,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.is_safe(session.snapshot())
         later = Store()
         later.sessions[KEY] = through_store(self.store.sessions[KEY])
-        for change in [*self.uncommitted, Moved(KEY, session.to_save)]:
+        for change in [*self.uncommitted, Moved(KEY, session.logs.to_save)]:
             later._apply(change)
         self.is_safe(later.sessions[KEY])
         if not len(self.feeder):
