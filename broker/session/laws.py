@@ -26,8 +26,8 @@ A tail, a session's place in one log:
 7. A live tail takes the next entry as it is pushed. When it misses one it is behind, and reads the
    log until there is nothing after its position. No push may overtake the log [MQTT-4.6.0-6].
 
-Each table says, event by event, which state follows which. An event that has no row for a state
-leaves it as it is: acknowledgements may come late, twice or for nothing.
+Each table says, event by event, which state follows which; a row is one event in one state. What has
+no row leaves the state as it is: acknowledgements may come late, twice or for nothing.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """The window: packet ids in flight, and the packets that carry them.
 
-Each has one of the states of `laws.PACKET_ID`, and every change of it is a row of that table.
+Each packet id has one of the states of `laws.PACKET_ID`, and changes it as that table says only.
 """
 
 from collections.abc import Iterator, Mapping
@@ -125,13 +125,13 @@ class Window:
             tail.await_acknowledgement(offset)
             self._outbox.send(outgoing.packet(sent.qos, packet_id, dup=True))
 
-    def take(self, packet_id: int, row: Mapping[IdState, IdState]) -> InFlight | None:
-        """Let an event happen to a packet id: `row` is its row of the table. Returns what the packet
-        id stands for, or None if the event changes nothing."""
+    def take(self, packet_id: int, change: Mapping[IdState, IdState]) -> InFlight | None:
+        """Let an event happen to a packet id: `change` is what the table says of it. Returns what the
+        packet id stands for, or None if the event changes nothing."""
         sent = self._in_flight.get(packet_id)
-        if sent is None or sent.state not in row:
+        if sent is None or sent.state not in change:
             return None
-        state = row[sent.state]
+        state = change[sent.state]
         if state is _FREE:
             del self._in_flight[packet_id]
         else:

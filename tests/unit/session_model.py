@@ -62,12 +62,24 @@ class Taken(msgspec.Struct):
     lost: bool = False
 
 
+class Exchange(msgspec.Struct):
+    """One that is open, from PUBLISH to PUBACK or PUBCOMP."""
+
+    qos: int
+    released: bool = False
+
+    def is_ended_by(self, kind: Type) -> bool:
+        return self.released if kind == Type.PUBCOMP else kind == Type.PUBACK and self.qos == 1
+
+
 class Ledger:
     """What the wire said. `rows` collects the rows of the tables that were taken."""
 
     def __init__(self, rows: set[Row]) -> None:
         self.rows = rows
         self.ids: dict[int, Taken] = {}
+        self.open: dict[int, Exchange] = {}
+        """The same by the specification alone, whatever the tables say."""
         self.entries: dict[Place, EntryState] = {}
         self.tails: dict[str, TailState] = {}
         self.acknowledged: set[Place] = set()
@@ -109,22 +121,29 @@ class Ledger:
                 self.ids[item.packet_id] = Taken(*place, IdState.RELEASED if item.released else sent)
             else:
                 self.entries[place] = EntryState.HAD
+        self.open = {m.packet_id: Exchange(2, True) for m in state.queue}
+        self.open |= {m.packet_id: Exchange(m.qos, m.released) for m in state.inflight if m.packet_id}
 
     def publish(self, packet: Publish) -> None:
         """The session sent a PUBLISH of QoS 1 or 2."""
         topic, offset = place = packet.topic, number(packet)
-        taken = self.ids.get(packet.packet_id)
+        packet_id = packet.packet_id
+        taken = self.ids.get(packet_id)
         if packet.dup:
             assert taken == Taken(topic, offset, UNSENT[packet.qos]), "not what the packet id stands for"
             taken.state = self._step(PACKET_ID, Event.PUBLISH_AGAIN, taken.state)
             self._entry(place, Event.READ)
         else:
-            assert taken is None, "one packet id for two messages"
+            assert packet_id not in self.open, "one packet id for two messages"
+            self.open[packet_id] = Exchange(packet.qos)
             state = self._step(PACKET_ID, Event[f"PUBLISH_{packet.qos}"], IdState.FREE)
-            self.ids[packet.packet_id] = Taken(topic, offset, state)
+            self.ids[packet_id] = Taken(topic, offset, state)
 
     def release(self, packet_id: int) -> None:
         """The session sent a PUBREL."""
+        exchange = self.open.get(packet_id)
+        if exchange is not None and exchange.qos == 2:
+            exchange.released = True
         taken = self.ids.get(packet_id)
         if taken is not None and taken.state in QOS_2:
             assert taken.state is IdState.RELEASED, "the receiver has not said that it has it"
@@ -136,6 +155,8 @@ class Ledger:
 
     def answer(self, kind: Type, packet_id: int) -> None:
         """The client answers."""
+        if packet_id in self.open and self.open[packet_id].is_ended_by(kind):
+            del self.open[packet_id]
         if self.means_nothing(kind, packet_id):
             return
         taken = self.ids[packet_id]
@@ -154,6 +175,8 @@ class Ledger:
         for packet_id, taken in list(self.ids.items()):
             if taken.topic in rights or taken.state not in UNSENT.values():
                 continue
+            if self.open[packet_id].qos == 1:
+                del self.open[packet_id]
             taken.lost = True
             taken.state = self._step(PACKET_ID, Event.LOSE, taken.state)
             if taken.state is IdState.FREE:

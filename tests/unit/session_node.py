@@ -18,7 +18,7 @@ from broker.session.tail import Tail
 from broker.wire.decoder import Decoder
 from broker.wire.packets import Ack, Packet, Publish, Type
 from tests.unit.session_kit import KEY, Limits, Store, Wire, connect, entry, log_of, number, through_store
-from tests.unit.session_model import GROUPS, TOPICS, Client, Ledger, Place
+from tests.unit.session_model import GROUPS, QOS_2, TOPICS, Client, Ledger, Place
 
 
 class ShortReads(Store):
@@ -120,6 +120,8 @@ class Node:
         self.wire = ClientWire(self._is_sent, self.feeder.lagging)
         self.last = dict.fromkeys(TOPICS, 0)
         self.newly_sent: set[Place] = set()
+        self.confirmed: set[Place] = set()
+        """Entries that the client has said it has, on this connection and in this grant."""
         self.ledger.reconnect()
         self.session = connect(self.wire, self.limits, state)
         if follows:
@@ -134,6 +136,7 @@ class Node:
             self._lose()
             self.ledger.tail(topic, Event.PARK)
             assert self.ledger.tails.pop(topic) is TailState.PARKED
+            self.confirmed = {place for place in self.confirmed if place[0] != topic}
             session.park_tail(topic)
         for topic in [topic for topic in self.rights if topic not in session.tails]:
             log, qos, floor = log_of(topic), self.filters[topic], self.rights[topic]
@@ -165,6 +168,7 @@ class Node:
         topic, offset = packet.topic, number(packet)
         assert topic in self.rights, "sent without the right to it"
         assert offset > self.last[topic], "out of order, or twice"
+        assert (topic, offset) not in self.confirmed, "sent again, but it was acknowledged"
         earlier = {(topic, n) for n in self.wanted[topic] if n < offset}
         ledger = self.ledger
         assert earlier <= self.newly_sent | ledger.acknowledged | ledger.released, "skipped"
@@ -180,7 +184,9 @@ class Node:
 
     def take(self, kind: Type, packet_id: int) -> None:
         """An answer of the client comes."""
-        session = self.session
+        session, taken = self.session, self.ledger.ids.get(packet_id)
+        if taken is not None and kind == (Type.PUBREC if taken.state in QOS_2 else Type.PUBACK):
+            self.confirmed.add((taken.topic, taken.offset))
         self.ledger.answer(kind, packet_id)
         answers = {Type.PUBACK: session.puback, Type.PUBREC: session.pubrec, Type.PUBCOMP: session.pubcomp}
         answers[kind](packet_id)

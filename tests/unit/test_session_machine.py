@@ -220,8 +220,8 @@ class SessionMachine(RuleBasedStateMachine):
         node, session, ledger = self.node, self.node.session, self.ledger
         ledger.look(session)
         ledger.agrees(session)
-        assert session.counts == (len(ledger.ids), 0), "a slot is lost, or one taken is free"
-        assert len(ledger.ids) <= node.limits.max_inflight
+        assert session.counts == (len(ledger.open), 0), "a slot is lost, or one taken is free"
+        assert len(ledger.open) <= node.limits.max_inflight
         self.is_safe(session.snapshot())
         later = Store()
         later.sessions[KEY] = through_store(node.store.sessions[KEY])
