@@ -63,7 +63,8 @@ class Taken(msgspec.Struct):
 
 
 class Exchange(msgspec.Struct):
-    """One that is open, from PUBLISH to PUBACK or PUBCOMP."""
+    """One that is open, from PUBLISH to PUBACK or PUBCOMP. `released`: PUBREL was sent on this
+    connection."""
 
     qos: int
     released: bool = False
@@ -101,6 +102,8 @@ class Ledger:
         had = [place for place, state in self.entries.items() if state is EntryState.HAD]
         self.entries = {}
         self.tails = {}
+        for exchange in self.open.values():
+            exchange.released = False
         for taken in self.ids.values():
             taken.state = self._step(PACKET_ID, Event.RECONNECT, taken.state)
             if not taken.lost:
@@ -121,8 +124,8 @@ class Ledger:
                 self.ids[item.packet_id] = Taken(*place, IdState.RELEASED if item.released else sent)
             else:
                 self.entries[place] = EntryState.HAD
-        self.open = {m.packet_id: Exchange(2, True) for m in state.queue}
-        self.open |= {m.packet_id: Exchange(m.qos, m.released) for m in state.inflight if m.packet_id}
+        kept = [*state.queue, *state.inflight]
+        self.open = {item.packet_id: Exchange(item.qos) for item in kept if item.packet_id}
 
     def publish(self, packet: Publish) -> None:
         """The session sent a PUBLISH of QoS 1 or 2."""
@@ -152,6 +155,13 @@ class Ledger:
         """Whether an answer changes nothing."""
         taken = self.ids.get(packet_id)
         return taken is None or taken.state not in PACKET_ID[Event[kind.name]]
+
+    def confirmed_by(self, kind: Type, packet_id: int) -> set[Place]:
+        """The entry that the client says it has. One that was lost is read anew, and comes again."""
+        taken = self.ids.get(packet_id)
+        if taken is None or taken.lost or kind != (Type.PUBREC if taken.state in QOS_2 else Type.PUBACK):
+            return set()
+        return {(taken.topic, taken.offset)}
 
     def answer(self, kind: Type, packet_id: int) -> None:
         """The client answers."""
@@ -191,14 +201,16 @@ class Ledger:
             tail = session.tails.get(place[0])
             if state is EntryState.HAD and tail is not None and tail.position >= place[1]:
                 self._entry(place, Event.READ)
-        for topic, tail in session.tails.items():
-            if tail.live:
-                self.tail(topic, Event.CATCH_UP)
+        for topic in session.tails.keys() - session.behind.keys():
+            self.tail(topic, Event.CATCH_UP)
 
     def agrees(self, session: Session) -> None:
-        """The session's states are these."""
+        """The session's states are these, and the wire has said so."""
+        released = {i for i, taken in self.ids.items() if taken.state is IdState.RELEASED}
+        assert released == {i for i, exchange in self.open.items() if exchange.released}
         assert {i: sent.state for i, sent in session.window} == {i: t.state for i, t in self.ids.items()}
         assert {topic: tail.state for topic, tail in session.tails.items()} == self.tails
+        assert all(tail.live == (tail.state is TailState.LIVE) for tail in session.tails.values())
         for (topic, offset), state in self.entries.items():
             assert session.redeliveries.state((log_of(topic), offset)) is state
 

@@ -12,13 +12,13 @@ from broker.delivery.feeder import Feeder
 from broker.domain.message import Entry
 from broker.metrics import Metrics
 from broker.ports import MessageLog, Retained, Saved, SessionState, StateChange
-from broker.session.laws import Event, TailState
+from broker.session.laws import EntryState, Event, TailState
 from broker.session.session import Session
 from broker.session.tail import Tail
 from broker.wire.decoder import Decoder
 from broker.wire.packets import Ack, Packet, Publish, Type
 from tests.unit.session_kit import KEY, Limits, Store, Wire, connect, entry, log_of, number, through_store
-from tests.unit.session_model import GROUPS, QOS_2, TOPICS, Client, Ledger, Place
+from tests.unit.session_model import GROUPS, TOPICS, Client, Ledger, Place
 
 
 class ShortReads(Store):
@@ -132,6 +132,7 @@ class Node:
     def follow(self) -> None:
         """Bring tails in line with rights, as `Subscriptions` does."""
         session = self.session
+        self.ledger.look(session)
         for topic in [topic for topic in session.tails if topic not in self.rights]:
             self._lose()
             self.ledger.tail(topic, Event.PARK)
@@ -171,6 +172,7 @@ class Node:
         assert (topic, offset) not in self.confirmed, "sent again, but it was acknowledged"
         earlier = {(topic, n) for n in self.wanted[topic] if n < offset}
         ledger = self.ledger
+        assert ledger.entries.get((topic, offset)) is not EntryState.HAD, "the receiver has had it"
         assert earlier <= self.newly_sent | ledger.acknowledged | ledger.released, "skipped"
         self.last[topic] = offset
         self.newly_sent.add((topic, offset))
@@ -184,9 +186,8 @@ class Node:
 
     def take(self, kind: Type, packet_id: int) -> None:
         """An answer of the client comes."""
-        session, taken = self.session, self.ledger.ids.get(packet_id)
-        if taken is not None and kind == (Type.PUBREC if taken.state in QOS_2 else Type.PUBACK):
-            self.confirmed.add((taken.topic, taken.offset))
+        session = self.session
+        self.confirmed |= self.ledger.confirmed_by(kind, packet_id)
         self.ledger.answer(kind, packet_id)
         answers = {Type.PUBACK: session.puback, Type.PUBREC: session.pubrec, Type.PUBCOMP: session.pubcomp}
         answers[kind](packet_id)

@@ -127,6 +127,16 @@ class SessionMachine(RuleBasedStateMachine):
             node.disconnect()
         node.do(lambda: node.open(node.load()), turns)
 
+    @rule(topic=st.sampled_from(GROUPS), several=st.lists(qualities, max_size=3), which=st.integers(0, 2))
+    def right_goes_while_away(self, topic: str, several: list[int], which: int) -> None:
+        """And comes back: the reader may begin before an entry that the receiver has had."""
+        self.append(topic, several, True, 0)
+        self.node.read(1000)
+        if self.client.answers:
+            self.answer(-1 - which, 0)
+        self.reconnect(True, [], topic, False, True, 0)
+        self.right_comes_or_goes(topic, False, 0)
+
     @rule(heard=st.booleans(), commits=st.booleans(), meanwhile=meanwhile, turns=turns)
     def crash(self, heard: bool, commits: bool, meanwhile: list[Place], turns: int) -> None:
         node = self.node
@@ -207,9 +217,12 @@ class SessionMachine(RuleBasedStateMachine):
             node.read(1000)
             answers, kind = self.client.answers, Type[event.name]
             for packet_id in [i for i in ids if answers.get(i) == kind][:1]:
-                node.do(partial(node.take, answers.pop(packet_id), packet_id), 0)
-                taken = ledger.ids.get(packet_id)
-                assert (IdState.FREE if taken is None else taken.state) is PACKET_ID[event][state]
+                node.do(partial(self.take, answers.pop(packet_id), packet_id, PACKET_ID[event][state]), 0)
+
+    def take(self, kind: Type, packet_id: int, then: IdState) -> None:
+        self.node.take(kind, packet_id)
+        states = {i: sent.state for i, sent in self.node.session.window}
+        assert states.get(packet_id, IdState.FREE) is then
 
     # --- what holds ---------------------------------------------------------------------
 
