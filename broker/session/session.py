@@ -80,6 +80,7 @@ class Session:
         """Those of `grants` that are wildcards for topics outside the contract's table only."""
         self.window = Window(outbox, limits)
         self.logs = Logs()
+        # Those of `logs`, as each push and each acknowledgement looks something up in them.
         self.tails = self.logs.tails
         self.parked = self.logs.parked
         self.behind = self.logs.behind

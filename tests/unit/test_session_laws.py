@@ -68,6 +68,24 @@ def test_what_was_sent_is_sent_again_after_a_connection(state: IdState) -> None:
     assert after(PACKET_ID, Event.PUBLISH_AGAIN, unsent) is state
 
 
+@pytest.mark.parametrize("state", EntryState)
+def test_nothing_is_remembered_of_what_the_reader_is_past(state: EntryState) -> None:
+    assert after(ENTRY, Event.READ, state) is EntryState.PLAIN
+
+
+def test_an_unsent_entry_is_had_when_it_is_answered_and_anew_when_it_is_lost() -> None:
+    assert after(ENTRY, Event.ANSWER, EntryState.UNSENT) is EntryState.HAD
+    assert after(ENTRY, Event.LOSE, EntryState.UNSENT) is EntryState.PLAIN
+    assert after(ENTRY, Event.LOSE, EntryState.HAD) is EntryState.HAD
+
+
+def test_only_a_tail_that_has_caught_up_is_live() -> None:
+    """[MQTT-4.6.0-6]"""
+    assert {event for event, row in TAIL.items() if TailState.LIVE in row.values()} == {Event.CATCH_UP}
+    assert after(TAIL, Event.MISS, TailState.LIVE) is TailState.BEHIND
+    assert {after(TAIL, Event.PARK, state) for state in TailState} == {TailState.PARKED}
+
+
 def test_an_event_without_a_row_changes_nothing() -> None:
     assert after(PACKET_ID, Event.PUBACK, IdState.SENT_2) is IdState.SENT_2
     assert after(PACKET_ID, Event.PUBCOMP, IdState.SENT_2) is IdState.SENT_2
