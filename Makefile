@@ -11,11 +11,12 @@ run: $(VENV)/.run ## Start a node
 test: $(VENV)/.dev system-packages tests/js/node_modules/.done ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup -q $(ARGS)
 
-check: $(VENV)/.dev ## Lint, formatting, types, import directions, generated code and pages
+check: $(VENV)/.dev ## Lint, formatting, types, import directions, assignments, generated code and pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_assignments.py broker bridge server
 	$(BIN)/python -m bridge.grpc_api.generate --check
 	$(BIN)/python -m bridge.api_docs --check
 

@@ -243,9 +243,9 @@ class Registry:
             return
         moved = []
         for session in self._to_save:
-            if session.persistent and (cursors := session.to_save):
+            if session.persistent and (cursors := session.logs.to_save):
                 moved.append(Moved(session.key, cursors))
-            session.saved()
+            session.logs.saved()
             self._report(session)
         self._to_save.clear()
         if moved:

@@ -7,7 +7,7 @@ behind, and none for the others.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 import msgspec
 
@@ -39,12 +39,21 @@ class RetainedQuery(msgspec.Struct, frozen=True):
 
 
 class _Job:
-    __slots__ = ("retained", "room", "task")
+    __slots__ = ("_task", "retained", "room")
 
     def __init__(self) -> None:
         self.room = asyncio.Event()
         self.retained: list[RetainedQuery] = []
-        self.task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, work: Coroutine[object, object, None]) -> None:
+        """Do the work in a task of its own."""
+        self._task = asyncio.get_running_loop().create_task(work)
+
+    def cancel(self) -> None:
+        """End the task."""
+        if self._task is not None:
+            self._task.cancel()
 
 
 class Feeder:
@@ -81,16 +90,15 @@ class Feeder:
         """The session is not connected any more."""
         job = self._jobs.pop(session, None)
         if job is not None:
-            session.waiter = None
-            if job.task is not None:
-                job.task.cancel()
+            session.when_room(None)
+            job.cancel()
 
     def _job(self, session: Session) -> _Job:
         job = self._jobs.get(session)
         if job is None:
             job = self._jobs[session] = _Job()
-            session.waiter = job.room.set
-            job.task = asyncio.get_running_loop().create_task(self._feed(session, job))
+            session.when_room(job.room.set)
+            job.start(self._feed(session, job))
         return job
 
     async def _feed(self, session: Session, job: _Job) -> None:
@@ -106,7 +114,7 @@ class Feeder:
                 await asyncio.sleep(_RETRY_SECONDS)
         # No await since the loop's test: a push from here on finds the tails live.
         del self._jobs[session]
-        session.waiter = None
+        session.when_room(None)
 
     async def _catch_up(self, session: Session, job: _Job) -> None:
         """A round over the tails that are behind. First what must be sent again: it may be all that
@@ -118,7 +126,7 @@ class Feeder:
                 await self._resend(session, tail, min(again))
         is_stuck = True
         for tail in list(session.behind.values()):
-            if room := session.room_for(tail):
+            if room := session.window.room_for(tail):
                 is_stuck = False
                 await self._advance(session, tail, room)
         if is_stuck and session.behind:
@@ -130,12 +138,12 @@ class Feeder:
         for entry in entries:
             if session.tails.get(tail.topic) is not tail:
                 return  # the right to read was lost meanwhile
-            if not session.room_for(tail):
+            if not session.window.room_for(tail):
                 return
             session.send_entry(tail, entry.offset, _outgoing(tail, entry))
             self._totals["delivered"] += 1
         if not entries and tail.head <= tail.position and session.tails.get(tail.topic) is tail:
-            session.caught_up(tail)
+            session.logs.caught_up(tail)
 
     async def _resend(self, session: Session, tail: Tail, first: int) -> None:
         """Send again what an earlier connection sent: a chunk of the log from `first` on."""
@@ -143,7 +151,7 @@ class Feeder:
             if session.tails.get(tail.topic) is not tail:
                 return
             if entry.offset <= tail.position and entry.offset in tail.resend:
-                session.resend_entry(tail, entry.offset, _outgoing(tail, entry))
+                session.send_entry(tail, entry.offset, _outgoing(tail, entry))
         if session.tails.get(tail.topic) is tail and first in tail.resend:
             logger.error("entry %d of %s is not in the log any more", first, tail.log)
             session.give_up(tail, first)
@@ -157,7 +165,7 @@ class Feeder:
                     continue
                 if self._may_receive is not None and not await self._may_receive(session, message.topic):
                     continue
-                while not session.room:
+                while not session.window.room:
                     await self._wait(job)
                 session.offer(Outgoing(message, retain=True), min(query.qos, message.qos))
                 self._totals["delivered"] += 1

@@ -98,7 +98,7 @@ class Subscriptions:
                     logger.warning("admin %s subscribed to %r", session.key.user, topic_filter)
             if granted:
                 known = frozenset(session.filters)
-                session.filters |= by_filter(granted)
+                session.filters.update(by_filter(granted))
                 await self._apply(session, known)
                 await self._save(session)
             return codes
@@ -172,7 +172,7 @@ class Subscriptions:
 
     def release(self, session: Session) -> None:
         """Take a session whose connection ended out of the routing tables."""
-        session.connected = False
+        session.disconnected()
         subscriber = self._screened.pop(session, session)
         for topic in session.grants:
             self._router.discard(topic, subscriber)
@@ -196,7 +196,7 @@ class Subscriptions:
 
     async def _save(self, session: Session) -> None:
         if session.persistent and session.connected:
-            session.saved()  # older than what is saved now
+            session.logs.saved()  # older than what is saved now
             await self._states.save([Saved(session.key, session.snapshot(), self._now_ms())])
 
     async def _apply(self, session: Session, known: Collection[str]) -> None:
@@ -221,7 +221,7 @@ class Subscriptions:
             session.park_tail(topic)
         for topic in tails:
             if (tail := session.tails.get(topic)) is not None:
-                tail.qos = exact[topic]
+                tail.grant(exact[topic])
                 continue
             log = log_name(parse_topic(topic))
             if log in session.parked:
@@ -272,7 +272,5 @@ class Subscriptions:
                 router.add_everything(topic_filter, subscriber, qos)
             else:
                 router.add_wild(topic_filter, subscriber, qos)
-        session.grants = grants
-        session.open_wildcards = frozenset(
-            topic_filter for topic_filter, (_, everything) in wild.items() if not everything
-        )
+        open_only = {topic_filter for topic_filter, (_, everything) in wild.items() if not everything}
+        session.grant(grants, frozenset(open_only))

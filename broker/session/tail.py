@@ -1,5 +1,7 @@
 """A reader's place in one log."""
 
+from broker.session.laws import TAIL, Event, TailState, after
+
 
 class Tail:
     """Where a session stands in a log it is subscribed to.
@@ -10,9 +12,22 @@ class Tail:
 
     `resend` holds what an earlier connection sent and did not get acknowledged: offset -> packet
     id, or 0 for what the receiver has but `position` is not past.
+
+    Its states are those of `laws.TAIL`.
     """
 
-    __slots__ = ("_unacknowledged", "head", "live", "log", "position", "qos", "reported", "resend", "topic")
+    __slots__ = (
+        "_unacknowledged",
+        "head",
+        "live",
+        "log",
+        "position",
+        "qos",
+        "reported",
+        "resend",
+        "state",
+        "topic",
+    )
 
     def __init__(self, topic: str, log: str, position: int, qos: int) -> None:
         self.topic = topic
@@ -20,11 +35,38 @@ class Tail:
         self.position = position
         self.qos = qos
         self.head = position
+        self.state = after(TAIL, Event.FOLLOW, TailState.PARKED)
         self.live = False
+        """Whether its state is LIVE: each push asks."""
         self.resend: dict[int, int] = {}
         self.reported = position
         """Up to where it was reported that the receiver has the entries."""
         self._unacknowledged: dict[int, None] = {}
+
+    # --- its state -------------------------------------------------------------------
+
+    def caught_up(self) -> None:
+        """The log has nothing after the position."""
+        self._move(Event.CATCH_UP)
+
+    def missed(self, offset: int) -> None:
+        """An entry after the position was not sent: it is to be read."""
+        self.head = max(self.head, offset)
+        self._move(Event.MISS)
+
+    def park(self) -> None:
+        """The log is not read any more."""
+        self._move(Event.PARK)
+
+    def _move(self, event: Event) -> None:
+        self.state = after(TAIL, event, self.state)
+        self.live = self.state is TailState.LIVE
+
+    def grant(self, qos: int) -> None:
+        """Entries go with at most this QoS from here on."""
+        self.qos = qos
+
+    # --- where it stands -------------------------------------------------------------
 
     @property
     def cursor(self) -> int:
@@ -40,15 +82,14 @@ class Tail:
         self.reported = max(before, cursor)
         return (before, cursor) if cursor > before else None
 
-    def to_resend(self) -> list[int]:
-        """Offsets before the position that are to be sent again."""
-        return [offset for offset in self.resend if offset <= self.position]
-
-    def sent(self, offset: int, qos: int) -> None:
-        """The entry at `offset` went out with `qos`."""
+    def advance(self, offset: int) -> None:
+        """The entry at `offset` needs no acknowledgement: it went with QoS 0, or before."""
         self.position = offset
-        if qos:
-            self._unacknowledged[offset] = None
+
+    def sent(self, offset: int) -> None:
+        """The entry at `offset` went out, and is to be acknowledged."""
+        self.position = offset
+        self._unacknowledged[offset] = None
 
     def await_acknowledgement(self, offset: int) -> None:
         """The entry at `offset`, at or before the position, went out again."""
@@ -58,3 +99,18 @@ class Tail:
     def acknowledged(self, offset: int) -> None:
         """The receiver has the entry at `offset`."""
         self._unacknowledged.pop(offset, None)
+
+    # --- what an earlier connection sent ---------------------------------------------
+
+    def owe(self, offset: int, packet_id: int) -> None:
+        """The entry at `offset` is to be sent again with this packet id."""
+        self.resend[offset] = packet_id
+        self.reported = min(self.reported, offset - 1)
+
+    def skip(self, offset: int) -> None:
+        """The entry at `offset`, after the position, is not to be sent."""
+        self.resend[offset] = 0
+
+    def to_resend(self) -> list[int]:
+        """Offsets before the position that are to be sent again."""
+        return [offset for offset in self.resend if offset <= self.position]

@@ -6,7 +6,7 @@ with sessions, over a store that survives its `crash`; a `Link` is one connectio
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 import msgspec
 
@@ -136,7 +136,7 @@ def follow(session: Session, topic: str = INBOX, position: int = 0, qos: int = 1
     """Subscribe to a log; the tail is live, as after the reader has looked."""
     tail = Tail(topic, log_of(topic), position, qos)
     session.add_tail(tail)
-    session.caught_up(tail)
+    session.logs.caught_up(tail)
     return tail
 
 
@@ -152,19 +152,19 @@ def offer(session: Session, *offsets: int, topic: str = INBOX, qos: int = 1) -> 
 def read(session: Session, tail: Tail, *offsets: int, qos: int = 1) -> None:
     """As the feeder does with what comes after the tail's position."""
     for offset in offsets:
-        assert session.room_for(tail) > 0
+        assert session.window.room_for(tail) > 0
         session.send_entry(tail, offset, entry(tail.topic, offset, qos))
 
 
 def feed(session: Session, tail: Tail, log: Sequence[int]) -> None:
     """As the feeder does, all at once: the QoS of each entry of the log is given."""
     for offset in sorted(offset for offset in tail.resend if offset <= tail.position):
-        session.resend_entry(tail, offset, entry(tail.topic, offset, log[offset - 1]))
-    while tail.position < len(log) and session.room_for(tail):
+        session.send_entry(tail, offset, entry(tail.topic, offset, log[offset - 1]))
+    while tail.position < len(log) and session.window.room_for(tail):
         offset = tail.position + 1
         session.send_entry(tail, offset, entry(tail.topic, offset, log[offset - 1]))
     if tail.position == len(log):
-        session.caught_up(tail)
+        session.logs.caught_up(tail)
 
 
 def kept(session: Session) -> SessionState:
@@ -246,6 +246,10 @@ class Store:
             raise StoreError("the disk is gone")
 
 
+async def yes() -> bool:
+    return True
+
+
 class Bench:
     """All of a node that has to do with sessions. `rights`: log topic -> the offset at which the
     right begins; while `directory` is not set, it does not answer, and it may fail."""
@@ -260,6 +264,8 @@ class Bench:
         self.directory.set()
         self.metrics = Metrics()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.plugins_say: Callable[[], Awaitable[bool]] = yes
+        """Whether plugins let a client have what was queued."""
         router: Router[Subscriber] = Router()
         self.router = router
         self.states = States(self.store, self.metrics)
@@ -282,6 +288,7 @@ class Bench:
             int,
             lambda _user, _devices: None,
             lambda _arrival: None,
+            self._may_receive,
         )
         self.rights_of = Rights(
             self.registry,
@@ -293,6 +300,9 @@ class Bench:
             None,  # nothing changes in it
             Tasks(),
         )
+
+    async def _may_receive(self, _principal: Principal, _topic: str) -> bool:
+        return await self.plugins_say()
 
     async def _retained(self, topic_filter: str, after: str, _limit: int) -> list[Retained]:
         await asyncio.sleep(0)

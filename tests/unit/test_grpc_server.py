@@ -342,7 +342,7 @@ async def test_a_large_request_takes_the_place_of_many() -> None:
         node.gate.set()
         await asyncio.wait(calls)
         assert len(node.ended) == 2
-        await until(lambda: not node.server._guard._places._lines)  # nothing is kept of callers
+        await until(lambda: not node.server._guard._admission._lines)  # nothing is kept of callers
 
 
 async def test_stop_lets_calls_end() -> None:

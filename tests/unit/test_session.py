@@ -96,7 +96,7 @@ def test_acknowledgements(
     assert session.counts == (inflight, 0)
     if cursor is not None:
         assert tail.cursor == cursor
-        assert session.to_save == ({INBOX: 1} if cursor else {})
+        assert session.logs.to_save == ({INBOX: 1} if cursor else {})
 
 
 def test_acknowledgements_of_nothing() -> None:
@@ -117,7 +117,7 @@ def test_cursors_of_a_clean_session_are_told_too() -> None:
     follow(session)
     offer(session, 1)
     session.puback(1)
-    assert session.to_save == {INBOX: 1}
+    assert session.logs.to_save == {INBOX: 1}
     assert wire.told() == ["moved"]
 
 
@@ -129,10 +129,10 @@ def test_the_watcher_is_told_once_until_cursors_are_taken() -> None:
     session.puback(1)
     session.puback(2)
     assert wire.told() == ["moved"]
-    session.saved()
+    session.logs.saved()
     session.puback(3)
     assert wire.told() == ["moved"]
-    assert session.to_save == {INBOX: 3}
+    assert session.logs.to_save == {INBOX: 3}
 
 
 def test_acknowledgements_out_of_order() -> None:
@@ -178,7 +178,7 @@ def test_the_window_is_never_exceeded() -> None:
     tail = follow(session)
     offer(session, 1, 2, 3, 4, 5)
     assert wire.take() == [sent(1, 1, 1), sent(2, 1, 2), sent(3, 1, 3)]
-    assert session.room == 0
+    assert session.window.room == 0
     assert not tail.live
     assert session.behind == {INBOX: tail}
     assert (tail.position, tail.head) == (3, 5)
@@ -198,7 +198,7 @@ def test_a_tail_that_is_behind_gets_no_pushes_until_it_has_caught_up() -> None:
     session.puback(2)
     read(session, tail, 3)
     session.puback(3)
-    session.caught_up(tail)
+    session.logs.caught_up(tail)
     offer(session, 4)
     assert wire.take() == [sent(2, 1, 2), sent(3, 1, 3), sent(4, 1, 4)]
     assert session.behind == {}
@@ -233,7 +233,7 @@ def test_a_full_outbox_ends_the_live_stream_for_qos_0_too() -> None:
     offer(session, 1)
     assert wire.take() == []
     assert not tail.live
-    assert session.room == 0
+    assert session.window.room == 0
     wire.full = False
     read(session, tail, 1, qos=1)
     assert wire.take() == [sent(1, 0, 0)]
@@ -244,7 +244,7 @@ def test_room_wakes_who_waits_for_it() -> None:
     session = connect(wire, Limits(max_inflight=1))
     follow(session, qos=2)
     woken = []
-    session.waiter = lambda: woken.append(session.room)
+    session.when_room(lambda: woken.append(session.window.room))
     offer(session, 1, qos=2)
     session.pubrec(1)
     assert woken == []  # the packet id is taken until PUBCOMP

@@ -1,24 +1,14 @@
-"""A session taken up again: what one connection leaves, the next one sends.
-
-First the session alone, then with all that a node has to do with it, where any await may be the
-one during which the connection goes, a right is lost or the node dies.
-"""
-
-import asyncio
+"""A session taken up again: what one connection leaves, the next one sends."""
 
 import pytest
 
-from broker.ports import QueuedMessage, Redelivery, Retained, SessionState
+from broker.ports import QueuedMessage, Redelivery, SessionState
 from broker.wire.packets import Ack, Publish, Type
 from tests.subscribed import subscribed
 from tests.unit.session_kit import (
     INBOX,
-    KEY,
-    NOTES,
     TEAM,
-    Bench,
     Limits,
-    Link,
     Wire,
     connect,
     entry,
@@ -29,7 +19,6 @@ from tests.unit.session_kit import (
     offer,
     open_tail,
     sent,
-    settle,
 )
 
 STATE = SessionState(
@@ -51,9 +40,6 @@ def left(*inflight: Redelivery, **cursors: int) -> SessionState:
     groups = {f"g:{group}": cursor for group, cursor in cursors.items()}
     filters = {INBOX: 2} | {f"groups/{group}": 2 for group in cursors}
     return SessionState(subscribed(filters), {INBOX: position} | groups, list(inflight), [], [])
-
-
-# --- the session alone ----------------------------------------------------------------------
 
 
 def test_a_session_that_came_back_sends_what_was_in_its_window() -> None:
@@ -102,8 +88,7 @@ def test_a_connection_that_ends_while_entries_are_sent_again_loses_nothing(resen
     session = connect(Wire(), state=state)
     tail = open_tail(session, qos=2)
     for offset in (5, 6, 7, 8)[:resent]:
-        send = session.resend_entry if offset == 5 else session.send_entry
-        send(tail, offset, entry(INBOX, offset, 2))
+        session.send_entry(tail, offset, entry(INBOX, offset, 2))
     after = kept(session)
     assert after.cursors[INBOX] == tail.position
     assert {(item.packet_id, item.offset) for item in after.inflight} >= {(1, 5), (4, 6), (7, 8)}
@@ -193,7 +178,7 @@ def test_rights_that_were_lost_free_their_packet_ids(offset: int) -> None:
     session = connect(Wire(), Limits(max_inflight=1), left(Redelivery(1, "g:team", offset, 1), team=5))
     session.forget_lost()
     assert session.counts == (0, 0)
-    assert session.room == 1
+    assert session.window.room == 1
     assert kept(session).cursors["g:team"] == offset - 1
 
 
@@ -229,7 +214,7 @@ def test_a_log_that_is_parked_before_it_was_sent_again_loses_nothing(again: bool
     session.park_tail(INBOX)
     for packet_id in (1, 2, 3):
         session.pubcomp(packet_id)  # to what may have been released
-    assert session.room == 3
+    assert session.window.room == 3
     if again:
         wire = Wire()
         session = connect(wire, Limits(max_inflight=3), kept(session))
@@ -250,157 +235,6 @@ def test_an_entry_sent_twice_in_two_grants_leaves_no_packet_id_behind() -> None:
         assert isinstance(packet, Publish)
         session.puback(packet.packet_id)
     assert session.counts == (0, 0)
-
-
-# --- with a node around it ------------------------------------------------------------------
-
-
-async def came(link: Link) -> list[int]:
-    """All that a client gets that acknowledges everything."""
-    return [number for _ in range(8) for number in (await settle(), link.answer_all())[1]]
-
-
-async def opened(bench: Bench, *filters: tuple[str, int], clean: bool = False) -> Link:
-    link = Link(bench, Wire(), clean)
-    if filters:
-        link.subscribe(*filters)
-    await settle()
-    return link
-
-
-@pytest.mark.parametrize("filters", [(INBOX, TEAM), (TEAM, INBOX)])
-async def test_a_full_window_of_one_log_does_not_stop_the_others(filters: tuple[str, str]) -> None:
-    """What fills it must be sent again before anything waits for room."""
-    bench = Bench()
-    bench.rights = {INBOX: 0, TEAM: 0}
-    link = await opened(bench, *((topic, 1) for topic in filters))
-    bench.append(TEAM, 1, 1, 1)
-    link.close("lost")
-    bench.append(INBOX, 1)
-    link = await opened(bench)
-    assert sorted(await came(link)) == [1, 1, 2, 3]
-
-
-async def test_a_group_joined_while_another_filter_is_subscribed_to_is_read_from_the_start() -> None:
-    bench = Bench()
-    link = await opened(bench, ("groups/+", 1))
-    bench.directory.clear()
-    link.subscribe((INBOX, 1))
-    await settle()
-    bench.give(TEAM, 0)
-    bench.append(TEAM, 1)
-    bench.directory.set()
-    assert await came(link) == [1]
-
-
-async def test_a_group_that_could_not_be_looked_at_is_read_in_the_end() -> None:
-    bench = Bench()
-    link = await opened(bench, ("groups/+", 1))
-    bench.store.fails = True
-    bench.give(TEAM, 0)
-    bench.append(TEAM, 1)
-    await settle()
-    bench.store.fails = False
-    assert await came(await opened(bench) if link.closed else link) == [1]
-
-
-async def test_what_is_published_while_a_session_comes_back_is_not_lost() -> None:
-    bench = Bench()
-    link = await opened(bench, (NOTES, 1))
-    link.close("lost")
-    bench.directory.clear()
-    link = await opened(bench)
-    bench.fanout.broadcast(NOTES, b"1", 1)
-    bench.directory.set()
-    assert await came(link) == [1]
-
-
-async def test_a_lost_connection_saves_nothing_more() -> None:
-    """Its SUBSCRIBE goes on when the store answers; the session is another's by then, and clean."""
-    bench = Bench()
-    link = await opened(bench)
-    bench.store.answers.clear()
-    link.subscribe((INBOX, 1))
-    await settle()
-    await opened(bench, clean=True)
-    bench.states.flush()
-    bench.store.answers.set()
-    await settle()
-    assert KEY not in bench.store.sessions
-
-
-async def test_a_lost_connection_is_not_fed() -> None:
-    bench = Bench(Limits(max_inflight=1))
-    bench.retained = [Retained(NOTES, b"1", 1), Retained(NOTES, b"2", 1)]
-    link = await opened(bench)
-    link.subscribe((NOTES, 1))
-    while link.session is not None and NOTES not in link.session.grants:
-        await settle(1)
-    link.close("lost")
-    await settle()
-    assert len(bench.feeder) == 0
-
-
-async def test_a_connection_that_waits_for_plugins_does_not_undo_what_another_did_meanwhile() -> None:
-    bench = Bench()
-    (await opened(bench, (INBOX, 1))).close("lost")
-    await settle()
-    bench.store.sessions[KEY].queue.append(QueuedMessage(NOTES, b"9", 1))
-    asked = asyncio.Event()
-    bench.registry.may_receive = lambda _session, _topic: asked.wait()
-    await opened(bench)
-    bench.registry.may_receive = None
-    link = await opened(bench, ("groups/+", 1))
-    assert await came(link) == [9]
-    link.close("lost")
-    asked.set()
-    await settle()
-    assert await came(await opened(bench)) == []
-    assert set(bench.store.sessions[KEY].filters) == {INBOX, "groups/+"}
-
-
-# --- after a crash --------------------------------------------------------------------------
-
-
-async def test_cursors_stored_late_do_not_stop_the_reader() -> None:
-    """They moved before the session was saved with a full window, and are stored after it."""
-    bench = Bench()
-    link = await opened(bench, (INBOX, 1))
-    bench.append(INBOX, 1)
-    link.answer_all()
-    bench.append(INBOX, 0, 1, 1, 1)
-    link.subscribe((NOTES, 1))
-    await settle()
-    bench.registry.save_cursors()
-    await settle()
-    bench = await bench.crash()
-    link = await opened(bench)
-    assert (await came(link))[-3:] == [3, 4, 5]
-
-
-async def test_a_log_that_is_not_read_has_no_cursor_stored() -> None:
-    bench = Bench()
-    link = await opened(bench, (INBOX, 1))
-    bench.append(INBOX, 1)
-    link.unsubscribe(INBOX)
-    await settle()
-    link.session.puback(1)
-    bench.registry.save_cursors()
-    bench = await bench.crash()
-    assert INBOX not in bench.store.sessions[KEY].cursors
-
-
-async def test_an_entry_whose_release_was_lost_is_not() -> None:
-    """A client may deliver at PUBREL (4.3.3): a cursor is not past what may still need one."""
-    bench = Bench()
-    link = await opened(bench, (INBOX, 2))
-    bench.append(INBOX, 2)
-    link.session.pubrec(1)
-    bench.registry.save_cursors()
-    await settle()
-    bench = await bench.crash()
-    link = await opened(bench)
-    assert link.outbox.take(), "neither PUBREL nor the entry"
 
 
 def test_a_right_lost_after_a_lower_quality_was_asked_for_frees_packet_ids_too() -> None:

@@ -1,0 +1,138 @@
+"""What earlier connections of a session left: entries of logs that were sent and not acknowledged.
+
+With each goes a packet id in the window, whose state says whether it is unsent or released. What is
+remembered of the entry itself has the states of `laws.ENTRY`. Entries are read from their logs when
+those are followed again: this hands them to the tails, and takes up answers that come earlier.
+"""
+
+from collections.abc import Collection, Iterable
+
+from broker.ports import Redelivery
+from broker.session.laws import ENTRY, EntryState, Event, after
+from broker.session.logs import Logs
+from broker.session.tail import Tail
+from broker.session.window import InFlight, Window
+from broker.wire.encoder import Outgoing
+
+Address = tuple[str, int]
+"""Log and offset."""
+
+
+class Redeliveries:
+    """Entries that earlier connections sent, till the reader is past them."""
+
+    __slots__ = ("_addresses", "_entries", "_logs", "_window")
+
+    def __init__(self, window: Window, logs: Logs) -> None:
+        self._window = window
+        self._logs = logs
+        self._addresses: dict[int, Address] = {}
+        """Of packet ids that an earlier connection handed out and this one has not used."""
+        self._entries: dict[Address, EntryState] = {}
+        """What is not plain."""
+
+    def state(self, address: Address) -> EntryState:
+        """What is remembered of an entry."""
+        return self._entries.get(address, EntryState.PLAIN)
+
+    def _unsent(self) -> set[int]:
+        """Packet ids of the entries that are to be sent again."""
+        return {i for i, address in self._addresses.items() if self.state(address) is EntryState.UNSENT}
+
+    def _move(self, address: Address, event: Event) -> None:
+        state = after(ENTRY, event, self.state(address))
+        if state is EntryState.PLAIN:
+            self._entries.pop(address, None)
+        else:
+            self._entries[address] = state
+
+    # --- between connections ---------------------------------------------------------
+
+    def restore(self, item: Redelivery) -> None:
+        """Take up what the last connection left. Its packet id is taken till the entry is read and
+        sent again, or released for good."""
+        address = (item.log, item.offset)
+        if item.released:
+            self._move(address, Event.RESTORE_HAD)
+        if not item.packet_id:
+            return
+        is_listed = address in self._addresses.values()
+        self._window.restore(item.packet_id, item.qos, item.released)
+        if is_listed:  # it was sent with two packet ids, and is sent again with one
+            self._window.lose(item.packet_id)
+            return
+        self._addresses[item.packet_id] = address
+        if not item.released:
+            self._move(address, Event.RESTORE_UNSENT)
+
+    def snapshot(self, in_flight: Iterable[tuple[int, InFlight]]) -> list[Redelivery]:
+        """Those of the window that are entries, then what the receiver has had beyond a cursor."""
+        listed = []
+        for packet_id, sent in in_flight:
+            if (address := self._address(packet_id, sent)) is not None:
+                listed.append(Redelivery(packet_id, *address, sent.qos, sent.is_released))
+        known = {(item.log, item.offset) for item in listed}
+        had = {address for address, state in self._entries.items() if state is EntryState.HAD}
+        return listed + [Redelivery(0, *address, 2, True) for address in sorted(had - known)]
+
+    def _address(self, packet_id: int, sent: InFlight) -> Address | None:
+        if sent.tail is not None:
+            return sent.tail.log, sent.offset
+        return self._addresses.get(packet_id)
+
+    # --- reading ---------------------------------------------------------------------
+
+    def hand_over(self, tail: Tail) -> None:
+        """A log is read again: tell its tail what is to be sent again, and what is not to be sent."""
+        for packet_id in self._unsent():
+            log, offset = self._addresses[packet_id]
+            if log == tail.log:
+                tail.owe(offset, packet_id)
+        for address, state in list(self._entries.items()):
+            if state is EntryState.HAD and address[0] == tail.log:
+                if address[1] > tail.position:
+                    tail.skip(address[1])
+                else:
+                    self._move(address, Event.READ)
+
+    def read(self, tail: Tail, offset: int, outgoing: Outgoing, packet_id: int) -> None:
+        """The reader has come to an entry of `tail.resend`: send it again, or pass over it."""
+        self._move((tail.log, offset), Event.READ)
+        if packet_id:
+            self._addresses.pop(packet_id, None)
+            self._window.publish_entry_again(packet_id, outgoing, tail, offset)
+
+    def lose(self, packet_ids: Iterable[int]) -> None:
+        """Give up entries that cannot be sent again: cursors go back before them."""
+        for packet_id in packet_ids:
+            log, offset = address = self._addresses.pop(packet_id)
+            self._move(address, Event.LOSE)
+            self._logs.go_back(log, offset)
+            self._window.lose(packet_id)
+
+    def unsent_outside(self, logs: Collection[str]) -> list[int]:
+        """Packet ids of entries of other logs that are to be sent again."""
+        return [packet_id for packet_id in self._unsent() if self._addresses[packet_id][0] not in logs]
+
+    # --- answers ---------------------------------------------------------------------
+
+    def answered(self, packet_id: int) -> None:
+        """The receiver has the message of a packet id. If it is an entry to be sent again, it is not."""
+        address = self._addresses.get(packet_id)
+        if address is None or self.state(address) is not EntryState.UNSENT:
+            return
+        self._move(address, Event.ANSWER)
+        log, offset = address
+        tail = self._logs.tail_of(log)
+        if tail is None:
+            return
+        tail.resend.pop(offset, None)
+        if offset > tail.position:
+            tail.skip(offset)
+        else:
+            self._move(address, Event.READ)
+
+    def done(self, packet_id: int) -> None:
+        """The packet id is free."""
+        self.answered(packet_id)
+        self._addresses.pop(packet_id, None)

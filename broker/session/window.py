@@ -1,0 +1,163 @@
+"""The window: packet ids in flight, and the packets that carry them.
+
+Each packet id has one of the states of `laws.PACKET_ID`, and changes it as that table says only.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from broker.session.laws import PACKET_ID, Event, IdState, after
+from broker.session.roles import Limits, Outbox
+from broker.session.tail import Tail
+from broker.wire.encoder import Outgoing, pubrel
+
+_SENT = (
+    IdState.FREE,
+    after(PACKET_ID, Event.PUBLISH_1, IdState.FREE),
+    after(PACKET_ID, Event.PUBLISH_2, IdState.FREE),
+)
+"""QoS -> the state of a packet id whose PUBLISH has gone out."""
+_AGAIN = PACKET_ID[Event.PUBLISH_AGAIN]
+_FREE = IdState.FREE
+_RELEASED = IdState.RELEASED
+
+
+class InFlight:
+    """What a packet id in use stands for: an entry of a tail, or another message.
+
+    While an entry is unsent it has no tail. What is released has no message any more.
+    """
+
+    __slots__ = ("offset", "outgoing", "state", "tail")
+
+    def __init__(self, state: IdState, tail: Tail | None, offset: int, outgoing: Outgoing | None) -> None:
+        self.state = state
+        self.tail = tail
+        self.offset = offset
+        self.outgoing = outgoing
+
+    @property
+    def qos(self) -> int:
+        """1 or 2."""
+        return 1 if self.state in {IdState.SENT_1, IdState.UNSENT_1} else 2
+
+    @property
+    def is_released(self) -> bool:
+        """Whether only PUBCOMP is missing."""
+        return self.state is IdState.RELEASED
+
+    def become(self, state: IdState) -> None:
+        """Take another state."""
+        self.state = state
+        if state is _RELEASED:  # [MQTT-4.3.3-1]: never sent again
+            self.outgoing = None
+
+    def keep(self, outgoing: Outgoing) -> None:
+        """It is this message."""
+        self.outgoing = outgoing
+
+    def follow(self, tail: Tail, offset: int) -> None:
+        """It is an entry of this tail."""
+        self.tail = tail
+        self.offset = offset
+
+
+class Window:
+    """The packet ids of one session that are not free: at most `limits.max_inflight`, and those that
+    an earlier connection left."""
+
+    __slots__ = ("_in_flight", "_last_id", "_limits", "_outbox")
+
+    def __init__(self, outbox: Outbox, limits: Limits) -> None:
+        self._outbox = outbox
+        self._limits = limits
+        self._in_flight: dict[int, InFlight] = {}
+        self._last_id = 0
+
+    def __len__(self) -> int:
+        return len(self._in_flight)
+
+    def __iter__(self) -> Iterator[tuple[int, InFlight]]:
+        """Packet ids in use, in the order they were handed out."""
+        return iter(self._in_flight.items())
+
+    @property
+    def room(self) -> int:
+        """How many more messages may be sent now."""
+        return 0 if self._outbox.full else max(0, self._limits.max_inflight - len(self._in_flight))
+
+    def room_for(self, tail: Tail) -> int:
+        """How many entries of this tail may be sent now. One that is sent again has its place."""
+        if self._outbox.full:
+            return 0
+        return self.room or int(tail.position + 1 in tail.resend)
+
+    def publish(self, outgoing: Outgoing, qos: int, tail: Tail | None = None, offset: int = 0) -> bool:
+        """Send a message, or an entry of a tail, with QoS 1 or 2; false if the window is full.
+        Whether the outbox is, the caller has asked."""
+        in_flight = self._in_flight
+        if len(in_flight) >= self._limits.max_inflight:
+            return False
+        packet_id = self._last_id % 65535 + 1
+        while packet_id in in_flight:  # [MQTT-2.3.1-2] [MQTT-2.3.1-4]: a free one
+            packet_id = packet_id % 65535 + 1
+        self._last_id = packet_id
+        if tail is None:
+            in_flight[packet_id] = InFlight(_SENT[qos], None, 0, outgoing)
+        else:  # an entry can be read again: it is not kept
+            in_flight[packet_id] = InFlight(_SENT[qos], tail, offset, None)
+            tail.sent(offset)
+        self._outbox.send_publish(outgoing.head(qos), packet_id.to_bytes(2, "big"), outgoing.payload)
+        return True
+
+    def publish_again(self, packet_id: int, outgoing: Outgoing) -> None:
+        """Send what is unsent, with the packet id and the QoS it had
+        [MQTT-4.4.0-1] [MQTT-2.3.1-3]: a message that is kept for the next time."""
+        sent = self.take(packet_id, _AGAIN)
+        if sent is not None:
+            sent.keep(outgoing)
+            self._outbox.send(outgoing.packet(sent.qos, packet_id, dup=True))
+
+    def publish_entry_again(self, packet_id: int, outgoing: Outgoing, tail: Tail, offset: int) -> None:
+        """The same for an entry of a tail."""
+        sent = self.take(packet_id, _AGAIN)
+        if sent is not None:
+            sent.follow(tail, offset)
+            tail.await_acknowledgement(offset)
+            self._outbox.send(outgoing.packet(sent.qos, packet_id, dup=True))
+
+    def take(self, packet_id: int, change: Mapping[IdState, IdState]) -> InFlight | None:
+        """Let an event happen to a packet id: `change` is what the table says of it. Returns what the
+        packet id stands for, or None if the event changes nothing."""
+        sent = self._in_flight.get(packet_id)
+        if sent is None or sent.state not in change:
+            return None
+        state = change[sent.state]
+        if state is _FREE:
+            del self._in_flight[packet_id]
+        else:
+            sent.become(state)
+        return sent
+
+    def lose(self, packet_id: int) -> None:
+        """Give up an unsent message."""
+        sent = self.take(packet_id, PACKET_ID[Event.LOSE])
+        if sent is not None and sent.is_released:
+            self._outbox.send(pubrel(packet_id))
+
+    def restore(self, packet_id: int, qos: int, released: bool) -> None:
+        """Take up a packet id of the last connection. What was released there is released again
+        [MQTT-4.4.0-1]; else it is unsent."""
+        last = IdState.RELEASED if released else _SENT[qos]
+        state = after(PACKET_ID, Event.RECONNECT, last)
+        self._in_flight[packet_id] = InFlight(state, None, 0, None)
+        if state is IdState.RELEASED:
+            self._outbox.send(pubrel(packet_id))  # [MQTT-4.4.0-1]
+
+    def hand_over(self, tail: Tail) -> None:
+        """Entries of the tail's log that an earlier tail of this connection sent are this tail's."""
+        for sent in self._in_flight.values():
+            if sent.tail is not None and sent.tail.log == tail.log:
+                sent.follow(tail, sent.offset)
+                tail.await_acknowledgement(sent.offset)
+                if sent.offset > tail.position:
+                    tail.skip(sent.offset)
