@@ -92,16 +92,8 @@ class GroupWrite(msgspec.Struct, frozen=True):
     """Users whose join requests are done with."""
 
 
-class Directory(Protocol):
-    """Accounts, contacts and groups. Methods raise `DirectoryError` for what they refuse and
-    `StoreError` when the store fails; the callers fail closed."""
-
-    def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:
-        """Have every committed change told, on the event loop's thread, before the call that
-        made it returns."""
-        ...
-
-    # --- accounts
+class AccountDirectory(Protocol):
+    """Accounts, their profiles and their tokens."""
 
     async def account(self, user_id: str) -> Account | None: ...
 
@@ -145,7 +137,9 @@ class Directory(Protocol):
         """Accept no token of a user that was issued before `before` (Unix s)."""
         ...
 
-    # --- contacts
+
+class ContactDirectory(Protocol):
+    """How users stand to each other."""
 
     async def contacts_between(self, pairs: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], Contact]:
         """Contacts by (user, peer); those that are not stored are left out."""
@@ -160,7 +154,9 @@ class Directory(Protocol):
         `not_found` (a user or peer), `conflict`."""
         ...
 
-    # --- groups
+
+class GroupDirectory(Protocol):
+    """Groups, their members, bans and join requests."""
 
     async def membership(self, group_id: str, user_id: str) -> Membership | None: ...
 
@@ -197,7 +193,9 @@ class Directory(Protocol):
         such a group), `conflict`."""
         ...
 
-    # --- notices
+
+class PendingNotices(Protocol):
+    """Notices on their way to their logs."""
 
     async def notices(self, limit: int) -> list[Notice]:
         """Notices that were not dropped yet, in the order they were written."""
@@ -208,10 +206,20 @@ class Directory(Protocol):
         ...
 
 
+class Directory(AccountDirectory, ContactDirectory, GroupDirectory, PendingNotices, Protocol):
+    """Accounts, contacts and groups. Methods raise `DirectoryError` for what they refuse and
+    `StoreError` when the store fails; the callers fail closed."""
+
+    def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:
+        """Have every committed change told, on the event loop's thread, before the call that
+        made it returns."""
+        ...
+
+
 _PAGE = 1000
 
 
-async def all_contacts(directory: Directory, user_id: str, after: str = "") -> AsyncIterator[Contact]:
+async def all_contacts(directory: ContactDirectory, user_id: str, after: str = "") -> AsyncIterator[Contact]:
     """A user's contacts by peer id, those after peer `after` only, read page by page."""
     while True:
         page = await directory.contacts(user_id, after, _PAGE)
