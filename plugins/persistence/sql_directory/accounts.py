@@ -19,7 +19,6 @@ from broker.ports import (
     ProfileChanged,
     TokenRevoked,
 )
-from plugins.persistence.sql_directory.contacts import add_notices
 from plugins.persistence.sql_directory.models import (
     BANS,
     CONTACTS,
@@ -30,6 +29,7 @@ from plugins.persistence.sql_directory.models import (
     USERS,
     columns,
 )
+from plugins.persistence.sql_directory.notices import add_notices
 from plugins.persistence.sql_directory.statements import chunks, insert_new, no_user
 
 _ACCOUNTS = select(*columns(USERS, Account.__struct_fields__))

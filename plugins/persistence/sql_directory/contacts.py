@@ -1,12 +1,13 @@
-"""Contacts and notices: what is asked and written in a transaction."""
+"""Contacts: what is asked and written in a transaction."""
 
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 
 from broker.ports import Contact, ContactChanged, DirectoryChange, DirectoryError, Notice
-from plugins.persistence.sql_directory.models import CONTACTS, NOTICES, columns
+from plugins.persistence.sql_directory.models import CONTACTS, columns
+from plugins.persistence.sql_directory.notices import add_notices
 from plugins.persistence.sql_directory.statements import chunks, insert_new, need_users
 
 _CONTACTS = select(*columns(CONTACTS, Contact.__struct_fields__))
@@ -55,19 +56,3 @@ def _write_one(connection: Connection, contact: Contact) -> None:
     )
     if connection.execute(before.values(row)).rowcount != 1:
         raise DirectoryError("conflict", detail)
-
-
-def add_notices(connection: Connection, notices: Sequence[Notice]) -> None:
-    if notices:
-        connection.execute(NOTICES.insert(), [msgspec.structs.asdict(notice) for notice in notices])
-
-
-def notices(connection: Connection, limit: int) -> list[Notice]:
-    query = select(*columns(NOTICES, Notice.__struct_fields__)).order_by(NOTICES.c.place).limit(limit)
-    return [Notice(*row) for row in connection.execute(query)]
-
-
-def drop_notices(connection: Connection, ids: Sequence[str]) -> list[DirectoryChange]:
-    for chunk in chunks(ids):
-        connection.execute(delete(NOTICES).where(NOTICES.c.id.in_(chunk)))
-    return []

@@ -22,7 +22,7 @@ from broker.ports import (
     Notice,
     Profile,
 )
-from plugins.persistence.sql_directory import accounts, groups
+from plugins.persistence.sql_directory import accounts, groups, notices
 from plugins.persistence.sql_directory import contacts as relations
 from plugins.persistence.sql_directory.migrate import migrate
 from plugins.persistence.sql_directory.models import BANS, JOIN_REQUESTS, MEMBERSHIPS
@@ -186,10 +186,10 @@ class SqlDirectory:
     # --- notices ---------------------------------------------------------------------
 
     async def notices(self, limit: int) -> list[Notice]:
-        return await self._read(relations.notices, limit)
+        return await self._read(notices.notices, limit)
 
     async def drop_notices(self, ids: Sequence[str]) -> None:
-        await self._write(relations.drop_notices, ids)
+        await self._write(notices.drop_notices, ids)
 
 
 def _transaction(engine: Engine, job: Callable[[Connection, *Args], T], *args: *Args) -> T:

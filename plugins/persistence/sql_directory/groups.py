@@ -18,8 +18,8 @@ from broker.ports import (
     MembershipChanged,
     Notice,
 )
-from plugins.persistence.sql_directory.contacts import add_notices
 from plugins.persistence.sql_directory.models import BANS, GROUPS, JOIN_REQUESTS, MEMBERSHIPS, columns
+from plugins.persistence.sql_directory.notices import add_notices
 from plugins.persistence.sql_directory.statements import chunks, insert_new, need_users
 
 Place = TypeVar("Place", Membership, Ban, JoinRequest)

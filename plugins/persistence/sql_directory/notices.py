@@ -1,0 +1,26 @@
+"""Notices: what is asked and written in a transaction."""
+
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy import Connection, delete, select
+
+from broker.ports import DirectoryChange, Notice
+from plugins.persistence.sql_directory.models import NOTICES, columns
+from plugins.persistence.sql_directory.statements import chunks
+
+
+def add_notices(connection: Connection, notices: Sequence[Notice]) -> None:
+    if notices:
+        connection.execute(NOTICES.insert(), [msgspec.structs.asdict(notice) for notice in notices])
+
+
+def notices(connection: Connection, limit: int) -> list[Notice]:
+    query = select(*columns(NOTICES, Notice.__struct_fields__)).order_by(NOTICES.c.place).limit(limit)
+    return [Notice(*row) for row in connection.execute(query)]
+
+
+def drop_notices(connection: Connection, ids: Sequence[str]) -> list[DirectoryChange]:
+    for chunk in chunks(ids):
+        connection.execute(delete(NOTICES).where(NOTICES.c.id.in_(chunk)))
+    return []
