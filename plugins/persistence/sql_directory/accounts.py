@@ -1,6 +1,6 @@
 """Accounts, profiles and tokens: what is asked and written in a transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from broker.ports import (
     ProfileChanged,
     TokenRevoked,
 )
+from plugins.persistence.sql_directory.database import Database, SqlPart
 from plugins.persistence.sql_directory.models import (
     BANS,
     CONTACTS,
@@ -31,6 +32,66 @@ from plugins.persistence.sql_directory.models import (
 )
 from plugins.persistence.sql_directory.notices import add_notices
 from plugins.persistence.sql_directory.statements import chunks, insert_new, no_user
+
+
+class SqlAccounts(SqlPart):
+    """See `broker.ports.AccountDirectory`. `hash_password` turns a password into what is stored of it."""
+
+    def __init__(
+        self, database: Database, hash_password: Callable[[str], Awaitable[str]], now_ms: Callable[[], int]
+    ) -> None:
+        super().__init__(database)
+        self._hash_password = hash_password
+        self._now_ms = now_ms
+
+    def _now(self) -> int:
+        return self._now_ms() // 1000
+
+    async def account(self, user_id: str) -> Account | None:
+        return await self._database.read(account, user_id)
+
+    async def accounts(self, after: str, limit: int) -> list[Account]:
+        return await self._database.read(accounts, after, limit)
+
+    async def add_account(
+        self, user_id: str, password: str | None, role: str, inbox_floor: int = 0
+    ) -> Account:
+        """Tokens issued before are another's, who had the id."""
+        hashed = None if password is None else await self._hash_password(password)
+        account = Account(user_id, role, False, hashed, self._now_ms(), inbox_floor, self._now())
+        await self._database.write(add, account)
+        return account
+
+    async def set_password(self, user_id: str, password: str) -> None:
+        """Tokens of the second of the change are not accepted either: who knows the old password may
+        have got one just before. Who issues one just after waits for the next second."""
+        hashed = await self._hash_password(password)
+        await self._database.write(change, user_id, {"password_hash": hashed}, self._now() + 1)
+
+    async def set_disabled(self, user_id: str, disabled: bool) -> None:
+        await self._database.write(change, user_id, {"disabled": disabled}, 0)
+
+    async def remove_account(
+        self, user_id: str, groups: Sequence[str] | None = None, notices: Sequence[Notice] = ()
+    ) -> None:
+        await self._database.write(remove, user_id, groups, notices)
+
+    async def profiles(self, user_ids: Sequence[str]) -> dict[str, Profile]:
+        return await self._database.read(profiles, user_ids)
+
+    async def write_profile(self, profile: Profile) -> None:
+        await self._database.write(write_profile, profile)
+
+    async def revoke_token(self, user_id: str, token_id: str, expires_at: int) -> None:
+        await self._database.write(revoke_token, user_id, token_id, expires_at, self._now())
+
+    async def is_revoked(self, token_id: str) -> bool:
+        return await self._database.read(is_revoked, token_id)
+
+    async def revoke_tokens(self, user_id: str, before: int) -> None:
+        """What was revoked by a later `before` stays revoked."""
+        await self._database.write(change, user_id, {}, before)
+
 
 _ACCOUNTS = select(*columns(USERS, Account.__struct_fields__))
 

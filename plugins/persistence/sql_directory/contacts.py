@@ -6,9 +6,24 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 
 from broker.ports import Contact, ContactChanged, DirectoryChange, DirectoryError, Notice
+from plugins.persistence.sql_directory.database import SqlPart
 from plugins.persistence.sql_directory.models import CONTACTS, columns
 from plugins.persistence.sql_directory.notices import add_notices
 from plugins.persistence.sql_directory.statements import chunks, insert_new, need_users
+
+
+class SqlContacts(SqlPart):
+    """See `broker.ports.ContactDirectory`."""
+
+    async def contacts_between(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Contact]:
+        return await self._database.read(between, pairs)
+
+    async def contacts(self, user_id: str, after: str, limit: int) -> list[Contact]:
+        return await self._database.read(page, user_id, after, limit)
+
+    async def write_contacts(self, contacts: Sequence[Contact], notices: Sequence[Notice]) -> None:
+        await self._database.write(write, contacts, notices)
+
 
 _CONTACTS = select(*columns(CONTACTS, Contact.__struct_fields__))
 

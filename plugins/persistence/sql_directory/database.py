@@ -71,6 +71,13 @@ def _reason(error: Exception) -> str:
     return str(error.orig) if isinstance(error, DBAPIError) else str(error)
 
 
+class SqlPart:
+    """A part of the directory, on the database that all of them share."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+
 # --- opening --------------------------------------------------------------------------
 
 

@@ -18,9 +18,58 @@ from broker.ports import (
     MembershipChanged,
     Notice,
 )
+from plugins.persistence.sql_directory.database import SqlPart
 from plugins.persistence.sql_directory.models import BANS, GROUPS, JOIN_REQUESTS, MEMBERSHIPS, columns
 from plugins.persistence.sql_directory.notices import add_notices
 from plugins.persistence.sql_directory.statements import chunks, insert_new, need_users
+
+
+class SqlGroups(SqlPart):
+    """See `broker.ports.GroupDirectory`."""
+
+    async def membership(self, group_id: str, user_id: str) -> Membership | None:
+        return (await self.members_by_id(group_id, [user_id])).get(user_id)
+
+    async def memberships(self, user_id: str) -> list[Membership]:
+        return await self._database.read(memberships, user_id)
+
+    async def group(self, group_id: str) -> Group | None:
+        return await self._database.read(group, group_id)
+
+    async def groups(self, after: str, limit: int) -> list[Group]:
+        return await self._database.read(groups, after, limit)
+
+    async def groups_by_id(self, group_ids: Sequence[str]) -> dict[str, Group]:
+        return await self._database.read(groups_by_id, group_ids)
+
+    async def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
+        return await self._database.read(places, MEMBERSHIPS, Membership, group_id, after, limit)
+
+    async def members_by_id(self, group_id: str, user_ids: Sequence[str]) -> dict[str, Membership]:
+        return await self._database.read(places_by_id, MEMBERSHIPS, Membership, group_id, user_ids)
+
+    async def admins(self, group_id: str) -> list[Membership]:
+        return await self._database.read(admins, group_id)
+
+    async def ban(self, group_id: str, user_id: str) -> Ban | None:
+        return (await self.bans_by_id(group_id, [user_id])).get(user_id)
+
+    async def bans_by_id(self, group_id: str, user_ids: Sequence[str]) -> dict[str, Ban]:
+        return await self._database.read(places_by_id, BANS, Ban, group_id, user_ids)
+
+    async def bans(self, group_id: str, after: str, limit: int) -> list[Ban]:
+        return await self._database.read(places, BANS, Ban, group_id, after, limit)
+
+    async def join_request(self, group_id: str, user_id: str) -> JoinRequest | None:
+        found = await self._database.read(places_by_id, JOIN_REQUESTS, JoinRequest, group_id, [user_id])
+        return found.get(user_id)
+
+    async def join_requests(self, group_id: str, after: str, limit: int) -> list[JoinRequest]:
+        return await self._database.read(places, JOIN_REQUESTS, JoinRequest, group_id, after, limit)
+
+    async def write_group(self, write: GroupWrite, notices: Sequence[Notice]) -> None:
+        await self._database.write(_write, write, notices)
+
 
 Place = TypeVar("Place", Membership, Ban, JoinRequest)
 
@@ -104,7 +153,7 @@ def _drop(connection: Connection, table: Table, group_id: str, users: Sequence[s
 # --- writing --------------------------------------------------------------------------
 
 
-def write(connection: Connection, write: GroupWrite, notices: Sequence[Notice]) -> list[DirectoryChange]:
+def _write(connection: Connection, write: GroupWrite, notices: Sequence[Notice]) -> list[DirectoryChange]:
     group_id = write.group.group_id
     _write_row(connection, write.group)
     _need_users(connection, write)

@@ -6,8 +6,19 @@ import msgspec
 from sqlalchemy import Connection, delete, select
 
 from broker.ports import DirectoryChange, Notice
+from plugins.persistence.sql_directory.database import SqlPart
 from plugins.persistence.sql_directory.models import NOTICES, columns
 from plugins.persistence.sql_directory.statements import chunks
+
+
+class SqlNotices(SqlPart):
+    """See `broker.ports.PendingNotices`."""
+
+    async def notices(self, limit: int) -> list[Notice]:
+        return await self._database.read(notices, limit)
+
+    async def drop_notices(self, ids: Sequence[str]) -> None:
+        await self._database.write(drop_notices, ids)
 
 
 def add_notices(connection: Connection, notices: Sequence[Notice]) -> None:
