@@ -33,6 +33,8 @@ from plugins.persistence.sql_directory.models import (
 from plugins.persistence.sql_directory.notices import add_notices
 from plugins.persistence.sql_directory.statements import chunks, insert_new, no_user
 
+_ACCOUNTS = select(*columns(USERS, Account.__struct_fields__))
+
 
 class SqlAccounts(SqlPart):
     """See `broker.ports.AccountDirectory`. `hash_password` turns a password into what is stored of it."""
@@ -48,10 +50,10 @@ class SqlAccounts(SqlPart):
         return self._now_ms() // 1000
 
     async def account(self, user_id: str) -> Account | None:
-        return await self._database.read(account, user_id)
+        return await self._database.read(_select_account, user_id)
 
     async def accounts(self, after: str, limit: int) -> list[Account]:
-        return await self._database.read(accounts, after, limit)
+        return await self._database.read(_select_accounts, after, limit)
 
     async def add_account(
         self, user_id: str, password: str | None, role: str, inbox_floor: int = 0
@@ -59,54 +61,51 @@ class SqlAccounts(SqlPart):
         """Tokens issued before are another's, who had the id."""
         hashed = None if password is None else await self._hash_password(password)
         account = Account(user_id, role, False, hashed, self._now_ms(), inbox_floor, self._now())
-        await self._database.write(add, account)
+        await self._database.write(_insert_account, account)
         return account
 
     async def set_password(self, user_id: str, password: str) -> None:
         """Tokens of the second of the change are not accepted either: who knows the old password may
         have got one just before. Who issues one just after waits for the next second."""
         hashed = await self._hash_password(password)
-        await self._database.write(change, user_id, {"password_hash": hashed}, self._now() + 1)
+        await self._database.write(_update_account, user_id, {"password_hash": hashed}, self._now() + 1)
 
     async def set_disabled(self, user_id: str, disabled: bool) -> None:
-        await self._database.write(change, user_id, {"disabled": disabled}, 0)
+        await self._database.write(_update_account, user_id, {"disabled": disabled}, 0)
 
     async def remove_account(
         self, user_id: str, groups: Sequence[str] | None = None, notices: Sequence[Notice] = ()
     ) -> None:
-        await self._database.write(remove, user_id, groups, notices)
+        await self._database.write(_delete_account, user_id, groups, notices)
 
     async def profiles(self, user_ids: Sequence[str]) -> dict[str, Profile]:
-        return await self._database.read(profiles, user_ids)
+        return await self._database.read(_select_profiles, user_ids)
 
     async def write_profile(self, profile: Profile) -> None:
-        await self._database.write(write_profile, profile)
+        await self._database.write(_update_profile, profile)
 
     async def revoke_token(self, user_id: str, token_id: str, expires_at: int) -> None:
-        await self._database.write(revoke_token, user_id, token_id, expires_at, self._now())
+        await self._database.write(_revoke_token, user_id, token_id, expires_at, self._now())
 
     async def is_revoked(self, token_id: str) -> bool:
-        return await self._database.read(is_revoked, token_id)
+        return await self._database.read(_is_revoked, token_id)
 
     async def revoke_tokens(self, user_id: str, before: int) -> None:
         """What was revoked by a later `before` stays revoked."""
-        await self._database.write(change, user_id, {}, before)
+        await self._database.write(_update_account, user_id, {}, before)
 
 
-_ACCOUNTS = select(*columns(USERS, Account.__struct_fields__))
-
-
-def account(connection: Connection, user_id: str) -> Account | None:
+def _select_account(connection: Connection, user_id: str) -> Account | None:
     row = connection.execute(_ACCOUNTS.where(USERS.c.user_id == user_id)).first()
     return None if row is None else Account(*row)
 
 
-def accounts(connection: Connection, after: str, limit: int) -> list[Account]:
+def _select_accounts(connection: Connection, after: str, limit: int) -> list[Account]:
     query = _ACCOUNTS.where(USERS.c.user_id > after).order_by(USERS.c.user_id).limit(limit)
     return [Account(*row) for row in connection.execute(query)]
 
 
-def add(connection: Connection, account: Account) -> list[DirectoryChange]:
+def _insert_account(connection: Connection, account: Account) -> list[DirectoryChange]:
     user = account.user_id
     insert_new(connection, USERS, _new_row(account), "exists", f"user {user} exists already")
     return [AccountChanged(user, account)]
@@ -116,23 +115,23 @@ def _new_row(account: Account) -> dict[str, Any]:
     return msgspec.structs.asdict(Profile(account.user_id)) | msgspec.structs.asdict(account)
 
 
-def change(
+def _update_account(
     connection: Connection, user_id: str, values: dict[str, Any], tokens_after: int = 0
 ) -> list[DirectoryChange]:
     """Set columns of an account. `tokens_after` (Unix s) is set if it is later than the stored one:
     what is not accepted any more stays so."""
     kept = USERS.c.tokens_after
     later = case((kept < tokens_after, tokens_after), else_=kept)
-    _update(connection, user_id, {**values, "tokens_after": later})
-    return [AccountChanged(user_id, account(connection, user_id))]
+    _set_columns(connection, user_id, {**values, "tokens_after": later})
+    return [AccountChanged(user_id, _select_account(connection, user_id))]
 
 
-def _update(connection: Connection, user_id: str, values: dict[str, Any]) -> None:
+def _set_columns(connection: Connection, user_id: str, values: dict[str, Any]) -> None:
     if connection.execute(update(USERS).where(USERS.c.user_id == user_id).values(values)).rowcount != 1:
         raise no_user(user_id)
 
 
-def remove(
+def _delete_account(
     connection: Connection, user_id: str, known: Sequence[str] | None, notices: Sequence[Notice]
 ) -> list[DirectoryChange]:
     # First of all: from here on, no other process makes them owner of a group.
@@ -163,7 +162,7 @@ def remove(
     ]
 
 
-def profiles(connection: Connection, user_ids: Sequence[str]) -> dict[str, Profile]:
+def _select_profiles(connection: Connection, user_ids: Sequence[str]) -> dict[str, Profile]:
     query = select(*columns(USERS, Profile.__struct_fields__))
     found = [
         Profile(*row)
@@ -173,16 +172,16 @@ def profiles(connection: Connection, user_ids: Sequence[str]) -> dict[str, Profi
     return {profile.user_id: profile for profile in found}
 
 
-def write_profile(connection: Connection, profile: Profile) -> list[DirectoryChange]:
-    _update(connection, profile.user_id, msgspec.structs.asdict(profile))
+def _update_profile(connection: Connection, profile: Profile) -> list[DirectoryChange]:
+    _set_columns(connection, profile.user_id, msgspec.structs.asdict(profile))
     return [ProfileChanged(profile)]
 
 
-def revoke_token(
+def _revoke_token(
     connection: Connection, user_id: str, token_id: str, expires_at: int, now: int
 ) -> list[DirectoryChange]:
     """Revoke a token and forget those that have ended at `now` (Unix s)."""
-    if account(connection, user_id) is None:
+    if _select_account(connection, user_id) is None:
         raise no_user(user_id)
     ended = (REVOKED_TOKENS.c.expires_at < now) | (REVOKED_TOKENS.c.token_id == token_id)
     connection.execute(delete(REVOKED_TOKENS).where(ended))
@@ -191,6 +190,6 @@ def revoke_token(
     return [TokenRevoked(user_id, token_id)]
 
 
-def is_revoked(connection: Connection, token_id: str) -> bool:
+def _is_revoked(connection: Connection, token_id: str) -> bool:
     query = select(REVOKED_TOKENS.c.token_id).where(REVOKED_TOKENS.c.token_id == token_id)
     return connection.scalar(query) is not None

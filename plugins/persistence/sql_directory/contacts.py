@@ -11,27 +11,28 @@ from plugins.persistence.sql_directory.models import CONTACTS, columns
 from plugins.persistence.sql_directory.notices import add_notices
 from plugins.persistence.sql_directory.statements import chunks, insert_new, need_users
 
-
-class SqlContacts(SqlPart):
-    """See `broker.ports.ContactDirectory`."""
-
-    async def contacts_between(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Contact]:
-        return await self._database.read(between, pairs)
-
-    async def contacts(self, user_id: str, after: str, limit: int) -> list[Contact]:
-        return await self._database.read(page, user_id, after, limit)
-
-    async def write_contacts(self, contacts: Sequence[Contact], notices: Sequence[Notice]) -> None:
-        await self._database.write(write, contacts, notices)
-
-
 _CONTACTS = select(*columns(CONTACTS, Contact.__struct_fields__))
 
 _PAIRS = 50
 """Pairs in one statement: with more of them, making the statement takes longer than running it."""
 
 
-def between(connection: Connection, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Contact]:
+class SqlContacts(SqlPart):
+    """See `broker.ports.ContactDirectory`."""
+
+    async def contacts_between(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Contact]:
+        return await self._database.read(_select_between, pairs)
+
+    async def contacts(self, user_id: str, after: str, limit: int) -> list[Contact]:
+        return await self._database.read(_select_page, user_id, after, limit)
+
+    async def write_contacts(self, contacts: Sequence[Contact], notices: Sequence[Notice]) -> None:
+        await self._database.write(_write_contacts, contacts, notices)
+
+
+def _select_between(
+    connection: Connection, pairs: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], Contact]:
     found: list[Contact] = []
     for chunk in chunks(pairs, _PAIRS):
         # Not (user, peer) IN (...), for which SQLite reads the whole table.
@@ -44,23 +45,23 @@ def _is(user_id: str, peer_id: str) -> ColumnElement[bool]:
     return and_(CONTACTS.c.user_id == user_id, CONTACTS.c.peer_id == peer_id)
 
 
-def page(connection: Connection, user_id: str, after: str, limit: int) -> list[Contact]:
+def _select_page(connection: Connection, user_id: str, after: str, limit: int) -> list[Contact]:
     mine = _CONTACTS.where(CONTACTS.c.user_id == user_id, CONTACTS.c.peer_id > after)
     query = mine.order_by(CONTACTS.c.peer_id).limit(limit)
     return [Contact(*row) for row in connection.execute(query)]
 
 
-def write(
+def _write_contacts(
     connection: Connection, contacts: Sequence[Contact], notices: Sequence[Notice]
 ) -> list[DirectoryChange]:
     need_users(connection, [user for contact in contacts for user in (contact.user_id, contact.peer_id)])
     for contact in contacts:
-        _write_one(connection, contact)
+        _write_contact(connection, contact)
     add_notices(connection, notices)
     return [ContactChanged(contact) for contact in contacts]
 
 
-def _write_one(connection: Connection, contact: Contact) -> None:
+def _write_contact(connection: Connection, contact: Contact) -> None:
     row = msgspec.structs.asdict(contact)
     detail = f"{contact.user_id}'s contact {contact.peer_id} has changed meanwhile"
     if contact.version == 1:

@@ -15,10 +15,10 @@ class SqlNotices(SqlPart):
     """See `broker.ports.PendingNotices`."""
 
     async def notices(self, limit: int) -> list[Notice]:
-        return await self._database.read(notices, limit)
+        return await self._database.read(_select_notices, limit)
 
     async def drop_notices(self, ids: Sequence[str]) -> None:
-        await self._database.write(drop_notices, ids)
+        await self._database.write(_delete_notices, ids)
 
 
 def add_notices(connection: Connection, notices: Sequence[Notice]) -> None:
@@ -26,12 +26,12 @@ def add_notices(connection: Connection, notices: Sequence[Notice]) -> None:
         connection.execute(NOTICES.insert(), [msgspec.structs.asdict(notice) for notice in notices])
 
 
-def notices(connection: Connection, limit: int) -> list[Notice]:
+def _select_notices(connection: Connection, limit: int) -> list[Notice]:
     query = select(*columns(NOTICES, Notice.__struct_fields__)).order_by(NOTICES.c.place).limit(limit)
     return [Notice(*row) for row in connection.execute(query)]
 
 
-def drop_notices(connection: Connection, ids: Sequence[str]) -> list[DirectoryChange]:
+def _delete_notices(connection: Connection, ids: Sequence[str]) -> list[DirectoryChange]:
     for chunk in chunks(ids):
         connection.execute(delete(NOTICES).where(NOTICES.c.id.in_(chunk)))
     return []
