@@ -1,4 +1,4 @@
-"""Accounts, profiles and tokens: what is asked and written in a transaction."""
+"""Accounts, profiles and tokens: the port's methods, then the statements they run in a transaction."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -37,7 +37,8 @@ _ACCOUNTS = select(*columns(USERS, Account.__struct_fields__))
 
 
 class SqlAccounts(SqlPart):
-    """See `broker.ports.AccountDirectory`. `hash_password` turns a password into what is stored of it."""
+    """See `broker.ports.AccountDirectory`. `hash_password` returns the hash that is stored for a password;
+    `now_ms` returns Unix milliseconds."""
 
     def __init__(
         self, database: Database, hash_password: Callable[[str], Awaitable[str]], now_ms: Callable[[], int]
@@ -58,15 +59,15 @@ class SqlAccounts(SqlPart):
     async def add_account(
         self, user_id: str, password: str | None, role: str, inbox_floor: int = 0
     ) -> Account:
-        """Tokens issued before are another's, who had the id."""
+        """Tokens issued before now belong to an earlier user with this id, so they are not accepted."""
         hashed = None if password is None else await self._hash_password(password)
         account = Account(user_id, role, False, hashed, self._now_ms(), inbox_floor, self._now())
         await self._database.write(_insert_account, account)
         return account
 
     async def set_password(self, user_id: str, password: str) -> None:
-        """Tokens of the second of the change are not accepted either: who knows the old password may
-        have got one just before. Who issues one just after waits for the next second."""
+        """Tokens issued in the same second are not accepted either: somebody who knows the old password
+        may have got one just before. Whoever issues a token after the change waits for the next second."""
         hashed = await self._hash_password(password)
         await self._database.write(_update_account, user_id, {"password_hash": hashed}, self._now() + 1)
 
@@ -91,7 +92,7 @@ class SqlAccounts(SqlPart):
         return await self._database.read(_is_revoked, token_id)
 
     async def revoke_tokens(self, user_id: str, before: int) -> None:
-        """What was revoked by a later `before` stays revoked."""
+        """An earlier call with a later `before` stays in force."""
         await self._database.write(_update_account, user_id, {}, before)
 
 
@@ -118,8 +119,8 @@ def _new_row(account: Account) -> dict[str, Any]:
 def _update_account(
     connection: Connection, user_id: str, values: dict[str, Any], tokens_after: int = 0
 ) -> list[DirectoryChange]:
-    """Set columns of an account. `tokens_after` (Unix s) is set if it is later than the stored one:
-    what is not accepted any more stays so."""
+    """Set columns of an account. `tokens_after` (Unix s) never moves back, because a revoked token
+    stays revoked."""
     kept = USERS.c.tokens_after
     later = case((kept < tokens_after, tokens_after), else_=kept)
     _set_columns(connection, user_id, {**values, "tokens_after": later})
@@ -134,7 +135,7 @@ def _set_columns(connection: Connection, user_id: str, values: dict[str, Any]) -
 def _delete_account(
     connection: Connection, user_id: str, known: Sequence[str] | None, notices: Sequence[Notice]
 ) -> list[DirectoryChange]:
-    # First of all: from here on, no other process makes them owner of a group.
+    # Delete the user first. From here on no other process can make them the owner of a group.
     if connection.execute(delete(USERS).where(USERS.c.user_id == user_id)).rowcount != 1:
         raise no_user(user_id)
     owned = connection.scalar(
@@ -180,7 +181,7 @@ def _update_profile(connection: Connection, profile: Profile) -> list[DirectoryC
 def _revoke_token(
     connection: Connection, user_id: str, token_id: str, expires_at: int, now: int
 ) -> list[DirectoryChange]:
-    """Revoke a token and forget those that have ended at `now` (Unix s)."""
+    """Revoke a token, and forget revoked tokens that have expired by `now` (Unix s)."""
     if _select_account(connection, user_id) is None:
         raise no_user(user_id)
     ended = (REVOKED_TOKENS.c.expires_at < now) | (REVOKED_TOKENS.c.token_id == token_id)

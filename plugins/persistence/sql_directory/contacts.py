@@ -1,4 +1,4 @@
-"""Contacts: what is asked and written in a transaction."""
+"""Contacts: the port's methods, then the statements they run in a transaction."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from plugins.persistence.sql_directory.statements import chunks, insert_new, nee
 _CONTACTS = select(*columns(CONTACTS, Contact.__struct_fields__))
 
 _PAIRS = 50
-"""Pairs in one statement: with more of them, making the statement takes longer than running it."""
+"""Pairs in one statement. With more of them, building the statement takes longer than running it."""
 
 
 class SqlContacts(SqlPart):
@@ -35,7 +35,7 @@ def _select_between(
 ) -> dict[tuple[str, str], Contact]:
     found: list[Contact] = []
     for chunk in chunks(pairs, _PAIRS):
-        # Not (user, peer) IN (...), for which SQLite reads the whole table.
+        # OR, because SQLite reads the whole table for (user, peer) IN (...).
         either = or_(*(_is(user, peer) for user, peer in chunk))
         found += [Contact(*row) for row in connection.execute(_CONTACTS.where(either))]
     return {(contact.user_id, contact.peer_id): contact for contact in found}

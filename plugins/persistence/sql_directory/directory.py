@@ -1,4 +1,5 @@
-"""The directory: accounts, contacts, groups and notices in SQL, each in the module of its name."""
+"""The directory in SQL, put together. Accounts, contacts, groups and notices have a module each: a class with
+the port's methods, and below it the statements that those methods run in a transaction."""
 
 from collections.abc import Awaitable, Callable
 
@@ -11,22 +12,24 @@ from plugins.persistence.sql_directory.notices import SqlNotices
 
 
 class SqlDirectory(SqlAccounts, SqlContacts, SqlGroups, SqlNotices):
-    """See `broker.ports.Directory`."""
+    """See `broker.ports.Directory`. All four parts use one `Database`, so one close ends them all."""
 
     def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:
         self._database.on_change(callback)
 
     async def close(self) -> None:
-        """Finish what was given, then let go of the database."""
+        """Finish the calls that have begun, then close the connections. Later calls raise `StoreError`."""
         await self._database.close()
 
 
 def open_directory(
     url: str, hash_password: Callable[[str], Awaitable[str]], now_ms: Callable[[], int]
 ) -> SqlDirectory:
-    """Open the database at an SQLAlchemy URL and bring its tables up to date.
+    """Open the directory at an SQLAlchemy URL and bring its tables up to date.
+
+    `hash_password` returns the hash that is stored for a password; `now_ms` returns Unix milliseconds.
 
     Raises:
-        StoreError: the database cannot be opened, or is newer than this program.
+        StoreError: the database cannot be opened, or a newer version of this program wrote it.
     """
     return SqlDirectory(open_database(url), hash_password, now_ms)

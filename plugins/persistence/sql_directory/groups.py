@@ -1,4 +1,5 @@
-"""Groups, their members, bans and join requests: what is asked and written in a transaction."""
+"""Groups, their members, bans and join requests: the port's methods, then the statements they run in a
+transaction."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -106,7 +107,7 @@ def _select_memberships(connection: Connection, user_id: str) -> list[Membership
     return [Membership(*row) for row in connection.execute(mine)]
 
 
-# --- members, bans and join requests: one row for each group and user ---------------------
+# --- members, bans and join requests: three tables with one row per group and user --------
 
 
 def _select_rows_by_id(
@@ -191,7 +192,7 @@ def _write_row(connection: Connection, group: Group) -> None:
 
 
 def _need_users(connection: Connection, write: GroupWrite) -> None:
-    # The owner of a dismissed group may be removed.
+    # A dismissed group keeps the id of its owner, whose account may be gone.
     users = [] if write.group.dismissed_at else [write.group.owner]
     for rows in (write.put, write.ban, write.ask):
         users += [row.user_id for row in rows]
@@ -199,7 +200,7 @@ def _need_users(connection: Connection, write: GroupWrite) -> None:
 
 
 def _delete_all_rows(connection: Connection, group_id: str) -> list[str]:
-    """Drop what was kept of a dismissed group; returns those who were in it."""
+    """Delete the rows that a dismissed group has left; returns the users who were members."""
     query = select(MEMBERSHIPS.c.user_id).where(MEMBERSHIPS.c.group_id == group_id)
     members = list(connection.scalars(query.order_by(MEMBERSHIPS.c.user_id)))
     for table in (MEMBERSHIPS, BANS, JOIN_REQUESTS):

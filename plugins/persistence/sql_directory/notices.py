@@ -1,4 +1,4 @@
-"""Notices: what is asked and written in a transaction."""
+"""Notices: the port's methods, then the statements they run in a transaction."""
 
 from collections.abc import Sequence
 
@@ -22,6 +22,7 @@ class SqlNotices(SqlPart):
 
 
 def add_notices(connection: Connection, notices: Sequence[Notice]) -> None:
+    """Add the notices of a change, in the transaction of that change."""
     if notices:
         connection.execute(NOTICES.insert(), [msgspec.structs.asdict(notice) for notice in notices])
 
