@@ -1,4 +1,8 @@
-"""What plugins are told."""
+"""Tells the plugins what happens: amqtt's events, with amqtt's objects.
+
+Nobody waits for a plugin here. An event is fired only if a loaded plugin has a method for it; for packets and
+messages the caller asks `packets` and `messages` first, so as not to prepare what nobody wants.
+"""
 
 import asyncio
 import logging
@@ -23,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class AmqttEvents:
-    """All plugins together: `ports.PluginEvents`."""
+    """See `ports.PluginEvents`. Each call starts a task for the event and returns at once."""
 
     def __init__(self, manager: PluginManager[BrokerContext]) -> None:
         self._manager = manager
@@ -34,6 +38,7 @@ class AmqttEvents:
         }
         self.packets = bool(self._wanted & set(MQTTEvents))
         self.messages = bool(self._wanted & {BrokerEvents.MESSAGE_RECEIVED, BrokerEvents.MESSAGE_BROADCAST})
+        # The event loop keeps weak references only: a task that nobody holds may vanish before it is done.
         self._tasks: set[asyncio.Future[None]] = set()
 
     def connected(self, principal: Principal) -> None:
@@ -71,7 +76,7 @@ class AmqttEvents:
         self._fire(event, client_id=session.client_id, message=message)
 
     def retained(self, message: Retained) -> None:
-        """A message was retained, or an empty one took it away."""
+        """A message was retained. An empty payload: the retained message of the topic was deleted."""
         retained = RetainedApplicationMessage(None, message.topic, message.payload, message.qos)
         self._fire(BrokerEvents.RETAINED_MESSAGE, client_id=None, retained_message=retained)
 
@@ -82,7 +87,7 @@ class AmqttEvents:
         self._spawn(self._fire_packets(MQTTEvents.PACKET_SENT, packets, principal))
 
     async def _fire_packets(self, event: MQTTEvents, data: bytes, principal: Principal | None) -> None:
-        """Have amqtt decode the packets, so that plugins see the objects they know."""
+        """Decode packets with amqtt's own decoder, so that plugins get the packet objects they know."""
         session = None if principal is None else principal.plugin_session
         reader = BufferReader(data)
         try:

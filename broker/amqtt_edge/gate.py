@@ -1,4 +1,8 @@
-"""What plugins decide."""
+"""Asks the plugins: who a client is, what it may publish, subscribe to and receive.
+
+Authenticators check credentials. The platform's own topic plugin has `rules`, which know users and work out
+grants. All other topic plugins are filters: they answer yes or no for one topic.
+"""
 
 import asyncio
 import logging
@@ -21,11 +25,12 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _PLUGIN_SECONDS = 8.0
-"""A plugin that takes longer than this to decide has said no. Less than `connect_timeout`."""
+"""A plugin that takes longer to decide has said no. Less than the default `connect_timeout`, so that a client
+gets an answer before its connection is closed."""
 
 
 class AmqttGate:
-    """All plugins together: `ports.Gate`."""
+    """See `ports.Gate`: the decision of all plugins together."""
 
     def __init__(self, plugins: Sequence[BasePlugin[Any]]) -> None:
         self._authenticators = [p for p in plugins if isinstance(p, BaseAuthPlugin)]
@@ -35,11 +40,11 @@ class AmqttGate:
 
     @property
     def screens(self) -> bool:
-        """Whether plugins other than the platform's decide about topics."""
+        """Whether there are filters, which have to be asked about every topic that is delivered."""
         return bool(self._filters)
 
     async def authenticate(self, credentials: Credentials) -> Principal | None:
-        """See `ports.Gate`. As in amqtt: nobody may say no, and somebody must say yes."""
+        """See `ports.Gate`. As in amqtt: at least one plugin must say yes, and none may say no."""
         session = PluginSession(credentials)
         answers = [
             await self._decide(plugin, plugin.authenticate(session=session), unavailable=StoreError)
@@ -107,17 +112,24 @@ class AmqttGate:
         asked: Coroutine[Any, Any, bool | None],
         unavailable: type[StoreError] | tuple[()] = (),
     ) -> bool | None:
+        """A plugin's answer; no if it fails, except that errors of the type `unavailable` are raised."""
         try:
             return await _in_time(asked)
         except unavailable:
-            raise  # not a "no" for good: the client is told to come back
+            raise  # this is not a no: the client is told to try again later
         except Exception as error:
             logger.error("plugin %s failed, refusing: %r", type(plugin).__name__, error)
             return False
 
 
 async def _in_time(asked: Coroutine[Any, Any, T]) -> T:
-    """The answer, or TimeoutError. Most answers are known at once: a timer is made for the rest."""
+    """The answer of a plugin.
+
+    Most answers come without waiting. So the coroutine is started first, and gets a timer only if it waits.
+
+    Raises:
+        TimeoutError: there is no answer after `_PLUGIN_SECONDS`.
+    """
     try:
         waiting = asked.send(None)
     except StopIteration as answer:
@@ -128,7 +140,7 @@ async def _in_time(asked: Coroutine[Any, Any, T]) -> T:
 
 @types.coroutine
 def _rest(started: Coroutine[Any, Any, T], waiting: object) -> Generator[object, Any, T]:
-    """Go on with a coroutine that has been started and waits for `waiting` (PEP 342)."""
+    """Drive a coroutine that has been started to its end. `waiting` is what it has yielded (PEP 342)."""
     while True:
         try:
             sent = yield waiting

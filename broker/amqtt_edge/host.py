@@ -1,9 +1,7 @@
-"""The edge to amqtt: its configuration, its plugins, its events. Nothing else in the broker
-imports amqtt.
+"""Hosts amqtt's plugins: loads them, starts and stops them with the node.
 
-The plugins see what they would see in amqtt's own broker: a `BrokerContext`, `Session` objects,
-packets and events. What they decide is asked through `Gate`, what they are told goes through
-`PluginEvents`.
+Plugins see what they would see in amqtt's own broker: a `BrokerContext`, `Session` objects, packets and
+events. The broker asks them through `AmqttGate` and tells them through `AmqttEvents`.
 """
 
 import asyncio
@@ -23,10 +21,11 @@ from broker.ports import PluginServices
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 2.0
+"""The longest that one step of the shutdown waits for the plugins."""
 
 
 class AmqttHost:
-    """All plugins together: what they decide (`gate`), what they are told (`events`), their life.
+    """All loaded plugins. `gate` asks for their decisions, `events` tells them what happens.
 
     Raises:
         ConfigError: a plugin cannot be found, refuses its options, or fails to start.
@@ -38,19 +37,20 @@ class AmqttHost:
         self.events = AmqttEvents(self._manager)
 
     def plugin(self, kind: type[Any]) -> Any | None:
-        """The loaded plugin of a class, if there is one."""
+        """The loaded plugin of a class, or None."""
         return next((p for p in self._manager.plugins if isinstance(p, kind)), None)
 
     async def starting(self) -> None:
-        """Before the ports are opened."""
+        """Tell the plugins that the node starts. Call it before the ports are opened."""
         await self._manager.fire_event(BrokerEvents.PRE_START, wait=True)
 
     async def started(self) -> None:
-        """After the ports are open."""
+        """Tell the plugins that the node has started. Call it when the ports are open."""
         await self._manager.fire_event(BrokerEvents.POST_START, wait=True)
 
     async def stop(self) -> None:
-        """The node goes down; plugins that do not let it are left behind."""
+        """Tell the plugins that the node stops, and close them. A plugin that fails or takes too long is
+        logged and does not hold up the node."""
         for step in (
             self._manager.fire_event(BrokerEvents.PRE_SHUTDOWN, wait=True),
             self._manager.fire_event(BrokerEvents.POST_SHUTDOWN, wait=True),
