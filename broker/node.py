@@ -94,8 +94,9 @@ class Node:
         # Who may do what.
         view = BrokerView(self.fanout, self._sys, self.online)
         self.host = AmqttHost(config, view, _PluginServices(config, directory, passwords))
-        readers = Readers(self.online, self.host)
-        may_receive = readers.may_receive if self.host.screens else None
+        gate = self.host.gate
+        readers = Readers(self.online, gate)
+        may_receive = readers.may_receive if gate.screens else None
         self._feeder = Feeder(log, self._sys.retained, metrics, may_receive)
         self._subscriptions = Subscriptions(
             self._router,
@@ -115,7 +116,7 @@ class Node:
             self._publish_presence, partial(loop.call_later, limits.presence_grace), clock.now_ms
         )
         self.pipeline = Pipeline(
-            self.host,
+            gate,
             References(log, directory),
             self.committer,
             self.fanout,
@@ -138,10 +139,10 @@ class Node:
             clock.now_ms,
             self._presence.devices_changed,
             self.services.arrived,
-            self.host.may_receive if self.host.screens else None,
+            gate.may_receive if gate.screens else None,
         )
         self._hub = Hub(
-            self.host,
+            gate,
             self.registry,
             self._subscriptions,
             self.pipeline,
@@ -149,7 +150,7 @@ class Node:
             metrics,
             limits,
             loop,
-            self.host,
+            self.host.events,
         )
         self._rights = Rights(
             self.registry,
@@ -177,7 +178,7 @@ class Node:
         )
         self._servers: list[asyncio.Server] = []
         self._following: asyncio.Task[None] | None = None
-        self.fanout.on_retained(self.host.retained)
+        self.fanout.on_retained(self.host.events.retained)
         self.fanout.on_retained(self._tell_services)
         directory.on_change(self._rights.changed)
 
@@ -241,7 +242,7 @@ class Node:
 
     def _tick(self) -> None:
         self._hub.deadlines.tick(self._hub.loop.time())
-        if self.host.screens:
+        if self.host.gate.screens:
             # Plugins that cannot say when a right changes are asked again every second.
             self._rights.forget_permits()
             self._subscriptions.forget_screens()

@@ -5,7 +5,7 @@ from broker.domain.directory import SYSTEM
 from broker.domain.topics import inbox_topic, presence_topic
 from broker.ports import (
     Account,
-    Directory,
+    AccountDirectory,
     DirectoryError,
     Forgotten,
     MessageLog,
@@ -32,7 +32,7 @@ class NewAccounts:
 
     def __init__(
         self,
-        directory: Directory,
+        directory: AccountDirectory,
         log: MessageLog,
         save: SaveChanges,
     ) -> None:

@@ -19,7 +19,7 @@ from broker.domain.directory import SYSTEM
 from broker.domain.errors import RefusedError, StoreError
 from broker.domain.message import Content, Draft
 from broker.domain.topics import parse_topic
-from broker.ports import BrokerPort, Directory, Notice
+from broker.ports import BrokerPort, Notice, PendingNotices
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def notice(sender: str, topic: str, event: str, **values: Any) -> Notice:
 class Notices:
     """`publish` what a change wrote; `recover` at start."""
 
-    def __init__(self, directory: Directory, broker: BrokerPort) -> None:
+    def __init__(self, directory: PendingNotices, broker: BrokerPort) -> None:
         self._directory = directory
         self._broker = broker
         self._retry: asyncio.Task[None] | None = None

@@ -15,7 +15,7 @@ from bridge.grpc_api.changes import Changes
 from broker.domain.directory import SYSTEM
 from broker.domain.errors import RefusedError
 from broker.domain.ids import is_id
-from broker.ports import AccountChanged, Directory, DirectoryChange, Identity, TokenRevoked
+from broker.ports import AccountChanged, AccountDirectory, DirectoryChange, Identity, TokenRevoked
 
 ON_BEHALF_OF = "im-on-behalf-of"
 
@@ -52,7 +52,7 @@ class CallAuthenticator:
     def __init__(
         self,
         admin_token: str,
-        directory: Directory | None = None,
+        directory: AccountDirectory | None = None,
         tokens: TokenReader | None = None,
         changes: Changes | None = None,
     ) -> None:

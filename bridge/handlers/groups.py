@@ -35,7 +35,7 @@ from broker.domain.directory import SYSTEM, Group, JoinPolicy, Membership, Ranks
 from broker.domain.errors import RefusedError
 from broker.domain.permissions import GroupOperation, Rank
 from broker.domain.topics import group_topic
-from broker.ports import Directory, GroupWrite, MessageLog
+from broker.ports import GroupDirectory, GroupWrite, MessageLog
 
 Announcement = Annotated[str, msgspec.Meta(max_length=4096)]
 Users = Annotated[list[Id], msgspec.Meta(max_length=10_000)]
@@ -153,7 +153,7 @@ class Groups:
     """The handlers."""
 
     def __init__(
-        self, directory: Directory, access: Access, log: MessageLog, changes: GroupChanges, most: int
+        self, directory: GroupDirectory, access: Access, log: MessageLog, changes: GroupChanges, most: int
     ) -> None:
         self._directory = directory
         self._access = access

@@ -19,7 +19,7 @@ from broker.domain.directory import Ban, Group, JoinRequest, Membership
 from broker.domain.errors import RefusedError
 from broker.domain.permissions import GroupOperation
 from broker.domain.topics import group_topic
-from broker.ports import Directory, GroupWrite, MessageLog
+from broker.ports import GroupDirectory, GroupWrite, MessageLog
 
 SomeUsers = Annotated[list[Id], msgspec.Meta(min_length=1, max_length=10_000)]
 
@@ -121,7 +121,7 @@ class Members:
     """The handlers."""
 
     def __init__(
-        self, directory: Directory, access: Access, log: MessageLog, changes: GroupChanges, most: int
+        self, directory: GroupDirectory, access: Access, log: MessageLog, changes: GroupChanges, most: int
     ) -> None:
         self._directory = directory
         self._access = access

@@ -14,7 +14,7 @@ from broker.domain.errors import RefusedError
 from broker.domain.message import Entry, read_body
 from broker.domain.permissions import GroupOperation
 from broker.domain.topics import LOG_KINDS, Kind, group_topic, inbox_topic, parse_topic
-from broker.ports import Directory, MessageLog
+from broker.ports import GroupDirectory, MessageLog
 
 # One reply must pass where one message does: the logs are read until it would be this large.
 REPLY_BYTES = 128 * 1024
@@ -61,7 +61,7 @@ class HistoryResult(msgspec.Struct):
 class Messages:
     """The handlers; both give a user what they may read and nothing else."""
 
-    def __init__(self, log: MessageLog, directory: Directory, access: Access) -> None:
+    def __init__(self, log: MessageLog, directory: GroupDirectory, access: Access) -> None:
         self._log = log
         self._directory = directory
         self._access = access

@@ -9,7 +9,7 @@ from bridge.core.access import Access
 from bridge.core.operations import Caller, Id, Name, Operations, Parameters, Url
 from bridge.core.turns import Turns
 from broker.domain.directory import Audience, Profile
-from broker.ports import BrokerPort, Directory
+from broker.ports import AccountDirectory, BrokerPort
 
 
 class GetParameters(Parameters):
@@ -60,7 +60,7 @@ class UpdateParameters(Parameters):
 class Users:
     """The handlers."""
 
-    def __init__(self, directory: Directory, access: Access, broker: BrokerPort) -> None:
+    def __init__(self, directory: AccountDirectory, access: Access, broker: BrokerPort) -> None:
         self._directory = directory
         self._access = access
         self._broker = broker

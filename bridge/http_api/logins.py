@@ -16,7 +16,7 @@ from bridge.http_api.attempts import Attempts, TooManyAttemptsError
 from broker.domain.directory import SYSTEM
 from broker.domain.errors import StoreError
 from broker.domain.ids import is_id
-from broker.ports import Account, Directory, DirectoryError, Profile
+from broker.ports import Account, AccountDirectory, DirectoryError, Profile
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Logins:
     def __init__(
         self,
         authenticator: LoginAuthenticator | None,
-        directory: Directory,
+        directory: AccountDirectory,
         new_accounts: NewAccounts,
         attempts: Attempts,
         settings: Settings,

@@ -1,4 +1,4 @@
-"""What plugins see of the broker: amqtt's session and context."""
+"""What plugins see of the broker: amqtt's context and its sessions."""
 
 from collections import defaultdict
 from collections.abc import Generator, Mapping
@@ -17,8 +17,8 @@ from broker.status.sys import SysTopics
 
 
 class PluginSession(Session):
-    """amqtt's session as plugins see it, without the state machine and the queues that amqtt
-    gives each: the broker's own session has those, and plugins see them empty."""
+    """amqtt's session as plugins see it. It has no state machine and no queues, because the broker's own
+    session has them. So it costs little, and plugins see the queues as empty."""
 
     def __init__(self, credentials: Credentials) -> None:
         self.client_id = credentials.client_id
@@ -52,7 +52,7 @@ class PluginSession(Session):
 
 
 class BrokerView:
-    """What plugins may look at and do."""
+    """What plugins may read of the broker, and what they may publish."""
 
     def __init__(self, fanout: Fanout, sys: SysTopics, online: Online[Client]) -> None:
         self.broadcast = fanout.broadcast
@@ -61,22 +61,22 @@ class BrokerView:
         self._online = online
 
     def retain(self, topic: str, payload: bytes) -> None:
-        """Publish and retain; `$SYS` topics in memory only."""
+        """Publish and retain a message. Topics that begin with `$` are kept in memory only."""
         if topic.startswith("$"):
             self._sys.retain(topic, payload)
         else:
             self._fanout.retain(Publication(topic, payload))
 
     def retained(self) -> Mapping[str, bytes]:
-        """The `$SYS` topics."""
+        """The retained `$SYS` topics and their payloads."""
         return self._sys.values
 
     def sessions(self) -> list[PluginSession]:
-        """Of the clients that are connected."""
+        """The sessions of the clients that are connected."""
         return [plugin_session(client) for client in self._online]
 
     def subscriptions(self) -> dict[str, list[tuple[PluginSession, int]]]:
-        """Filter -> connected sessions and their QoS."""
+        """For each topic filter the connected sessions that subscribe to it, with their QoS."""
         found: dict[str, list[tuple[PluginSession, int]]] = defaultdict(list)
         for client in self._online:
             if client.session is not None:
@@ -86,12 +86,12 @@ class BrokerView:
 
 
 def plugin_session(client: Client) -> PluginSession:
-    """A client as plugins see it."""
+    """The session that plugins see for a client."""
     return cast("PluginSession", client.publisher.principal.plugin_session)
 
 
 class HostContext(BrokerContext):
-    """amqtt's `BrokerContext` over this broker, with `services` for the platform's own plugins."""
+    """amqtt's `BrokerContext` for this broker. The platform's own plugins also find `services` here."""
 
     def __init__(self, config: BrokerConfig, view: BrokerView, services: PluginServices) -> None:
         super().__init__(cast("Any", None))
@@ -100,25 +100,25 @@ class HostContext(BrokerContext):
         self._view = view
 
     async def broadcast_message(self, topic: str, data: bytes, qos: int | None = None) -> None:
-        """Publish as the server."""
+        """Publish a message as the server."""
         self._view.broadcast(topic, bytes(data), qos or 0)
 
     async def retain_message(self, topic_name: str, data: bytes | bytearray, qos: int | None = None) -> None:
-        """Publish and retain as the server."""
+        """Publish and retain a message as the server."""
         self._view.retain(topic_name, bytes(data))
 
     @property
     def sessions(self) -> Generator[Session]:
-        """Sessions that are connected."""
+        """The sessions that are connected."""
         yield from self._view.sessions()
 
     def get_session(self, client_id: str) -> Session | None:
-        """A connected session by its client id."""
+        """The first connected session with a client id, or None. Users may use the same client ids."""
         return next((s for s in self._view.sessions() if s.client_id == client_id), None)
 
     @property
     def retained_messages(self) -> dict[str, RetainedApplicationMessage]:
-        """What plugins retained."""
+        """The retained messages of `$SYS` topics. All others are in the store, which is read by awaiting."""
         return {
             topic: RetainedApplicationMessage(None, topic, data, 0)
             for topic, data in self._view.retained().items()
@@ -126,9 +126,9 @@ class HostContext(BrokerContext):
 
     @property
     def subscriptions(self) -> dict[str, list[tuple[Session, int]]]:
-        """Filter -> subscribed sessions and QoS."""
+        """For each topic filter the connected sessions that subscribe to it, with their QoS."""
         return self._view.subscriptions()
 
     async def add_subscription(self, client_id: str, topic: str | None, qos: int | None) -> None:
-        """Not offered: a subscription has an owner with rights here."""
+        """Not supported: every subscription here belongs to a client, whose rights are checked."""
         raise NotImplementedError("subscriptions are made by clients only on this broker")

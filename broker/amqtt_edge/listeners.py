@@ -1,4 +1,4 @@
-"""The `listeners` of the configuration, as amqtt reads them."""
+"""Reads the `listeners` section of the configuration, with amqtt's own types and checks."""
 
 from amqtt.contexts import BrokerConfig, ListenerConfig
 from dacite import DaciteError
@@ -10,10 +10,10 @@ _DEFAULT_PORTS = {"tcp": 1883, "ws": 8083}
 
 
 def read_listeners(config: Config) -> list[Listener]:
-    """The listeners of the configuration, as amqtt reads them.
+    """The listeners of the configuration.
 
     Raises:
-        ConfigError: amqtt refuses the section, or a listener needs what is not there yet.
+        ConfigError: the section is not valid, or a listener asks for TLS, which is not supported yet.
     """
     listeners = []
     for name, listener in broker_config(config).listeners.items():
@@ -26,7 +26,11 @@ def read_listeners(config: Config) -> list[Listener]:
 
 
 def broker_config(config: Config) -> BrokerConfig:
-    """The two sections that are amqtt's own, checked. Raises `ConfigError`."""
+    """The sections `listeners` and `plugins`, which have amqtt's format, checked.
+
+    Raises:
+        ConfigError: a section is not valid.
+    """
     known = set(ListenerConfig.__dataclass_fields__)
     for name, section in config.listeners.items():
         if not isinstance(section, dict):

@@ -1,4 +1,4 @@
-"""Loads the plugins of the configuration, as amqtt does, and finds the one that hands over the stores."""
+"""Loads the plugins of the configuration, as amqtt does, and finds the persistence plugin among them."""
 
 import inspect
 import warnings
@@ -21,7 +21,7 @@ from broker.ports import PersistencePlugin, StoreContext, Stores
 
 
 class Persistence(Struct, frozen=True):
-    """The persistence plugin of a configuration: its class and its options, as the class's `Config`."""
+    """The persistence plugin of a configuration. `options` is an instance of the class's own `Config`."""
 
     plugin: type[PersistencePlugin]
     options: object
@@ -32,10 +32,10 @@ class Persistence(Struct, frozen=True):
 
 
 def find_persistence(plugins: Mapping[str, Any]) -> Persistence:
-    """The one plugin whose class hands over stores.
+    """The one plugin whose class has `open_stores`.
 
     Raises:
-        ConfigError: there is none or more than one, or what `load_plugins` raises.
+        ConfigError: there is none or more than one, or a plugin cannot be found or refuses its options.
     """
     found = {}
     for name, options in plugins.items():
@@ -59,12 +59,16 @@ def _is_async_classmethod(method: object) -> bool:
 
 
 def load_plugins(context: HostContext, plugins: Mapping[str, Any]) -> PluginManager[BrokerContext]:
-    """Raises `ConfigError`: a plugin cannot be found, refuses its options, or fails to start."""
+    """Load all plugins into amqtt's plugin manager.
+
+    Raises:
+        ConfigError: a plugin cannot be found, refuses its options, or fails to start.
+    """
     for name, options in plugins.items():
         _check_options(name, options)
     try:
         with warnings.catch_warnings():
-            # Deprecations of amqtt's own are not the operator's to mend.
+            # amqtt warns of deprecations in its own code. An operator can do nothing about them.
             warnings.simplefilter("ignore", DeprecationWarning)
             return PluginManager("amqtt.broker.plugins", context)
     except (PluginError, PluginLoadError) as error:
@@ -73,7 +77,10 @@ def load_plugins(context: HostContext, plugins: Mapping[str, Any]) -> PluginMana
 
 
 def _check_options(name: str, options: object) -> tuple[type[object], object]:
-    """Find what amqtt would refuse, and say where it stands; returns the class and its `Config`."""
+    """Check a plugin and its options before amqtt does, because these errors name the key that is wrong.
+
+    Returns the class and an instance of its `Config`. Raises `ConfigError`.
+    """
     try:
         plugin = import_string(name)
     except ImportError as error:

@@ -1,8 +1,11 @@
-"""Accounts, contacts and groups.
+"""The directory: accounts, contacts, groups, and the notices that their changes lead to.
 
-What changes is worked out by whoever changes it and written in one transaction, together with the
-notices it leads to: entries of logs that are not written yet. A change is refused (`conflict`) if
-what it was worked out from has changed meanwhile, so nobody needs a lock across processes.
+A caller reads, works out the new state and writes it in one transaction, together with its notices. A notice
+is a log entry that has not been written to its log yet. A write is refused with `conflict` if what the caller
+had read has changed meanwhile, so no lock across processes is needed.
+
+Methods raise `DirectoryError` when they refuse and `StoreError` when the store fails. Callers fail closed:
+they treat a failure as a refusal.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -15,27 +18,28 @@ from broker.domain.errors import RefusedError
 
 
 class AccountChanged(msgspec.Struct, frozen=True):
-    """An account was added, disabled, enabled, removed, or given another role or password. `account`
-    is as it is now, None if removed."""
+    """An account was added, disabled, enabled, removed, or given another role or password. `account` is its
+    new state, None if it was removed."""
 
     user_id: str
     account: Account | None
 
 
 class ProfileChanged(msgspec.Struct, frozen=True):
-    """What a user says of themselves, or their privacy, is now `profile`."""
+    """A user has changed their profile or their privacy settings. `profile` is the new state."""
 
     profile: Profile
 
 
 class ContactChanged(msgspec.Struct, frozen=True):
-    """How `contact.user_id` stands to `contact.peer_id` is now this."""
+    """A contact has changed, in the direction from `contact.user_id` to `contact.peer_id`. `contact` is the
+    new state."""
 
     contact: Contact
 
 
 class MembershipChanged(msgspec.Struct, frozen=True):
-    """A user joined or left a group, or their rights in it changed. `member`: is one now."""
+    """A user joined or left a group, or their rights in it changed. `member`: they are a member now."""
 
     group_id: str
     user_id: str
@@ -43,13 +47,13 @@ class MembershipChanged(msgspec.Struct, frozen=True):
 
 
 class GroupChanged(msgspec.Struct, frozen=True):
-    """A group was made, changed or dismissed: the rights of all its members may be others."""
+    """A group was made, changed or dismissed. The rights of all its members may have changed."""
 
     group: Group
 
 
 class TokenRevoked(msgspec.Struct, frozen=True):
-    """A token is not accepted any more."""
+    """A token is no longer accepted."""
 
     user_id: str
     token_id: str
@@ -61,13 +65,14 @@ DirectoryChange = (
 
 
 class DirectoryError(RefusedError):
-    """The directory refuses an operation."""
+    """The directory refuses an operation. `code` says why."""
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """An entry that a change of the directory leads to, on its way to a log.
+    """A log entry that a change of the directory leads to. It waits to be written to the log of `topic`.
 
-    `id`: unique for ever, 1 to 64 characters; the entry's `client_msg_id`. `content`: JSON."""
+    `id`: unique for all time, 1 to 64 characters. It becomes the entry's `client_msg_id`, so a notice that is
+    written twice is stored once. `content`: JSON."""
 
     id: str
     sender: str
@@ -76,110 +81,121 @@ class Notice(msgspec.Struct, frozen=True):
 
 
 class GroupWrite(msgspec.Struct, frozen=True):
-    """A change of one group. `group.version` is one more than that of the group it was worked out
-    from; 1 makes a new one. Its `members` is not looked at."""
+    """A change of one group. `group.version` is one more than the version it was worked out from; version 1
+    makes a new group. `group.members` is ignored: the directory counts the members."""
 
     group: Group
     fresh: bool = False
-    """First drop all members, bans and requests: those of a dismissed group that had the id."""
+    """Delete all members, bans and join requests first: they belong to a dismissed group with the same id."""
     put: Sequence[Membership] = ()
+    """Members to add or to change."""
     drop: Sequence[str] = ()
-    """Users that are members no more."""
+    """Users who are no longer members."""
     ban: Sequence[Ban] = ()
     unban: Sequence[str] = ()
+    """Users whose bans end."""
     ask: Sequence[JoinRequest] = ()
     answered: Sequence[str] = ()
-    """Users whose join requests are done with."""
+    """Users whose join requests have been answered."""
 
 
-class Directory(Protocol):
-    """Accounts, contacts and groups. Methods raise `DirectoryError` for what they refuse and
-    `StoreError` when the store fails; the callers fail closed."""
-
-    def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:
-        """Have every committed change told, on the event loop's thread, before the call that
-        made it returns."""
-        ...
-
-    # --- accounts
+class AccountDirectory(Protocol):
+    """Accounts, their profiles and their tokens."""
 
     async def account(self, user_id: str) -> Account | None: ...
 
     async def accounts(self, after: str, limit: int) -> list[Account]:
-        """Accounts by id, those after `after` only."""
+        """At most `limit` accounts in the order of their ids, from the first id after `after`."""
         ...
 
     async def add_account(
         self, user_id: str, password: str | None, role: str, inbox_floor: int = 0
     ) -> Account:
-        """Refused: `exists`."""
+        """Add an account. None as `password`: the user cannot log in with one. Entries of the inbox up to
+        offset `inbox_floor` belong to an earlier user with this id. Refused: `exists`."""
         ...
 
     async def set_password(self, user_id: str, password: str) -> None:
-        """Tokens issued before are not accepted any more."""
+        """Set the password; tokens issued until now are no longer accepted. Refused: `not_found`."""
         ...
 
-    async def set_disabled(self, user_id: str, disabled: bool) -> None: ...
+    async def set_disabled(self, user_id: str, disabled: bool) -> None:
+        """Disable or enable an account. Refused: `not_found`."""
+        ...
 
     async def remove_account(
         self, user_id: str, groups: Sequence[str] | None = None, notices: Sequence[Notice] = ()
     ) -> None:
-        """Remove a user, their memberships, bans, requests, contacts (both ways) and tokens. Refused:
-        `is_owner` while they own a group that is not dismissed; `conflict` if they are in other groups
-        than `groups` (None: whichever they are in)."""
+        """Remove an account with its memberships, bans, join requests, contacts (both directions) and
+        revoked tokens. Refused: `not_found`; `is_owner` while the user owns a group that is not dismissed;
+        `conflict` if the user's groups are not exactly `groups` (None: any groups)."""
         ...
 
     async def profiles(self, user_ids: Sequence[str]) -> dict[str, Profile]:
         """The profiles of those users that exist."""
         ...
 
-    async def write_profile(self, profile: Profile) -> None: ...
+    async def write_profile(self, profile: Profile) -> None:
+        """Refused: `not_found`."""
+        ...
 
     async def revoke_token(self, user_id: str, token_id: str, expires_at: int) -> None:
-        """Accept a token no more. It is forgotten after it has ended at `expires_at` (Unix s)."""
+        """Accept a token no longer. The directory forgets it once it has expired at `expires_at` (Unix s).
+        Refused: `not_found` (the user)."""
         ...
 
     async def is_revoked(self, token_id: str) -> bool: ...
 
     async def revoke_tokens(self, user_id: str, before: int) -> None:
-        """Accept no token of a user that was issued before `before` (Unix s)."""
+        """Accept no token of a user that was issued before `before` (Unix s). Refused: `not_found`."""
         ...
 
-    # --- contacts
+
+class ContactDirectory(Protocol):
+    """Contacts. Each direction between two users is a contact of its own."""
 
     async def contacts_between(self, pairs: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], Contact]:
-        """Contacts by (user, peer); those that are not stored are left out."""
+        """Contacts by (user, peer). Pairs without a stored contact are left out."""
         ...
 
     async def contacts(self, user_id: str, after: str, limit: int) -> list[Contact]:
-        """A user's contacts by peer id, those after peer `after` only; whatever their state."""
+        """At most `limit` contacts of a user, in any state, in the order of the peers' ids, from the first
+        peer after `after`."""
         ...
 
     async def write_contacts(self, contacts: Sequence[Contact], notices: Sequence[Notice]) -> None:
-        """Write some contacts, each with a version one more than the stored one's. Refused:
-        `not_found` (a user or peer), `conflict`."""
+        """Write contacts, all or none. Each has a version one more than the stored one, or 1 if none is
+        stored. Refused: `not_found` (a user or a peer), `conflict`."""
         ...
 
-    # --- groups
+
+class GroupDirectory(Protocol):
+    """Groups, their members, bans and join requests."""
 
     async def membership(self, group_id: str, user_id: str) -> Membership | None: ...
 
-    async def memberships(self, user_id: str) -> list[Membership]: ...
+    async def memberships(self, user_id: str) -> list[Membership]:
+        """A user's memberships, in the order of the groups' ids."""
+        ...
 
     async def group(self, group_id: str) -> Group | None: ...
 
     async def groups(self, after: str, limit: int) -> list[Group]:
-        """Groups by id, dismissed ones included."""
+        """At most `limit` groups in the order of their ids, from the first id after `after`. Dismissed
+        groups are included."""
         ...
 
     async def groups_by_id(self, group_ids: Sequence[str]) -> dict[str, Group]: ...
 
-    async def members(self, group_id: str, after: str, limit: int) -> list[Membership]: ...
+    async def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
+        """At most `limit` members in the order of their ids, from the first user after `after`. Bans and
+        join requests are listed the same way."""
+        ...
 
     async def members_by_id(self, group_id: str, user_ids: Sequence[str]) -> dict[str, Membership]: ...
 
     async def admins(self, group_id: str) -> list[Membership]:
-        """The owner and the admins."""
+        """The owner and the admins, in the order of their ids."""
         ...
 
     async def ban(self, group_id: str, user_id: str) -> Ban | None: ...
@@ -193,26 +209,37 @@ class Directory(Protocol):
     async def join_request(self, group_id: str, user_id: str) -> JoinRequest | None: ...
 
     async def write_group(self, write: GroupWrite, notices: Sequence[Notice]) -> None:
-        """Write a change of a group. Refused: `not_found` (a user), `exists` (version 1, and there is
-        such a group), `conflict`."""
+        """Write a change of a group. Refused: `not_found` (a user), `exists` (version 1, but there is
+        already a group with this id), `conflict`."""
         ...
 
-    # --- notices
+
+class PendingNotices(Protocol):
+    """Notices that have not reached their logs yet."""
 
     async def notices(self, limit: int) -> list[Notice]:
-        """Notices that were not dropped yet, in the order they were written."""
+        """The `limit` oldest notices, in the order of writing."""
         ...
 
     async def drop_notices(self, ids: Sequence[str]) -> None:
-        """These have reached their logs."""
+        """Delete notices that have reached their logs."""
+        ...
+
+
+class Directory(AccountDirectory, ContactDirectory, GroupDirectory, PendingNotices, Protocol):
+    """The whole directory. One store keeps all four parts, because one transaction can change several."""
+
+    def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:
+        """Call `callback` with every committed change: on the event loop's thread, and before the method
+        that made the change returns."""
         ...
 
 
 _PAGE = 1000
 
 
-async def all_contacts(directory: Directory, user_id: str, after: str = "") -> AsyncIterator[Contact]:
-    """A user's contacts by peer id, those after peer `after` only, read page by page."""
+async def all_contacts(directory: ContactDirectory, user_id: str, after: str = "") -> AsyncIterator[Contact]:
+    """A user's contacts in the order of the peers' ids, from the first peer after `after`; read in pages."""
     while True:
         page = await directory.contacts(user_id, after, _PAGE)
         for contact in page:

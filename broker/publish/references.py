@@ -4,13 +4,13 @@ from broker.domain import conversation
 from broker.domain.errors import ReasonCode, Refusal
 from broker.domain.message import Content
 from broker.domain.topics import Kind, Topic
-from broker.ports import Directory, MessageLog
+from broker.ports import GroupDirectory, MessageLog
 
 
 class References:
     """Asked by the broker before a message that refers to something is stored."""
 
-    def __init__(self, log: MessageLog, directory: Directory) -> None:
+    def __init__(self, log: MessageLog, directory: GroupDirectory) -> None:
         self._log = log
         self._directory = directory
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from broker.ports import Account, Directory
+from broker.ports import Account, AccountDirectory
 from plugins.auth.passwords import Passwords
 from plugins.auth.tokens import Kind, Token, Tokens
 
@@ -19,7 +19,7 @@ class Authenticator:
     """Passwords and tokens against the directory. Methods raise `StoreError` when that cannot be
     told now."""
 
-    def __init__(self, directory: Directory, passwords: Passwords, tokens: Tokens) -> None:
+    def __init__(self, directory: AccountDirectory, passwords: Passwords, tokens: Tokens) -> None:
         self._directory = directory
         self._passwords = passwords
         self.issue = tokens.issue

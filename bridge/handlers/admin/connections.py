@@ -8,7 +8,7 @@ from bridge.core.operations import Caller, Operations, Parameters
 from bridge.core.paging import page_of
 from bridge.handlers.admin.accounts import UserParameters
 from bridge.handlers.admin.existing import PAGE, PageLimit, need_account
-from broker.ports import BrokerPort, Directory
+from broker.ports import AccountDirectory, BrokerPort
 
 
 class ListParameters(Parameters):
@@ -47,7 +47,7 @@ class KickResult(msgspec.Struct):
 class Connections:
     """The handlers."""
 
-    def __init__(self, directory: Directory, broker: BrokerPort) -> None:
+    def __init__(self, directory: AccountDirectory, broker: BrokerPort) -> None:
         self._directory = directory
         self._broker = broker
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 
 from broker.domain.errors import RefusedError
-from broker.ports import Account, Directory, Group
+from broker.ports import Account, AccountDirectory, Group, GroupDirectory
 
 PAGE = 100
 """How many a page has when `limit` is 0."""
@@ -15,7 +15,7 @@ PageLimit = Annotated[
 ]
 
 
-async def need_account(directory: Directory, user_id: str) -> Account:
+async def need_account(directory: AccountDirectory, user_id: str) -> Account:
     """A user's account. Refused (`not_found`) if there is none."""
     account = await directory.account(user_id)
     if account is None:
@@ -23,7 +23,7 @@ async def need_account(directory: Directory, user_id: str) -> Account:
     return account
 
 
-async def need_enabled_account(directory: Directory, user_id: str) -> Account:
+async def need_enabled_account(directory: AccountDirectory, user_id: str) -> Account:
     """The account of a user who may connect. Refused: `not_found`, `disabled`."""
     account = await need_account(directory, user_id)
     if account.disabled:
@@ -31,7 +31,7 @@ async def need_enabled_account(directory: Directory, user_id: str) -> Account:
     return account
 
 
-async def need_group(directory: Directory, group_id: str) -> Group:
+async def need_group(directory: GroupDirectory, group_id: str) -> Group:
     """A group, dismissed or not. Refused (`not_found`) if there is none."""
     group = await directory.group(group_id)
     if group is None:

@@ -9,7 +9,7 @@ from bridge.handlers.admin.existing import PAGE, PageLimit, need_group
 from bridge.handlers.groups import GroupParameters, Groups, Users
 from bridge.handlers.members import Members, UsersParameters
 from broker.domain.directory import SYSTEM
-from broker.ports import Directory, Group, Membership
+from broker.ports import Group, GroupDirectory, Membership
 
 
 class CreateParameters(Parameters):
@@ -75,7 +75,7 @@ class ChangedResult(msgspec.Struct):
 class GroupAdministration:
     """The handlers."""
 
-    def __init__(self, directory: Directory, groups: Groups, members: Members) -> None:
+    def __init__(self, directory: GroupDirectory, groups: Groups, members: Members) -> None:
         self._directory = directory
         self._groups = groups
         self._members = members

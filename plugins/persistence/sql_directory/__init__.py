@@ -1,4 +1,4 @@
-"""Directory on any SQL database SQLAlchemy speaks to; the embedded default is a SQLite file."""
+"""The directory on any SQL database that SQLAlchemy supports. The default is an SQLite file."""
 
 from plugins.persistence.sql_directory.directory import SqlDirectory, open_directory
 

@@ -1,6 +1,6 @@
-"""Accounts, profiles and tokens: what is asked and written in a transaction."""
+"""Accounts, profiles and tokens: the port's methods, then the statements they run in a transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ from broker.ports import (
     ProfileChanged,
     TokenRevoked,
 )
-from plugins.persistence.sql_directory.contacts import add_notices
+from plugins.persistence.sql_directory.database import Database, SqlPart
 from plugins.persistence.sql_directory.models import (
     BANS,
     CONTACTS,
@@ -30,22 +30,83 @@ from plugins.persistence.sql_directory.models import (
     USERS,
     columns,
 )
+from plugins.persistence.sql_directory.notices import add_notices
 from plugins.persistence.sql_directory.statements import chunks, insert_new, no_user
 
 _ACCOUNTS = select(*columns(USERS, Account.__struct_fields__))
 
 
-def account(connection: Connection, user_id: str) -> Account | None:
+class SqlAccounts(SqlPart):
+    """See `broker.ports.AccountDirectory`. `hash_password` returns the hash that is stored for a password;
+    `now_ms` returns Unix milliseconds."""
+
+    def __init__(
+        self, database: Database, hash_password: Callable[[str], Awaitable[str]], now_ms: Callable[[], int]
+    ) -> None:
+        super().__init__(database)
+        self._hash_password = hash_password
+        self._now_ms = now_ms
+
+    def _now(self) -> int:
+        return self._now_ms() // 1000
+
+    async def account(self, user_id: str) -> Account | None:
+        return await self._database.read(_select_account, user_id)
+
+    async def accounts(self, after: str, limit: int) -> list[Account]:
+        return await self._database.read(_select_accounts, after, limit)
+
+    async def add_account(
+        self, user_id: str, password: str | None, role: str, inbox_floor: int = 0
+    ) -> Account:
+        """Tokens issued before now belong to an earlier user with this id, so they are not accepted."""
+        hashed = None if password is None else await self._hash_password(password)
+        account = Account(user_id, role, False, hashed, self._now_ms(), inbox_floor, self._now())
+        await self._database.write(_insert_account, account)
+        return account
+
+    async def set_password(self, user_id: str, password: str) -> None:
+        """Tokens issued in the same second are not accepted either: somebody who knows the old password
+        may have got one just before. Whoever issues a token after the change waits for the next second."""
+        hashed = await self._hash_password(password)
+        await self._database.write(_update_account, user_id, {"password_hash": hashed}, self._now() + 1)
+
+    async def set_disabled(self, user_id: str, disabled: bool) -> None:
+        await self._database.write(_update_account, user_id, {"disabled": disabled}, 0)
+
+    async def remove_account(
+        self, user_id: str, groups: Sequence[str] | None = None, notices: Sequence[Notice] = ()
+    ) -> None:
+        await self._database.write(_delete_account, user_id, groups, notices)
+
+    async def profiles(self, user_ids: Sequence[str]) -> dict[str, Profile]:
+        return await self._database.read(_select_profiles, user_ids)
+
+    async def write_profile(self, profile: Profile) -> None:
+        await self._database.write(_update_profile, profile)
+
+    async def revoke_token(self, user_id: str, token_id: str, expires_at: int) -> None:
+        await self._database.write(_revoke_token, user_id, token_id, expires_at, self._now())
+
+    async def is_revoked(self, token_id: str) -> bool:
+        return await self._database.read(_is_revoked, token_id)
+
+    async def revoke_tokens(self, user_id: str, before: int) -> None:
+        """An earlier call with a later `before` stays in force."""
+        await self._database.write(_update_account, user_id, {}, before)
+
+
+def _select_account(connection: Connection, user_id: str) -> Account | None:
     row = connection.execute(_ACCOUNTS.where(USERS.c.user_id == user_id)).first()
     return None if row is None else Account(*row)
 
 
-def accounts(connection: Connection, after: str, limit: int) -> list[Account]:
+def _select_accounts(connection: Connection, after: str, limit: int) -> list[Account]:
     query = _ACCOUNTS.where(USERS.c.user_id > after).order_by(USERS.c.user_id).limit(limit)
     return [Account(*row) for row in connection.execute(query)]
 
 
-def add(connection: Connection, account: Account) -> list[DirectoryChange]:
+def _insert_account(connection: Connection, account: Account) -> list[DirectoryChange]:
     user = account.user_id
     insert_new(connection, USERS, _new_row(account), "exists", f"user {user} exists already")
     return [AccountChanged(user, account)]
@@ -55,26 +116,26 @@ def _new_row(account: Account) -> dict[str, Any]:
     return msgspec.structs.asdict(Profile(account.user_id)) | msgspec.structs.asdict(account)
 
 
-def change(
+def _update_account(
     connection: Connection, user_id: str, values: dict[str, Any], tokens_after: int = 0
 ) -> list[DirectoryChange]:
-    """Set columns of an account. `tokens_after` (Unix s) is set if it is later than the stored one:
-    what is not accepted any more stays so."""
+    """Set columns of an account. `tokens_after` (Unix s) never moves back, because a revoked token
+    stays revoked."""
     kept = USERS.c.tokens_after
     later = case((kept < tokens_after, tokens_after), else_=kept)
-    _update(connection, user_id, {**values, "tokens_after": later})
-    return [AccountChanged(user_id, account(connection, user_id))]
+    _set_columns(connection, user_id, {**values, "tokens_after": later})
+    return [AccountChanged(user_id, _select_account(connection, user_id))]
 
 
-def _update(connection: Connection, user_id: str, values: dict[str, Any]) -> None:
+def _set_columns(connection: Connection, user_id: str, values: dict[str, Any]) -> None:
     if connection.execute(update(USERS).where(USERS.c.user_id == user_id).values(values)).rowcount != 1:
         raise no_user(user_id)
 
 
-def remove(
+def _delete_account(
     connection: Connection, user_id: str, known: Sequence[str] | None, notices: Sequence[Notice]
 ) -> list[DirectoryChange]:
-    # First of all: from here on, no other process makes them owner of a group.
+    # Delete the user first. From here on no other process can make them the owner of a group.
     if connection.execute(delete(USERS).where(USERS.c.user_id == user_id)).rowcount != 1:
         raise no_user(user_id)
     owned = connection.scalar(
@@ -102,7 +163,7 @@ def remove(
     ]
 
 
-def profiles(connection: Connection, user_ids: Sequence[str]) -> dict[str, Profile]:
+def _select_profiles(connection: Connection, user_ids: Sequence[str]) -> dict[str, Profile]:
     query = select(*columns(USERS, Profile.__struct_fields__))
     found = [
         Profile(*row)
@@ -112,16 +173,16 @@ def profiles(connection: Connection, user_ids: Sequence[str]) -> dict[str, Profi
     return {profile.user_id: profile for profile in found}
 
 
-def write_profile(connection: Connection, profile: Profile) -> list[DirectoryChange]:
-    _update(connection, profile.user_id, msgspec.structs.asdict(profile))
+def _update_profile(connection: Connection, profile: Profile) -> list[DirectoryChange]:
+    _set_columns(connection, profile.user_id, msgspec.structs.asdict(profile))
     return [ProfileChanged(profile)]
 
 
-def revoke_token(
+def _revoke_token(
     connection: Connection, user_id: str, token_id: str, expires_at: int, now: int
 ) -> list[DirectoryChange]:
-    """Revoke a token and forget those that have ended at `now` (Unix s)."""
-    if account(connection, user_id) is None:
+    """Revoke a token, and forget revoked tokens that have expired by `now` (Unix s)."""
+    if _select_account(connection, user_id) is None:
         raise no_user(user_id)
     ended = (REVOKED_TOKENS.c.expires_at < now) | (REVOKED_TOKENS.c.token_id == token_id)
     connection.execute(delete(REVOKED_TOKENS).where(ended))
@@ -130,6 +191,6 @@ def revoke_token(
     return [TokenRevoked(user_id, token_id)]
 
 
-def is_revoked(connection: Connection, token_id: str) -> bool:
+def _is_revoked(connection: Connection, token_id: str) -> bool:
     query = select(REVOKED_TOKENS.c.token_id).where(REVOKED_TOKENS.c.token_id == token_id)
     return connection.scalar(query) is not None

@@ -1,24 +1,41 @@
-"""Contacts and notices: what is asked and written in a transaction."""
+"""Contacts: the port's methods, then the statements they run in a transaction."""
 
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 
 from broker.ports import Contact, ContactChanged, DirectoryChange, DirectoryError, Notice
-from plugins.persistence.sql_directory.models import CONTACTS, NOTICES, columns
+from plugins.persistence.sql_directory.database import SqlPart
+from plugins.persistence.sql_directory.models import CONTACTS, columns
+from plugins.persistence.sql_directory.notices import add_notices
 from plugins.persistence.sql_directory.statements import chunks, insert_new, need_users
 
 _CONTACTS = select(*columns(CONTACTS, Contact.__struct_fields__))
 
 _PAIRS = 50
-"""Pairs in one statement: with more of them, making the statement takes longer than running it."""
+"""Pairs in one statement. With more of them, building the statement takes longer than running it."""
 
 
-def between(connection: Connection, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Contact]:
+class SqlContacts(SqlPart):
+    """See `broker.ports.ContactDirectory`."""
+
+    async def contacts_between(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Contact]:
+        return await self._database.read(_select_between, pairs)
+
+    async def contacts(self, user_id: str, after: str, limit: int) -> list[Contact]:
+        return await self._database.read(_select_page, user_id, after, limit)
+
+    async def write_contacts(self, contacts: Sequence[Contact], notices: Sequence[Notice]) -> None:
+        await self._database.write(_write_contacts, contacts, notices)
+
+
+def _select_between(
+    connection: Connection, pairs: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], Contact]:
     found: list[Contact] = []
     for chunk in chunks(pairs, _PAIRS):
-        # Not (user, peer) IN (...), for which SQLite reads the whole table.
+        # OR, because SQLite reads the whole table for (user, peer) IN (...).
         either = or_(*(_is(user, peer) for user, peer in chunk))
         found += [Contact(*row) for row in connection.execute(_CONTACTS.where(either))]
     return {(contact.user_id, contact.peer_id): contact for contact in found}
@@ -28,23 +45,23 @@ def _is(user_id: str, peer_id: str) -> ColumnElement[bool]:
     return and_(CONTACTS.c.user_id == user_id, CONTACTS.c.peer_id == peer_id)
 
 
-def page(connection: Connection, user_id: str, after: str, limit: int) -> list[Contact]:
+def _select_page(connection: Connection, user_id: str, after: str, limit: int) -> list[Contact]:
     mine = _CONTACTS.where(CONTACTS.c.user_id == user_id, CONTACTS.c.peer_id > after)
     query = mine.order_by(CONTACTS.c.peer_id).limit(limit)
     return [Contact(*row) for row in connection.execute(query)]
 
 
-def write(
+def _write_contacts(
     connection: Connection, contacts: Sequence[Contact], notices: Sequence[Notice]
 ) -> list[DirectoryChange]:
     need_users(connection, [user for contact in contacts for user in (contact.user_id, contact.peer_id)])
     for contact in contacts:
-        _write_one(connection, contact)
+        _write_contact(connection, contact)
     add_notices(connection, notices)
     return [ContactChanged(contact) for contact in contacts]
 
 
-def _write_one(connection: Connection, contact: Contact) -> None:
+def _write_contact(connection: Connection, contact: Contact) -> None:
     row = msgspec.structs.asdict(contact)
     detail = f"{contact.user_id}'s contact {contact.peer_id} has changed meanwhile"
     if contact.version == 1:
@@ -55,19 +72,3 @@ def _write_one(connection: Connection, contact: Contact) -> None:
     )
     if connection.execute(before.values(row)).rowcount != 1:
         raise DirectoryError("conflict", detail)
-
-
-def add_notices(connection: Connection, notices: Sequence[Notice]) -> None:
-    if notices:
-        connection.execute(NOTICES.insert(), [msgspec.structs.asdict(notice) for notice in notices])
-
-
-def notices(connection: Connection, limit: int) -> list[Notice]:
-    query = select(*columns(NOTICES, Notice.__struct_fields__)).order_by(NOTICES.c.place).limit(limit)
-    return [Notice(*row) for row in connection.execute(query)]
-
-
-def drop_notices(connection: Connection, ids: Sequence[str]) -> list[DirectoryChange]:
-    for chunk in chunks(ids):
-        connection.execute(delete(NOTICES).where(NOTICES.c.id.in_(chunk)))
-    return []

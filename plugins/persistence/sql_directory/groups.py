@@ -1,4 +1,5 @@
-"""Groups, their members, bans and join requests: what is asked and written in a transaction."""
+"""Groups, their members, bans and join requests: the port's methods, then the statements they run in a
+transaction."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -18,85 +19,133 @@ from broker.ports import (
     MembershipChanged,
     Notice,
 )
-from plugins.persistence.sql_directory.contacts import add_notices
+from plugins.persistence.sql_directory.database import SqlPart
 from plugins.persistence.sql_directory.models import BANS, GROUPS, JOIN_REQUESTS, MEMBERSHIPS, columns
+from plugins.persistence.sql_directory.notices import add_notices
 from plugins.persistence.sql_directory.statements import chunks, insert_new, need_users
 
-Place = TypeVar("Place", Membership, Ban, JoinRequest)
+Row = TypeVar("Row", Membership, Ban, JoinRequest)
 
 _STORED = [field for field in Group.__struct_fields__ if field != "members"]
 _MEMBERS = select(func.count()).where(MEMBERSHIPS.c.group_id == GROUPS.c.group_id).scalar_subquery()
 _GROUPS = select(_MEMBERS, *columns(GROUPS, _STORED))
 
 
-def _group(members: int, *stored: Any) -> Group:
+class SqlGroups(SqlPart):
+    """See `broker.ports.GroupDirectory`."""
+
+    async def membership(self, group_id: str, user_id: str) -> Membership | None:
+        return (await self.members_by_id(group_id, [user_id])).get(user_id)
+
+    async def memberships(self, user_id: str) -> list[Membership]:
+        return await self._database.read(_select_memberships, user_id)
+
+    async def group(self, group_id: str) -> Group | None:
+        return await self._database.read(_select_group, group_id)
+
+    async def groups(self, after: str, limit: int) -> list[Group]:
+        return await self._database.read(_select_groups, after, limit)
+
+    async def groups_by_id(self, group_ids: Sequence[str]) -> dict[str, Group]:
+        return await self._database.read(_select_groups_by_id, group_ids)
+
+    async def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
+        return await self._database.read(_select_rows, MEMBERSHIPS, Membership, group_id, after, limit)
+
+    async def members_by_id(self, group_id: str, user_ids: Sequence[str]) -> dict[str, Membership]:
+        return await self._database.read(_select_rows_by_id, MEMBERSHIPS, Membership, group_id, user_ids)
+
+    async def admins(self, group_id: str) -> list[Membership]:
+        return await self._database.read(_select_admins, group_id)
+
+    async def ban(self, group_id: str, user_id: str) -> Ban | None:
+        return (await self.bans_by_id(group_id, [user_id])).get(user_id)
+
+    async def bans_by_id(self, group_id: str, user_ids: Sequence[str]) -> dict[str, Ban]:
+        return await self._database.read(_select_rows_by_id, BANS, Ban, group_id, user_ids)
+
+    async def bans(self, group_id: str, after: str, limit: int) -> list[Ban]:
+        return await self._database.read(_select_rows, BANS, Ban, group_id, after, limit)
+
+    async def join_request(self, group_id: str, user_id: str) -> JoinRequest | None:
+        found = await self._database.read(_select_rows_by_id, JOIN_REQUESTS, JoinRequest, group_id, [user_id])
+        return found.get(user_id)
+
+    async def join_requests(self, group_id: str, after: str, limit: int) -> list[JoinRequest]:
+        return await self._database.read(_select_rows, JOIN_REQUESTS, JoinRequest, group_id, after, limit)
+
+    async def write_group(self, write: GroupWrite, notices: Sequence[Notice]) -> None:
+        await self._database.write(_write_group, write, notices)
+
+
+def _from_row(members: int, *stored: Any) -> Group:
     return Group(members=members, **dict(zip(_STORED, stored, strict=True)))
 
 
-def group(connection: Connection, group_id: str) -> Group | None:
+def _select_group(connection: Connection, group_id: str) -> Group | None:
     row = connection.execute(_GROUPS.where(GROUPS.c.group_id == group_id)).first()
-    return None if row is None else _group(*row)
+    return None if row is None else _from_row(*row)
 
 
-def groups(connection: Connection, after: str, limit: int) -> list[Group]:
+def _select_groups(connection: Connection, after: str, limit: int) -> list[Group]:
     query = _GROUPS.where(GROUPS.c.group_id > after).order_by(GROUPS.c.group_id).limit(limit)
-    return [_group(*row) for row in connection.execute(query)]
+    return [_from_row(*row) for row in connection.execute(query)]
 
 
-def groups_by_id(connection: Connection, group_ids: Sequence[str]) -> dict[str, Group]:
+def _select_groups_by_id(connection: Connection, group_ids: Sequence[str]) -> dict[str, Group]:
     found = [
-        _group(*row)
+        _from_row(*row)
         for chunk in chunks(group_ids)
         for row in connection.execute(_GROUPS.where(GROUPS.c.group_id.in_(chunk)))
     ]
     return {group.group_id: group for group in found}
 
 
-def memberships(connection: Connection, user_id: str) -> list[Membership]:
+def _select_memberships(connection: Connection, user_id: str) -> list[Membership]:
     query = select(*columns(MEMBERSHIPS, Membership.__struct_fields__))
     mine = query.where(MEMBERSHIPS.c.user_id == user_id).order_by(MEMBERSHIPS.c.group_id)
     return [Membership(*row) for row in connection.execute(mine)]
 
 
-# --- members, bans and join requests: one row for each group and user ---------------------
+# --- members, bans and join requests: three tables with one row per group and user --------
 
 
-def places_by_id(
-    connection: Connection, table: Table, kind: type[Place], group_id: str, user_ids: Sequence[str]
-) -> dict[str, Place]:
+def _select_rows_by_id(
+    connection: Connection, table: Table, kind: type[Row], group_id: str, user_ids: Sequence[str]
+) -> dict[str, Row]:
     query = select(*columns(table, kind.__struct_fields__)).where(table.c.group_id == group_id)
     found = [
         kind(*row)
         for chunk in chunks(user_ids)
         for row in connection.execute(query.where(table.c.user_id.in_(chunk)))
     ]
-    return {place.user_id: place for place in found}
+    return {row.user_id: row for row in found}
 
 
-def places(
-    connection: Connection, table: Table, kind: type[Place], group_id: str, after: str, limit: int
-) -> list[Place]:
+def _select_rows(
+    connection: Connection, table: Table, kind: type[Row], group_id: str, after: str, limit: int
+) -> list[Row]:
     query = select(*columns(table, kind.__struct_fields__)).where(table.c.group_id == group_id)
     page = query.where(table.c.user_id > after).order_by(table.c.user_id).limit(limit)
     return [kind(*row) for row in connection.execute(page)]
 
 
-def admins(connection: Connection, group_id: str) -> list[Membership]:
+def _select_admins(connection: Connection, group_id: str) -> list[Membership]:
     query = select(*columns(MEMBERSHIPS, Membership.__struct_fields__))
     ranked = query.where(MEMBERSHIPS.c.group_id == group_id, MEMBERSHIPS.c.role.in_(("owner", "admin")))
     return [Membership(*row) for row in connection.execute(ranked.order_by(MEMBERSHIPS.c.user_id))]
 
 
-def _put(
+def _put_rows(
     connection: Connection, table: Table, group_id: str, rows: Sequence[Membership | Ban | JoinRequest]
 ) -> None:
     newest = {row.user_id: msgspec.structs.asdict(row) for row in rows}
-    _drop(connection, table, group_id, list(newest))
+    _delete_rows(connection, table, group_id, list(newest))
     if newest:
         connection.execute(table.insert(), list(newest.values()))
 
 
-def _drop(connection: Connection, table: Table, group_id: str, users: Sequence[str]) -> None:
+def _delete_rows(connection: Connection, table: Table, group_id: str, users: Sequence[str]) -> None:
     for chunk in chunks(users):
         connection.execute(delete(table).where(table.c.group_id == group_id, table.c.user_id.in_(chunk)))
 
@@ -104,23 +153,25 @@ def _drop(connection: Connection, table: Table, group_id: str, users: Sequence[s
 # --- writing --------------------------------------------------------------------------
 
 
-def write(connection: Connection, write: GroupWrite, notices: Sequence[Notice]) -> list[DirectoryChange]:
+def _write_group(
+    connection: Connection, write: GroupWrite, notices: Sequence[Notice]
+) -> list[DirectoryChange]:
     group_id = write.group.group_id
     _write_row(connection, write.group)
     _need_users(connection, write)
     gone = list(write.drop)
     if write.fresh:
-        gone = [*_clear(connection, group_id), *gone]
-    _drop(connection, MEMBERSHIPS, group_id, write.drop)
-    _drop(connection, BANS, group_id, write.unban)
-    _drop(connection, JOIN_REQUESTS, group_id, write.answered)
-    _put(connection, MEMBERSHIPS, group_id, write.put)
-    _put(connection, BANS, group_id, write.ban)
-    _put(connection, JOIN_REQUESTS, group_id, write.ask)
+        gone = [*_delete_all_rows(connection, group_id), *gone]
+    _delete_rows(connection, MEMBERSHIPS, group_id, write.drop)
+    _delete_rows(connection, BANS, group_id, write.unban)
+    _delete_rows(connection, JOIN_REQUESTS, group_id, write.answered)
+    _put_rows(connection, MEMBERSHIPS, group_id, write.put)
+    _put_rows(connection, BANS, group_id, write.ban)
+    _put_rows(connection, JOIN_REQUESTS, group_id, write.ask)
     add_notices(connection, notices)
     counted = select(func.count()).where(MEMBERSHIPS.c.group_id == group_id)
     members = connection.scalar(counted) or 0
-    put = dict.fromkeys(place.user_id for place in write.put)
+    put = dict.fromkeys(row.user_id for row in write.put)
     return [
         GroupChanged(msgspec.structs.replace(write.group, members=members)),
         *(MembershipChanged(group_id, user, True) for user in put),
@@ -141,15 +192,15 @@ def _write_row(connection: Connection, group: Group) -> None:
 
 
 def _need_users(connection: Connection, write: GroupWrite) -> None:
-    # The owner of a dismissed group may be removed.
+    # A dismissed group keeps the id of its owner, whose account may be gone.
     users = [] if write.group.dismissed_at else [write.group.owner]
-    for places in (write.put, write.ban, write.ask):
-        users += [place.user_id for place in places]
+    for rows in (write.put, write.ban, write.ask):
+        users += [row.user_id for row in rows]
     need_users(connection, users)
 
 
-def _clear(connection: Connection, group_id: str) -> list[str]:
-    """Drop what was kept of a dismissed group; returns those who were in it."""
+def _delete_all_rows(connection: Connection, group_id: str) -> list[str]:
+    """Delete the rows that a dismissed group has left; returns the users who were members."""
     query = select(MEMBERSHIPS.c.user_id).where(MEMBERSHIPS.c.group_id == group_id)
     members = list(connection.scalars(query.order_by(MEMBERSHIPS.c.user_id)))
     for table in (MEMBERSHIPS, BANS, JOIN_REQUESTS):

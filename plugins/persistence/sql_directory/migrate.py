@@ -1,19 +1,19 @@
-"""Brings a database to the newest tables, when it is opened."""
+"""Brings the tables of a database up to date, when it is opened."""
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, select
 from sqlmodel import SQLModel
 
 NEWEST = "0002"
-"""The last step of `migrations`."""
+"""The last migration in `migrations/versions`."""
 
 _VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 
 
 def migrate(connection: Connection) -> None:
-    """Make the tables of a new database; take the steps an older one lacks.
+    """Create the tables of a new database; run the migrations that an older one lacks.
 
     Raises:
-        StoreError: the database was written by a newer version.
+        StoreError: a newer version of this program wrote the database.
     """
     tables = inspect(connection).get_table_names()
     if not tables:
@@ -21,6 +21,7 @@ def migrate(connection: Connection) -> None:
         _VERSION.create(connection)
         connection.execute(insert(_VERSION).values(version_num=NEWEST))
     elif _VERSION.name not in tables or connection.scalar(select(_VERSION)) != NEWEST:
+        # Alembic is large, and most starts need no migration.
         from plugins.persistence.sql_directory.upgrade import upgrade
 
         upgrade(connection)

@@ -1,7 +1,7 @@
-"""Tables of the directory. A change of them is a new step in `migrations/versions`.
+"""The tables of the directory. To change one, add a migration to `migrations/versions`.
 
-Lengths are bounded, and text compares byte by byte, so that a table is the same in every database.
-Columns have the names of the fields they keep: `columns` finds them.
+Every text has a greatest length and is compared byte by byte, so that a table behaves the same in every
+database. A column has the name of the struct field that it stores: `columns` relies on it.
 """
 
 from collections.abc import Iterable
@@ -49,7 +49,7 @@ class RevokedTokenRow(SQLModel, table=True):
 
 
 class ContactRow(SQLModel, table=True):
-    """How a user stands to a peer."""
+    """A contact in one direction: what `user_id` has said about `peer_id`."""
 
     __tablename__ = "contacts"
     __table_args__ = _TEXT
@@ -87,7 +87,7 @@ class GroupRow(SQLModel, table=True):
 
 
 class MembershipRow(SQLModel, table=True):
-    """A user's place in a group."""
+    """A member of a group."""
 
     __tablename__ = "memberships"
     __table_args__ = _TEXT
@@ -100,7 +100,7 @@ class MembershipRow(SQLModel, table=True):
 
 
 class BanRow(SQLModel, table=True):
-    """A user who may not come back to a group before `until`."""
+    """A user who may not join a group again before `until` (Unix ms; 0 is for ever)."""
 
     __tablename__ = "group_bans"
     __table_args__ = _TEXT
@@ -111,7 +111,7 @@ class BanRow(SQLModel, table=True):
 
 
 class JoinRequestRow(SQLModel, table=True):
-    """A user who asks to be let into a group."""
+    """A user who asks to join a group."""
 
     __tablename__ = "join_requests"
     __table_args__ = _TEXT
@@ -123,12 +123,12 @@ class JoinRequestRow(SQLModel, table=True):
 
 
 class NoticeRow(SQLModel, table=True):
-    """An entry on its way to a log; `place` keeps the order they were written in."""
+    """An entry that has not reached its log yet. `place` counts up in the order of writing."""
 
     __tablename__ = "notices"
     __table_args__ = {"sqlite_autoincrement": True, **_TEXT}
 
-    # SQLite counts up INTEGER only.
+    # SQLite increments a key by itself only if its type is INTEGER.
     place: int | None = Field(
         default=None, sa_column=Column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     )
@@ -153,5 +153,5 @@ NOTICES = _table(NoticeRow)
 
 
 def columns(table: Table, fields: Iterable[str]) -> list[ColumnElement[Any]]:
-    """The columns that keep some fields of a struct, in their order."""
+    """The columns that store the given fields of a struct, in the order of the fields."""
     return [table.c[field] for field in fields]

@@ -1,4 +1,4 @@
-"""What the statements of all tables have in common."""
+"""Helpers that the statements of several tables share."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -12,17 +12,17 @@ from plugins.persistence.sql_directory.models import USERS
 T = TypeVar("T")
 
 _CHUNK = 500
-"""Values in one statement. Every database has a limit, and a plan to make."""
+"""Values in one statement. Databases limit them, and planning a longer statement takes longer."""
 
 
 def chunks(items: Sequence[T], size: int = _CHUNK) -> Iterator[Sequence[T]]:
-    """The items, as many at a time as one statement takes."""
+    """The items in slices of `size`."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
 def insert_new(connection: Connection, table: Table, row: Mapping[str, Any], code: str, detail: str) -> None:
-    """Insert a row, or refuse the whole write if it is there already."""
+    """Insert a row. If its key exists already, refuse with `DirectoryError(code, detail)`."""
     try:
         connection.execute(table.insert(), row)
     except IntegrityError as error:
@@ -30,7 +30,9 @@ def insert_new(connection: Connection, table: Table, row: Mapping[str, Any], cod
 
 
 def need_users(connection: Connection, users: Sequence[str]) -> None:
-    """Refuse (`not_found`) the first user there is not; who there is, is not removed meanwhile."""
+    """Refuse with `not_found` if one of the users does not exist, and name the first of them.
+
+    Locks the others until the transaction ends, so that nobody removes them meanwhile."""
     wanted = list(dict.fromkeys(users))
     known: set[str] = set()
     for chunk in chunks(wanted):

@@ -1,5 +1,4 @@
-"""The steps from older tables to the newest, by Alembic. Imported only when there are some to take:
-it is large, and most starts need none."""
+"""Runs the migrations of an older database, with Alembic."""
 
 import logging
 
@@ -12,16 +11,18 @@ from sqlalchemy import Connection
 
 from broker.domain.errors import StoreError
 
-# It tells of itself whenever it runs.
+# Alembic logs its own set-up at every run.
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def upgrade(connection: Connection) -> None:
-    """Take the steps a database lacks, all within the transaction of `connection`. MySQL and MariaDB
-    commit each of their statements: interrupted there, a migration has to be repaired by hand.
+    """Run the migrations that a database lacks, all in the transaction of `connection`.
+
+    MySQL and MariaDB commit every statement that changes a table. A migration that is interrupted there
+    has to be repaired by hand.
 
     Raises:
-        StoreError: the database was written by a newer version.
+        StoreError: a newer version of this program wrote the database.
     """
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", f"{__package__}:migrations")

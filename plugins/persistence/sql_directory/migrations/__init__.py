@@ -1,5 +1,5 @@
-"""How the tables came to be what they are, step by step, for Alembic.
+"""Migrations of the directory's tables, in order, for Alembic.
 
-A step is never edited once released: a change is a new one. What it says of the tables is its own,
-not that of `models.py`, which is about the newest ones.
+A released migration is never edited: another change is another migration. Each describes the tables itself
+instead of using `models.py`, which describes only the newest ones.
 """

@@ -1,4 +1,4 @@
-"""Run by Alembic, in the transaction that `migrate` has begun."""
+"""Alembic runs this module, in the transaction that `migrate` was given."""
 
 from alembic import context
 

@@ -1,7 +1,7 @@
 """Accounts, groups and memberships, as they were before there were migrations.
 
-A database of that time has the tables, or the first of them if it was interrupted, and is left
-as it is.
+A database of that time has these tables already, or the first of them if its creation was interrupted.
+Tables that exist are left as they are.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Profiles, revoked tokens, contacts, what groups can be told to be, and notices."""
+"""Adds profiles, revoked tokens, contacts, the settings of groups, bans, join requests and notices."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def upgrade() -> None:
 
 
 def _widen() -> None:
-    """Milliseconds need 64 bits. SQLite has no other integers, and cannot alter a column."""
+    """Milliseconds need 64 bits. In SQLite every integer has them, and a column cannot be altered."""
     if op.get_context().dialect.name == "sqlite":
         return
     for table, column in (
@@ -86,7 +86,7 @@ def _extend_groups() -> None:
 
 
 def _find_floors() -> None:
-    """A group begins where the first of its members may read."""
+    """The floor of a group is the offset after which its first member may read."""
     groups = sa.table("groups", sa.column("group_id"), sa.column("floor"))
     members = sa.table("memberships", sa.column("group_id"), sa.column("joined_seq"))
     first = sa.select(sa.func.coalesce(sa.func.min(members.c.joined_seq), 0))
