@@ -122,7 +122,7 @@ class Node:
         self.last = dict.fromkeys(TOPICS, 0)
         self.newly_sent: set[Place] = set()
         self.confirmed: set[Place] = set()
-        """Entries that the client has said it has, on this connection and in this grant."""
+        """Entries that the client has said it has, on this connection and since the log is read."""
         self.ledger.reconnect()
         self.session = connect(self.wire, self.limits, state)
         if follows:
@@ -138,7 +138,6 @@ class Node:
             self._lose()
             self.ledger.tail(topic, Event.PARK)
             assert self.ledger.tails.pop(topic) is TailState.PARKED
-            self.confirmed = {place for place in self.confirmed if place[0] != topic}
             session.park_tail(topic)
         for topic in [topic for topic in self.rights if topic not in session.tails]:
             log, qos, floor = log_of(topic), self.filters[topic], self.rights[topic]
@@ -150,6 +149,7 @@ class Node:
                 self.may_come_again(topic, floor)  # it had QoS 0 before
                 self.last[topic] = 0
             self.ledger.tail(topic, Event.FOLLOW)
+            self.confirmed = {place for place in self.confirmed if place[0] != topic}
             session.add_tail(Tail(topic, log, position, qos))
         if session.behind:
             self.feeder.lagging(session)

@@ -73,6 +73,11 @@ def test_nothing_is_remembered_of_what_the_reader_is_past(state: EntryState) -> 
     assert after(ENTRY, Event.READ, state) is EntryState.PLAIN
 
 
+def test_what_an_earlier_connection_left_is_known() -> None:
+    assert after(ENTRY, Event.RESTORE_UNSENT, EntryState.PLAIN) is EntryState.UNSENT
+    assert after(ENTRY, Event.RESTORE_HAD, EntryState.PLAIN) is EntryState.HAD
+
+
 def test_an_unsent_entry_is_had_when_it_is_answered_and_anew_when_it_is_lost() -> None:
     assert after(ENTRY, Event.ANSWER, EntryState.UNSENT) is EntryState.HAD
     assert after(ENTRY, Event.LOSE, EntryState.UNSENT) is EntryState.PLAIN
