@@ -83,6 +83,7 @@ class Limits(_Section):
     connect_timeout: Seconds = 10.0
     max_inflight: Annotated[int, Field(ge=1, le=65_000)] = 100
     max_queued: Count = 1000
+    events_kept: Count = 1000
     max_subscriptions: Count = 1000
     outbox_bytes: Annotated[int, Field(ge=4096)] = 1024 * 1024
     uncommitted_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024

@@ -90,7 +90,7 @@ class Node:
         self._away = AwaySessions(states, config.topics.open, limits.max_queued)
         self.fanout = Fanout(self._router, self._away, states, metrics)
         self._sys = SysTopics(states.retained, partial(self.fanout.broadcast, qos=0))
-        self.events = Events(self.fanout, self.online, self._away, states, metrics, limits.max_queued)
+        self.events = Events(log, self.fanout, metrics, limits.events_kept, loop.call_later)
         # Who may do what.
         view = BrokerView(self.fanout, self._sys, self.online)
         self.host = AmqttHost(config, view, _PluginServices(config, directory, passwords))

@@ -116,11 +116,11 @@ class Receipts:
         await self._save([Seen(caller.user, room.conversation_id, now, seq, delivered)])
         # A lower one takes the mark of being unread away, and the watermark stays.
         event = _event("read", room.conversation_id, caller.user, max(seq, state.read_seq))
-        await self._broker.emit([caller.user], event)
+        await self._broker.emit([caller.user], event, keep=False)
         if seq > state.read_seq:
             for peer in room.peers:
                 if await self._showing(peer, [caller.user]):
-                    await self._broker.emit([peer], event)
+                    await self._broker.emit([peer], event, keep=False)
 
     async def _state(self, caller: Caller, room: Room, seq: int) -> ConversationState:
         (state,) = await self._store.states(caller.user, [room.conversation_id])
@@ -225,7 +225,8 @@ class Receipts:
             relation = permissions.relation(peer, user, contacts)
             code = permissions.between_users(UserOperation.SEE_DELIVERED, relation, Facts())
             if code is None and relation is not Relation.SELF:
-                await self._broker.emit([peer], _event("delivered", where, user, seq))
+                event = _event("delivered", where, user, seq)
+                await self._broker.emit([peer], event, keep=False)
 
 
 def _peer(user: str, conversation_id: str) -> str:

@@ -57,7 +57,7 @@ class AwaySessions:
         """The session is loaded, or will not be."""
         del self._loading[key]
 
-    def changed(self, key: SessionKey) -> None:
+    def _changed(self, key: SessionKey) -> None:
         """What is kept of a session has changed."""
         if key in self._loading:
             self._loading[key] = True
@@ -91,7 +91,7 @@ class AwaySessions:
         away = self._stand_ins.pop(key, None)
         if away is None:
             return {}
-        self.changed(key)
+        self._changed(key)
         for topic_filter in away.filters:
             self._router.discard(topic_filter, away)
         return away.filters
@@ -108,7 +108,7 @@ class AwaySessions:
             return []
         plan = self._router.plan(publication.topic)
         for away in plan:
-            self.changed(away.key)
+            self._changed(away.key)
         return [away.queue(publication, min(qos, publication.qos)) for away, qos in plan.items()]
 
     @property

@@ -9,10 +9,10 @@ from broker.delivery.subscriber import Subscriber
 from broker.domain import message
 from broker.domain.errors import StoreError
 from broker.domain.message import Stamped
-from broker.domain.publication import Publication
+from broker.domain.publication import Properties, Publication
 from broker.domain.topics import LOG_KINDS, Kind, parse_topic
 from broker.metrics import Metrics
-from broker.ports import Retained, StateChange
+from broker.ports import KeptEvent, Retained, StateChange
 from broker.states import States
 from broker.wire.encoder import Outgoing
 
@@ -42,22 +42,24 @@ class Fanout:
         self._totals["stored"] += 1
         draft = stamped.draft
         if draft.topic.kind is Kind.GROUP:
-            self._push(draft.topic.name, stamped.seq, stamped)
+            self._push(draft.topic.name, stamped.seq, stamped.body, draft.qos, draft.properties)
         else:
             for log, offset in zip(draft.logs, stamped.offsets, strict=True):
-                self._push(log, offset, stamped)
+                self._push(log, offset, stamped.body, draft.qos, draft.properties)
 
-    def _push(self, topic: str, offset: int, stamped: Stamped) -> None:
+    def push_event(self, event: KeptEvent) -> None:
+        """Hand a stored event to its live readers. A hint, too."""
+        self._push(event.log, event.offset, event.body, 1, None)
+
+    def _push(self, topic: str, offset: int, body: bytes, qos: int, properties: Properties | None) -> None:
         for grown in self._watchers.get(topic, ()):
             grown()
         readers = self._router.exact(topic)
         observers = self._router.wild(topic)
         if not readers and not observers:
             return
-        draft = stamped.draft
-        qos = draft.qos
-        payload = message.with_offset(stamped.body, offset)
-        outgoing = Outgoing(Publication(topic, payload, qos, properties=draft.properties))
+        payload = message.with_offset(body, offset)
+        outgoing = Outgoing(Publication(topic, payload, qos, properties=properties))
         for session in readers:
             session.offer_entry(topic, offset, outgoing)
         self._totals["delivered"] += len(readers)

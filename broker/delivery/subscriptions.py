@@ -18,7 +18,7 @@ from broker.delivery.subscriber import Subscriber
 from broker.domain.conversation import log_name, log_topic
 from broker.domain.errors import StoreError
 from broker.domain.subscription import Subscription, by_filter
-from broker.domain.topics import LOG_KINDS, MAX_LEVELS, Kind, any_match, is_wild, matches, parse_topic
+from broker.domain.topics import CURSOR_KINDS, MAX_LEVELS, Kind, any_match, is_wild, matches, parse_topic
 from broker.ports import Grant, MessageLog, Saved
 from broker.session.session import Session
 from broker.session.tail import Tail
@@ -209,7 +209,7 @@ class Subscriptions:
         while True:
             revocations = self._revocations
             wanted = await self._wanted(session)
-            tails = [topic for topic in wanted.exact if parse_topic(topic).kind in LOG_KINDS]
+            tails = [topic for topic in wanted.exact if parse_topic(topic).kind in CURSOR_KINDS]
             heads = await self._heads(session, tails)
             if not session.connected:
                 return  # the connection went while the directory was asked

@@ -31,6 +31,10 @@ MAX_LEVELS = 128
 """Levels of a topic or filter that are accepted, as in EMQX: each costs memory in routing tables."""
 
 LOG_KINDS = frozenset((Kind.INBOX, Kind.GROUP))
+"""Topics whose publishes are stored as messages."""
+
+CURSOR_KINDS = LOG_KINDS | {Kind.EVENTS}
+"""Topics that a session reads from a log, each by a cursor of its own."""
 
 
 class Topic(NamedTuple):

@@ -25,7 +25,7 @@ from broker.ports.directory import (
     TokenRevoked,
     all_contacts,
 )
-from broker.ports.messages import Clock, DedupKey, Located, MessageLog
+from broker.ports.messages import Clock, DedupKey, KeptEvent, Located, MessageLog
 from broker.ports.persistence import PersistencePlugin, StoreContext, Stores
 from broker.ports.plugins import (
     IDENTITY_ATTRIBUTE,
@@ -86,6 +86,7 @@ __all__ = [
     "GroupWrite",
     "Identity",
     "JoinRequest",
+    "KeptEvent",
     "Located",
     "Marked",
     "Membership",

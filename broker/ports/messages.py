@@ -32,8 +32,18 @@ class Located(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class KeptEvent(msgspec.Struct, frozen=True, gc=False):
+    """An entry of a user's events. `log` is their topic, `users/<id>/events`; `body` is the event's JSON
+    object without `offset`."""
+
+    log: str
+    offset: int
+    body: bytes
+
+
 class MessageLog(Protocol):
-    """Logs of messages: conversations, and inboxes whose entries refer to them.
+    """Logs of messages: conversations, inboxes whose entries refer to them, and users' events, which are
+    bounded: their oldest entries go.
 
     A log is named as `domain.conversation.log_name` says. Offsets count from 1.
     Every method raises `StoreError` when the store fails.
@@ -47,6 +57,14 @@ class MessageLog(Protocol):
 
         Raises:
             DuplicateMessageError: a `DedupKey` or a place in a log is taken; nothing was written.
+        """
+        ...
+
+    async def append_events(self, batch: Sequence[KeptEvent], kept: int) -> None:
+        """Commit events, all of them or none; of each log the last `kept` remain.
+
+        Raises:
+            DuplicateMessageError: a place in a log is taken; nothing was written.
         """
         ...
 

@@ -1,88 +1,120 @@
-"""Events of users: told to the sessions that are connected, queued for those that are away."""
+"""Events of users. Those that must not be missed are a bounded log for each user, which every session
+reads by a cursor of its own, as it reads an inbox. The others are for the sessions that are connected."""
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
-from broker.delivery.online import HasSession, Online
+from broker.domain.errors import DuplicateMessageError, StoreError
 from broker.domain.publication import Publication
-from broker.domain.subscription import Subscription
-from broker.domain.topics import matches
 from broker.group_commit import GroupCommit
 from broker.metrics import Metrics
-from broker.ports import Enqueued, QueuedMessage, SessionKey, StateChange
-from broker.states import States
-from broker.wire.encoder import Outgoing
+from broker.ports import KeptEvent, MessageLog
 
+logger = logging.getLogger(__name__)
+
+_BATCH = 1000
 _MOST_WAITING = 10_000
-_BATCH = 500
+_HEADS = 100_000
+"""Logs whose heads are remembered."""
+_ERRORS_A_SECOND = 10
+_ATTEMPTS = 3
 
 
-class Event(msgspec.Struct, frozen=True):
-    """An event of a user, and the sessions that were connected when it happened."""
+class Waiting(msgspec.Struct, frozen=True):
+    """An event on its way to its log."""
 
-    user: str
-    publication: Publication
-    had_it: frozenset[SessionKey]
+    log: str
+    body: bytes
 
 
 class Events:
-    """`most_queued`: messages a session's queue holds."""
+    """`kept`: how many events of a user remain; `later(seconds, callback)` is the event loop's."""
 
     def __init__(
         self,
+        log: MessageLog,
         fanout: Fanout,
-        online: Online[Any],
-        away: AwaySessions,
-        states: States,
         metrics: Metrics,
-        most_queued: int,
+        kept: int,
+        later: Callable[[float, Callable[[], None]], object],
     ) -> None:
+        self._log = log
         self._fanout = fanout
-        self._online: Online[HasSession] = online
-        self._away = away
-        self._states = states
         self._metrics = metrics
-        self._most_queued = most_queued
-        self._waiting = GroupCommit(self.queue, _BATCH)
+        self._kept = kept
+        self._later = later
+        self._heads: dict[str, int] = {}
+        self._waiting = GroupCommit(self._commit, _BATCH)
         self.drain = self._waiting.drain
+        # Errors told in this second, by user; those beyond the rate are summed up at its end.
+        self._errors: Counter[str] = Counter()
 
     def emit(self, user: str, event: Mapping[str, Any], *, keep: bool = True) -> None:
-        """Send an event to a user's sessions; with `keep` those that are away get it later."""
-        publication = Publication(f"users/{user}/events", msgspec.json.encode(event), 1)
-        self._fanout.forward(publication)
+        """Send an event to a user's sessions; with `keep` those that are away read it later."""
+        topic, body = f"users/{user}/events", msgspec.json.encode(event)
         if not keep:
-            return
-        if len(self._waiting) < _MOST_WAITING:
-            self._waiting.submit(Event(user, publication, frozenset(self._online.of(user))))
+            self._fanout.forward(Publication(topic, body, 1))
+        elif len(self._waiting) < _MOST_WAITING:
+            self._waiting.submit(Waiting(topic, body))
         else:
             self._metrics.dropped["events_waiting"] += 1
 
-    async def queue(self, batch: list[Event]) -> None:
-        """Bring events to those of their users' sessions that were away when they happened."""
-        kept: dict[str, list[tuple[SessionKey, dict[str, Subscription]]]] = {}
-        changes: list[StateChange] = []
-        for event in batch:
-            if event.user not in kept:
-                kept[event.user] = await self._states.store.subscriptions(event.user)
-            for key, filters in kept[event.user]:
-                if key not in event.had_it and _wants(filters.values(), event.publication.topic):
-                    changes += self._bring(key, event.publication)
-        if changes:
-            await self._states.save(changes)
+    # --- kept events -----------------------------------------------------------------
 
-    def _bring(self, key: SessionKey, publication: Publication) -> list[Enqueued]:
-        client = self._online.get(key)
-        if client is not None and client.session is not None:  # it has come back meanwhile
-            client.session.offer(Outgoing(publication), 1)
-            return []
-        self._away.changed(key)
-        queued = QueuedMessage(publication.topic, publication.payload, 1)
-        return [Enqueued(key, queued, self._most_queued)]
+    async def _commit(self, batch: Sequence[Waiting]) -> None:
+        for _ in range(_ATTEMPTS):
+            try:
+                events = await self._append(batch)
+            except DuplicateMessageError:
+                continue  # the heads were not what they are; they are asked for anew
+            except StoreError as error:
+                logger.error("%d events are lost: %s", len(batch), error)
+                break
+            for event in events:
+                self._fanout.push_event(event)
+            return
+        self._metrics.dropped["events_not_stored"] += len(batch)
 
+    async def _append(self, batch: Sequence[Waiting]) -> list[KeptEvent]:
+        heads = self._heads
+        if len(heads) > _HEADS:
+            heads.clear()
+        try:
+            if unknown := list({each.log: None for each in batch if each.log not in heads}):
+                heads.update(await self._log.heads(unknown))
+            events = []
+            for each in batch:
+                heads[each.log] += 1
+                events.append(KeptEvent(each.log, heads[each.log], each.body))
+            await self._log.append_events(events, self._kept)
+        except BaseException:
+            for each in batch:
+                heads.pop(each.log, None)
+            raise
+        return events
 
-def _wants(subscriptions: Iterable[Subscription], topic: str) -> bool:
-    return any(each.qos and matches(each.topic_filter, topic) for each in subscriptions)
+    # --- errors ----------------------------------------------------------------------
+
+    def error(self, user: str, error: Mapping[str, Any]) -> None:
+        """Tell a user's connected sessions why something was refused. More than ten a second say
+        nothing new: they are counted, and the number is told."""
+        if not self._errors:
+            self._later(1.0, self._sum_up)
+        self._errors[user] += 1
+        if self._errors[user] <= _ERRORS_A_SECOND:
+            self.emit(user, {"event": "error", **error}, keep=False)
+
+    def _sum_up(self) -> None:
+        counted, self._errors = self._errors, Counter()
+        for user, count in counted.items():
+            if (more := count - _ERRORS_A_SECOND) > 0:
+                self._metrics.dropped["error_events"] += more
+                detail = f"{more} more refusals within a second"
+                self.emit(
+                    user, {"event": "error", "code": "more", "count": more, "detail": detail}, keep=False
+                )

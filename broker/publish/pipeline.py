@@ -227,16 +227,15 @@ class Pipeline:
         logger.info("refused %s publishing to %r: %r", user or "anonymous", shown, detail)
         if user:
             content = message.parse_payload(publication.payload)
-            event = {
-                "event": "error",
+            error = {
                 "code": refusal.code,
                 "reason_code": refusal.reason_code,
                 "topic": shown,
                 "detail": detail,
             }
             if isinstance(content, Content) and content.client_msg_id is not None:
-                event["client_msg_id"] = content.client_msg_id
-            self._events.emit(user, event)
+                error["client_msg_id"] = content.client_msg_id
+            self._events.error(user, error)
         if answer is not None:
             answer(refusal)
 

@@ -1,13 +1,13 @@
 """MessageLog on SQLite."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from broker.domain.conversation import participants
 from broker.domain.errors import DuplicateMessageError, StoreError
 from broker.domain.message import Amendment, Entry, Stamped
 from broker.domain.topics import inbox_topic
-from broker.ports import DedupKey, Located
+from broker.ports import DedupKey, KeptEvent, Located
 from plugins.persistence.sqlite.database import Database
 from plugins.persistence.sqlite.names import Names
 from plugins.persistence.sqlite.properties import from_column, to_column
@@ -21,6 +21,8 @@ _READ_INBOX = (
     "SELECT entries.key, body, qos, properties FROM entries JOIN messages ON messages.key = message "
     "WHERE entries." + _IN_LOG.replace("AND key", "AND entries.key") + " ORDER BY entries.key {order} LIMIT ?"
 )
+_READ_EVENTS = "SELECT key, body, 1, NULL FROM events WHERE " + _IN_LOG + " ORDER BY key {order} LIMIT ?"
+_READ = {"messages": _READ_CONVERSATION, "entries": _READ_INBOX, "events": _READ_EVENTS}
 _AMENDMENTS = (
     "SELECT key, body, qos, properties FROM amendments JOIN messages ON key = message "
     "WHERE target = ? AND message > ? ORDER BY message LIMIT ?"
@@ -37,8 +39,11 @@ _LAST = (
 )
 
 
-def _is_inbox(log: str) -> bool:
-    return log.startswith("users/")
+def _table(log: str) -> str:
+    """The table with the keys of a log."""
+    if not log.startswith("users/"):
+        return "messages"
+    return "events" if log.endswith("/events") else "entries"
 
 
 class SqliteMessageLog:
@@ -49,8 +54,15 @@ class SqliteMessageLog:
 
     async def append(self, batch: Sequence[Stamped]) -> None:
         names = self._database.written_names
+        await self._append(lambda connection: _append(connection, names, batch))
+
+    async def append_events(self, batch: Sequence[KeptEvent], kept: int) -> None:
+        names = self._database.written_names
+        await self._append(lambda connection: _append_events(connection, names, batch, kept))
+
+    async def _append(self, job: Callable[[sqlite3.Connection], None]) -> None:
         try:
-            await self._database.write(lambda connection: _append(connection, names, batch))
+            await self._database.write(job)
         except StoreError as error:
             if isinstance(error.__cause__, sqlite3.IntegrityError):
                 raise DuplicateMessageError(str(error)) from error
@@ -83,7 +95,7 @@ class SqliteMessageLog:
         number = self._database.read_names.find(log)
         if number is None:
             return
-        sql = (_READ_INBOX if _is_inbox(log) else _READ_CONVERSATION).format(order=order)
+        sql = _READ[_table(log)].format(order=order)
         base = number << OFFSET_BITS
         # Whatever offsets are asked for, no other log is read.
         lower, upper = (base + max(0, min(offset, OFFSETS)) for offset in (after, before))
@@ -170,6 +182,16 @@ def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stampe
         _amend(connection, key, amendment)
 
 
+def _append_events(
+    connection: sqlite3.Connection, names: Names, batch: Sequence[KeptEvent], kept: int
+) -> None:
+    rows = [(names.intern(event.log) << OFFSET_BITS | event.offset, event.body) for event in batch]
+    connection.executemany("INSERT INTO events VALUES (?, ?)", rows)
+    last = {key >> OFFSET_BITS: key for key, _ in rows}
+    bounds = [(number << OFFSET_BITS, key - kept) for number, key in last.items()]
+    connection.executemany("DELETE FROM events WHERE key > ? AND key <= ?", bounds)
+
+
 def _amend(connection: sqlite3.Connection, key: int, amendment: Amendment) -> None:
     """Replace the body of a message that stands before the one with `key` in its conversation."""
     base, seq = key - key % OFFSETS, amendment.seq
@@ -197,7 +219,7 @@ def _within(entries: Iterable[Entry], max_bytes: int) -> list[Entry]:
 
 
 def _head(connection: sqlite3.Connection, log: str, number: int) -> int:
-    table = "entries" if _is_inbox(log) else "messages"
+    table = _table(log)
     base = number << OFFSET_BITS
     row = connection.execute(
         f"SELECT max(key) FROM {table} WHERE {_IN_LOG}", (base, base + OFFSETS)

@@ -138,7 +138,15 @@ ALTER TABLE messages ADD COLUMN properties BLOB;
 ALTER TABLE retained ADD COLUMN properties BLOB;
 """
 
-STEPS = (_STEP_1, _STEP_2, _STEP_3)
+# Events of users, with keys like those of entries. They are few, and the oldest of a log go.
+_STEP_4 = """
+CREATE TABLE events (
+    key   INTEGER PRIMARY KEY,
+    body  BLOB NOT NULL
+) STRICT;
+"""
+
+STEPS = (_STEP_1, _STEP_2, _STEP_3, _STEP_4)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

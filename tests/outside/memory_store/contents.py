@@ -49,12 +49,18 @@ class Contents:
         """Conversation -> its messages: the one with seq n stands at n - 1."""
         self.inboxes: dict[str, list[Message]] = {}
         """Inbox -> the messages its entries refer to, likewise."""
+        self.events: dict[str, dict[int, bytes]] = {}
+        """Events of a user by offset; the oldest are gone."""
         self.by_id: dict[int, Message] = {}
         self.by_key: dict[DedupKey, Message] = {}
         self.sessions: dict[SessionKey, KeptSession] = {}
         self.retained: dict[str, Retained] = {}
         self.views: dict[str, dict[str, View]] = {}
         """User -> conversation -> their view of it."""
+
+    def event_head(self, name: str) -> int:
+        """The last offset of a user's events."""
+        return max(self.events.get(name, {}), default=0)
 
     def log(self, name: str) -> list[Message]:
         """The messages of a conversation or inbox, none if it is unknown."""
