@@ -5,7 +5,6 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from broker.amqtt_edge.context import plugin_session
 from broker.domain import message
 from broker.domain.errors import ReasonCode, Refusal, RefusedError, StoreError
 from broker.domain.message import Draft, Stamped
@@ -111,5 +110,5 @@ def _known(outcome: Outcome) -> asyncio.Future[Outcome]:
 
 
 def _address(client: Client) -> str:
-    session = plugin_session(client)
-    return f"{session.remote_address}:{session.remote_port}"
+    host, port = client.peer
+    return f"{host}:{port}"

@@ -59,8 +59,8 @@ class _PluginServices:
 
 
 class Node:
-    """The broker of one process, over the stores it is given. `services` takes those it works for;
-    before `start`.
+    """The broker of one process, over the stores it is given. `for_services.serve` says who the
+    services are, before `start`.
 
     Raises:
         ConfigError: a plugin refuses its configuration.
@@ -83,7 +83,7 @@ class Node:
         self.metrics = metrics
         self._states = states
         self._tasks = Tasks()
-        self.services = ForServices(limits.rpc_concurrency)
+        self.for_services = ForServices(limits.rpc_concurrency, metrics)
         # From a publication to its readers.
         self._router: Router[Subscriber] = Router()
         self.online: Online[Client] = Online()
@@ -121,7 +121,7 @@ class Node:
             self.committer,
             self.fanout,
             self.events,
-            self.services,
+            self.for_services,
             self._presence,
             TypingNotices(clock.now_ms, metrics.drop),
             metrics,
@@ -138,7 +138,7 @@ class Node:
             limits,
             clock.now_ms,
             self._presence.devices_changed,
-            self.services.arrived,
+            self.for_services.arrived,
             gate.may_receive if gate.screens else None,
         )
         self._hub = Hub(
@@ -188,7 +188,7 @@ class Node:
     def _tell_services(self, retained: Retained) -> None:
         topic = parse_topic(retained.topic)
         if topic.kind is Kind.PRESENCE:
-            self.services.presence_changed(PresenceChange(topic.owner, retained.payload))
+            self.for_services.presence_changed(PresenceChange(topic.owner, retained.payload))
 
     # --- life ------------------------------------------------------------------------
 
@@ -234,8 +234,8 @@ class Node:
         await self.registry.publish_wills()
         self._presence.flush()
         self._tasks.cancel()
-        await self.committer.drain()
-        await self.services.close()
+        await self.for_services.close()
+        await self.committer.drain()  # after the calls: they may store messages
         await self.events.drain()
         await self._states.drain()
         await self.host.stop()

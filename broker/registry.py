@@ -37,6 +37,11 @@ class Client(Protocol):
     def outbox(self) -> Outbox: ...
 
     @property
+    def peer(self) -> tuple[str, int]:
+        """The address and port of the other end."""
+        ...
+
+    @property
     def closed(self) -> bool: ...
 
     def adopt(self, session: Session) -> None:
@@ -127,8 +132,8 @@ class Registry:
         """Give a connection its session, taking it over from an older connection
         [MQTT-3.1.4-2]. `accept(session_present)` is called before anything is sent to it.
 
-        Returns False, and does nothing, if an account changed since the client was authenticated: it
-        must be authenticated anew.
+        Returns False, and gives no session, if an account changed since the client was authenticated:
+        it must be authenticated anew.
 
         Raises:
             StoreError: the session could not be loaded.

@@ -121,7 +121,7 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
         config.limits.group_members,
     )
     stack.push_async_callback(services.close)
-    node.services.serve(await joint.to_services(services))
+    node.for_services.serve(await joint.to_services(services))
     stack.push_async_callback(node.stop)
     plugin = node.host.plugin(UserAuthPlugin)
     return Joined(node, broker, services, None if plugin is None else plugin.authenticator)

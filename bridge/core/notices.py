@@ -75,6 +75,9 @@ class Notices:
                 await self.recover()
             except StoreError:
                 continue
+            except Exception:  # a bug of ours; the notices must get there all the same
+                logger.exception("publishing notices")
+                continue
             self._retry = None
             return
 

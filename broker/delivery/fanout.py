@@ -91,7 +91,9 @@ class Fanout:
             for session, granted in plan.items():
                 session.offer(outgoing, granted if granted < qos else qos)
             self._totals["delivered"] += len(plan)
-        return self._away.queue(publication)
+        queued = self._away.queue(publication)
+        self._totals["delivered"] += len(queued)
+        return queued
 
     def forward(self, publication: Publication, kept: Kept | None = None) -> None:
         """Deliver a message, and retain it if it says so; `kept` is told when all is on disk."""

@@ -1,9 +1,9 @@
 """A subscriber whose every delivery must be allowed by plugins that are asked topic by topic."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from broker.session.session import Session
+from broker.tasks import Tasks
 from broker.wire.encoder import Outgoing
 
 
@@ -12,12 +12,13 @@ class Screened:
     about topics: amqtt asks those before each delivery. Answers are remembered till `forget`.
     """
 
-    __slots__ = ("_ask", "_asking", "_known", "session")
+    __slots__ = ("_ask", "_asking", "_known", "_tasks", "session")
 
     def __init__(self, session: Session, ask: Callable[[str], Awaitable[bool]]) -> None:
         self.session = session
         self._ask = ask
         self._known: dict[str, bool] = {}
+        self._tasks = Tasks()
         self._asking: dict[str, list[tuple[Outgoing, int]]] = {}
 
     def offer(self, outgoing: Outgoing, qos: int) -> None:
@@ -27,9 +28,7 @@ class Screened:
             self._asking[topic].append((outgoing, qos))
         elif (known := self._known.get(topic)) is None:
             self._asking[topic] = [(outgoing, qos)]
-            task = asyncio.ensure_future(self._decide(topic))
-            task.add_done_callback(_TASKS.discard)
-            _TASKS.add(task)
+            self._tasks.spawn(self._decide(topic))
         elif known:
             self.session.offer(outgoing, qos)
 
@@ -38,14 +37,16 @@ class Screened:
         self.session.offer_entry(topic, offset, outgoing)
 
     async def _decide(self, topic: str) -> None:
-        self._known[topic] = allowed = await self._ask(topic)
-        for outgoing, qos in self._asking.pop(topic):
+        allowed = False
+        try:
+            allowed = await self._ask(topic)
+            self._known[topic] = allowed
+        finally:
+            waiting = self._asking.pop(topic)
+        for outgoing, qos in waiting:
             if allowed and self.session.connected:
                 self.session.offer(outgoing, qos)
 
     def forget(self) -> None:
         """Ask anew from now on."""
         self._known.clear()
-
-
-_TASKS: set[asyncio.Future[None]] = set()

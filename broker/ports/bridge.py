@@ -51,8 +51,8 @@ Posted = Body | Refusal
 
 
 class BrokerPort(Protocol):
-    """The broker, as its services see it. Every method raises `StoreError` when the broker cannot
-    be reached."""
+    """The broker, as its services see it. Every method but `emit` raises `StoreError` when the broker
+    cannot be reached."""
 
     async def publish(self, sender: str, posts: Sequence[Post]) -> list[Posted]:
         """Store messages as if `sender` had published them, with all rules of their topics; the
@@ -67,7 +67,8 @@ class BrokerPort(Protocol):
 
     async def emit(self, users: Sequence[str], event: Mapping[str, Any], *, keep: bool = True) -> None:
         """Send an event to the sessions of some users; with `keep`, those that are away get it later.
-        When the broker is gone the event is lost: what it tells of can be asked for."""
+        Never raises, as what it tells of has happened: when the broker is gone the event is lost and
+        logged, and what it tells of can be asked for."""
         ...
 
     async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:

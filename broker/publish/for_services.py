@@ -7,20 +7,26 @@ there, what is handed in waits.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from broker.domain.errors import ReasonCode, Refusal, StoreError
 from broker.group_commit import GroupCommit
+from broker.metrics import Metrics
 from broker.ports import Arrival
 from broker.ports.bridge import PresenceChange, ServicesPort
 from broker.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _BATCH = 1000
 _WAITING_PER_SLOT = 16
+_MOST_WAITING = 100_000
+"""Arrivals, and presences, that wait for services which are slow. More are given up: the port says how
+they are made good."""
 _CLOSE_SECONDS = 2.0
 
 _UNAVAILABLE = msgspec.json.encode(
@@ -32,17 +38,28 @@ class ForServices:
     """At most `concurrency` calls run at once; some more wait, and beyond that callers are refused
     rather than gathered in memory."""
 
-    def __init__(self, concurrency: int) -> None:
+    def __init__(self, concurrency: int, metrics: Metrics) -> None:
         self._services: asyncio.Future[ServicesPort] = asyncio.get_running_loop().create_future()
         self._slots = asyncio.Semaphore(concurrency)
         self._most_calls = concurrency * (1 + _WAITING_PER_SLOT)
         self._calls = Tasks()
+        self._metrics = metrics
         self._arrivals = GroupCommit(self._bring_arrivals, _BATCH)
         self._presences = GroupCommit(self._bring_presences, _BATCH)
-        self.arrived = self._arrivals.submit
-        """Takes an `Arrival`."""
-        self.presence_changed = self._presences.submit
-        """Takes a `PresenceChange`."""
+
+    def arrived(self, arrival: Arrival) -> None:
+        """A device acknowledged entries of its user's inbox."""
+        self._submit(self._arrivals, arrival, "arrivals_waiting")
+
+    def presence_changed(self, change: PresenceChange) -> None:
+        """A user's presence changed."""
+        self._submit(self._presences, change, "presences_waiting")
+
+    def _submit(self, queue: GroupCommit[T], item: T, reason: str) -> None:
+        if len(queue) < _MOST_WAITING:
+            queue.submit(item)
+        else:
+            self._metrics.drop(reason)
 
     def serve(self, services: ServicesPort) -> None:
         """Hand everything to these services from now on. Once."""
@@ -76,9 +93,14 @@ class ForServices:
     async def close(self) -> None:
         """Let the calls under way end, those that are slow excepted, and hand on what waits."""
         await self._calls.finish(_CLOSE_SECONDS)
-        if self._services.done():
-            await self._arrivals.drain()
-            await self._presences.drain()
+        if not self._services.done():
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._arrivals.drain()
+                await self._presences.drain()
+        except TimeoutError:
+            logger.error("the services do not answer: what waits for them is given up")
 
 
 async def _lossy(telling: Coroutine[Any, Any, None], what: str) -> None:

@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
 from broker.delivery.fanout import Fanout
 from broker.domain import message
 from broker.domain.directory import SYSTEM
@@ -166,9 +168,10 @@ class Pipeline:
             if answer is not None:
                 answer(None)
         elif is_presence:
-            self._fanout.retain(Publication(topic.name, payload, publication.qos), live=True, kept=answer)
+            stamped = replace(publication, payload=payload, retain=False)
+            self._fanout.retain(stamped, live=True, kept=answer)
         else:
-            self._fanout.forward(Publication(topic.name, payload), answer)
+            self._fanout.forward(replace(publication, payload=payload, qos=0, retain=False), answer)
 
     def _store(
         self, publisher: Publisher, topic: Topic, publication: Publication, answer: Answer | None

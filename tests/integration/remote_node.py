@@ -8,6 +8,7 @@ of JSON; what cannot be written down so fails here.
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import socket
 import sys
@@ -54,6 +55,7 @@ class End:
         self._watching: dict[int, Callable[[], None]] = {}
         self._watched: dict[int, Callable[[], None]] = {}
         self._tasks = Tasks()
+        self._is_cut = False
 
     def offer(self, offers: Any) -> None:
         """Answer the other end with this from now on."""
@@ -64,6 +66,8 @@ class End:
 
     async def ask(self, method: str, /, **arguments: Any) -> msgspec.Raw:
         """Have the other end do something; the answer as JSON."""
+        if self._is_cut:
+            raise StoreError("the other side is gone")
         number = next(self._numbers)
         answered = self._asked[number] = asyncio.get_running_loop().create_future()
         written = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in arguments.items()}
@@ -95,6 +99,11 @@ class End:
                 self._asked.pop(frame.number).set_exception(StoreError(frame.error))
             else:
                 self._asked.pop(frame.number).set_result(frame.result)
+        self._is_cut = True
+        for answered in self._asked.values():
+            answered.set_exception(StoreError("the other side is gone"))
+        for grown in self._watching.values():
+            grown()
 
     async def _answer(self, offers: Any, frame: _Frame) -> None:
         hints = get_type_hints(getattr(self._port, frame.method), include_extras=True)
@@ -134,7 +143,8 @@ class RemoteBroker:
         return _posted(await self._end.ask("append", drafts=drafts))
 
     async def emit(self, users: Sequence[str], event: Mapping[str, Any], *, keep: bool = True) -> None:
-        await self._end.ask("emit", users=users, event=event, keep=keep)
+        with contextlib.suppress(StoreError):  # it is lost, as the port says
+            await self._end.ask("emit", users=users, event=event, keep=keep)
 
     async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:
         return msgspec.json.decode(await self._end.ask("devices", users=users), type=dict[str, list[str]])
