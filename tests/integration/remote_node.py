@@ -86,24 +86,28 @@ class End:
         return stop
 
     async def _answer_all(self, offers: Any) -> None:
-        async for line in self._reader:
-            frame = msgspec.json.decode(line, type=_Frame)
-            if frame.grown:
-                if (grown := self._watching.get(frame.grown)) is not None:
-                    grown()
-            elif frame.method == "unwatch":
-                self._watched.pop(int(bytes(frame.arguments["number"])))()
-            elif frame.method:
-                self._tasks.spawn(self._answer(offers, frame))
-            elif frame.error is not None:
-                self._asked.pop(frame.number).set_exception(StoreError(frame.error))
-            else:
-                self._asked.pop(frame.number).set_result(frame.result)
+        with contextlib.suppress(ConnectionError):
+            async for line in self._reader:
+                self._take(offers, msgspec.json.decode(line, type=_Frame))
         self._is_cut = True
+        self._writer.close()
         for answered in self._asked.values():
             answered.set_exception(StoreError("the other side is gone"))
         for grown in self._watching.values():
             grown()
+
+    def _take(self, offers: Any, frame: _Frame) -> None:
+        if frame.grown:
+            if (grown := self._watching.get(frame.grown)) is not None:
+                grown()
+        elif frame.method == "unwatch":
+            self._watched.pop(int(bytes(frame.arguments["number"])))()
+        elif frame.method:
+            self._tasks.spawn(self._answer(offers, frame))
+        elif frame.error is not None:
+            self._asked.pop(frame.number).set_exception(StoreError(frame.error))
+        else:
+            self._asked.pop(frame.number).set_result(frame.result)
 
     async def _answer(self, offers: Any, frame: _Frame) -> None:
         hints = get_type_hints(getattr(self._port, frame.method), include_extras=True)
