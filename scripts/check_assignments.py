@@ -1,10 +1,11 @@
-"""Nothing is tied after construction: an object's attributes are assigned by its own methods only.
+"""Check that only an object's own methods assign its attributes: nothing is tied after construction.
 
     python scripts/check_assignments.py FOLDER...
 
-Reads the syntax trees of all modules below the folders and prints each assignment to an attribute of
-anything but `self`, in whatever form: `=`, `+=`, with an annotation, as the target of `for`, `with`,
-`:=` or `del`, through `setattr` or `__setattr__`. Exits with 1 if there is one.
+Reads the syntax trees of all modules below the folders. Prints each assignment to an attribute of
+anything but `self`, in any form: `=`, `+=`, with an annotation, as the target of `for`, `with`, `:=` or
+`del`, through `setattr` or `__setattr__`. Exit status: 0 if there is none, 1 if there is one or if the
+folders hold no modules.
 """
 
 import ast
@@ -17,7 +18,7 @@ _BY_NAME = frozenset(("setattr", "delattr", "__setattr__", "__delattr__"))
 
 
 def assignments(tree: ast.AST) -> Iterator[ast.AST]:
-    """The places that assign an attribute of another object."""
+    """The nodes that assign an attribute of anything but `self`."""
     for node in ast.walk(tree):
         match node:
             case ast.Attribute(ast.Name("self"), _, ast.Store() | ast.Del()):
@@ -29,7 +30,7 @@ def assignments(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def main() -> int:
-    """Returns the exit status."""
+    """Check the folders named by the arguments; returns the exit status."""
     files = [file for folder in sys.argv[1:] for file in sorted(Path(folder).rglob("*.py"))]
     found = 0
     for file in files:

@@ -209,7 +209,7 @@ def test_an_admin_token_that_is_none(make_node: Callable[..., Node], content: by
     command = node.command()
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert run.returncode == 1
-    assert "admin.token: there is no token in it" in run.stderr
+    assert "admin.token holds no token" in run.stderr
     assert "unexpected" not in run.stderr
 
 
