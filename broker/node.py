@@ -1,4 +1,4 @@
-"""One node: the data plane put together from its parts, each of which is handed what it needs."""
+"""One node: constructs the parts of the broker, in the order of their dependencies."""
 
 import asyncio
 import os
@@ -43,7 +43,8 @@ from broker.status.sys import SysTopics
 from broker.status.typing import TypingNotices
 from broker.tasks import Tasks
 
-# All devices of a node come back at once; the system lowers it to what it allows (somaxconn).
+# Connections that wait to be accepted. After a restart all devices connect at once. The system lowers the
+# value to its own limit (somaxconn).
 _BACKLOG = 4096
 
 
@@ -59,8 +60,7 @@ class _PluginServices:
 
 
 class Node:
-    """The broker of one process, over the stores it is given. `services` takes those it works for;
-    before `start`.
+    """The broker of one process, on the given stores. `services.serve` must be called before `start`.
 
     Raises:
         ConfigError: a plugin refuses its configuration.
@@ -84,14 +84,14 @@ class Node:
         self._states = states
         self._tasks = Tasks()
         self.services = ForServices(limits.rpc_concurrency)
-        # From a publication to its readers.
+        # Delivery: from a publication to its readers.
         self._router: Router[Subscriber] = Router()
         self.online: Online[Client] = Online()
         self._away = AwaySessions(states, config.topics.open, limits.max_queued)
         self.fanout = Fanout(self._router, self._away, states, metrics)
         self._sys = SysTopics(states.retained, partial(self.fanout.broadcast, qos=0))
         self.events = Events(self.fanout, self.online, self._away, states, metrics, limits.max_queued)
-        # Who may do what.
+        # Rights: who may do what.
         view = BrokerView(self.fanout, self._sys, self.online)
         self.host = AmqttHost(config, view, _PluginServices(config, directory, passwords))
         readers = Readers(self.online, self.host)
@@ -107,7 +107,7 @@ class Node:
             may_receive,
             limits.max_subscriptions,
         )
-        # From a packet to a stored message.
+        # Publishing: from a packet to a stored message.
         self.committer = MessageCommitter(
             log, Sequencer(config.node.id), clock, self.fanout.push, config.storage.max_batch
         )
@@ -192,11 +192,13 @@ class Node:
     # --- life ------------------------------------------------------------------------
 
     async def start(self, listeners: list[Listener]) -> list[tuple[Listener, int]]:
-        """Open the ports; returns each listener with the port it got.
+        """Open the ports. Returns each listener with its port.
 
         Raises:
-            ListenError: a port could not be opened; none is open then.
+            ListenError: a port could not be opened. No listener accepts connections then.
+            StoreError: the stored sessions could not be read.
         """
+        # All ports are bound first: an error must come before anything else has started.
         sockets = [(listener, bind(listener)) for listener in listeners]
         await self.host.starting()
         await self._housekeeping.mark_offline()
@@ -220,12 +222,14 @@ class Node:
             partial(websocket.accept, self._hub, slots),
             sock=sock,
             backlog=_BACKLOG,
+            # The largest packet must fit into one frame.
             max_frame_size=limits.max_packet_bytes + 1024,
             websocket_handshake_timeout=limits.connect_timeout,
         )
 
     async def stop(self) -> None:
-        """Close the ports, end all connections, commit what is under way."""
+        """Close the ports, end all connections, commit all that was accepted."""
+        # In the order of a publish, so that each part still finds the parts it hands over to.
         for server in self._servers:
             server.close()
         for connection in list(self._hub.connections):
@@ -242,14 +246,14 @@ class Node:
     def _tick(self) -> None:
         self._hub.deadlines.tick(self._hub.loop.time())
         if self.host.screens:
-            # Plugins that cannot say when a right changes are asked again every second.
+            # amqtt's plugins do not report changes of rights, and a lost right must end within a second.
             self._rights.forget_permits()
             self._subscriptions.forget_screens()
             if self._following is None or self._following.done():
                 self._following = self._tasks.spawn(self._rights.follow_all())
 
     def stats(self) -> dict[str, int]:
-        """Counters and gauges, by flat names."""
+        """Flat names -> counters and gauges."""
         return self.metrics.as_dict() | {
             "bytes_sent": self._hub.flusher.bytes_written,
             "uptime_seconds": int(time.time() - self._started_at),
@@ -263,6 +267,6 @@ class Node:
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process."""
+    """The resident memory of this process in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

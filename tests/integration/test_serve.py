@@ -62,7 +62,7 @@ WRONG = {
     "a key that is gone": (
         "  max_batch: 1000",
         "  backend: sqlite\n  max_batch: 1000",
-        "storage.backend: this key is gone, as the store is a plugin now: "
+        "storage.backend: this key is gone, because the store is a plugin now: "
         "remove it and add to `plugins`: plugins.persistence.sqlite.SqlitePersistencePlugin: {}\n",
     ),
     "no persistence plugin": (
