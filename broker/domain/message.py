@@ -90,7 +90,7 @@ class Body(msgspec.Struct, omit_defaults=True, gc=False):
     created_at: int
     """Unix ms."""
     client_msg_id: str | None = None
-    """The sender's id of the message: part of its idempotency key."""
+    """The sender's own id for the message. A message with the same id is stored once."""
     to_user_id: str | None = None
     group_id: str | None = None
     reply_to: str | None = None

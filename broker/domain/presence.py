@@ -6,7 +6,7 @@ STATUSES = ("online", "away", "busy", "offline")
 
 
 class PresenceDocument(msgspec.Struct, frozen=True):
-    """A user's presence, retained as JSON."""
+    """A user's presence. The retained message is its JSON."""
 
     user_id: str
     status: str
