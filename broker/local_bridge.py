@@ -1,4 +1,4 @@
-"""The broker as its services see it, in the broker's own process."""
+"""The broker's side of the bridge port, for services in the same process."""
 
 import asyncio
 import heapq
@@ -28,8 +28,8 @@ class LocalBridge:
 
     async def publish(self, sender: str, posts: Sequence[Post]) -> list[Posted]:
         """See `BrokerPort`."""
-        # One after the other they are looked at and handed to the committer, so they keep their order;
-        # together they are waited for, so they share commits.
+        # Checked and submitted one after the other, so they keep their order. Awaited together, so they
+        # share commits.
         waiting: list[asyncio.Future[Outcome]] = []
         for post in posts:
             try:

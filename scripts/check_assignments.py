@@ -1,4 +1,4 @@
-"""Nothing is tied after construction: an object's attributes are assigned by its own methods only.
+"""Check that only an object's own methods assign its attributes: nothing is tied after construction.
 
     python scripts/check_assignments.py FOLDER...
 
@@ -46,7 +46,7 @@ def _is_of_self(node: ast.AST) -> bool:
 
 
 def main() -> int:
-    """Returns the exit status."""
+    """Check the folders named by the arguments; returns the exit status."""
     files = [file for folder in sys.argv[1:] for file in sorted(Path(folder).rglob("*.py"))]
     found = 0
     for file in files:

@@ -1,4 +1,4 @@
-"""A subscriber whose every delivery must be allowed by plugins that are asked topic by topic."""
+"""A subscriber whose every delivery must be allowed by plugins, which are asked topic by topic."""
 
 from collections.abc import Awaitable, Callable
 
@@ -8,8 +8,8 @@ from broker.wire.encoder import Outgoing
 
 
 class Screened:
-    """Stands in the routing tables for a session when plugins other than the platform's decide
-    about topics: amqtt asks those before each delivery. Answers are remembered till `forget`.
+    """Takes a session's place in the routing tables if plugins other than the platform's decide about
+    topics. amqtt asks such plugins before each delivery; here answers are cached until `forget`.
     """
 
     __slots__ = ("_ask", "_asking", "_known", "_tasks", "session")
@@ -22,7 +22,7 @@ class Screened:
         self._asking: dict[str, list[tuple[Outgoing, int]]] = {}
 
     def offer(self, outgoing: Outgoing, qos: int) -> None:
-        """Deliver if the topic may be received; while that is being asked, wait in order."""
+        """Deliver if the topic may be received. While plugins are asked, messages wait in their order."""
         topic = outgoing.topic
         if topic in self._asking:
             self._asking[topic].append((outgoing, qos))
@@ -33,7 +33,7 @@ class Screened:
             self.session.offer(outgoing, qos)
 
     def offer_entry(self, topic: str, offset: int, outgoing: Outgoing) -> None:
-        """Entries of logs were asked for when the topic was granted."""
+        """Deliver an entry of a log. The plugins were asked when the topic was granted."""
         self.session.offer_entry(topic, offset, outgoing)
 
     async def _decide(self, topic: str) -> None:
@@ -48,5 +48,5 @@ class Screened:
                 self.session.offer(outgoing, qos)
 
     def forget(self) -> None:
-        """Ask anew from now on."""
+        """Clear the cache: plugins are asked again."""
         self._known.clear()

@@ -1,4 +1,4 @@
-"""Events of users: told to the sessions that are connected, queued for those that are away."""
+"""Events of users: delivered to connected sessions, queued for sessions that are away."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,7 +22,7 @@ _BATCH = 500
 
 
 class Event(msgspec.Struct, frozen=True):
-    """An event of a user, and the sessions that were connected when it happened."""
+    """An event of a user. `had_it`: the sessions that were connected then and got it."""
 
     user: str
     publication: Publication
@@ -30,7 +30,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Events:
-    """`most_queued`: messages a session's queue holds."""
+    """Delivers and queues events. `most_queued` is the capacity of a session's queue."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Events:
         self.drain = self._waiting.drain
 
     def emit(self, user: str, event: Mapping[str, Any], *, keep: bool = True) -> None:
-        """Send an event to a user's sessions; with `keep` those that are away get it later."""
+        """Send an event to a user's sessions. With `keep`, sessions that are away get it later."""
         publication = Publication(f"users/{user}/events", msgspec.json.encode(event), 1)
         self._fanout.forward(publication)
         if not keep:
@@ -62,7 +62,7 @@ class Events:
             self._metrics.dropped["events_waiting"] += 1
 
     async def queue(self, batch: list[Event]) -> None:
-        """Bring events to those of their users' sessions that were away when they happened."""
+        """Queue events for the sessions of their users that were away. Raises `StoreError`."""
         kept: dict[str, list[tuple[SessionKey, dict[str, Subscription]]]] = {}
         changes: list[StateChange] = []
         for event in batch:
@@ -76,7 +76,7 @@ class Events:
 
     def _bring(self, key: SessionKey, publication: Publication) -> list[Enqueued]:
         client = self._online.get(key)
-        if client is not None and client.session is not None:  # it has come back meanwhile
+        if client is not None and client.session is not None:  # it connected in the meantime
             client.session.offer(Outgoing(publication), 1)
             return []
         self._away.changed(key)

@@ -1,7 +1,7 @@
-"""What the broker has for its services, on its way to them: bounded, in batches.
+"""The broker's calls to its services: bounded, and reports in batches.
 
-The services come last when a node is put together, and may be another process: until they are
-there, what is handed in waits.
+A node creates its services last, and they may be another process. Until they are there, calls and reports
+wait.
 """
 
 import asyncio
@@ -35,8 +35,8 @@ _UNAVAILABLE = msgspec.json.encode(
 
 
 class ForServices:
-    """At most `concurrency` calls run at once; some more wait, and beyond that callers are refused
-    rather than gathered in memory."""
+    """Calls the services. At most `concurrency` calls run at once, and 16 times as many wait. Further calls
+    are refused, because waiting calls take memory."""
 
     def __init__(self, concurrency: int, metrics: Metrics) -> None:
         self._services: asyncio.Future[ServicesPort] = asyncio.get_running_loop().create_future()
@@ -62,11 +62,12 @@ class ForServices:
             self._metrics.drop(reason)
 
     def serve(self, services: ServicesPort) -> None:
-        """Hand everything to these services from now on. Once."""
+        """Send all calls and reports to these services. To be called once."""
         self._services.set_result(services)
 
     def call(self, user: str, method: str, payload: bytes, reply: Callable[[bytes], None]) -> Refusal | None:
-        """Have a method called; `reply` is given the answer. Refused: `overloaded`."""
+        """Call a method; `reply` gets the payload of the answer. Refused with `overloaded` if too many
+        calls wait."""
         if len(self._calls) >= self._most_calls:
             return Refusal("overloaded", ReasonCode.QUOTA_EXCEEDED, "too many calls at once, try again later")
         self._calls.spawn(self._call(user, method, payload, reply))
@@ -91,7 +92,7 @@ class ForServices:
         await _lossy(services.presence_changed(batch), f"{len(batch)} presences")
 
     async def close(self) -> None:
-        """Let the calls under way end, those that are slow excepted, and hand on what waits."""
+        """Finish the running calls, but cancel those that take over two seconds. Then send the reports."""
         await self._calls.finish(_CLOSE_SECONDS)
         if not self._services.done():
             return
@@ -104,8 +105,8 @@ class ForServices:
 
 
 async def _lossy(telling: Coroutine[Any, Any, None], what: str) -> None:
-    """What cannot be told is lost, as the port says."""
+    """Send a report. One that cannot be sent is lost, as `ServicesPort` documents."""
     try:
         await telling
     except StoreError as error:
-        logger.error("%s are not told to the services: %s", what, error)
+        logger.error("%s could not be reported to the services: %s", what, error)
