@@ -1,3 +1,3 @@
-"""Compare Parley with other MQTT brokers, or with itself at another revision, in one run:
+"""Benchmarks that compare Parley with other MQTT brokers, or with another revision of itself, in one run:
 ``python -m benchmarks --help``.
 """

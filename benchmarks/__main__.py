@@ -30,7 +30,7 @@ PIPE_COLUMNS = 120
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options; a usage error ends the process with status 2."""
+    """Parse the options. A usage error ends the process with status 2."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Compare CPU, throughput and memory of MQTT brokers on this machine.",
@@ -42,15 +42,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--only",
         type=_brokers,
         metavar="BROKER,...",
-        help=f"measure these brokers only, of {', '.join(BROKERS)}",
+        help=f"measure only these brokers; known are {', '.join(BROKERS)}",
     )
     parser.add_argument(
         "--workload",
         action="append",
         choices=[workload.name for workload in WORKLOADS],
-        help="run this workload only; may be repeated",
+        help="run only this workload; may be repeated",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples to FILE too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all samples to FILE, as JSON")
     parser.add_argument(
         "--rounds",
         type=_count,
@@ -60,14 +60,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--against",
         metavar="REV",
-        help="compare the working tree with that of git revision REV, not with other brokers",
+        help="compare the working tree with git revision REV instead of with other brokers",
     )
     parser.add_argument(
         "--threshold",
         type=_share,
         default=0.01,
         metavar="X",
-        help="with --against: a difference of up to X is none (default: 0.01, one per cent)",
+        help="with --against: ignore differences of up to X (default: 0.01, that is one per cent)",
     )
     options = parser.parse_args(arguments)
     others = set(options.only or ()) - set(against.BROKERS)
@@ -79,12 +79,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run the benchmark; the exit status is that of `--help`, and 130 after Ctrl-C."""
+    """Run the benchmark. Returns the exit status as described in `--help`, or 130 after Ctrl-C."""
     options = parse()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     raise_file_limit()
-    # A file or a pipe has no width of its own, and the default of 80 would fold the notes.
+    # A file or pipe has no width, and the default of 80 columns would fold the notes.
     output = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
     measure = _measure_trees if options.against is not None else _measure_brokers
     try:
@@ -99,7 +99,7 @@ def main() -> int:
 
 
 def _measure_brokers(options: argparse.Namespace, home: Path, output: Console, progress: Console) -> int:
-    """Compare brokers; the exit status."""
+    """Compare brokers. Returns the exit status."""
     brokers = _brokers_named(options.only or BROKERS, home)
     workloads = _workloads_named(options.workload)
     plan = Plan(brokers, workloads, options.rounds, _effort(options), BUDGET_SECONDS)
@@ -113,7 +113,7 @@ def _measure_brokers(options: argparse.Namespace, home: Path, output: Console, p
 
 
 def _measure_trees(options: argparse.Namespace, home: Path, output: Console, progress: Console) -> int:
-    """Compare the working tree with that of a revision; the exit status."""
+    """Compare the working tree with a revision. Returns the exit status."""
     request = against.Request(
         revision=options.against,
         brokers=options.only or against.BROKERS,
@@ -138,18 +138,18 @@ def _effort(options: argparse.Namespace) -> Effort:
 
 
 def _complain(text: str, status: int) -> int:
-    """One line, which no terminal's width folds."""
+    """Print an error as one line, which is not folded at the terminal's width. Returns `status`."""
     print(f"python -m benchmarks: {text}", file=sys.stderr)
     return status
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Do what Ctrl-C does, which while an event loop runs is to cancel, not to raise."""
+    """Act as Ctrl-C does. While an event loop runs, that cancels its main task instead of raising."""
     signal.raise_signal(signal.SIGINT)
 
 
 def _brokers_named(names: Sequence[str], home: Path) -> list[Broker]:
-    """The brokers called `names`; `home` must last as long as they do."""
+    """The brokers with these names. The directory `home` must exist as long as they are used."""
     brokers: list[Broker] = [
         Parley(home / "parley"),
         ParleyDurable(home / "parley-durable", pair_users()),

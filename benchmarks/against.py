@@ -1,4 +1,4 @@
-"""The working tree and the tree of a git revision, measured in turns."""
+"""Measures the working tree and the tree of a git revision in turns."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,18 +13,18 @@ from .trees import WORKING_TREE, Tree, unpack
 from .workloads import Effort, Workload, pair_users
 
 BROKERS = (Parley.name, ParleyDurable.name)
-# What a measurement takes beside its interval: to start, to warm up, to settle, to stop.
+# The time a measurement takes beside its interval: start, warm-up, settling, stop.
 MEASUREMENT_SECONDS = 1.5
-# What a node takes before the rounds: its first start, and where it has users, making them.
+# The time a node takes before the rounds: its first start, and creating users if it has any.
 FIRST_START_SECONDS = 3.0
 USERS_SECONDS = 30.0
-# On a machine, or with a tree, that is slower by this factor all rounds still fit.
+# The budget is this multiple of the estimate, so that all rounds fit on a slower machine, too.
 PATIENCE = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to compare with the working tree, and how: see `python -m benchmarks --help`."""
+    """A comparison with the working tree: see `python -m benchmarks --help`."""
 
     revision: str
     brokers: Sequence[str]
@@ -36,8 +36,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Everything that was measured. `other` is the short hash of the other tree's commit, and
-    `versions` says which tree each broker of the outcomes runs.
+    """The result of a comparison. `other` is the short hash of the other tree's commit. `versions` maps
+    each broker in the outcomes to its tree.
     """
 
     other: str
@@ -49,11 +49,15 @@ class Result:
 def measure(
     request: Request, home: Path, say: Callable[[str], None], announce: Callable[[str], None]
 ) -> Result:
-    """Compare the trees, with all files in `home`, which is the caller's to remove.
+    """Compare the trees. All files are written to `home`, which the caller removes.
 
-    `say` gets the line that is to be kept, `announce` what is being done. RevisionError: there is no
-    such revision. StartError: a tree's node does not start, or is made of another tree's modules.
-    What fails later is an error of its comparison.
+    `say` gets the one line to print, `announce` each step for the status line. Failures in the rounds are
+    recorded in the comparisons.
+
+    Raises:
+        RevisionError: there is no such revision.
+        StartError: the node of a tree does not start, or imports modules of another tree.
+        BenchmarkError: the requested brokers can run none of the requested workloads.
     """
     other = unpack(request.revision, home / "tree")
     plan = _plan(request, home, other)
@@ -68,7 +72,7 @@ def measure(
 
 
 def _plan(request: Request, home: Path, other: Tree) -> Plan:
-    """A Plan whose brokers come in twos, the working tree's first, as `compare` needs them."""
+    """A plan with pairs of brokers, the working tree's first, as `compare` needs them."""
     brokers: list[Broker] = []
     trees = ((WORKING_TREE, home / "ours"), (other, home / "theirs"))
     for _, directory in trees:
@@ -85,12 +89,12 @@ def _plan(request: Request, home: Path, other: Tree) -> Plan:
 
 
 def _seconds(plan: Plan) -> float:
-    """What the rounds take on a machine that is not slow."""
+    """The estimated duration of the rounds in seconds."""
     return plan.rounds * len(plan.pairings()) * (plan.effort.seconds + MEASUREMENT_SECONDS)
 
 
 def _forecast(plan: Plan) -> str:
-    """How long it will take, and how long at most."""
+    """The estimated and the longest duration, as text."""
     brokers = _used(plan)
     durable = sum(broker.durable for broker in brokers)
     usual = _seconds(plan) + len(brokers) * FIRST_START_SECONDS + durable * USERS_SECONDS
@@ -108,10 +112,9 @@ def _used(plan: Plan) -> list[Broker]:
 
 
 def _start_once(plan: Plan, announce: Callable[[str], None]) -> None:
-    """Start every node once, which counts for nothing: what only a first start does is done then.
-
-    It also shows, before the rounds take their time, whether each tree can be measured at all;
-    StartError if not.
+    """Start and stop every node once, unmeasured, so that the extra work of a first start (creating the
+    stores, the users) is not measured. StartError if a tree cannot be measured at all, before the rounds
+    take their time.
     """
     for broker in _used(plan):
         announce(f"first start of {broker.name}")

@@ -1,9 +1,9 @@
-"""A stock amqtt broker that lets everyone in: ``python -m benchmarks.amqtt_broker PORT``."""
+"""A stock amqtt broker that accepts anonymous clients: ``python -m benchmarks.amqtt_broker PORT``."""
 
 import asyncio
 import sys
 
-# amqtt ships no type information; "unused" wherever the mypy configuration says so already.
+# amqtt has no type information. "unused-ignore" is for mypy configurations that ignore its imports already.
 from amqtt.broker import Broker  # type: ignore[import-untyped, unused-ignore]
 
 

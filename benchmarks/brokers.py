@@ -1,7 +1,7 @@
-"""The brokers under measurement: each is started as a child process and always stopped.
+"""The measured brokers. Each runs as a child process that is always stopped.
 
-A Broker lives as long as the whole benchmark (it owns a directory); `start()` gives a fresh Node,
-one per measurement, so that no workload inherits another one's heap.
+A Broker exists for the whole benchmark and owns a directory. `start()` starts a fresh Node for each
+measurement, so that no workload inherits the heap of another.
 """
 
 import importlib.metadata
@@ -34,12 +34,12 @@ PROVISION_SECONDS = 60.0
 
 
 class StartError(BenchmarkError):
-    """A broker that does not come up, or refuses its users."""
+    """A broker does not start, or its users cannot be created."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A running broker. `tokens` maps user to MQTT password; empty where all are anonymous."""
+    """A running broker. `tokens` maps user -> MQTT password; empty if all clients are anonymous."""
 
     host: str
     port: int
@@ -48,10 +48,10 @@ class Node:
 
 
 class Broker(ABC):
-    """One contestant; `directory` is its own, empty at first and kept between its nodes.
+    """A broker to measure. It owns `directory`, which is empty at first and kept between its nodes.
 
-    `durable` means that its nodes have users who write to each other's inboxes, and run only the
-    workloads that can be run so. `root` is the directory that its commands are run from.
+    `durable`: its nodes have users who write to each other's inboxes, so they run only the workloads that
+    are `durable`. `root` is the working directory of its commands.
     """
 
     name: str
@@ -67,16 +67,16 @@ class Broker(ABC):
         return None
 
     def version(self) -> str:
-        """What the report calls the measured version."""
+        """The measured version, for the report."""
         return WORKING_TREE.label
 
     @abstractmethod
     def command(self, port: int) -> list[str]:
-        """The command line that serves MQTT on HOST:`port`, run from `root`."""
+        """The command line that serves MQTT on HOST:`port`, to be run in `root`."""
 
     @contextmanager
     def start(self) -> Iterator[Node]:
-        """A node that accepts connections; StartError if it does not come up."""
+        """Start a node that accepts connections. StartError if it does not start."""
         (port,) = free_ports(1)
         log = self.directory / "output.log"
         with child_process(self.command(port), log, self.root) as process:
@@ -85,10 +85,10 @@ class Broker(ABC):
 
 
 class Mosquitto(Broker):
-    """The Mosquitto package as installed, with limits lifted so that it may drop nothing.
+    """Mosquitto as installed, without its limits on inflight and queued messages, so that it drops none.
 
-    Its default leaves TCP_NODELAY off: under load the kernel then joins messages that Mosquitto
-    writes one by one, which costs less CPU for each, at the price of latency.
+    By default it leaves TCP_NODELAY off. Under load the kernel then joins the messages that Mosquitto
+    writes one by one, which costs less CPU per message and more latency.
     """
 
     name = "mosquitto"
@@ -98,7 +98,7 @@ class Mosquitto(Broker):
         return None if _mosquitto() else "not installed (no mosquitto executable found)"
 
     def version(self) -> str:
-        # `-h` exits with status 3 and names the version in its first line.
+        # `mosquitto -h` exits with status 3 and prints the version in its first line.
         help_text = subprocess.run(
             [_mosquitto() or "", "-h"],
             check=False,
@@ -125,14 +125,14 @@ class Mosquitto(Broker):
 
 
 class MosquittoNodelay(Mosquitto):
-    """Mosquitto that sends each message at once, as asyncio brokers do."""
+    """Mosquitto with TCP_NODELAY, so that it sends each message at once, as asyncio brokers do."""
 
     name = "mosquitto-nodelay"
     nodelay = True
 
 
 class Amqtt(Broker):
-    """The amqtt broker with its anonymous authentication plugin and no other."""
+    """The amqtt broker with its anonymous authentication plugin and no other plugin."""
 
     name = "amqtt"
 
@@ -147,9 +147,9 @@ class Amqtt(Broker):
 
 
 class Parley(Broker):
-    """This repository's node; anonymous clients on an open topic.
+    """A Parley node with anonymous clients on open topics.
 
-    It runs with the code, the configuration and the imctl of `tree`, whatever is installed.
+    It runs the code, the configuration and the imctl of `tree`, not the installed ones.
     """
 
     name = "parley"
@@ -183,11 +183,12 @@ class Parley(Broker):
         return self.directory / "data"
 
     def _imctl(self) -> list[str]:
-        # -P: the directory of the script does not belong on the import path.
+        # -P keeps the script's directory off the import path.
         return [sys.executable, "-P", str(TREE_CLI), str(self.root)]
 
     def cli(self, *arguments: str, stdin: str = "") -> str:
-        """Run one operator command against the running node; return its standard output."""
+        """Run an imctl command against the running node. Returns its standard output, or raises
+        StartError."""
         command = [*self._imctl(), "--data-dir", str(self.data_dir), *arguments]
         try:
             done = subprocess.run(
@@ -207,7 +208,7 @@ class Parley(Broker):
 
 
 class ParleyDurable(Parley):
-    """This repository's node; `users` write to each other's durable inboxes."""
+    """A Parley node whose `users` write to each other's inboxes: messages are stored and fsynced."""
 
     name = "parley-durable"
     durable = True
@@ -220,31 +221,31 @@ class ParleyDurable(Parley):
     @contextmanager
     def start(self) -> Iterator[Node]:
         with super().start() as node:
-            # Users outlive the node in its data directory, so this is done once.
+            # The users stay in the data directory, so they are created once for all nodes.
             if not self._tokens:
                 self._tokens = provision(self, self._users)
             yield Node(node.host, node.port, node.pid, self._tokens)
 
 
 def provision(parley: Parley, users: Sequence[str]) -> dict[str, str]:
-    """Create `users` on the running node and return a token for each."""
+    """Create `users` on the running node. Returns user -> token, or raises StartError."""
 
     def create(user: str) -> str:
         parley.cli("user", "add", user, "--password-stdin", stdin=secrets.token_urlsafe())
         return parley.cli("token", user).strip()
 
-    # A command is mostly interpreter start-up; a few at a time keep a small machine responsive.
+    # A command is mostly the start of an interpreter. A few at a time keep a small machine responsive.
     pool = ThreadPoolExecutor(PARALLEL_COMMANDS)
     try:
         return dict(zip(users, pool.map(create, users, timeout=PROVISION_SECONDS), strict=True))
     except TimeoutError as error:
-        raise StartError(f"timeout: no users after {PROVISION_SECONDS:.0f} s") from error
+        raise StartError(f"timeout: the users were not created in {PROVISION_SECONDS:.0f} s") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports on HOST that nobody listens on; distinct, as all are held while choosing."""
+    """Free TCP ports on HOST. All are held until the last is chosen, so they are distinct."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -257,7 +258,7 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def child_process(command: list[str], log: Path, root: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `command` from `root` in a process group of its own, gone with its children on exit."""
+    """Run `command` in `root`, in a process group of its own. On exit the whole group is ended."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -279,7 +280,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_SECONDS)
     finally:
-        # Also after a clean exit: the group may hold children that the broker left behind.
+        # Also after a clean exit, because the broker may have left children behind.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -305,5 +306,5 @@ def _last_line(text: str) -> str:
 
 
 def _mosquitto() -> str | None:
-    # Debian installs it in /usr/sbin, which is not on every user's PATH.
+    # Debian installs it in /usr/sbin, which is not in every user's PATH.
     return shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

@@ -1,27 +1,27 @@
-"""Two trees compared: paired ratios, their spread, and what may be concluded from them.
+"""Compares two trees: paired ratios, their spread, and a verdict.
 
-Each round measures both trees one right after the other, so the ratio within a round is nearly free
-of what the machine does over minutes. Only these paired ratios are judged; the ratio of the two
-medians is reported beside them and decides nothing.
+Each round measures both trees one right after the other. So the ratio within a round is nearly free of the
+machine's changes over minutes. Only these paired ratios are judged. The ratio of the two medians is
+reported beside them and decides nothing.
 
-The test is the sign test, in its form as an exact confidence interval of the median: if the trees
-were equal, the ratios of n rounds would fall above or below 1 like n coins. The d-th smallest and
-the d-th largest ratio enclose the true median in at least 95 % of all runs, for the largest d
-that the binomial distribution allows (d = 2 of 10: one disturbed round on either side does no
-harm). That assumes that the rounds are independent, and nothing about how their noise is
-distributed. The quartiles are reported as the spread and decide nothing: with ten rounds of two
-equal trees they lie on one side of 1 every seventh time, this interval every fiftieth.
+The test is the sign test in the form of an exact confidence interval of the median. If the trees were
+equal, the ratios of n rounds would fall above or below 1 like n coins. The d-th smallest and the d-th
+largest ratio enclose the true median in at least 95 % of all runs, for the largest d that the binomial
+distribution allows. For ten rounds d is 2: one disturbed round on either side does no harm. The test assumes
+that the rounds are independent. It assumes nothing about the distribution of their noise. The quartiles are
+reported as the spread and decide nothing: with ten rounds of two equal trees they lie on one side of 1 in
+one run of seven, the interval in one of fifty.
 
 Fewer than six coins cannot be conclusive. For two to five rounds the interval is Student's, of the
-logarithms of the ratios: exact if these are normally distributed, and wide. One round is a figure
-without a spread, and yields no verdict.
+logarithms of the ratios. It is exact if these are normally distributed, and wide. One round has no spread
+and yields no verdict.
 
-A tree is worse when the whole interval lies on the worse side of 1 and the median ratio is worse
-by more than a threshold, so that what is certain but does not matter is not reported. `same` says
-that no difference was found beyond the spread; how small a difference would have been found is
-what the interval shows. Each figure is tested by itself. With ten rounds of two equal trees each
-one is called worse in one run of a hundred, so one of a full run's sixteen in one run of six or
-more: a single figure that is barely worse is to be measured again, by itself.
+A tree is worse when the whole interval lies on the worse side of 1 and the median ratio is worse by more
+than a threshold. The threshold leaves out differences that are certain but too small to matter. `same`
+means that no difference was found beyond the spread; the width of the interval shows how small a difference
+would have been found. Each figure is tested by itself. With ten rounds of two equal trees a figure is called
+worse in one run of a hundred, so one of the sixteen figures of a full run in one run of six or more.
+Therefore measure a single figure that is barely worse again, by itself.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 
 
 class Verdict(StrEnum):
-    """What a figure of the working tree is, beside that of the other tree."""
+    """The verdict on a figure of the working tree, compared with the other tree's."""
 
     SLOWER = "slower"
     FASTER = "faster"
@@ -52,7 +52,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A field of Sample that is compared, its heading, and the verdicts on it."""
+    """A field of Sample to compare, its heading, and its possible verdicts."""
 
     field: str
     heading: str
@@ -66,8 +66,8 @@ SPEED = (
     Figure("rate", "per second", Verdict.SLOWER, Verdict.FASTER, more_is_better=True),
 )
 MEMORY = (
-    Figure("idle_mb", "idle node, MB", Verdict.LARGER, Verdict.SMALLER),
-    Figure("connection_kb", "KB per client", Verdict.LARGER, Verdict.SMALLER),
+    Figure("idle_mb", "idle node, MiB", Verdict.LARGER, Verdict.SMALLER),
+    Figure("connection_kb", "KiB per client", Verdict.LARGER, Verdict.SMALLER),
 )
 
 
@@ -83,9 +83,9 @@ class Range:
 class Comparison:
     """One figure of one workload on both trees.
 
-    `ours` (the working tree's) and `theirs` hold the values of the same rounds, in order, all of
-    them above 0. `error` says why there are none, or too few. `limited`: a rate that
-    the load generator set, not the broker.
+    `ours` (the working tree's) and `theirs` hold the values of the same rounds, in order, all above 0.
+    `error` says why there are none or too few. `limited`: the load generator, not the broker, limited
+    the rate.
     """
 
     workload: str
@@ -99,20 +99,20 @@ class Comparison:
 
     @property
     def ratios(self) -> list[float]:
-        """Ours to theirs, round by round."""
+        """Ours divided by theirs, round by round."""
         return paired_ratios(self.ours, self.theirs)
 
     @property
     def failed(self) -> bool:
-        """Whether the working tree is worse here, or was not measured as asked for."""
+        """Whether the working tree is worse, or could not be measured in every round."""
         return self.error is not None or self.verdict is self.figure.worse
 
 
 def compare(outcomes: Sequence[Outcome], rounds: int, threshold: float) -> list[Comparison]:
-    """Compare the outcomes of each workload, which come in twos: the working tree's, the other's.
+    """Compare outcomes, which come in pairs of one workload: the working tree's, then the other tree's.
 
-    `rounds` is how many samples each should have; `threshold` the relative difference (0.01: one
-    per cent) up to which a figure counts as the same.
+    `rounds` is the number of samples that each should have. `threshold` is the relative difference (0.01
+    for one per cent) up to which a figure counts as the same.
     """
     return [
         _compare(ours, theirs, figure, rounds, threshold)
@@ -147,18 +147,18 @@ def _compare(ours: Outcome, theirs: Outcome, figure: Figure, rounds: int, thresh
 
 
 def _value(sample: Sample, figure: Figure) -> float | None:
-    """The figure, or None where it was not measured: what is not above 0 has no ratio."""
+    """The value of a figure, or None if it was not measured. A value of 0 or less has no ratio."""
     value: float | None = getattr(sample, figure.field)
     return value if value is not None and value > 0 else None
 
 
 def paired_ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Ours to theirs, round by round."""
+    """Ours divided by theirs, round by round."""
     return [our / their for our, their in zip(ours, theirs, strict=True)]
 
 
 def judge(ratios: Sequence[float], figure: Figure, threshold: float) -> Verdict:
-    """What the ratios of our figure to theirs say; see the module's text."""
+    """The verdict that the ratios of our figure to theirs yield: see the text of the module."""
     interval = confidence_interval(ratios)
     if interval is None:
         return Verdict.UNKNOWN
@@ -174,7 +174,7 @@ def judge(ratios: Sequence[float], figure: Figure, threshold: float) -> Verdict:
 
 
 def quartiles(ratios: Sequence[float]) -> Range | None:
-    """The middle half of the ratios; None for fewer than two."""
+    """The range of the middle half of the ratios; None for fewer than two."""
     if len(ratios) < 2:
         return None
     low, _, high = quantiles(ratios, n=4, method="inclusive")
@@ -182,7 +182,7 @@ def quartiles(ratios: Sequence[float]) -> Range | None:
 
 
 def confidence_interval(ratios: Sequence[float]) -> Range | None:
-    """What encloses the true median ratio with CONFIDENCE; None for fewer than two ratios."""
+    """The interval that holds the true median ratio with CONFIDENCE; None for fewer than two ratios."""
     count = len(ratios)
     if count < 2:
         return None
@@ -197,8 +197,8 @@ def confidence_interval(ratios: Sequence[float]) -> Range | None:
 
 
 def _outside(count: int) -> int:
-    """How many of `count` ratios on either side the interval leaves out."""
-    # Of the 2**count ways in which coins fall, those with `outside` or fewer heads are few enough.
+    """The number of ratios, of `count`, that the interval leaves out on either side."""
+    # Of the 2**count ways in which `count` coins can fall, at most `few` have `outside` or fewer heads.
     few = (1 - CONFIDENCE) / 2 * 2**count
     outside = 0
     while sum(comb(count, heads) for heads in range(outside + 2)) <= few:

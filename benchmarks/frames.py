@@ -1,9 +1,8 @@
-"""MQTT 3.1.1 frames for the load generator: pre-built to send, counted on arrival.
+"""MQTT 3.1.1 frames for the load generator: built in advance to send, counted on arrival.
 
-Bytes in, bytes out; nothing here knows a socket or a clock. The generator shares a small machine
-with the broker it measures, so the work per message is kept in C: frames are cut as slices from a
-pre-built block, and a run of equal-sized incoming frames is checked, counted and acknowledged
-with strided slices.
+Sans-IO. The generator shares a small machine with the broker it measures, so the work per message is done
+in C: outgoing frames are slices of a block built in advance, and a run of incoming frames of equal size is
+checked, counted and acknowledged with strided slices.
 """
 
 from dataclasses import dataclass, field
@@ -16,14 +15,14 @@ DISCONNECT_FRAME = b"\xe0\x00"
 
 PAYLOAD_BYTES = 100
 KEEP_ALIVE_SECONDS = 60
-# More than any window, so an id is free again long before it is reused.
+# More than any window, so an id is free again long before it is reused [MQTT-2.3.1-2].
 PACKET_IDS = 1000
-# How many frames ahead one strided check looks: bounds the cost when frame sizes alternate.
+# The most frames that one strided check covers. It bounds the cost when frame sizes alternate.
 MAX_RUN = 256
 
 
 def connect(client_id: str, username: str | None = None, password: str | None = None) -> bytes:
-    """CONNECT, clean session, no will (3.1.1 section 3.1)."""
+    """CONNECT (MQTT 3.1.1, 3.1) with a clean session and no will."""
     flags = 0x02
     payload = _text(client_id)
     if username is not None:
@@ -37,12 +36,12 @@ def connect(client_id: str, username: str | None = None, password: str | None = 
 
 
 def subscribe(topic: str, qos: int) -> bytes:
-    """SUBSCRIBE to one topic filter, packet id 1 (3.1.1 section 3.8)."""
+    """SUBSCRIBE (MQTT 3.1.1, 3.8) to one topic filter, with packet id 1."""
     return _frame(0x82, b"\x00\x01" + _text(topic) + bytes((qos,)))
 
 
 def publish(topic: str, payload: bytes, qos: int, packet_id: int) -> bytes:
-    """PUBLISH; `packet_id` is left out at QoS 0 (3.1.1 section 3.3)."""
+    """PUBLISH (MQTT 3.1.1, 3.3). At QoS 0 `packet_id` is left out."""
     identifier = packet_id.to_bytes(2, "big") if qos else b""
     return _frame(PUBLISH | qos << 1, _text(topic) + identifier + payload)
 
@@ -64,7 +63,7 @@ def _frame(first: int, body: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`count` PUBLISH frames of `frame_bytes` bytes each, back to back; reading wraps around."""
+    """`count` PUBLISH frames of `frame_bytes` bytes each, one after the other. Reading wraps around."""
 
     data: bytes
     frame_bytes: int
@@ -74,7 +73,7 @@ class Block:
         return len(self.data) // self.frame_bytes
 
     def cut(self, start: int, count: int) -> bytes:
-        """`count` frames beginning with number `start`, both counted in frames."""
+        """`count` frames from number `start` on."""
         first = start % self.count
         whole = self.data[first * self.frame_bytes : (first + count) * self.frame_bytes]
         missing = count - len(whole) // self.frame_bytes
@@ -82,16 +81,16 @@ class Block:
 
 
 def plain_block(topic: str, qos: int) -> Block:
-    """One cycle of frames with the same payload and, at QoS 1, packet ids 1 to PACKET_IDS."""
+    """PACKET_IDS frames with the same payload and, at QoS 1, the packet ids 1 to PACKET_IDS."""
     payload = b"x" * PAYLOAD_BYTES
     frames = [publish(topic, payload, qos, number + 1) for number in range(PACKET_IDS)]
     return Block(b"".join(frames), len(frames[0]))
 
 
 def message_block(topic: str, count: int, prefix: str) -> Block:
-    """`count` QoS 1 frames, each a JSON message with a client_msg_id of its own.
+    """`count` QoS 1 frames, each a JSON message with a `client_msg_id` of its own.
 
-    `prefix` (8 characters) must be new for every block: the ids are unique for ever.
+    `prefix` (8 characters) must be new for every block, because idempotency keys are unique for all time.
     """
     head, middle, tail = b'{"content":"', b'","client_msg_id":"', b'"}'
     identifiers = (f"{prefix}{number:08}".encode() for number in range(count))
@@ -107,8 +106,8 @@ def message_block(topic: str, count: int, prefix: str) -> Block:
 class FrameCounter:
     """Counts the frames in a received byte stream and answers QoS 1 deliveries.
 
-    `publishes` and `pubacks` are totals since the start; `control` holds the other frames
-    (CONNACK, SUBACK) in order of arrival, for the caller to take out.
+    `publishes` and `pubacks` are totals since the start. `control` holds all other frames (CONNACK, SUBACK)
+    in the order of arrival; the caller removes them.
     """
 
     publishes: int = 0
@@ -117,7 +116,7 @@ class FrameCounter:
     _tail: bytes = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes of the stream; return the PUBACKs that are due, ready to write."""
+        """Take the next bytes of the stream. Returns the PUBACK frames to send for them."""
         buffer = self._tail + data if self._tail else data
         replies: list[bytes] = []
         position = 0
@@ -130,12 +129,12 @@ class FrameCounter:
         return b"".join(replies)
 
     def _take_run(self, buffer: bytes, start: int, body: int, end: int, replies: list[bytes]) -> int:
-        """Count the frame at `start` and the equal-headed ones behind it; return where they end."""
+        """Count the frame at `start` and those after it with an equal head. Returns where they end."""
         first = buffer[start]
         size = end - start
         kind = first & 0xF0
         if kind == PUBLISH:
-            # The topic's length is compared too: it places the packet id.
+            # The head includes the topic's length, which determines the position of the packet id.
             count = _run_length(buffer, start, size, body + 2 - start)
             self.publishes += count
             if first & 0x06:
@@ -151,7 +150,7 @@ class FrameCounter:
 
 
 def _bounds(buffer: bytes, start: int) -> tuple[int, int]:
-    """Where the frame at `start` has its body and its end; (0, 0) if its head is incomplete."""
+    """The positions of the body and the end of the frame at `start`; (0, 0) if its head is incomplete."""
     length = shift = 0
     for position in range(start + 1, min(start + 5, len(buffer))):
         digit = buffer[position]
@@ -163,10 +162,10 @@ def _bounds(buffer: bytes, start: int) -> tuple[int, int]:
 
 
 def _run_length(buffer: bytes, start: int, size: int, head: int) -> int:
-    """How many frames from `start` on repeat the first one's leading `head` bytes.
+    """The number of frames from `start` on that repeat the first `head` bytes of the first one.
 
-    Frame n+1 is looked for where frame n, of the same size, must end; so each step lands on a
-    true frame boundary and the count is exact, never a guess.
+    An equal head means an equal size. So frame n + 1 begins where frame n must end, each step lands on a true
+    frame boundary, and the count is exact.
     """
     run = min((len(buffer) - start) // size, MAX_RUN)
     for offset in range(start, start + head):
@@ -176,7 +175,7 @@ def _run_length(buffer: bytes, start: int, size: int, head: int) -> int:
 
 
 def _pubacks(buffer: bytes, start: int, size: int, count: int, packet_id: int) -> bytes:
-    """PUBACKs for `count` frames of `size` bytes whose packet id is `packet_id` bytes in."""
+    """PUBACKs for `count` frames of `size` bytes, with the packet id at byte `packet_id` of each."""
     stop = start + count * size
     acks = bytearray(b"\x40\x02\x00\x00" * count)
     acks[2::4] = buffer[start + packet_id : stop : size]

@@ -1,8 +1,8 @@
-"""The load generator: MQTT connections and a closed loop between publisher and receivers.
+"""The load generator: MQTT connections, and a closed loop between publisher and receivers.
 
-A Flow keeps at most `window` messages on their way, counted by what its receivers have got (and,
-at QoS 1, by what the publisher has had acknowledged). Nothing needs to be dropped by a broker
-that is slower than the generator, so every message is expected to arrive, exactly once.
+A Flow keeps at most `window` messages on their way: sent, but not yet received by all receivers (and, at
+QoS 1, not yet acknowledged to the publisher). So a broker that is slower than the generator need not drop
+messages, and every message must arrive exactly once.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from . import frames
 
 
 class BenchmarkError(Exception):
-    """A measurement that could not be taken; the text is what the report shows."""
+    """A measurement could not be taken. The report shows the text."""
 
 
 class Client(asyncio.Protocol):
-    """One connection that counts what it receives and acknowledges QoS 1 at once.
+    """A connection that counts the messages it receives and acknowledges QoS 1 at once.
 
-    `on_progress(deliveries, acknowledgements)` is called with what each read brought, and
-    `on_lost()` when the broker closes the connection.
+    `on_progress(deliveries, acknowledgements)` is called with the counts of each read, `on_lost()` when the
+    broker closes the connection.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Client(asyncio.Protocol):
             self._answer.set_result(frame)
 
     async def request(self, frame: bytes) -> bytes:
-        """Send a CONNECT or SUBSCRIBE and return the frame that answers it."""
+        """Send a CONNECT or SUBSCRIBE. Returns the frame that answers it."""
         self._answer = asyncio.get_running_loop().create_future()
         self.write(frame)
         return await self._answer
@@ -73,17 +73,17 @@ class Client(asyncio.Protocol):
 
 
 def _ignore_progress(deliveries: int, acknowledgements: int) -> None:
-    """Before a flow listens there is nothing to report to."""
+    """The callback until a flow sets its own."""
 
 
 def _ignore_loss() -> None:
-    """Before a flow listens there is nobody to tell."""
+    """The callback until a flow sets its own."""
 
 
 async def open_client(
     host: str, port: int, client_id: str, username: str | None = None, password: str | None = None
 ) -> Client:
-    """Connect and return once the broker has accepted; BenchmarkError if it refuses."""
+    """Connect, and return when the broker has accepted. BenchmarkError if it refuses."""
     loop = asyncio.get_running_loop()
     _, client = await loop.create_connection(Client, host, port)
     answer = await client.request(frames.connect(client_id, username, password))
@@ -96,7 +96,7 @@ async def open_client(
 class Flow:
     """One publisher, the receivers of its topic, and the window between them.
 
-    All counts are totals since the flow began, so successive runs need no reset.
+    All counts are totals over all runs, so a new run needs no reset.
     """
 
     def __init__(self, publisher: Client, receivers: list[Client], qos: int, window: int) -> None:
@@ -113,7 +113,7 @@ class Flow:
             client.on_lost = self._lost
 
     def run(self, block: frames.Block, count: int) -> asyncio.Future[None]:
-        """Send `count` frames of `block`; the future is done when the last one has arrived."""
+        """Send `count` frames of `block`. The future is done when the last one has arrived everywhere."""
         if self._broken:
             raise self._broken
         self._block = block
@@ -124,14 +124,14 @@ class Flow:
         return done
 
     def verify(self) -> None:
-        """BenchmarkError unless every receiver got every message exactly once."""
+        """Raise BenchmarkError unless every receiver got as many messages as were sent."""
         for client in self._receivers:
             got = client.counter.publishes
             if got != self._target:
                 raise BenchmarkError(f"a receiver got {got:,} messages of {self._target:,}")
 
     def missing(self) -> int:
-        """Deliveries of the runs so far that have not arrived."""
+        """The number of deliveries that have not arrived."""
         return self._target * len(self._receivers) - self._deliveries
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ class Flow:
             if self._done and not self._done.done():
                 self._done.set_result(None)
             return
-        # Refilled by halves: one write for many frames, while the other half is under way.
+        # Send when half the window is free: one write for many frames, while the other half is under way.
         under_way = self._sent - arrived
         if under_way * 2 > self._window:
             return

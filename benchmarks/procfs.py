@@ -1,4 +1,4 @@
-"""What the kernel accounts to a process (Linux /proc, see proc(5))."""
+"""CPU time and memory of a process, as the kernel accounts them (Linux /proc, see proc(5))."""
 
 import os
 import resource
@@ -11,20 +11,20 @@ _KB_PER_PAGE = os.sysconf("SC_PAGE_SIZE") / 1024
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of all threads; resolution one clock tick (usually 10 ms)."""
-    # The command name may hold spaces and parentheses, so the fields start after the last one.
+    """User and system time of all threads in seconds. The resolution is a clock tick, usually 10 ms."""
+    # The command name may hold spaces and parentheses. The other fields follow its last parenthesis.
     fields = _read(pid, "stat").rpartition(")")[2].split()
     user, system = fields[11:13]
     return (int(user) + int(system)) / _TICKS_PER_SECOND
 
 
 def rss_kb(pid: int) -> float:
-    """Resident memory, shared pages included."""
+    """Resident memory in KiB, shared pages included."""
     return int(_read(pid, "statm").split()[1]) * _KB_PER_PAGE
 
 
 def raise_file_limit() -> None:
-    """Lift the soft limit on open files to the hard one; the brokers inherit it."""
+    """Raise the soft limit on open files to the hard limit. The brokers inherit it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -19,27 +19,28 @@ from .rounds import Outcome
 from .workloads import WORKLOADS, Sample
 
 REFERENCE = "mosquitto"
-# A comparison is this wide; a narrower terminal folds its lines, which loses no figure.
+# The width of a comparison. A narrower terminal folds its lines, which loses no figure.
 COMPARISON_COLUMNS = 125
 
 LEGEND = f"""\
-Each × is the ratio to {REFERENCE} in this run: the lower the better for CPU and memory, the \
-higher the better per second.
-CPU µs: broker user and system time for each message delivered (for each connect).
-≥: the load generator was at its limit and the broker was not, so it can do more.
-mosquitto runs with its default for TCP_NODELAY, off, which lowers its CPU figures and raises its \
-latency; mosquitto-nodelay runs with it on, as asyncio brokers do."""
+Each × is the ratio to {REFERENCE} in this run. Lower is better for CPU and memory, higher is better per \
+second.
+CPU µs: user and system time of the broker per message delivered, or per connect.
+≥: the load generator was at its limit and the broker was not, so the broker can do more.
+mosquitto runs with TCP_NODELAY off, its default, which lowers its CPU figures and raises its latency. \
+mosquitto-nodelay runs with it on, as asyncio brokers do."""
 
 COMPARISON_LEGEND = f"""\
 this tree: the working tree. ×: the ratio of its median to that of {{label}}.
-per round: the median of the ratios within each round, their quartiles, and the interval that holds \
+per round: the median of the ratios within each round, then their quartiles, then the interval that holds \
 the true median with {CONFIDENCE:.0%} confidence.
-slower (larger): this interval lies beyond 1, and the median is beyond it by more than {{threshold:.1%}}.
-CPU µs: broker user and system time for each message delivered (for each connect)."""
+slower (larger): the whole interval is on the worse side of 1, and the median is worse than 1 by more than \
+{{threshold:.1%}}.
+CPU µs: user and system time of the broker per message delivered, or per connect."""
 
 
 def print_report(console: Console, outcomes: Sequence[Outcome], versions: Mapping[str, str]) -> None:
-    """Print what was measured, each broker beside REFERENCE."""
+    """Print the measurements, each with its ratio to REFERENCE."""
     speed = [outcome for outcome in outcomes if outcome.workload != "idle"]
     memory = [outcome for outcome in outcomes if outcome.workload == "idle"]
     if speed:
@@ -54,7 +55,7 @@ def print_report(console: Console, outcomes: Sequence[Outcome], versions: Mappin
 def print_comparison(
     console: Console, comparisons: Sequence[Comparison], label: str, threshold: float
 ) -> None:
-    """Print each figure of the working tree beside that of the tree called `label`."""
+    """Print each figure of the working tree beside that of the other tree, which is called `label`."""
     speed = [each for each in comparisons if each.figure not in MEMORY]
     memory = [each for each in comparisons if each.figure in MEMORY]
     console.width = max(console.width, COMPARISON_COLUMNS)
@@ -71,7 +72,7 @@ def print_comparison(
 
 
 def comparison_document(comparison: Comparison) -> dict[str, Any]:
-    """A comparison as JSON: the values of each round, and all that was worked out of them."""
+    """A comparison for the JSON report: the values of each round and the results."""
     ratios = comparison.ratios
     spread, interval = quartiles(ratios), confidence_interval(ratios)
     return {
@@ -90,7 +91,7 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
 
 
 def write_json(path: Path, outcomes: Sequence[Outcome], versions: Mapping[str, str], **more: Any) -> None:
-    """Write every sample and the medians, in the units of workloads.Sample, and `more` as it is."""
+    """Write all samples and medians as JSON, in the units of `workloads.Sample`, and `more` unchanged."""
     results = [
         {
             "workload": outcome.workload,
@@ -130,7 +131,7 @@ def _speed_table(outcomes: Sequence[Outcome]) -> Table:
 
 
 def _memory_table(outcomes: Sequence[Outcome]) -> Table:
-    table = _table("Resident memory", "broker", "idle node, MB", "×", "KB per idle client", "×")
+    table = _table("Resident memory", "broker", "idle node, MiB", "×", "KiB per idle client", "×")
     for _, reference, group in _by_workload(outcomes):
         for outcome in group:
             middle = outcome.median()
@@ -165,7 +166,7 @@ def _row_name(comparison: Comparison) -> str:
 
 
 def _comparison_cells(comparison: Comparison) -> list[str]:
-    """The row of one figure but for the name of its workload."""
+    """The row of one figure, without the name of its workload."""
     ratios = comparison.ratios
     ours, theirs = (median(values) if values else None for values in (comparison.ours, comparison.theirs))
     return [
@@ -185,12 +186,12 @@ def _range(value: Range | None) -> str:
 
 
 def _fine(ratio: float) -> str:
-    """Close to 1, where it matters, to a tenth of a per cent."""
+    """A ratio as text. Near 1, where it matters, to a tenth of a per cent."""
     return f"{ratio:.3f}" if ratio < 10 else f"{ratio:.1f}"
 
 
 def _table(title: str, *headings: str) -> Table:
-    """Names to the left, figures to the right, and a last column for what went wrong."""
+    """A table with names on the left, figures on the right, and a last column for errors."""
     table = Table(title=title, title_justify="left")
     for heading in headings:
         named = heading in ("workload", "broker")
@@ -200,7 +201,7 @@ def _table(title: str, *headings: str) -> Table:
 
 
 def _by_workload(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, Sample, list[Outcome]]]:
-    """The title, the median of REFERENCE and the outcomes of each workload, in order."""
+    """For each workload, in order: its title, the median of REFERENCE, and the outcomes."""
     titles = {workload.name: workload.title for workload in WORKLOADS}
     for name, members in groupby(outcomes, key=lambda outcome: outcome.workload):
         group = list(members)
@@ -209,12 +210,12 @@ def _by_workload(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, Sample, lis
 
 
 def _at_least(sample: Sample) -> str:
-    """The mark of a rate that the load generator limited."""
+    """The mark of a rate that the load generator limited, or ""."""
     return "≥ " if sample.generator_limited else ""
 
 
 def _number(value: float | None) -> str:
-    """Three significant digits or all before the point, whichever is more."""
+    """A figure as text: three significant digits, or all digits before the point if there are more."""
     if value is None:
         return "–"
     decimals = 2 if value < 10 else 1 if value < 100 else 0

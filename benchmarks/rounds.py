@@ -1,4 +1,4 @@
-"""One benchmark run: rounds of workloads, the brokers taking turns in each."""
+"""A benchmark run: rounds of workloads, in which the brokers take turns."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ from .workloads import Effort, Sample, Workload
 
 @dataclass(slots=True)
 class Outcome:
-    """The samples of one workload on one broker, and why there are no (more) of them.
+    """The samples of one workload on one broker, and the error that ended them, if any.
 
-    There is one for each round, from the first round on: after an error no more are taken.
+    There is one sample per round, from the first round on. After an error no more are taken.
     """
 
     workload: str
@@ -25,7 +25,7 @@ class Outcome:
     error: str | None = None
 
     def median(self) -> Sample:
-        """The median of each figure by itself; None where nothing was measured."""
+        """The median of each figure by itself; None for a figure that was not measured."""
         return Sample(**{each.name: self._median(each.name) for each in fields(Sample)})
 
     def _median(self, name: str) -> float | None:
@@ -35,7 +35,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure; after `budget` seconds whatever is left is left out."""
+    """The measurements to take. Those that would begin after `budget` seconds are left out."""
 
     brokers: Sequence[Broker]
     workloads: Sequence[Workload]
@@ -44,10 +44,11 @@ class Plan:
     budget: float
 
     def pairings(self, number: int = 0) -> list[tuple[Workload, Broker]]:
-        """Round `number`: each workload on all brokers, so that ratios are taken close in time.
+        """The measurements of round `number`: each workload on all brokers, so that the values of a ratio
+        are measured shortly after each other.
 
-        Every other round takes the brokers in reverse (A B, B A, ...): being the first or the last,
-        or a machine that gets slower and slower, favours none of them.
+        Every other round takes the brokers in reverse (A B, B A, ...). So neither the position in the round
+        nor a machine that gets slower and slower favours a broker.
         """
         brokers = self.brokers if number % 2 == 0 else self.brokers[::-1]
         return [
@@ -59,7 +60,7 @@ class Plan:
 
 
 def run(plan: Plan, announce: Callable[[str], None]) -> list[Outcome]:
-    """Measure everything in `plan`; what fails is an Outcome with an error, not an exception."""
+    """Take all measurements of a plan. A failure is an Outcome with an error, not an exception."""
     end = time.monotonic() + plan.budget
     unavailable = {broker.name: broker.missing() for broker in plan.brokers}
     outcomes = {
@@ -78,13 +79,13 @@ def run(plan: Plan, announce: Callable[[str], None]) -> list[Outcome]:
             try:
                 outcome.samples.append(_measure(workload, broker, effort))
             except StartError as error:
-                # Waiting for it again in every other workload would use up the others' time.
+                # Waiting for it again in each workload would use up the time of the other brokers.
                 unavailable[broker.name] = outcome.error = str(error)
             except BenchmarkError as error:
                 outcome.error = str(error)
     for outcome in outcomes.values():
         if not outcome.samples and not outcome.error:
-            outcome.error = f"not run: the {plan.budget:.0f} s of the run were used up"
+            outcome.error = f"not run: the run's budget of {plan.budget:.0f} s was used up"
     return list(outcomes.values())
 
 

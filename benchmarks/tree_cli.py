@@ -1,7 +1,7 @@
 """`python -m cli` of one tree of Parley: ``python -P benchmarks/tree_cli.py TREE ARGUMENT...``.
 
-The tree comes first on the import path. Another tree may be installed in the same environment, so
-the process itself looks where its modules come from, and ends with status 1 if that is elsewhere.
+The tree comes first on the import path. Another tree may be installed in the same environment, so the
+process checks the origin of its modules. It exits with status 1 if they belong to another tree.
 """
 
 import importlib
@@ -11,14 +11,14 @@ from pathlib import Path
 
 
 def require(package: str, tree: Path) -> None:
-    """Import `package`; SystemExit unless it is part of `tree`."""
+    """Import `package`. SystemExit unless it is part of `tree`."""
     origin = importlib.import_module(package).__file__
     if origin is None or not Path(origin).resolve().is_relative_to(tree):
         sys.exit(f"wrong tree: {package} is imported from {origin}, not from {tree}")
 
 
 def main() -> None:
-    """Run the cli of the tree that the first argument names with the arguments after it."""
+    """Run the cli of the tree named by the first argument, with the other arguments."""
     tree = Path(sys.argv.pop(1)).resolve()
     sys.path.insert(0, str(tree))
     require("broker", tree)

@@ -1,4 +1,4 @@
-"""The trees of Parley under measurement: the working tree, and that of a git revision."""
+"""The measured trees of Parley: the working tree, and the tree of a git revision."""
 
 import subprocess
 import sys
@@ -14,12 +14,12 @@ COMPILE_SECONDS = 120.0
 
 
 class RevisionError(BenchmarkError):
-    """A revision that cannot be had; the text is one line for whoever asked for it."""
+    """A revision is not available. The text is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A tree of Parley's source: its directory, and what the report calls it."""
+    """A source tree of Parley: its directory, and its label in the report."""
 
     root: Path
     label: str
@@ -27,12 +27,12 @@ class Tree:
     def compile(self) -> None:
         """Write the bytecode of all packages, so that no node compiles while it starts.
 
-        A node that has compiled its modules itself is larger than one that has loaded them, and a
-        tree fresh out of git has no bytecode where the working tree usually has all of it.
+        A node that compiles its modules itself is larger than one that loads them. A tree fresh from git has
+        no bytecode, while the working tree usually has all of it.
         """
         packages = sorted(str(each.parent) for each in self.root.glob("*/__init__.py"))
         command = [sys.executable, "-m", "compileall", "-qq", *packages]
-        # What cannot be compiled is told by the node that needs it.
+        # An error in a module is reported by the node that imports it.
         with suppress(subprocess.TimeoutExpired):
             subprocess.run(command, check=False, timeout=COMPILE_SECONDS)
 
@@ -41,11 +41,13 @@ WORKING_TREE = Tree(ROOT, "working tree")
 
 
 def unpack(revision: str, directory: Path, checkout: Path = ROOT) -> Tree:
-    """The tree of git revision `revision` of `checkout`, written to the new `directory`.
+    """Write the tree of git revision `revision` of `checkout` to the new `directory`.
 
-    RevisionError if there is no such revision, or if `checkout` is none. It is an archive and not a
-    worktree of git's: the repository knows nothing of it, so nothing has to be cleaned up there,
-    however the benchmark ends.
+    The tree is an archive, not a git worktree. The repository has no record of it, so nothing has to be
+    cleaned up there, however the benchmark ends.
+
+    Raises:
+        RevisionError: there is no such revision, or `checkout` is not a git checkout.
     """
     git = ("git", "-C", str(checkout))
     _require_repository(checkout)
@@ -63,17 +65,18 @@ def unpack(revision: str, directory: Path, checkout: Path = ROOT) -> Tree:
 
 
 def _require_repository(checkout: Path) -> None:
-    """An unpacked release inside somebody's repository has that one's revisions, not its own."""
+    """Raise RevisionError unless `checkout` is the top of a git repository. A release unpacked inside
+    another repository would yield revisions of that one."""
     try:
         top = _output("git", "-C", str(checkout), "rev-parse", "--show-toplevel")
     except RevisionError as error:
         raise RevisionError(f"{checkout} is not a git checkout ({error})") from None
     if Path(top).resolve() != checkout.resolve():
-        raise RevisionError(f"{checkout} is not a git checkout (it is a part of that at {top})")
+        raise RevisionError(f"{checkout} is not a git checkout (it is part of the one at {top})")
 
 
 def _output(program: str, *arguments: str) -> str:
-    """What `program` writes to standard output; RevisionError with its first complaint."""
+    """The standard output of a program. RevisionError with its first line of standard error if it fails."""
     try:
         done = subprocess.run(
             [program, *arguments], check=False, capture_output=True, text=True, timeout=GIT_SECONDS

@@ -1,8 +1,8 @@
 """The workloads. Each measures one running node and returns a Sample.
 
-How much to send is not fixed but found out: short warm-up bursts measure the broker's pace, and
-the measured interval is sized from it. So a slow broker gets fewer messages, and a fast one
-enough of them to outweigh the 10 ms ticks in which the kernel accounts CPU time.
+The number of messages is not fixed: short warm-up bursts measure the broker's pace, which determines the
+size of the measured burst. So a slow broker gets fewer messages, and a fast one enough to outweigh the ticks
+of 10 ms in which the kernel accounts CPU time.
 """
 
 import asyncio
@@ -21,22 +21,22 @@ OPEN_CONCURRENTLY = 50
 MAX_DELIVERIES = 1_000_000
 MAX_CONNECTS = 6000
 WARM_UP_SECONDS = 0.2
-# A broker that sends something twice, or is still allocating, gets this long to show it.
+# The wait after a burst, in which a duplicate message or a late allocation shows.
 SETTLE_SECONDS = 0.3
-# CPU seconds per second from which a process counts as having none to spare.
+# A process that uses this many CPU seconds per second counts as being at its limit.
 BUSY = 0.9
-# A slow broker is asked for as many idle connections as it accepts in this time.
+# Idle connections are opened for at most this long; a slow broker gets fewer of them.
 OPENING_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measurement; what a workload does not measure is None.
+    """One measurement. Figures that a workload does not measure are None.
 
-    rate: deliveries (or connects) per second. cpu_us: broker CPU microseconds for each.
-    generator_share: CPU seconds of the load generator per second; near 1 the generator, not the
-    broker, sets the rate. idle_mb: resident MB with no client. connection_kb: resident KB that
-    one more idle connection costs.
+    rate: deliveries (or connects) per second. cpu_us: CPU microseconds of the broker per delivery (or
+    connect). generator_share: CPU seconds of the load generator per second; near 1 the generator, not the
+    broker, limits the rate. idle_mb: resident MiB without a client. connection_kb: resident KiB per
+    additional idle connection.
     """
 
     rate: float | None = None
@@ -54,8 +54,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How hard to try: aim for intervals of `seconds`, open `connections` idle ones, and give
-    the whole measurement up after `deadline` seconds.
+    """The size of a measurement: bursts of about `seconds`, `connections` idle connections, and a
+    `deadline` in seconds for the whole measurement.
     """
 
     seconds: float
@@ -64,7 +64,7 @@ class Effort:
 
 
 class Meter:
-    """Broker CPU, generator CPU and wall time, from construction to `sample()`."""
+    """Measures broker CPU, generator CPU and wall time from construction to `sample()`."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -85,7 +85,8 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """`publishers` with `fan_out` receivers each, and at most `window` messages under way."""
+    """A workload of `publishers` with `fan_out` receivers each. Each publisher has at most `window`
+    messages under way."""
 
     qos: int
     publishers: int
@@ -112,12 +113,12 @@ class Traffic:
         return sample
 
     def _count(self, sample: Sample, seconds: float) -> int:
-        """Messages for each publisher that take about `seconds` at the pace of `sample`."""
+        """The number of messages per publisher that take about `seconds` at the pace of `sample`."""
         deliveries = min((sample.rate or 0) * seconds, MAX_DELIVERIES)
         return max(round(deliveries / self.publishers / self.fan_out), self.window)
 
     async def _connect(self, node: Node, flows: dict[str, Flow]) -> None:
-        """Open all connections and enter the flow of each topic."""
+        """Open all connections and add the flow of each topic to `flows`."""
         for number in range(self.publishers):
             receivers = [await _join(node, _receiver(number, copy)) for copy in range(self.fan_out)]
             topic = f"bench/{number:02}"
@@ -142,7 +143,7 @@ class Traffic:
 
 
 async def measure_connects(node: Node, effort: Effort) -> Sample:
-    """CONNECT, CONNACK, DISCONNECT, a few at a time."""
+    """Connect and disconnect, OPEN_CONCURRENTLY clients at a time."""
     async with asyncio.timeout(effort.deadline):
         sample = await _connect_burst(node, OPEN_CONCURRENTLY)
         for seconds in (WARM_UP_SECONDS, effort.seconds):
@@ -166,11 +167,11 @@ async def _connect_burst(node: Node, count: int) -> Sample:
 
 
 async def measure_idle(node: Node, effort: Effort) -> Sample:
-    """Resident memory with no client, and what each of many idle connections adds."""
+    """Resident memory without a client, and the memory that each of many idle connections adds."""
     async with asyncio.timeout(effort.deadline):
         await asyncio.sleep(SETTLE_SECONDS)
         idle = procfs.rss_kb(node.pid)
-        # The first connections also pay for what is set up once; they stay, but do not count.
+        # The first connections also cause allocations that happen once, so they are not counted.
         clients = await _open_idle(node, OPEN_CONCURRENTLY, "first")
         before = procfs.rss_kb(node.pid)
         counted = await _open_idle(node, effort.connections, "idle")
@@ -182,7 +183,7 @@ async def measure_idle(node: Node, effort: Effort) -> Sample:
 
 
 async def _open_idle(node: Node, count: int, name: str) -> list[Client]:
-    """Up to `count` accepted connections: as many as come about in OPENING_SECONDS."""
+    """Open up to `count` connections, as many as the broker accepts in OPENING_SECONDS."""
     clients: list[Client] = []
     numbers = iter(range(count))
     end = time.monotonic() + OPENING_SECONDS
@@ -198,7 +199,7 @@ async def _open_idle(node: Node, count: int, name: str) -> list[Client]:
 
 
 async def _join(node: Node, name: str) -> Client:
-    """Connect as client `name`, and as user `name` where the node knows users."""
+    """Connect with client id `name`, and as user `name` if the node has users."""
     if not node.tokens:
         return await open_client(node.host, node.port, name)
     return await open_client(node.host, node.port, name, name, node.tokens[name])
@@ -213,13 +214,13 @@ def _receiver(number: int, copy: int = 0) -> str:
 
 
 def pair_users() -> list[str]:
-    """The users who must exist for the pairs to talk through inboxes."""
+    """The users of the pairs that write to each other's inboxes."""
     return [name(number) for name in (_sender, _receiver) for number in range(PAIRS)]
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A named measurement; `durable` if a node with users can run it, through their inboxes."""
+    """A named measurement. `durable`: it can also run on a node with users, through their inboxes."""
 
     name: str
     title: str

@@ -1,1 +1,2 @@
-"""The IM services on top of the broker: RPC handlers, the gRPC API, administration."""
+"""The IM services on top of the broker: one handler per operation, and three APIs that call them (MQTT
+RPC, gRPC, HTTP)."""

@@ -1,4 +1,7 @@
-"""The administration of a node, put together. Its operations are offered to administrators only."""
+"""Builds the administration operations of a node.
+
+They are kept apart from the operations of `bridge.services`, so that no ordinary user can reach them.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -32,7 +35,9 @@ def administration(
     now_ms: Callable[[], int],
     issue_token: Callable[[str, float], str],
 ) -> Operations:
-    """The operations. `issue_token` signs a token of a user that is good for some seconds."""
+    """The administration operations, ready to be called.
+
+    `issue_token(user, seconds)` returns a signed token of that user, valid for that many seconds."""
     operations = Operations()
     for handlers in (
         Accounts(directory, new_accounts, members, now_ms, issue_token),
@@ -46,5 +51,5 @@ def administration(
 
 
 def admin_operations() -> Operations:
-    """The same operations, to be read and not called."""
+    """The same operations without their dependencies: for reading their types, not for calling."""
     return operations_of(HANDLERS)

@@ -1,9 +1,10 @@
-"""Write docs/api.md from the types of the operations; `--check` only says whether it is current.
+"""Write docs/api.md from the code of the operations; `--check` only tells whether the page is current.
 
     python -m bridge.api_docs [--check]
 
-Handlers' docstrings say what an operation does, those of parameters and results what they hold;
-of a field says so the docstring that follows it, or else its type's `msgspec.Meta`.
+The text comes from docstrings. A handler's docstring describes its operation, a struct's docstring
+describes the parameters or the result. A field is described by the docstring that follows it, or else by
+the `msgspec.Meta` of its type.
 """
 
 import argparse
@@ -31,16 +32,23 @@ OUTPUT = ROOT / "docs" / "api.md"
 _INTRODUCTION = """\
 # Operations
 
-Written by `python -m bridge.api_docs` from the code: change it there.
+This page is generated from the code by `python -m bridge.api_docs`. Change the docstrings there, not
+this page.
 
-What a client does beside publishing and subscribing ([topics.md](topics.md)). Each operation below
-can be called by any user over MQTT.
+A client receives messages by subscribing and can send them by publishing ([topics.md](topics.md)).
+Everything else it does by calling the operations on this page. Any user may call them over MQTT;
+back-end services call the same operations over gRPC.
+
+Words used here: a *conversation* is private (`p:<user>:<user>`) or belongs to a group (`g:<group>`).
+Its entries are numbered by `seq`, from 1 without gaps. A *log* is what a topic keeps: an inbox
+(`users/<id>/inbox`) or a group (`groups/<id>`). Its entries are numbered by `offset`, from 1 without
+gaps. The *caller* is the user who calls. Times are Unix milliseconds.
 
 ## Calling over MQTT
 
-Subscribe to `users/<me>/replies`, then publish a JSON object to `users/<me>/rpc/<operation>`: the
-operation's parameters and, to tell replies apart, a `request_id` (a string of 1 to 128 characters).
-No payload is the same as `{}`.
+Subscribe to `users/<me>/replies`. Then publish a JSON object to `users/<me>/rpc/<operation>`. The object
+holds the operation's parameters and, if you want to match replies to requests, a `request_id` (a string
+of 1 to 128 characters). An empty payload means `{}`.
 
 ```
 mosquitto_sub -u alice -P wonderland -t users/alice/replies
@@ -48,68 +56,73 @@ mosquitto_pub -u alice -P wonderland -t users/alice/rpc/messages.history \\
     -m '{"request_id": "r1", "conversation_id": "p:alice:bob", "limit": 5}'
 ```
 
-The reply has the request's `request_id`, and either a `result` or an `error`. `code` is for programs
-and is one of [these](#errors), `detail` is for people and may be worded differently tomorrow:
+The reply repeats the `request_id` and holds either a `result` or an `error`. An error's `code` is for
+programs and is one of [these](#errors). Its `detail` is for people; its wording may change.
 
 ```json
 {"ok":true,"request_id":"r1","result":{"messages":[]}}
 {"ok":false,"request_id":"r1","error":{"code":"not_member","detail":"group team: not a member of this group"}}
 ```
 
-- A PUBACK says that the call has arrived, the reply what became of it. Replies may come in another
-  order than their calls, go to all devices that are subscribed, and are not kept for those that are
-  away.
-- A request that is no JSON object, or whose `request_id` is no such string, gets a reply without one.
-- What is not named below, or is of another type, is refused with `invalid_params`. A parameter with
-  a default may be left out; `null` stands for one whose default is `null`.
-- Too many calls at once (`limits.rpc_concurrency`) are refused by an event, see
-  [topics.md](topics.md#events).
+- The PUBACK only means that the call has arrived. The reply tells whether it succeeded.
+- Replies may arrive in another order than the calls. Every device of the user that is subscribed gets
+  them. They are not kept for devices that are away.
+- If the request is not a JSON object, or its `request_id` is not valid, the reply has no `request_id`.
+- An unknown parameter, or one of the wrong type, is refused with `invalid_params`. A parameter with a
+  default may be left out. `null` is accepted only where the default is `null`.
+- If the node is serving too many calls (`limits.rpc_concurrency`), the call is refused with an
+  `overloaded` event instead of a reply, see [topics.md](topics.md#events).
 
 ## Calling over gRPC
 
-The `.proto` files are in `bridge/grpc_api/`. Each call carries the metadata
-`authorization: Bearer <token>`; on the node's own host the token is in `admin.token` of the data
-directory. The standard health and reflection services are there, too. A refusal has the status
-[named below](#errors), the `detail` as its details, and the `code` in the trailing metadata
-`im-error-code`.
+The `.proto` files are in `bridge/grpc_api/`; they name the operation behind each method. Every call
+carries the metadata `authorization: Bearer <token>`. The token is an access token of an account, or the
+node's admin token, which is in the file `admin.token` of its data directory. An account of the role
+`user` acts as itself. The admin token and accounts of the roles `admin` and `service` act as the system,
+or on behalf of a user if the call carries the metadata `im-on-behalf-of: <user>`. `im.AdminService` is
+for administrators only. The standard health and reflection services are offered, too.
+
+A refused call has the gRPC status [listed below](#errors), the `detail` as its message, and the `code` in
+the trailing metadata `im-error-code`.
 
 | service | methods |
 |---|---|
 """
 
 _CODES = {
-    "invalid_params": "A parameter is missing, unknown, of another type, beyond its bounds, or does not "
-    "go with the others. `detail` names it",
+    "invalid_params": "A parameter is missing, unknown, of the wrong type or out of bounds, or two "
+    "parameters exclude each other. `detail` names the parameter",
     "unknown_method": "There is no such operation",
-    "not_found": "The user, group, message, conversation or request meant is not there, or was before "
-    "your time",
-    "not_authorized": "It is somebody else's, or needs another role",
-    "not_member": "You are not a member of the group",
-    "not_contact": "They take messages of their contacts only",
-    "blocked": "One of the two has blocked the other",
-    "banned": "The user may not come back to the group",
-    "muted": "You may not post in the group for now",
-    "is_owner": "Not for the owner of the group: transfer or dismiss it first",
-    "dismissed": "The group was dismissed: it can be read, and left",
-    "exists": "It is so already: the group is there, you are a contact or a member",
+    "not_found": "The user, group, message, conversation or request does not exist, or the caller may not "
+    "see it because it is older than their membership or account",
+    "not_authorized": "It belongs to somebody else, or the caller's role does not allow it",
+    "not_member": "The caller is not a member of the group",
+    "not_contact": "The user accepts messages from contacts only",
+    "blocked": "One of the two users has blocked the other",
+    "banned": "The user is banned from the group",
+    "muted": "The caller may not post in the group for now",
+    "is_owner": "Not possible by or for the owner of the group. Transfer or dismiss the group first",
+    "dismissed": "The group was dismissed. Its members can only read it and leave it",
+    "exists": "The group id is taken, or the two users are contacts already, or the caller is a member "
+    "already",
     "too_late": "The message is too old to be edited or recalled (`messages` in the configuration)",
     "quota": "The group would have too many members (`limits.group_members`)",
-    "invalid_payload": "A message with a wrong field, as if it had been published",
-    "duplicate_conflict": "The `client_msg_id` was used for another message",
-    "conflict": "Others were changing the same all the while: try again",
-    "unavailable": "A store failed; nothing is known to have happened. Try again later",
-    "internal": "A fault of the node's; its log says more",
+    "invalid_payload": "The message has an invalid field; the rules are those of a published message",
+    "duplicate_conflict": "The sender has used the `client_msg_id` for a message with other content",
+    "conflict": "Other calls kept changing the same data. Nothing was changed. Try again",
+    "unavailable": "A store failed, so it is unknown whether the call took effect. Try again later",
+    "internal": "A bug in the node. Its log has the details",
 }
 
 _OTHER_STATUSES = {"unknown_method": "UNIMPLEMENTED", "unavailable": "UNAVAILABLE", "internal": "INTERNAL"}
-"""Of what is no refusal of an operation."""
+"""gRPC statuses of failures that are not refusals by an operation."""
 
 _MESSAGE = """\
 ## A message
 
-What subscribers and readers get: `type` is the sender's (`text` by default) or `system`, `edit`,
-`recall`, which only the server writes. In a log, `offset` is added: it counts the entries of the
-topic's log from 1.
+The JSON object that subscribers receive and that the operations above return. The sender chooses the
+`type` (`text` by default); only the server writes entries of the types `system`, `edit` and `recall`. A
+message read from a log also has its `offset` there.
 """
 
 
@@ -149,7 +162,7 @@ def _status(code: str) -> str:
 
 
 def _anchor(heading: str) -> str:
-    """As GitHub and others make it of a heading."""
+    """The anchor of a heading, made the way GitHub makes it."""
     return heading.replace(".", "")
 
 
@@ -228,7 +241,7 @@ def _default(field: types.Field) -> str:
 
 
 def _nested(kind: types.Type, path: str) -> Iterator[tuple[str, types.StructType]]:
-    """The structs in a field, with their paths."""
+    """The structs in a field, each with its path: `results[]`, `results[].sent`."""
     match kind:
         case types.Metadata(inner):
             yield from _nested(inner, path)
@@ -303,7 +316,7 @@ def _figure(number: float) -> str:
 
 
 def _description(kind: types.Type) -> str:
-    """What `msgspec.Meta` says of a field, or of what it is a list of."""
+    """The description in the `msgspec.Meta` of a field's type, or of the type of its items."""
     match kind:
         case types.Metadata(inner, extra_json_schema):
             said = (extra_json_schema or {}).get("description", "") or _description(inner)
@@ -316,7 +329,8 @@ def _description(kind: types.Type) -> str:
 
 
 def _field_docs(cls: type) -> dict[str, str]:
-    """The docstrings that follow fields in the source."""
+    """The docstrings that follow the fields of a class, by field."""
+    # Python keeps no docstrings of attributes: only the source has them.
     (definition,) = ast.parse(inspect.getsource(cls)).body
     body = cast("ast.ClassDef", definition).body
     return {
@@ -335,7 +349,7 @@ def _doc(documented: Any) -> str:
 
 
 def main() -> int:
-    """Returns the exit status."""
+    """Run the command. Returns the exit status: 1 if `--check` found the page stale."""
     description = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m bridge.api_docs", description=description)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page is stale")

@@ -1,4 +1,4 @@
-"""The services, put together."""
+"""Builds the services: all handlers of ordinary users' operations, and the MQTT RPC that calls them."""
 
 from collections.abc import Callable, Sequence
 
@@ -43,8 +43,10 @@ HANDLERS: Sequence[type[Handlers]] = (
 
 
 class Services:
-    """See `broker.ports.ServicesPort`. `save` commits changes of the state store; `most_members`: of a
-    group."""
+    """Implements `broker.ports.ServicesPort`.
+
+    `save` commits changes to the state store. `most_members` is the largest size of a group.
+    """
 
     def __init__(
         self,
@@ -94,10 +96,11 @@ class Services:
         await self._presences.changed(batch)
 
     async def close(self) -> None:
-        """Stop what runs by itself."""
+        """Stop the background task. Notices that are still pending are published at the next start."""
         await self.notices.close()
 
 
 def offered_operations() -> Operations:
-    """The operations a node offers to everybody, to be read and not called."""
+    """The operations a node offers to all users, without their dependencies: for reading their types,
+    not for calling."""
     return operations_of(HANDLERS)

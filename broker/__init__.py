@@ -1,3 +1,3 @@
-"""The MQTT data plane: sockets in, a durable log in the middle, sockets out."""
+"""The MQTT broker: sockets in, a durable log in the middle, sockets out."""
 
 VERSION = "0.1.0"

@@ -1,8 +1,8 @@
 """The configuration: config/broker.yaml, environment variables and --set, checked as a whole.
 
-`listeners` and `plugins` are amqtt's own sections and are checked by amqtt; the rest are the
-platform's. Later sources win: defaults, the file, `IM_KEY__PATH` variables, `--set key.path=value`.
-Whatever is unknown or of the wrong type is refused with the path of its key.
+`listeners` and `plugins` are sections of amqtt's configuration, and amqtt checks them. The other sections
+are the platform's. Later sources win: defaults, the file, `IM_KEY__PATH` variables, `--set key.path=value`.
+Unknown keys and values of a wrong type are refused with the path of the key.
 """
 
 import re
@@ -20,7 +20,7 @@ ENV_PREFIX = "IM_"
 
 
 class ConfigError(Exception):
-    """The configuration is wrong; the text names the key's path."""
+    """The configuration is wrong. The text names the path of the key."""
 
 
 class _Section(BaseModel):
@@ -30,16 +30,16 @@ class _Section(BaseModel):
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Lifetime = Annotated[int, Field(ge=1, le=366 * 86400)]
-"""Of a token, in seconds."""
+"""The lifetime of a token in seconds."""
 
 EMBEDDED_STORE = "plugins.persistence.sqlite.SqlitePersistencePlugin"
-"""The persistence plugin to recommend. Which one is used the configuration says."""
+"""The persistence plugin that error messages recommend. The configuration decides which one is used."""
 
 _GONE = {
-    "storage.backend": "this key is gone, as the store is a plugin now: "
+    "storage.backend": "this key is gone, because the store is a plugin now: "
     f"remove it and add to `plugins`: {EMBEDDED_STORE}: {{}}",
 }
-"""Keys of earlier versions -> what to do instead."""
+"""Key of an earlier version -> the advice for it."""
 
 _ORIGIN = re.compile(r"https?://[^/?#\s]+")
 
@@ -69,9 +69,9 @@ class Topics(_Section):
         for topic_filter in filters:
             root = topic_filter.split("/")[0]
             if not is_valid_filter(topic_filter) or topic_filter.startswith("$"):
-                raise ValueError(f"{topic_filter!r} is not a topic filter that can be opened")
+                raise ValueError(f"{topic_filter!r} is not a valid topic filter, or begins with $")
             if root in ("users", "groups", "#", "+") or parse_topic(topic_filter).kind is not Kind.OTHER:
-                raise ValueError(f"{topic_filter!r} covers topics of the platform's own")
+                raise ValueError(f"{topic_filter!r} covers the platform's own topics")
         return filters
 
 
@@ -130,7 +130,7 @@ class Http(_Section):
     @classmethod
     def _networks(cls, proxies: list[str]) -> list[str]:
         for proxy in proxies:
-            ip_network(proxy)  # its ValueError says what is wrong
+            ip_network(proxy)  # raises ValueError with the reason
         return proxies
 
     @field_validator("cors_origins")
@@ -138,7 +138,7 @@ class Http(_Section):
     def _origins(cls, origins: list[str]) -> list[str]:
         for origin in origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is not an origin like https://chat.example.org, nor *")
+                raise ValueError(f"{origin!r} is neither an origin like https://chat.example.org nor *")
         return origins
 
 
@@ -149,7 +149,7 @@ class Log(_Section):
 
 
 class Config(_Section):
-    """The whole. `listeners` and `plugins` are as amqtt reads them."""
+    """The whole configuration. `listeners` and `plugins` have amqtt's form."""
 
     listeners: dict[str, Any]
     plugins: dict[str, Any]
@@ -166,7 +166,7 @@ class Config(_Section):
     @field_validator("plugins", mode="before")
     @classmethod
     def _plugins(cls, value: object) -> object:
-        # amqtt lets a plugin without options stand in a list, or with nothing behind its name.
+        # amqtt also accepts a list of plugins, and a plugin's name without options.
         if isinstance(value, list):
             value = {
                 k: v for item in value for k, v in (item.items() if isinstance(item, dict) else [(item, {})])
@@ -177,7 +177,7 @@ class Config(_Section):
 
     @property
     def data_dir(self) -> Path:
-        """Where the node keeps its files."""
+        """The directory of the node's files."""
         return Path(self.storage.data_dir)
 
 
@@ -186,16 +186,16 @@ def load(
 ) -> Config:
     """Read and check the configuration.
 
-    `settings` are `key.path=value`, values in YAML.
+    `settings` are `key.path=value` with the value in YAML. `data_dir` overrides `storage.data_dir`.
 
     Raises:
-        ConfigError: a file is missing or no YAML, a key unknown, a value of the wrong type.
+        ConfigError: the file is missing or not YAML, a key is unknown, or a value has a wrong type.
     """
     values = _read(file)
     for name, text in sorted(environment.items()):
         if name.startswith(ENV_PREFIX):
             path = name.removeprefix(ENV_PREFIX).lower().split("__")
-            if path[0] in Config.model_fields:  # other programs have variables that begin so, too
+            if path[0] in Config.model_fields:  # other programs use the prefix, too
                 _put(values, path, _value(name, text))
     for setting in settings:
         key, separator, text = setting.partition("=")
@@ -230,7 +230,8 @@ def _value(name: str, text: str) -> object:
 
 
 def _split(values: dict[str, Any], key: str) -> list[str]:
-    """Split a dotted path, where a key that is there may itself hold dots (a plugin's)."""
+    """Split a dotted path. A key may itself hold dots, as a plugin's name: the longest key that exists in
+    `values` is taken."""
     parts = key.split(".")
     path: list[str] = []
     here: object = values

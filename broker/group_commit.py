@@ -1,7 +1,7 @@
-"""Group commit: while one batch is committed the next collects, and starts when it is done.
+"""Group commit: while one batch is being committed, the next one collects.
 
-There is no timer. When idle an item waits for one commit; under load the batches grow by
-themselves, up to a cap.
+There is no timer. An item that comes when nothing is being committed is committed at once. Under load the
+batches grow by themselves, up to a limit.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ T = TypeVar("T")
 
 
 class GroupCommit(Generic[T]):
-    """Hands what was submitted to `commit` in batches of at most `max_batch`, one at a time.
+    """Passes submitted items to `commit` in batches of at most `max_batch` items, one batch at a time.
 
-    `commit` answers each item itself and must not raise.
+    `commit` answers each item itself and should not raise.
     """
 
     def __init__(self, commit: Callable[[list[T]], Awaitable[None]], max_batch: int) -> None:
@@ -31,11 +31,11 @@ class GroupCommit(Generic[T]):
 
     @property
     def is_busy(self) -> bool:
-        """Whether anything submitted is not committed yet."""
+        """Whether submitted items are not committed yet."""
         return self._task is not None
 
     def submit(self, item: T) -> None:
-        """Have the item committed with the next batch."""
+        """Commit the item with the next batch."""
         self._waiting.append(item)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -47,12 +47,12 @@ class GroupCommit(Generic[T]):
                 del self._waiting[: self._max_batch]
                 try:
                     await self._commit(batch)
-                except Exception:  # a receiver's bug must not stop everyone's commits
-                    logger.exception("after a commit of %d items", len(batch))
+                except Exception:  # a bug in one batch must not stop the commits of the next ones
+                    logger.exception("a commit of %d items raised", len(batch))
         finally:
             self._task = None
 
     async def drain(self) -> None:
-        """Wait until everything submitted so far and meanwhile is committed."""
+        """Wait until all items are committed, including those submitted while waiting."""
         while self._task is not None:
             await asyncio.wait({self._task})

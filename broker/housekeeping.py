@@ -1,4 +1,4 @@
-"""What a node does by itself: at its start, every second, every hour."""
+"""The periodic jobs of a node, and the repairs at its start."""
 
 import asyncio
 import logging
@@ -24,8 +24,11 @@ _EXPIRY_SECONDS = 3600.0
 
 
 class Housekeeping:
-    """`session_expiry`: seconds a session is kept without a connection; `sys_interval`: seconds between
-    updates of `$SYS`, 0 for none; `stats` counts; `each_second` is called once a second."""
+    """Saves cursors, expires sessions, updates `$SYS`.
+
+    `session_expiry`: seconds for which a session without a connection is kept. `sys_interval`: seconds
+    between updates of `$SYS`, 0 for none. `stats` returns the node's figures. `each_second` is called once
+    a second."""
 
     def __init__(
         self,
@@ -56,7 +59,7 @@ class Housekeeping:
         self._sys_interval = sys_interval
 
     async def mark_offline(self) -> None:
-        """At start: whoever was online when the node died is not any more. Raises `StoreError`."""
+        """At the start: set users offline who were online when the node died. Raises `StoreError`."""
         now = self._now_ms()
         changes = [
             Retained(topic, offline_document(parse_topic(topic).owner, now), 1)
@@ -66,7 +69,7 @@ class Housekeeping:
             await self._states.save(changes)
 
     def start(self) -> None:
-        """Begin with what is done again and again."""
+        """Start the periodic jobs."""
         self._tasks.spawn(_every(1.0, self._each_second))
         self._tasks.spawn(_every(_CURSOR_SECONDS, self._registry.save_cursors))
         self._tasks.spawn(self._expire_sessions())
@@ -77,6 +80,7 @@ class Housekeeping:
     async def _expire_sessions(self) -> None:
         while True:
             now = self._now_ms()
+            # A connected session may have been saved long ago: it must not expire.
             keep = [
                 key for key, client in self._online.items() if client.session and client.session.persistent
             ]

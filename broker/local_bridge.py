@@ -1,11 +1,10 @@
-"""The broker as its services see it, in the broker's own process."""
+"""The broker's side of the bridge port, for services in the same process."""
 
 import asyncio
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from broker.amqtt_edge.context import plugin_session
 from broker.domain import message
 from broker.domain.errors import ReasonCode, Refusal, RefusedError, StoreError
 from broker.domain.message import Draft, Stamped
@@ -29,8 +28,8 @@ class LocalBridge:
 
     async def publish(self, sender: str, posts: Sequence[Post]) -> list[Posted]:
         """See `BrokerPort`."""
-        # One after the other they are looked at and handed to the committer, so they keep their order;
-        # together they are waited for, so they share commits.
+        # Checked and submitted one after the other, so they keep their order. Awaited together, so they
+        # share commits.
         waiting: list[asyncio.Future[Outcome]] = []
         for post in posts:
             try:
@@ -111,5 +110,5 @@ def _known(outcome: Outcome) -> asyncio.Future[Outcome]:
 
 
 def _address(client: Client) -> str:
-    session = plugin_session(client)
-    return f"{session.remote_address}:{session.remote_port}"
+    host, port = client.peer
+    return f"{host}:{port}"

@@ -1,4 +1,4 @@
-"""What a node counts. Every drop and refusal is counted by its reason."""
+"""The counters of a node. Drops, refusals and disconnects are counted by reason."""
 
 from collections import Counter
 
@@ -8,8 +8,8 @@ _TOTALS = ("bytes_received", "commit_failures", "connections", "delivered", "pub
 class Metrics:
     """Counters since the node started.
 
-    `totals` has a fixed set of names. It is a plain dict, as its items are counted up for each
-    packet; the others are told apart by their reasons.
+    `totals` has a fixed set of names. It is a plain dict and not a Counter, which is slower to count up:
+    these counters change with each packet.
     """
 
     __slots__ = ("disconnects", "dropped", "refused", "totals")
@@ -21,11 +21,11 @@ class Metrics:
         self.refused: Counter[str] = Counter()
 
     def drop(self, reason: str) -> None:
-        """Count a message that was given up."""
+        """Count a dropped message."""
         self.dropped[reason] += 1
 
     def as_dict(self) -> dict[str, int]:
-        """Flat names -> values, sorted by name, the counters with reasons as `name.reason`."""
+        """Flat names -> values, sorted by name. A counter with reasons gives `name.reason` for each."""
         flat = dict(self.totals)
         by_reason = {"disconnects": self.disconnects, "dropped": self.dropped, "refused": self.refused}
         for name, counter in by_reason.items():

@@ -1,4 +1,4 @@
-"""One node: the data plane put together from its parts, each of which is handed what it needs."""
+"""One node: constructs the parts of the broker, in the order of their dependencies."""
 
 import asyncio
 import os
@@ -43,7 +43,8 @@ from broker.status.sys import SysTopics
 from broker.status.typing import TypingNotices
 from broker.tasks import Tasks
 
-# All devices of a node come back at once; the system lowers it to what it allows (somaxconn).
+# Connections that wait to be accepted. After a restart all devices connect at once. The system lowers the
+# value to its own limit (somaxconn).
 _BACKLOG = 4096
 
 
@@ -59,8 +60,8 @@ class _PluginServices:
 
 
 class Node:
-    """The broker of one process, over the stores it is given. `services` takes those it works for;
-    before `start`.
+    """The broker of one process, on the given stores. `for_services.serve` must be called before
+    `start`.
 
     Raises:
         ConfigError: a plugin refuses its configuration.
@@ -83,8 +84,8 @@ class Node:
         self.metrics = metrics
         self._states = states
         self._tasks = Tasks()
-        self.services = ForServices(limits.rpc_concurrency)
-        # From a publication to its readers.
+        self.for_services = ForServices(limits.rpc_concurrency, metrics)
+        # Delivery: from a publication to its readers.
         self._router: Router[Subscriber] = Router()
         self.online: Online[Client] = Online()
         self._away = AwaySessions(states, config.topics.open, limits.max_queued)
@@ -108,7 +109,7 @@ class Node:
             may_receive,
             limits.max_subscriptions,
         )
-        # From a packet to a stored message.
+        # Publishing: from a packet to a stored message.
         self.committer = MessageCommitter(
             log, Sequencer(config.node.id), clock, self.fanout.push, config.storage.max_batch
         )
@@ -121,7 +122,7 @@ class Node:
             self.committer,
             self.fanout,
             self.events,
-            self.services,
+            self.for_services,
             self._presence,
             TypingNotices(clock.now_ms, metrics.drop),
             metrics,
@@ -138,7 +139,7 @@ class Node:
             limits,
             clock.now_ms,
             self._presence.devices_changed,
-            self.services.arrived,
+            self.for_services.arrived,
             gate.may_receive if gate.screens else None,
         )
         self._hub = Hub(
@@ -188,16 +189,18 @@ class Node:
     def _tell_services(self, retained: Retained) -> None:
         topic = parse_topic(retained.topic)
         if topic.kind is Kind.PRESENCE:
-            self.services.presence_changed(PresenceChange(topic.owner, retained.payload))
+            self.for_services.presence_changed(PresenceChange(topic.owner, retained.payload))
 
     # --- life ------------------------------------------------------------------------
 
     async def start(self, listeners: list[Listener]) -> list[tuple[Listener, int]]:
-        """Open the ports; returns each listener with the port it got.
+        """Open the ports. Returns each listener with its port.
 
         Raises:
-            ListenError: a port could not be opened; none is open then.
+            ListenError: a port could not be opened. No listener accepts connections then.
+            StoreError: the stored sessions could not be read.
         """
+        # All ports are bound first: an error must come before anything else has started.
         sockets = [(listener, bind(listener)) for listener in listeners]
         await self.host.starting()
         await self._housekeeping.mark_offline()
@@ -221,12 +224,14 @@ class Node:
             partial(websocket.accept, self._hub, slots),
             sock=sock,
             backlog=_BACKLOG,
+            # The largest packet must fit into one frame.
             max_frame_size=limits.max_packet_bytes + 1024,
             websocket_handshake_timeout=limits.connect_timeout,
         )
 
     async def stop(self) -> None:
-        """Close the ports, end all connections, commit what is under way."""
+        """Close the ports, end all connections, commit all that was accepted."""
+        # In the order of a publish, so that each part still finds the parts it hands over to.
         for server in self._servers:
             server.close()
         for connection in list(self._hub.connections):
@@ -234,8 +239,8 @@ class Node:
         await self.registry.publish_wills()
         self._presence.flush()
         self._tasks.cancel()
-        await self.committer.drain()
-        await self.services.close()
+        await self.for_services.close()
+        await self.committer.drain()  # after the calls: they may store messages
         await self.events.drain()
         await self._states.drain()
         await self.host.stop()
@@ -250,7 +255,7 @@ class Node:
                 self._following = self._tasks.spawn(self._rights.follow_all())
 
     def stats(self) -> dict[str, int]:
-        """Counters and gauges, by flat names."""
+        """Flat names -> counters and gauges."""
         return self.metrics.as_dict() | {
             "bytes_sent": self._hub.flusher.bytes_written,
             "uptime_seconds": int(time.time() - self._started_at),
@@ -264,6 +269,6 @@ class Node:
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process."""
+    """The resident memory of this process in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

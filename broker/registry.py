@@ -1,4 +1,4 @@
-"""The sessions of a node: attaching, taking over, detaching, and what is saved of them meanwhile."""
+"""The connected sessions of a node: attach, take-over, detach, and saving their cursors."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -22,7 +22,7 @@ _TAKEN_OVER = "taken over by a new connection"
 
 
 class Client(Protocol):
-    """A connection, as the registry sees it."""
+    """A connection as the registry sees it."""
 
     @property
     def session(self) -> Session | None: ...
@@ -37,6 +37,11 @@ class Client(Protocol):
     def outbox(self) -> Outbox: ...
 
     @property
+    def peer(self) -> tuple[str, int]:
+        """The address and port of the other end."""
+        ...
+
+    @property
     def closed(self) -> bool: ...
 
     def adopt(self, session: Session) -> None:
@@ -44,22 +49,24 @@ class Client(Protocol):
         ...
 
     def release_session(self) -> None:
-        """Serve none any more."""
+        """Serve no session from now on."""
         ...
 
     def drop_will(self) -> None:
-        """Nothing is to be published when the connection ends."""
+        """Publish no will when the connection ends."""
         ...
 
     def close(self, reason: str) -> None:
-        """End the connection; it leaves the registry before this returns."""
+        """End the connection. It is detached from the registry before this returns."""
         ...
 
 
 class Registry:
-    """Gives connections their sessions. `devices_changed(user, devices)` is told of every change,
-    `arrived` of what devices acknowledged of their users' inboxes; `may_receive(principal, topic)`, if
-    plugins want that, is asked about what was queued while a client was away."""
+    """Gives connections their sessions.
+
+    `devices_changed(user, devices)` is called when the number of a user's devices changes, `arrived` when a
+    device has acknowledged entries of its user's inbox. `may_receive(principal, topic)`, if not None,
+    screens the messages that were queued while a client was away."""
 
     def __init__(
         self,
@@ -89,20 +96,20 @@ class Registry:
         self._arrived = arrived
         self._may_receive = may_receive
         self._attaching: dict[SessionKey, Client] = {}
-        # Anonymous clients rarely have sessions that are kept: most have none to look for.
+        # False while no anonymous session is stored, which is the rule: deleting one need not be tried.
         self._anonymous_kept = True
         self.epoch = 0
-        """Counts changes of accounts."""
+        """The number of changes of accounts and tokens."""
         self._to_save: set[Session] = set()
         self._wills = Tasks()
 
     async def load(self) -> None:
-        """At start: stand in for the sessions that are kept. Raises `StoreError`."""
+        """At the start: queue messages for the stored sessions from now on. Raises `StoreError`."""
         self._anonymous_kept = bool(await self._states.store.subscriptions(""))
         await self._away.load()
 
     def accounts_changed(self) -> None:
-        """Who is being authenticated now must be so anew."""
+        """An account or token changed: clients that are being authenticated now must be so again."""
         self.epoch += 1
 
     # --- Watcher, for sessions -------------------------------------------------------
@@ -116,7 +123,7 @@ class Registry:
         self._to_save.add(session)
 
     def dropped(self, reason: str) -> None:
-        """A session gave a message up."""
+        """A session dropped a message."""
         self._metrics.dropped[reason] += 1
 
     # --- attaching -------------------------------------------------------------------
@@ -124,15 +131,16 @@ class Registry:
     async def attach(
         self, client: Client, key: SessionKey, clean: bool, accept: Callable[[bool], None]
     ) -> bool:
-        """Give a connection its session, taking it over from an older connection
-        [MQTT-3.1.4-2]. `accept(session_present)` is called before anything is sent to it.
+        """Give a connection its session; an older connection of the session is closed (take-over)
+        [MQTT-3.1.4-2]. `accept(session_present)` is called before anything is sent.
 
-        Returns False, and does nothing, if an account changed since the client was authenticated: it
-        must be authenticated anew.
+        Returns False, and attaches nothing, if an account or token changed since the client was
+        authenticated: it must be authenticated again.
 
         Raises:
             StoreError: the session could not be loaded.
         """
+        # Several connections of one session may be here at a time. Only the newest gets it.
         self._attaching[key] = client
         self._away.begin_load(key)
         try:
@@ -150,7 +158,7 @@ class Registry:
             return False
         session = self._open(client, key, clean)
         accept(state is not None)
-        if client.closed:  # its credential ended in between
+        if client.closed:  # `accept` closes a client whose credential has expired by now
             return True
         if key.user:
             self._devices_changed(key.user, self._online.add_device(key, client))
@@ -173,8 +181,9 @@ class Registry:
             if state is not None and self._may_receive is not None:
                 state = await self._screened(state, client.publisher.principal, self._may_receive)
             if self._attaching.get(key) is not client:
-                return None  # a newer connection of this session has come
-            # While the store was asked, a message may have been queued for the session.
+                return None  # a newer connection of this session is attaching
+            # While the state was loaded, a message may have been queued for the session, or another
+            # connection may have attached and gone. Then the state is out of date: load it again.
             if key not in self._online and not self._away.is_out_of_date(key):
                 return state
         return None
@@ -192,7 +201,8 @@ class Registry:
     async def _screened(
         state: SessionState, principal: Principal, may_receive: Callable[[Principal, str], Awaitable[bool]]
     ) -> SessionState:
-        """The state without what plugins do not let the client have of its queue."""
+        """The state without the queued messages that plugins do not let the client receive."""
+        # A released message was delivered already: only its PUBREL handshake is left.
         queue = [
             message
             for message in state.queue
@@ -203,7 +213,8 @@ class Registry:
     # --- detaching -------------------------------------------------------------------
 
     def detach(self, client: Client, reason: str) -> None:
-        """A connection ended: publish its will, if it still has one, and keep what is to be kept."""
+        """A connection ended: save its session if it is persistent, and publish its will if it has one
+        [MQTT-3.1.2-8]."""
         session = client.session
         if session is None:
             return
@@ -224,20 +235,22 @@ class Registry:
             self._devices_changed(key.user, devices)
 
     def _publish_will(self, publisher: Publisher, will: Publication) -> None:
-        # The right is asked for anew: it may have been lost since CONNECT.
+        # The right was checked at CONNECT and may have been lost since.
         publisher.forget_permits()
         asked = self._pipeline.publish(publisher, will, None)
         if asked is not None:
             self._wills.spawn(asked)
 
     async def publish_wills(self) -> None:
-        """Let the wills under way come through."""
+        """Wait until the pipeline has taken all wills."""
         await self._wills.finish()
 
-    # --- meanwhile -------------------------------------------------------------------
+    # --- while connected -------------------------------------------------------------
 
     def save_cursors(self) -> None:
-        """Store the cursors that moved since the last time, and drop replaced sessions."""
+        """Save the cursors that moved since the last call, and delete sessions that clean ones replaced.
+
+        Not at every PUBACK: a cursor saved late only means that some entries are sent again (QoS 1)."""
         self._states.flush()
         if not self._to_save:
             return
@@ -252,21 +265,22 @@ class Registry:
             self._states.submit(moved)
 
     def _report(self, session: Session) -> None:
+        """Report the inbox entries acknowledged since the last report."""
         tail = session.tails.get(inbox_topic(session.key.user))
         if tail is not None and (acknowledged := tail.report()) is not None:
             self._arrived(Arrival(session.key.user, *acknowledged))
 
     def expires_in(self, client: Client) -> float | None:
-        """Seconds until a connection's credential ends, or None if it does not."""
+        """Seconds until the connection's credential expires, or None if it does not."""
         expires_at = client.publisher.principal.identity.expires_at
         return None if expires_at is None else expires_at - self._now_ms() / 1000
 
     def kick(self, user: str, reason: str, whom: Callable[[Identity], bool] = lambda _: True) -> int:
-        """End the connections of a user, or those that are meant; returns how many there were."""
+        """End those connections of a user whose identity `whom` selects. Returns their number."""
         clients = [
             client for client in self._online.of(user).values() if whom(client.publisher.principal.identity)
         ]
         for client in clients:
-            client.drop_will()  # it would speak for somebody who may not any more
+            client.drop_will()  # the user may have lost the right to publish it
             client.close(reason)
         return len(clients)

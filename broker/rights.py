@@ -1,4 +1,4 @@
-"""Follows the directory: connections, permits, routes and tails are as rights are now."""
+"""Keeps connections, permits, subscriptions and routes in step with the rights in the directory."""
 
 from collections.abc import Collection, Iterable
 
@@ -29,8 +29,10 @@ from broker.tasks import Tasks
 
 
 class Rights:
-    """`changed` is told of every change of the directory. What is lost is lost at once; what takes
-    longer, giving it back to those who still may, runs as a task."""
+    """Applies every change of the directory to the connected clients.
+
+    A right that may be lost is taken at once. Finding out who still has it asks the directory, so it is
+    given back by a task."""
 
     def __init__(
         self,
@@ -53,7 +55,8 @@ class Rights:
         self._tasks = tasks
 
     def changed(self, change: DirectoryChange) -> None:
-        """What is lost is lost at once, before whoever made the change hears that it is done."""
+        """Apply a change. Lost rights are gone when this returns, which is before the change is
+        acknowledged to its author."""
         match change:
             case MembershipChanged(group_id, user_id, member):
                 self.forget_permits(user_id)
@@ -76,7 +79,7 @@ class Rights:
                 self._registry.kick(user_id, "token revoked", lambda who: who.token_id == token_id)
 
     def _follow_user(self, user: str) -> None:
-        if self._online.of(user):  # a change may concern ten thousand, few of them here
+        if self._online.of(user):  # a change may concern ten thousand users, few of them connected here
             self._tasks.spawn(self.follow(user))
 
     def _contact_changed(self, contact: Contact) -> None:
@@ -89,7 +92,7 @@ class Rights:
 
     async def _profile_changed(self, profile: Profile) -> None:
         await self._follow_topic(presence_topic(profile.user_id))
-        # those who may see the presence now, and could not before
+        # Contacts who may see the presence now, and might not before.
         async for contact in all_contacts(self._directory, profile.user_id):
             await self.follow(contact.peer_id)
 
@@ -107,14 +110,14 @@ class Rights:
                     client.close("role changed")
             self._registry.kick(user, "token revoked", lambda who: 0 < who.token_issued_at < after)
 
-    # --- what follows from it --------------------------------------------------------
+    # --- grants and permits ----------------------------------------------------------
 
     async def follow(self, user: str) -> None:
-        """A user's memberships changed: their grants are worked out anew."""
+        """Determine the grants of a user's sessions again."""
         await self._follow(list(self._online.of(user).values()))
 
     async def follow_all(self) -> None:
-        """Work everybody's grants out anew."""
+        """Determine the grants of all connected sessions again."""
         await self._follow(list(self._online))
 
     async def _follow(self, clients: list[Client]) -> None:
@@ -123,17 +126,18 @@ class Rights:
                 try:
                     await self._subscriptions.follow(client.session)
                 except StoreError as error:
-                    client.close(f"store failed: {error}")  # it gets all it may when it comes back
+                    # Its grants are unknown. They are determined when it connects again.
+                    client.close(f"store failed: {error}")
 
     def revoke(self, user: str, topics: Iterable[str]) -> None:
-        """A user may not read these topics any more."""
+        """Take the right to read these topics from a user's connected sessions."""
         for client in self._online.of(user).values():
             if client.session is not None:
                 self._subscriptions.revoke(client.session, topics)
 
     async def _follow_topic(self, topic: str) -> None:
-        """Who may read a topic of the table changed: its readers, the owner excepted, lose it at once,
-        and those who still may get it back."""
+        """The readers of a table topic changed. All of them but the owner lose it at once; those who still
+        have the right get it back."""
         self._subscriptions.rights_changed()
         owner = parse_topic(topic).owner
         sessions = [
@@ -151,7 +155,8 @@ class Rights:
         await self._follow(readers)
 
     def forget_permits(self, user: str | None = None, topics: Collection[str] | None = None) -> None:
-        """Where a user, or everybody, may publish is asked anew: about some topics, or all."""
+        """Drop permits: of one user or of all, for some topics or for all. The gate is asked again at the
+        next publish."""
         clients = self._online if user is None else self._online.of(user).values()
         for client in clients:
             client.publisher.forget_permits(topics)

@@ -1,4 +1,4 @@
-"""Durable changes of session state and retained messages, committed in groups."""
+"""Group commit of session state, retained messages, watermarks and marks."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ _MAX_BATCH = 1000
 
 
 def _ignore(_error: StoreError | None) -> None:
-    """For changes nobody waits for; a failure is logged by the commit."""
+    """For changes that no caller waits for. `_commit` logs a failure."""
 
 
 class _Submission(msgspec.Struct, frozen=True):
@@ -26,7 +26,7 @@ class _Submission(msgspec.Struct, frozen=True):
 
 
 class States:
-    """The one way changes reach the `StateStore`: in order, many to a commit."""
+    """The only writer of the `StateStore`: it commits changes in order, many in one commit."""
 
     def __init__(self, store: StateStore, metrics: Metrics) -> None:
         self.store = store
@@ -37,32 +37,35 @@ class States:
     def submit(
         self, changes: Sequence[StateChange], done: Callable[[StoreError | None], None] = _ignore
     ) -> None:
-        """Have changes committed; `done` is told None when they are on disk, or why not."""
+        """Commit changes with the next batch. `done` is called with None when they are on disk, or with
+        the error."""
         if self._forgotten:
             changes, self._forgotten = [*self._forgotten, *changes], []
         self._group.submit(_Submission(changes, done))
 
     def forget(self, change: Forgotten) -> None:
-        """Drop a session that a clean one takes the place of. Nobody waits for it, and most such
-        sessions were never kept: it goes with what is submitted next, or with `flush`."""
+        """Delete a session that a clean one replaces [MQTT-3.1.2-6].
+
+        The change waits for the next `submit` or `flush`, because most such sessions were never stored: a
+        commit for each clean CONNECT would be wasted."""
         self._forgotten.append(change)
 
     def flush(self) -> None:
-        """Commit what `forget` gathered."""
+        """Commit the changes of `forget`."""
         if self._forgotten:
             self.submit(())
 
     async def drain(self) -> None:
-        """Wait until all is committed."""
+        """Wait until all changes are committed."""
         self.flush()
         await self._group.drain()
 
     async def save(self, changes: Sequence[StateChange]) -> None:
-        """Commit changes and all that were submitted before. Raises `StoreError`."""
+        """Commit changes and all submitted before them. Raises `StoreError`."""
         saved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def done(error: StoreError | None) -> None:
-            if saved.done():
+            if saved.done():  # the waiting caller was cancelled
                 return
             if error is None:
                 saved.set_result(None)
@@ -73,13 +76,13 @@ class States:
         await saved
 
     async def load(self, key: SessionKey) -> SessionState | None:
-        """What is kept of a session, all that was submitted before included."""
+        """The stored state of a session, after all changes submitted before. Raises `StoreError`."""
         await self.save(())
         return await self.store.load(key)
 
     async def retained(self, topic_filter: str, after: str, limit: int) -> list[Retained]:
-        """As `StateStore.retained`, all that was submitted before included: whoever subscribes
-        just after a message was published must not miss it."""
+        """As `StateStore.retained`, after all changes submitted before: a client that subscribes just
+        after a message was retained must get it."""
         if self._group.is_busy:
             await self.save(())
         return await self.store.retained(topic_filter, after, limit)
@@ -91,7 +94,7 @@ class States:
             try:
                 self._metrics.dropped["queue_full"] += await self.store.apply(changes)
             except Exception as failure:
-                logger.error("saving %d changes of session state failed: %s", len(changes), failure)
+                logger.error("a commit of %d state changes failed: %s", len(changes), failure)
                 error = failure if isinstance(failure, StoreError) else StoreError(repr(failure))
         for submission in batch:
             submission.done(error)

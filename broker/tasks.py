@@ -1,4 +1,5 @@
-"""Background tasks that somebody owns: none is lost to the garbage collector, no failure is silent."""
+"""Background tasks with an owner. asyncio keeps only weak references to tasks; the owner keeps them alive
+and logs their failures."""
 
 import asyncio
 import logging
@@ -20,7 +21,7 @@ class Tasks:
         return len(self._running)
 
     def spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a job; an exception it raises is logged."""
+        """Run a job as a task. An exception it raises is logged."""
         task = asyncio.get_running_loop().create_task(job)
         self._running.add(task)
         task.add_done_callback(self._finished)
@@ -32,13 +33,13 @@ class Tasks:
             logger.error("a background job failed: %r", error, exc_info=error)
 
     async def finish(self, seconds: float | None = None) -> None:
-        """Wait until all are done; those that take longer than `seconds` are cancelled."""
+        """Wait until all tasks are done. Tasks that take longer than `seconds` are cancelled."""
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=seconds)
             for task in late:
                 task.cancel()
 
     def cancel(self) -> None:
-        """Cancel all."""
+        """Cancel all tasks."""
         for task in tuple(self._running):
             task.cancel()

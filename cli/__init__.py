@@ -1,1 +1,1 @@
-"""imctl: the command line of the platform."""
+"""imctl, the command line of the platform: runs a node and administers it over gRPC."""

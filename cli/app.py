@@ -1,4 +1,4 @@
-"""The commands of imctl, put together."""
+"""Registers the commands of imctl and the options before the command."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ from cli import contacts, conversations, devices, groups, members, messages, nod
 from cli.location import Options
 
 app = typer.Typer(
-    help="Run and administrate a node.",
+    help="Run and administer a node.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,23 +31,25 @@ def main(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="The node's data directory; else IM_DATA_DIR, IM_STORAGE__DATA_DIR, or data.",
+            help="The node's data directory. Default: IM_DATA_DIR, IM_STORAGE__DATA_DIR or ./data.",
         ),
     ] = None,
     server: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="A node elsewhere; needs its token.")
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="The gRPC address of a node on another host."),
     ] = None,
     token_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The admin token; else admin.token in DIR.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the admin token. Default: admin.token in DIR."),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.001, metavar="SECONDS", help="How long a call may take.")
+        float, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait for the node's answer.")
     ] = 10,
     _show_version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options before the command."""
+    """Keep the options before the command for the command."""
     context.obj = Options(data_dir, server, token_file, timeout)
 
 

@@ -1,4 +1,4 @@
-"""Calls of a node's services by their names. Everything here raises `CommandError`."""
+"""A client of a node's gRPC services that calls methods by name. Its methods raise `CommandError`."""
 
 import os
 import re
@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-# gRPC reads it when it is imported: its own warnings are not for the users of a command.
+# Must be set before gRPC is imported. gRPC's own warnings would only confuse the users of a command.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
@@ -27,13 +27,13 @@ _PAGE = 1000
 _AT_FIELD = re.compile(r"(.*) - at `\$\.(.+)`", re.DOTALL)
 
 _CHANNEL_OPTIONS = (
-    ("grpc.enable_http_proxy", 0),  # a node is never behind a web proxy
+    ("grpc.enable_http_proxy", 0),  # a web proxy in the environment does not lead to the node
     ("grpc.max_receive_message_length", -1),
 )
 
 
 class NodeClient:
-    """A connection to a node; `timeout` is in seconds and for each call."""
+    """A connection to a node. `timeout` is the limit for each call, in seconds; streams have none."""
 
     def __init__(self, location: Location, timeout: float) -> None:
         self._location = location
@@ -50,8 +50,8 @@ class NodeClient:
         self._channel.close()
 
     def ask(self, method: str, user: str | None, **values: Any) -> Any:
-        """Call a method of the .proto files ("GroupService/Mute") on behalf of a user, or as the system.
-        The request's fields are `values`; what is None is not given."""
+        """Call a method by name, e.g. "GroupService/Mute", on behalf of a user, or (None) as the system.
+        `values` are the request's fields; those that are None are left out."""
         need_ids({} if user is None else {"user_id": user})
         behalf = () if user is None else (("im-on-behalf-of", user),)
         call, request = self._call(self._channel.unary_unary, method, values)
@@ -61,7 +61,7 @@ class NodeClient:
             raise CommandError(self._reason(error)) from None
 
     def every(self, method: str, user: str | None, **values: Any) -> Iterator[Any]:
-        """The pages of a list; see `ask`."""
+        """Call a method that answers with pages, until the last one. See `ask`."""
         by, limit = ("cursor", 500) if method.endswith("/ListConversations") else ("after", _PAGE)
         after = ""
         while True:
@@ -72,13 +72,12 @@ class NodeClient:
                 return
 
     def listen(self, method: str, **values: Any) -> Generator[Any, None, None]:
-        """The answers of a method that streams, for as long as they come; close the generator to end it.
-        See `ask`."""
+        """The responses of a method that streams. Close the generator to end the call. See `ask`."""
         stream, request = self._call(self._channel.unary_stream, method, values)
         call = stream(request, metadata=self._metadata)
         connected = False
         try:
-            # Blocks till the node has begun, or the call has failed and the loop says how.
+            # Blocks until the node has accepted the call or refused it. A refusal is raised by the loop.
             call.initial_metadata()
             connected = call.is_active()
             yield from call
@@ -90,11 +89,11 @@ class NodeClient:
             call.cancel()
 
     def _call(self, kind: Any, method: str, values: dict[str, Any]) -> tuple[Any, Any]:
-        """A method, as a call of the kind, and its request."""
+        """A method as a call of this kind of channel method, and the request."""
         service, _, name = method.partition("/")
         described = _SERVICES[service].methods_by_name[name]
         given = {field: value for field, value in values.items() if value is not None}
-        request = GetMessageClass(described.input_type)(**given)  # wrong usage if it is not UTF-8
+        request = GetMessageClass(described.input_type)(**given)  # `cli.main` handles text that is not UTF-8
         need_ids(given)
         call = kind(
             f"/im.{method}",
@@ -104,7 +103,7 @@ class NodeClient:
         return call, request
 
     def _reason(self, error: Any) -> str:
-        """One line on why a call failed."""
+        """One line that says why a call failed."""
         status = error.code()
         node = f"the node at {self._location.address}"
         if status is grpc.StatusCode.UNAUTHENTICATED:
@@ -116,7 +115,7 @@ class NodeClient:
         if status is grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"no answer from {node} within {self._timeout:g} s"
         if status is grpc.StatusCode.UNIMPLEMENTED:
-            return f"{node} does not know this command: its version differs"
+            return f"{node} does not know this command: it runs another version"
         return f"{node} failed: {status.name}: {error.details()}"
 
 
@@ -125,20 +124,21 @@ def _channel(location: Location) -> grpc.Channel:
     if known is None:
         return grpc.insecure_channel(location.address, options=_CHANNEL_OPTIONS)
     options: list[tuple[str, Any]] = list(_CHANNEL_OPTIONS)
-    if known.name:  # it need not be for the address the node listens on
+    if known.name:  # the certificate need not name the address that the node listens on
         options.append(("grpc.ssl_target_name_override", known.name))
     credentials = grpc.ssl_channel_credentials(root_certificates=known.pem)
     return grpc.secure_channel(location.address, credentials, options=options)
 
 
 def _in_words(detail: str) -> str:
-    """What a node says, and of a value it does not take: the field first."""
+    """A node's error detail. For a field that is not valid, the field's name is moved to the front."""
     match = _AT_FIELD.fullmatch(detail)
     return f"{match[2]}: {match[1][:1].lower()}{match[1][1:]}" if match else detail
 
 
 def _error_code(error: Any) -> str | None:
-    """The contract's code, which tells a node's own answer from a failure on the way to it."""
+    """The error code in the trailing metadata. Only errors of the node itself have one, failures of the
+    connection do not."""
     for key, value in error.trailing_metadata() or ():
         if key == "im-error-code":
             return str(value)

@@ -1,4 +1,4 @@
-"""`imctl contact …`: how users stand to each other."""
+"""`imctl contact …`: contacts, contact requests and blocks."""
 
 from typing import Annotated, Literal
 
@@ -7,10 +7,10 @@ import typer
 from cli import output
 from cli.context import As, Json, connect
 
-app = typer.Typer(help="Contacts of a user, requests and blocks.", no_args_is_help=True)
+app = typer.Typer(help="Manage a user's contacts, contact requests and blocks.", no_args_is_help=True)
 
 Peer = Annotated[str, typer.Argument(metavar="USER", help="The other user's id.", show_default=False)]
-Note = Annotated[str, typer.Option(metavar="TEXT", help="Words for the other side.", show_default=False)]
+Note = Annotated[str, typer.Option(metavar="TEXT", help="A text for the other user.", show_default=False)]
 
 
 @app.command("list")
@@ -19,11 +19,11 @@ def list_(
     user: As,
     state: Annotated[
         Literal["contact", "sent", "received", "blocked", "all"],
-        typer.Option(help="Contacts, requests sent or received, who is blocked, or all."),
+        typer.Option(help="List contacts, requests sent or received, blocked users, or all of these."),
     ] = "contact",
     as_json: Json = False,
 ) -> None:
-    """List the contacts of a user."""
+    """List a user's contacts, requests or blocked users."""
     with connect(context) as node:
         pages = node.every("ContactService/ListContacts", user, state=state)
         found = [contact for page in pages for contact in page.contacts]
@@ -50,7 +50,7 @@ def list_(
 
 @app.command()
 def request(context: typer.Context, peer: Peer, user: As, note: Note = "") -> None:
-    """Ask to be a contact; if the other has asked already, this accepts."""
+    """Send a contact request. If the other user has sent one already, this accepts it."""
     with connect(context) as node:
         node.ask("ContactService/RequestContact", user, user_id=peer, note=note)
     output.line(f"contact requested of {peer}")
@@ -58,7 +58,7 @@ def request(context: typer.Context, peer: Peer, user: As, note: Note = "") -> No
 
 @app.command()
 def accept(context: typer.Context, peer: Peer, user: As) -> None:
-    """Accept a request."""
+    """Accept a contact request."""
     with connect(context) as node:
         node.ask("ContactService/AcceptContact", user, user_id=peer)
     output.line(f"request of {peer} accepted")
@@ -66,7 +66,7 @@ def accept(context: typer.Context, peer: Peer, user: As) -> None:
 
 @app.command()
 def reject(context: typer.Context, peer: Peer, user: As, note: Note = "") -> None:
-    """Reject a request."""
+    """Reject a contact request."""
     with connect(context) as node:
         node.ask("ContactService/RejectContact", user, user_id=peer, note=note)
     output.line(f"request of {peer} rejected")
@@ -74,7 +74,7 @@ def reject(context: typer.Context, peer: Peer, user: As, note: Note = "") -> Non
 
 @app.command()
 def remove(context: typer.Context, peer: Peer, user: As) -> None:
-    """Be contacts no more, on both sides; or take a request back."""
+    """Remove a contact for both users, or withdraw a request."""
     with connect(context) as node:
         node.ask("ContactService/RemoveContact", user, user_id=peer)
     output.line(f"contact {peer} removed")
@@ -84,12 +84,10 @@ def remove(context: typer.Context, peer: Peer, user: As) -> None:
 def remark(
     context: typer.Context,
     peer: Peer,
-    text: Annotated[
-        str, typer.Argument(metavar="TEXT", help='What to call them; "" for nothing.', show_default=False)
-    ],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help='The name; "" removes it.', show_default=False)],
     user: As,
 ) -> None:
-    """Give somebody a name that only the user sees."""
+    """Set a user's own name for a contact. Nobody else sees it."""
     with connect(context) as node:
         node.ask("ContactService/RemarkContact", user, user_id=peer, remark=text)
     output.line(f"remark on {peer} set" if text else f"remark on {peer} removed")
@@ -97,7 +95,7 @@ def remark(
 
 @app.command()
 def block(context: typer.Context, peer: Peer, user: As) -> None:
-    """Stop messages between the two, both ways."""
+    """Block a user: stop messages, presence and receipts in both directions."""
     with connect(context) as node:
         node.ask("ContactService/BlockUser", user, user_id=peer)
     output.line(f"{peer} blocked")
@@ -105,7 +103,7 @@ def block(context: typer.Context, peer: Peer, user: As) -> None:
 
 @app.command()
 def unblock(context: typer.Context, peer: Peer, user: As) -> None:
-    """Take a block back."""
+    """Remove a block."""
     with connect(context) as node:
         node.ask("ContactService/UnblockUser", user, user_id=peer)
     output.line(f"{peer} unblocked")

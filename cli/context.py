@@ -1,4 +1,4 @@
-"""What all commands share: the options before the command, and the way to the node."""
+"""What all commands share: common options, and the connection to the node."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,24 +10,24 @@ if TYPE_CHECKING:
     from cli.client import NodeClient  # gRPC: only once there is a node to call
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-As = Annotated[str, typer.Option("--as", metavar="USER", help="The user who does it.", show_default=False)]
+As = Annotated[str, typer.Option("--as", metavar="USER", help="The user to act as.", show_default=False)]
 Behalf = Annotated[
     str | None,
-    typer.Option("--as", metavar="USER", help="The user who does it; else the system.", show_default=False),
+    typer.Option("--as", metavar="USER", help="The user to act as. Default: the system.", show_default=False),
 ]
 
 
 def options(context: typer.Context) -> Options:
-    """The options that stand before the command."""
+    """The options before the command."""
     given: Options = context.obj
     return given
 
 
 def connect(context: typer.Context) -> "NodeClient":
-    """A client for the node the options lead to.
+    """A client for the node that the options name.
 
     Raises:
-        CommandError: there is no node.
+        CommandError: no node is running there, or its files cannot be read.
     """
     given = options(context)
     location = locate(given)

@@ -11,19 +11,22 @@ from cli.messages import Conversation
 if TYPE_CHECKING:
     from bridge.grpc_api import im_pb2 as pb
 
-app = typer.Typer(help="A conversation as a user sees it.", no_args_is_help=True)
+app = typer.Typer(help="Change a user's marks on a conversation.", no_args_is_help=True)
 
 
 def conversations(
     context: typer.Context,
     user: As,
     since: Annotated[
-        int, typer.Option(min=0, max=2**53 - 1, metavar="MS", help="Only what changed after it: Unix ms.")
+        int,
+        typer.Option(
+            min=0, max=2**53 - 1, metavar="MS", help="Only those changed after this time (Unix ms)."
+        ),
     ] = 0,
-    hidden: Annotated[bool, typer.Option("--hidden", help="Hidden ones, too.")] = False,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Include hidden ones.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the conversations of a user, the last active first."""
+    """List a user's conversations, the most recently active first."""
     with connect(context) as node:
         pages = node.every("ConversationService/ListConversations", user, since=since, include_hidden=hidden)
         found = [conversation for page in pages for conversation in page.conversations]
@@ -62,13 +65,13 @@ def set_(
     conversation: Conversation,
     user: As,
     pinned: Annotated[bool | None, typer.Option("--pin/--unpin", help="Pin it to the top.")] = None,
-    muted: Annotated[bool | None, typer.Option("--mute/--unmute", help="No notifications.")] = None,
-    hidden: Annotated[bool | None, typer.Option("--hide/--show", help="Until its next message.")] = None,
-    unread: Annotated[bool | None, typer.Option("--unread/--read", help="Have it look unread.")] = None,
+    muted: Annotated[bool | None, typer.Option("--mute/--unmute", help="Want no notifications.")] = None,
+    hidden: Annotated[bool | None, typer.Option("--hide/--show", help="Hide until the next message.")] = None,
+    unread: Annotated[bool | None, typer.Option("--unread/--read", help="Mark it as unread.")] = None,
 ) -> None:
-    """Change how a user has a conversation; what is not given stays."""
+    """Change a user's marks on a conversation. Marks that are not given stay as they are."""
     if all(value is None for value in (pinned, muted, hidden, unread)):
-        raise typer.BadParameter("give at least one option that says what to set")
+        raise typer.BadParameter("give at least one mark to set")
     with connect(context) as node:
         found = node.ask(
             "ConversationService/SetConversation",

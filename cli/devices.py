@@ -1,4 +1,4 @@
-"""`imctl presence`, `sessions` and `kick`: who is there, and by which devices."""
+"""`imctl presence`, `sessions` and `kick`: who is online, and with which devices."""
 
 from typing import Annotated
 
@@ -16,7 +16,7 @@ def presence(
     users: Annotated[list[str], typer.Argument(metavar="USER...", help="User ids.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Show whether users are online, and when they were last seen."""
+    """Show the presence of users: status, devices, last seen."""
     wanted = list(dict.fromkeys(users))
     found = {}
     with connect(context) as node:
@@ -49,10 +49,10 @@ def presence(
 
 def sessions(
     context: typer.Context,
-    user: Annotated[str, typer.Argument(metavar="[USER]", help="Only theirs.", show_default=False)] = "",
+    user: Annotated[str, typer.Argument(metavar="[USER]", help="Only this user's.", show_default=False)] = "",
     as_json: Json = False,
 ) -> None:
-    """List the devices that are connected."""
+    """List the connected devices."""
     with connect(context) as node:
         pages = node.every("AdminService/ListSessions", None, user_id=user or None)
         found = [session for page in pages for session in page.sessions]
@@ -71,7 +71,7 @@ def kick(
     context: typer.Context,
     user: Annotated[str, typer.Argument(metavar="USER", help="A user id.", show_default=False)],
 ) -> None:
-    """End all connections of a user, who may come back."""
+    """End all connections of a user. They may connect again."""
     with connect(context) as node:
         ended = node.ask("AdminService/KickUser", None, user_id=user).connections
     output.line(f"{output.count(ended, 'connection')} of {user} ended")

@@ -1,4 +1,4 @@
-"""What a node answers, as JSON: fields go by their names, and `bytes` hold JSON already."""
+"""Converts responses of a node to JSON. Fields keep their names; `bytes` fields hold JSON already."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from google.protobuf.message import Message
 
 
 def encoded(message: Message, **more: Any) -> bytes:
-    """A message as JSON, with more members."""
+    """A protobuf message as JSON, with `more` members added."""
     return msgspec.json.encode(plain(message) | more)
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """The fields of a message by name, those left out that are not given."""
+    """The fields of a protobuf message by name, without `optional` ones that are absent."""
     values: dict[str, Any] = {}
     # Any: descriptors are of classes of protobuf's C extension, which no annotation names.
     fields: Any = message.DESCRIPTOR.fields

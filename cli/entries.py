@@ -1,4 +1,4 @@
-"""The entries of a conversation in words, for people who read its history."""
+"""Describes the entries of a conversation in words, for `imctl history`."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ _MUTED = {
 
 
 def in_words(body: Body) -> str:
-    """What an entry says."""
+    """An entry as one line of text."""
     if body.recalled_at is not None:
         return "(recalled)"
     match body.type:
@@ -44,13 +44,13 @@ def in_words(body: Body) -> str:
 
 
 def _text(content: msgspec.Raw) -> str:
-    """Text as it is, any other content as JSON."""
+    """A content: text as it is, anything else as JSON."""
     raw = bytes(content)
     return msgspec.json.decode(raw, type=str) if raw.startswith(b'"') else output.raw_json(raw)
 
 
 def _sentence(content: msgspec.Raw) -> str:
-    """A change of a group or contact; one of a newer node as JSON."""
+    """A change of a group or contact as a sentence. An unknown one, from a newer node, as JSON."""
     try:
         said: dict[str, Any] = msgspec.json.decode(content)
         event = said["event"]

@@ -1,9 +1,9 @@
-"""What ends a command early."""
+"""The exceptions that end a command early."""
 
 
 class CommandError(Exception):
-    """Refused, not found or not possible: one line for the user, exit status 1."""
+    """The command failed. The text is printed as one line; the exit status is 1."""
 
 
 class OutputClosedError(Exception):
-    """Whoever read the output has gone (`imctl user list | head`); there is nobody left to tell."""
+    """The reader of the output has closed it, as in `imctl user list | head`. That is not a failure."""

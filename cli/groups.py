@@ -1,4 +1,4 @@
-"""`imctl group …`: groups and their settings. Their members: `cli.members`."""
+"""`imctl group …`: groups and their settings. For their members see `cli.members`."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,26 +11,26 @@ from cli.parsing import duration, until
 if TYPE_CHECKING:
     from bridge.grpc_api import im_pb2 as pb
 
-app = typer.Typer(help="Groups and their members.", no_args_is_help=True)
+app = typer.Typer(help="Manage groups and their members.", no_args_is_help=True)
 
 Group = Annotated[str, typer.Argument(metavar="GROUP", help="A group id.", show_default=False)]
 Member = Annotated[str, typer.Argument(metavar="USER", help="A user id.", show_default=False)]
 For = Annotated[
     int | None,
-    typer.Option("--for", parser=duration, metavar="DURATION", help="Like 30m, 12h, 7d; else for ever."),
+    typer.Option("--for", parser=duration, metavar="DURATION", help="E.g. 30m, 12h, 7d. Default: for ever."),
 ]
 Avatar = Annotated[str | None, typer.Option(metavar="URL", help="A picture.")]
-Announcement = Annotated[str | None, typer.Option(metavar="TEXT", help="What members are shown.")]
+Announcement = Annotated[str | None, typer.Option(metavar="TEXT", help="A text shown to members.")]
 Invite = Annotated[Literal["members", "admins"] | None, typer.Option(help="Who may add users.")]
 Post = Annotated[Literal["members", "admins"] | None, typer.Option(help="Who may send messages.")]
 Join = Annotated[
     Literal["open", "approval", "closed"] | None,
-    typer.Option(help="Whether who is not invited may join: at once, if an admin agrees, or not."),
+    typer.Option(help="How users join: at once (open), if an admin accepts (approval), or not at all."),
 ]
 HistoryVisible = Annotated[
     bool | None,
     typer.Option(
-        "--history-visible/--no-history-visible", help="Whether new members see what was said before."
+        "--history-visible/--no-history-visible", help="Whether new members can read earlier messages."
     ),
 ]
 
@@ -39,11 +39,11 @@ HistoryVisible = Annotated[
 def create(
     context: typer.Context,
     group: Group,
-    owner: Annotated[str, typer.Option(metavar="USER", help="Becomes a member.", show_default=False)],
+    owner: Annotated[str, typer.Option(metavar="USER", help="The owner's user id.", show_default=False)],
     members: Annotated[
-        list[str] | None, typer.Argument(metavar="[USER]...", help="Members from the start.")
+        list[str] | None, typer.Argument(metavar="[USER]...", help="The first members besides the owner.")
     ] = None,
-    name: Annotated[str, typer.Option(metavar="TEXT", help="A name to show; else the id.")] = "",
+    name: Annotated[str, typer.Option(metavar="TEXT", help="The name to show. Default: the id.")] = "",
     avatar: Avatar = None,
     announcement: Announcement = None,
     who_may_invite: Invite = None,
@@ -71,7 +71,7 @@ def create(
 
 @app.command("list")
 def list_(context: typer.Context, as_json: Json = False) -> None:
-    """List groups, those that were dismissed, too."""
+    """List all groups, dismissed ones included."""
     with connect(context) as node:
         pages = node.every("AdminService/ListGroups", None)
         groups = [group for page in pages for group in page.groups]
@@ -107,7 +107,7 @@ def show(context: typer.Context, group: Group, as_json: Json = False) -> None:
         from cli.documents import plain
 
         values = plain(found)
-        del values["role"]  # the caller's, who is no member
+        del values["role"]  # the role of the caller: the system is not a member
         values |= {"member_count": found.members, "members": list(map(plain, members))}
         output.json_value(values)
         return
@@ -149,7 +149,7 @@ def update(
     context: typer.Context,
     group: Group,
     user: Behalf = None,
-    name: Annotated[str | None, typer.Option(metavar="TEXT", help="A name to show.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="TEXT", help="The name to show.")] = None,
     avatar: Avatar = None,
     announcement: Announcement = None,
     who_may_invite: Invite = None,
@@ -157,7 +157,9 @@ def update(
     join: Join = None,
     history_visible: HistoryVisible = None,
 ) -> None:
-    """Change a group's name and settings; what is not given stays."""
+    """Change a group's name and settings.
+
+    Settings that are not given stay as they are."""
     settings = {
         "name": name,
         "avatar": avatar,
@@ -168,7 +170,7 @@ def update(
         "history_visible": history_visible,
     }
     if all(value is None for value in settings.values()):
-        raise typer.BadParameter("give at least one option that says what to change")
+        raise typer.BadParameter("give at least one setting to change")
     with connect(context) as node:
         node.ask("GroupService/UpdateGroup", user, group_id=group, **settings)
     output.line(f"group {group} updated")
@@ -176,7 +178,7 @@ def update(
 
 @app.command()
 def transfer(context: typer.Context, group: Group, member: Member, user: Behalf = None) -> None:
-    """Make another member the owner; the owner becomes an admin."""
+    """Make another member the owner. The previous owner becomes an admin."""
     with connect(context) as node:
         node.ask("GroupService/TransferGroup", user, group_id=group, user_id=member)
     output.line(f"group {group} belongs to {member}")
@@ -189,24 +191,26 @@ def role(
     member: Member,
     becomes: Annotated[
         Literal["admin", "member"],
-        typer.Argument(metavar="admin|member", help="What they become.", show_default=False),
+        typer.Argument(metavar="admin|member", help="The new role.", show_default=False),
     ],
     user: Behalf = None,
 ) -> None:
-    """Make a member an admin, or an admin a member."""
+    """Make a member an admin, or an admin an ordinary member."""
     with connect(context) as node:
         node.ask("GroupService/SetRole", user, group_id=group, user_id=member, role=becomes)
     output.line(f"{member} is {'an' if becomes == 'admin' else 'a'} {becomes} of {group}")
 
 
-_Whom = Annotated[str | None, typer.Argument(metavar="[USER]", help="A member; else all who are no admins.")]
+_Whom = Annotated[
+    str | None, typer.Argument(metavar="[USER]", help="A member. Default: all but the owner and admins.")
+]
 
 
 @app.command()
 def mute(
     context: typer.Context, group: Group, member: _Whom = None, time: For = None, user: Behalf = None
 ) -> None:
-    """Have a member, or all who are no admins, not post."""
+    """Mute a member, or all members except the owner and admins: they may not post."""
     end = until(time)
     with connect(context) as node:
         node.ask("GroupService/Mute", user, group_id=group, user_id=member, until=end)
@@ -215,7 +219,7 @@ def mute(
 
 @app.command()
 def unmute(context: typer.Context, group: Group, member: _Whom = None, user: Behalf = None) -> None:
-    """Let a member, or all, post again."""
+    """Remove a mute of a member, or of the whole group."""
     with connect(context) as node:
         node.ask("GroupService/Mute", user, group_id=group, user_id=member, until=0)
     output.line(f"{_muted(group, member)} unmuted")
@@ -227,7 +231,7 @@ def _muted(group: str, member: str | None) -> str:
 
 @app.command()
 def dismiss(context: typer.Context, group: Group, user: Behalf = None) -> None:
-    """End a group: nobody can post, its members can still read it."""
+    """Dismiss a group: nobody can post any more, its members can still read it."""
     with connect(context) as node:
         node.ask("GroupService/DismissGroup", user, group_id=group)
     output.line(f"group {group} dismissed")

@@ -1,7 +1,7 @@
-"""Which node to speak to, and with which token.
+"""Finds the node to call and its admin token.
 
-A running node writes its address to `<data-dir>/node.json` and a token to `<data-dir>/admin.token`.
-Whoever may read that file may administrate the node.
+A running node writes its address to `<data-dir>/node.json` and its admin token to
+`<data-dir>/admin.token`. Everybody who can read the token file can administer the node.
 """
 
 import json
@@ -17,7 +17,7 @@ _DATA_DIR_VARIABLES = ("IM_DATA_DIR", "IM_STORAGE__DATA_DIR")
 
 
 class Options(NamedTuple):
-    """The options that stand before the command."""
+    """The options before the command."""
 
     data_dir: Path | None
     server: str | None
@@ -26,21 +26,21 @@ class Options(NamedTuple):
 
     @property
     def where(self) -> Path:
-        """The data directory: the option's, the environment's, or the default."""
+        """The data directory: from the option, else from the environment, else the default."""
         names = (os.environ.get(name) for name in _DATA_DIR_VARIABLES)
         return self.data_dir or Path(next(filter(None, names), DEFAULT_DATA_DIR))
 
 
 class Certificate(NamedTuple):
-    """What a node is known by: its certificate (PEM) and a name in it ("" if unknown)."""
+    """The certificate of a node (PEM), and a host name it was issued for ("" if unknown)."""
 
     pem: bytes
     name: str
 
 
 class Location(NamedTuple):
-    """A node to connect to. `absent` is what to say when nobody answers there; without a
-    `certificate`, it is spoken to in the clear."""
+    """A node to connect to. `absent` is the error message for when nobody answers there. Without a
+    `certificate`, the connection has no TLS."""
 
     address: str
     token: str
@@ -53,14 +53,14 @@ def locate(options: Options) -> Location:
     """Find the node.
 
     Raises:
-        CommandError: there is none, or its files cannot be read.
+        CommandError: no node is running on the data directory, or its files cannot be read.
     """
     folder = options.where
     token_file = options.token_file or folder / "admin.token"
     certificate = None
     if options.server is not None:
         address, absent = options.server, f"no node answers at {options.server}"
-        missing = f"cannot read {token_file}: no such file (name the node's with --token-file)"
+        missing = f"cannot read {token_file}: no such file (give a copy of the node's with --token-file)"
     else:
         shown = shlex.quote(str(folder))
         absent = (
@@ -72,7 +72,7 @@ def locate(options: Options) -> Location:
 
 
 def _node(file: Path, absent: str) -> tuple[str, Certificate | None]:
-    """Where a node is, and its certificate if it has one."""
+    """The address of a node's gRPC API, and its certificate if it uses TLS."""
     try:
         node = json.loads(_read(file, absent))
         address, tls = node["grpc"], node.get("grpc_tls")
@@ -89,7 +89,7 @@ def _node(file: Path, absent: str) -> tuple[str, Certificate | None]:
 
 def _token(file: Path, missing: str) -> str:
     token = _read(file, missing).strip()
-    # what cannot stand in a header is no token
+    # The token is sent in a header: it must be printable ASCII.
     if not token or not all(0x21 <= byte <= 0x7E for byte in token):
         raise CommandError(f"{file} does not hold a token")
     return token.decode()

@@ -1,7 +1,8 @@
-"""The entry point: every way a command can end comes to one exit status and at most one line.
+"""The entry point: turns every way in which a command can end into an exit status and at most one line.
 
-0 done, 1 refused or not found, 2 wrong usage; 130 interrupted, as shells have it. Nothing heavy is
-imported before `run` does, so that even an early Ctrl-C finds it in place.
+Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted by Ctrl-C (128 + SIGINT, as in
+shells). Nothing heavy is imported before `run` handles `KeyboardInterrupt`, so that an early Ctrl-C
+prints no traceback.
 """
 
 import os
@@ -48,7 +49,8 @@ def _complain(text: str) -> int:
 
 
 def _flushed(status: int) -> int:
-    """Write out what is still buffered here, where it can fail without a traceback."""
+    """Flush standard output here, where a failure gives one line. Python's own flush at exit would print
+    a traceback."""
     try:
         sys.stdout.flush()
         return status

@@ -1,4 +1,4 @@
-"""`imctl group …`: who comes, who goes, and who may not."""
+"""`imctl group …`: members, join requests and bans."""
 
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ _AT_ONCE = 10_000
 
 
 def _change(context: typer.Context, method: str, group: str, users: list[str], user: str | None) -> int:
-    """Returns how many members came or went."""
+    """Add or remove members, in batches of `_AT_ONCE`. Returns how many were added or removed."""
     changed = 0
     with connect(context) as node:
         for start in range(0, len(users), _AT_ONCE):
@@ -34,14 +34,14 @@ def _listed(context: typer.Context, method: str, group: str, user: str | None, i
 
 @app.command()
 def add(context: typer.Context, group: Group, users: Users, user: Behalf = None) -> None:
-    """Add members; who is one already stays one."""
+    """Add members. Users who are members already are left as they are."""
     changed = _change(context, "GroupService/AddMembers", group, users, user)
     output.line(f"{output.count(changed, 'member')} added to {group}")
 
 
 @app.command()
 def remove(context: typer.Context, group: Group, users: Users, user: Behalf = None) -> None:
-    """Remove members; not the owner."""
+    """Remove members. The owner cannot be removed."""
     changed = _change(context, "GroupService/RemoveMembers", group, users, user)
     output.line(f"{output.count(changed, 'member')} removed from {group}")
 
@@ -51,9 +51,11 @@ def join(
     context: typer.Context,
     group: Group,
     user: As,
-    note: Annotated[str, typer.Option(metavar="TEXT", help="Words for the admins.", show_default=False)] = "",
+    note: Annotated[
+        str, typer.Option(metavar="TEXT", help="A text for the admins.", show_default=False)
+    ] = "",
 ) -> None:
-    """Join a group, or ask its admins to be let in."""
+    """Join an open group, or send a join request to the admins of another."""
     with connect(context) as node:
         status = node.ask("GroupService/JoinGroup", user, group_id=group, note=note).status
     output.line(f"{user} joined {group}" if status == "joined" else f"{user} has asked to join {group}")
@@ -61,7 +63,7 @@ def join(
 
 @app.command()
 def leave(context: typer.Context, group: Group, user: As) -> None:
-    """Leave a group; its owner cannot."""
+    """Leave a group. The owner cannot leave."""
     with connect(context) as node:
         node.ask("GroupService/LeaveGroup", user, group_id=group)
     output.line(f"{user} left {group}")
@@ -69,7 +71,7 @@ def leave(context: typer.Context, group: Group, user: As) -> None:
 
 @app.command()
 def requests(context: typer.Context, group: Group, user: Behalf = None, as_json: Json = False) -> None:
-    """List who asks to be let in."""
+    """List join requests."""
     found = _listed(context, "GroupService/ListJoinRequests", group, user, "requests")
     if as_json:
         from cli.documents import encoded
@@ -84,7 +86,7 @@ def requests(context: typer.Context, group: Group, user: Behalf = None, as_json:
 
 @app.command()
 def accept(context: typer.Context, group: Group, member: Member, user: Behalf = None) -> None:
-    """Let in a user who has asked."""
+    """Accept a join request."""
     with connect(context) as node:
         node.ask("GroupService/AcceptJoinRequest", user, group_id=group, user_id=member)
     output.line(f"{member} accepted in {group}")
@@ -92,7 +94,7 @@ def accept(context: typer.Context, group: Group, member: Member, user: Behalf = 
 
 @app.command()
 def reject(context: typer.Context, group: Group, member: Member, user: Behalf = None) -> None:
-    """Turn down a user who has asked."""
+    """Reject a join request."""
     with connect(context) as node:
         node.ask("GroupService/RejectJoinRequest", user, group_id=group, user_id=member)
     output.line(f"{member} rejected by {group}")
@@ -100,7 +102,7 @@ def reject(context: typer.Context, group: Group, member: Member, user: Behalf = 
 
 @app.command()
 def ban(context: typer.Context, group: Group, member: Member, time: For = None, user: Behalf = None) -> None:
-    """Take a user out of a group, and keep them out."""
+    """Ban a user: remove them from the group, and keep them from coming back."""
     end = 0 if time is None else until(time)
     with connect(context) as node:
         node.ask("GroupService/BanMember", user, group_id=group, user_id=member, until=end)
@@ -109,7 +111,7 @@ def ban(context: typer.Context, group: Group, member: Member, time: For = None, 
 
 @app.command()
 def unban(context: typer.Context, group: Group, member: Member, user: Behalf = None) -> None:
-    """Take a ban back."""
+    """Remove a ban."""
     with connect(context) as node:
         node.ask("GroupService/UnbanMember", user, group_id=group, user_id=member)
     output.line(f"{member} may come back to {group}")
@@ -117,7 +119,7 @@ def unban(context: typer.Context, group: Group, member: Member, user: Behalf = N
 
 @app.command()
 def bans(context: typer.Context, group: Group, user: Behalf = None, as_json: Json = False) -> None:
-    """List who is banned."""
+    """List bans."""
     found = _listed(context, "GroupService/ListBans", group, user, "bans")
     if as_json:
         from cli.documents import encoded

@@ -33,22 +33,26 @@ _AT_ONCE = 100
 def send(
     context: typer.Context,
     to: To,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="The payload.", show_default=False)],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="The text, or a JSON object.", show_default=False)
+    ],
     sender: Behalf = None,
     reply_to: Annotated[
-        str | None, typer.Option(metavar="MESSAGE_ID", help="The message this answers.", show_default=False)
+        str | None, typer.Option(metavar="MESSAGE_ID", help="The message it answers.", show_default=False)
     ] = None,
     mention: Annotated[
-        list[str] | None, typer.Option(metavar="USER", help='Repeatable; "all" for all of a group.')
+        list[str] | None,
+        typer.Option(metavar="USER", help='A user to mention; repeatable. "all": the whole group.'),
     ] = None,
     client_msg_id: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Sent again with the same one, it is stored once."),
+        typer.Option(metavar="ID", help="Idempotency key: a message sent twice with it is stored once."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Send a message, as if TEXT had been published: a JSON object with a "content" is a message with all
-    its fields, anything else is text."""
+    """Send a message.
+
+    A JSON object with a "content" key gives all fields of the message. Anything else is its text."""
     fields = _message(text) | parsing.recipient(to)
     given = {"reply_to": reply_to, "mentions": _mentions(mention), "client_msg_id": client_msg_id}
     fields |= {name: value for name, value in given.items() if value is not None}
@@ -63,7 +67,7 @@ def send(
 
 
 def _message(text: str) -> dict[str, Any]:
-    """What a published TEXT is, as the fields of a request."""
+    """The fields of the message that publishing `text` would send."""
     import msgspec
 
     from broker.domain.errors import Refusal
@@ -87,17 +91,19 @@ def _mentions(users: list[str] | None) -> bytes | None:
         parsing.need_ids({"user_ids": users})
         return msgspec.json.encode(users)
     if len(users) > 1:
-        raise typer.BadParameter("--mention all excludes others")
+        raise typer.BadParameter("--mention all excludes other mentions")
     return b'"all"'
 
 
 def edit(
     context: typer.Context,
     message: MessageId,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="As for send.", show_default=False)],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="The new content, as for send.", show_default=False)
+    ],
     user: As,
 ) -> None:
-    """Change what a message of a user says; only for some time after it was sent."""
+    """Replace the content of a user's message, for a limited time after it was sent."""
     content = _message(text)["content"]
     with connect(context) as node:
         node.ask("MessageService/EditMessage", user, id=message, content=content)
@@ -105,7 +111,9 @@ def edit(
 
 
 def recall(context: typer.Context, message: MessageId, user: Behalf = None) -> None:
-    """Take a message back. Its sender may for some time, admins of a group and the system at any time."""
+    """Recall a message: delete its content.
+
+    The sender may do so for a limited time, admins of a group and the system at any time."""
     with connect(context) as node:
         node.ask("MessageService/RecallMessage", user, id=message)
     output.line(f"message {message} recalled")
@@ -117,7 +125,7 @@ def read(
     user: As,
     seq: Annotated[
         int | None,
-        typer.Argument(metavar="[SEQ]", min=1, max=MAX_SEQ, help="Up to this one; else the last."),
+        typer.Argument(metavar="[SEQ]", min=1, max=MAX_SEQ, help="Up to this seq. Default: all."),
     ] = None,
 ) -> None:
     """Mark a conversation as read by a user."""
@@ -135,7 +143,7 @@ def read(
 
 
 def readers(context: typer.Context, message: MessageId, as_json: Json = False) -> None:
-    """List who has read a message; who gives no read receipts is left out."""
+    """List the users who have read a message, except those who give no read receipts."""
     with connect(context) as node:
         pages = node.every("MessageService/GetReaders", None, id=message)
         found = [reader for page in pages for reader in page.readers]
@@ -155,12 +163,14 @@ def tail(
             metavar="TOPIC", help="users/USER/inbox, groups/GROUP, g:GROUP or a user id.", show_default=False
         ),
     ],
-    from_start: Annotated[bool, typer.Option("--from-start", help="Everything stored first.")] = False,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Start with the first stored entry, not the next one.")
+    ] = False,
     count: Annotated[
-        int | None, typer.Option("-n", "--count", min=1, metavar="COUNT", help="Stop after COUNT messages.")
+        int | None, typer.Option("-n", "--count", min=1, metavar="COUNT", help="Stop after COUNT entries.")
     ] = None,
 ) -> None:
-    """Print what is stored in an inbox or group, one JSON a line, until Ctrl-C."""
+    """Print the entries of an inbox or group as they are stored, one JSON object a line, until Ctrl-C."""
     after = 0 if from_start else None
     with (
         suppress(KeyboardInterrupt),
@@ -174,13 +184,13 @@ def tail(
 def history(
     context: typer.Context,
     conversation: Conversation,
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many at most.")] = 20,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="The most messages to print.")] = 20,
     before: Annotated[
-        int, typer.Option(min=0, metavar="SEQ", help="Only those before this one.", show_default=False)
+        int, typer.Option(min=0, metavar="SEQ", help="Only messages before this seq.", show_default=False)
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Print the last messages of a conversation, the oldest of them first. Times are local."""
+    """Print the last messages of a conversation, oldest first. Times are local."""
     with connect(context) as node:
         messages = _last(node, parsing.conversation(conversation), before, limit)
     if as_json:
@@ -190,7 +200,7 @@ def history(
 
 
 def _last(node: "NodeClient", conversation: str, before: int, limit: int) -> list[bytes]:
-    """The last `limit` messages before seq `before` (0: the last ones), as JSON, ascending."""
+    """The last `limit` messages before seq `before` (0: of the conversation), as JSON, by ascending seq."""
     from broker.domain.message import read_body
 
     found: list[bytes] = []

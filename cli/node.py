@@ -12,19 +12,21 @@ from cli.context import Json, connect, options
 
 def serve(
     context: typer.Context,
-    config: Annotated[Path, typer.Option(metavar="FILE", help="The configuration.")] = Path(
+    config: Annotated[Path, typer.Option(metavar="FILE", help="The configuration file.")] = Path(
         "config/broker.yaml"
     ),
-    data_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the node keeps it all.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The data directory. Default: storage.data_dir.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Overrides the configuration; repeatable."),
+        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a configuration key; repeatable."),
     ] = None,
 ) -> None:
-    """Run a node until it is told to stop."""
-    named = os.environ.get("IM_DATA_DIR")  # all other variables the node reads itself
+    """Run a node until it gets SIGINT (Ctrl-C) or SIGTERM."""
+    named = os.environ.get("IM_DATA_DIR")  # the node itself reads all other IM_ variables
     folder = data_dir or options(context).data_dir or (Path(named) if named else None)
-    from server.app import serve as run  # the whole broker, for this command only
+    from server.app import serve as run  # imports the whole broker, which only this command needs
 
     raise typer.Exit(run(config, folder, settings or []))
 

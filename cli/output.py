@@ -1,4 +1,4 @@
-"""What commands print: lines, aligned tables, JSON."""
+"""Printing: lines, aligned tables and JSON."""
 
 import json
 import sys
@@ -10,15 +10,15 @@ from cli.errors import CommandError, OutputClosedError
 from cli.parsing import FOR_EVER
 
 _JOINERS = "\u200c\u200d"
-"""Not printable by themselves, but words and emoji are made with them."""
+"""Zero-width joiners. Not printable by themselves, but some scripts and emoji need them."""
 
 
 def line(text: str, flush: bool = False) -> None:
     """Print a line on standard output.
 
     Raises:
-        OutputClosedError: nobody reads it any more.
-        CommandError: it cannot be written.
+        OutputClosedError: the reader of the output has closed it.
+        CommandError: the output cannot be written.
     """
     try:
         sys.stdout.write(text + "\n")
@@ -31,7 +31,7 @@ def line(text: str, flush: bool = False) -> None:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters escaped: what users wrote must not drive a terminal."""
+    """`text` with control characters escaped, so that text written by users cannot control the terminal."""
     if text.isprintable():
         return text
     return "".join(
@@ -46,18 +46,18 @@ def local_time(ms: int) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """A number of things: "1 member", "2 members"."""
+    """A number with its noun: "1 member", "2 members"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def until(ms: int) -> str:
-    """When something ends that may have no end."""
+    """An end in words: "until" a time (Unix ms), or "for ever"."""
     return "for ever" if ms >= FOR_EVER else f"until {local_time(ms)}"
 
 
 def raw_json(document: bytes) -> str:
-    """A JSON document as one line of text; on a terminal, harmless."""
-    # Line breaks can only stand between the tokens of JSON, never inside a string.
+    """A JSON document as one line of text. On a terminal, control characters are escaped."""
+    # JSON strings hold no raw line breaks, so replacing them changes no value.
     text = document.replace(b"\n", b" ").replace(b"\r", b" ").decode()
     if text.isprintable() or not sys.stdout.isatty():
         return text
@@ -65,12 +65,12 @@ def raw_json(document: bytes) -> str:
 
 
 def json_value(value: Any) -> None:
-    """Print a value as one line of JSON; bytes are JSON already."""
+    """Print a value as one line of JSON. Bytes must be JSON already."""
     line(raw_json(_encoded(value)))
 
 
 def json_array(items: Iterable[Any]) -> None:
-    """Print a JSON array, one item a line; an item that is bytes is JSON already."""
+    """Print a JSON array, one item a line. Items that are bytes must be JSON already."""
     lines = [raw_json(_encoded(item)) for item in items]
     line("[\n" + ",\n".join(lines) + "\n]" if lines else "[]")
 
@@ -82,7 +82,8 @@ def _encoded(value: Any) -> bytes:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows in aligned columns: whole and plain into a pipe, fitted to a terminal."""
+    """Print rows in aligned columns. On a terminal they are fitted to its width; into a pipe, cells are
+    never cut or wrapped."""
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _fitted(header, cells)
@@ -110,7 +111,7 @@ def _fitted(header: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
 
 
 def fields(values: Iterable[tuple[str, object]]) -> None:
-    """Print names and values, one a line."""
+    """Print names and values, one pair a line."""
     pairs = [(name, printable(str(value))) for name, value in values]
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:

@@ -1,4 +1,4 @@
-"""What users may write for ids, durations, recipients and conversations."""
+"""Parses the ids, durations, recipients and conversations that users type."""
 
 import re
 import time
@@ -10,7 +10,7 @@ import typer
 from cli.errors import CommandError
 
 FOR_EVER = 253_402_214_400_000
-"""Unix ms. The last day of the year 9999, which stands for no end where one must be given."""
+"""Unix ms, the last day of the year 9999: means "no end" where the node needs a time."""
 
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
@@ -20,31 +20,31 @@ _SECONDS = re.compile(r"\d{1,12}", re.ASCII)
 
 
 def duration(text: str | int) -> int:
-    """Seconds: `3600`, `90s`, `30m`, `12h`, `7d`, `1h30m`.
+    """A duration in seconds: `3600`, `90s`, `30m`, `12h`, `7d`, `1h30m`.
 
     Raises:
-        typer.BadParameter: it is none of these.
+        typer.BadParameter: the text is not a duration.
     """
-    if isinstance(text, int):
+    if isinstance(text, int):  # the default of an option
         return text
     if _SECONDS.fullmatch(text):
         return int(text)
     match = _DURATION.fullmatch(text) if len(text) <= 32 else None
     if not text or match is None:
-        raise typer.BadParameter(f"{text!r} is not a duration: seconds, or like 30m, 12h, 7d, 1h30m")
+        raise typer.BadParameter(f"{text!r} is not a duration: give seconds, or e.g. 30m, 12h, 7d, 1h30m")
     return sum(int(number or 0) * unit for number, unit in zip(match.groups(), _UNITS.values(), strict=True))
 
 
 def until(seconds: int | None) -> int:
-    """The Unix ms that many seconds from now; None: for ever."""
+    """The time that many seconds from now, in Unix ms. None: `FOR_EVER`."""
     return FOR_EVER if seconds is None else min(FOR_EVER, int(time.time() * 1000) + seconds * 1000)
 
 
 def need_ids(values: Mapping[str, Any]) -> None:
-    """Look at what by its name must be an id, before a node is asked.
+    """Check the fields of a request that must hold ids, before a node is asked.
 
     Raises:
-        CommandError: one is none.
+        CommandError: one of them is not an id.
     """
     from broker.domain.ids import is_id
 
@@ -64,8 +64,8 @@ def _short(text: str) -> str:
 
 
 def topic(target: str) -> str:
-    """The topic of a recipient: a user id, `g:<group>`, or a topic itself. Whether there is such a
-    topic the node says."""
+    """The topic of a recipient: of a user id, `g:<group>`, or a topic itself. The node checks whether it
+    exists."""
     if "/" in target:
         return target
     if target.startswith("g:"):
@@ -74,22 +74,22 @@ def topic(target: str) -> str:
 
 
 def recipient(target: str) -> dict[str, str]:
-    """Who is meant by what `topic` reads, as a field of a request.
+    """A recipient as a field of a request: `user_id` or `group_id`. It is written as for `topic`.
 
     Raises:
-        CommandError: it is a topic nobody is sent to by.
+        CommandError: it is a topic that takes no messages.
     """
     match topic(target).split("/"):
         case ["users", user, "inbox"]:
             return {"user_id": user}
         case ["groups", group]:
             return {"group_id": group}
-    raise CommandError(f"{_short(target)} is not an inbox or group topic: users/<id>/inbox or groups/<id>")
+    raise CommandError(f"{_short(target)} is not an inbox or group topic (users/<id>/inbox, groups/<id>)")
 
 
 def conversation(target: str) -> str:
-    """The id of a conversation, which may also be given as a group's topic, or with its two users in
-    either order."""
+    """The id of a conversation. It may also be given as a group's topic, and a private one with its users
+    in either order."""
     match target.split(":"):
         case ["p", one, other]:
             return f"p:{min(one, other)}:{max(one, other)}"

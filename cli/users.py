@@ -1,4 +1,4 @@
-"""`imctl user …` and `imctl token`: accounts."""
+"""`imctl user …`, `imctl token` and `imctl revoke`: accounts and their tokens."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,18 +13,20 @@ from cli.parsing import duration
 if TYPE_CHECKING:
     from bridge.grpc_api import im_admin_pb2 as pb
 
-app = typer.Typer(help="Accounts.", no_args_is_help=True)
+app = typer.Typer(help="Manage accounts and profiles.", no_args_is_help=True)
 
 User = Annotated[str, typer.Argument(metavar="USER", help="A user id.", show_default=False)]
 Password = Annotated[
     str | None,
     typer.Option(metavar="TEXT", help="The password. Others on this host can see it in the process list."),
 ]
-FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read it from standard input, one line.")]
+FromStdin = Annotated[
+    bool, typer.Option("--password-stdin", help="Read the password from standard input, one line.")
+]
 
 
 def _read_password(password: str | None, from_stdin: bool) -> str:
-    """The password from wherever the options say, else asked for twice on a terminal."""
+    """The password from the option or from standard input, else from two prompts on the terminal."""
     if password is not None and from_stdin:
         raise typer.BadParameter("--password and --password-stdin exclude each other")
     if password is not None:
@@ -46,14 +48,14 @@ def add(
     password: Password = None,
     password_stdin: FromStdin = False,
     no_password: Annotated[
-        bool, typer.Option("--no-password", help="None: the user connects with tokens only.")
+        bool, typer.Option("--no-password", help="Set no password: the user can connect with tokens only.")
     ] = False,
     role: Annotated[
         Literal["user", "admin", "service"],
-        typer.Option(help="An admin may subscribe to all; a service may act for users over gRPC."),
+        typer.Option(help="An admin may subscribe to all topics; a service may act for users over gRPC."),
     ] = "user",
 ) -> None:
-    """Add an account; asks for the password unless it is given."""
+    """Add an account. Asks for the password unless it is given."""
     if no_password and (password is not None or password_stdin):
         raise typer.BadParameter("--no-password excludes a password")
     chosen = None if no_password else _read_password(password, password_stdin)
@@ -66,7 +68,7 @@ def add(
 def passwd(
     context: typer.Context, user: User, password: Password = None, password_stdin: FromStdin = False
 ) -> None:
-    """Set a user's password; asks for it unless it is given."""
+    """Set a user's password. Asks for it unless it is given. Revokes the user's tokens."""
     chosen = _read_password(password, password_stdin)
     with connect(context) as node:
         node.ask("AdminService/SetPassword", None, user_id=user, password=chosen)
@@ -75,7 +77,7 @@ def passwd(
 
 @app.command("list")
 def list_(context: typer.Context, as_json: Json = False) -> None:
-    """List accounts."""
+    """List all accounts."""
     with connect(context) as node:
         pages = node.every("AdminService/ListUsers", None)
         users = [user for page in pages for user in page.users]
@@ -133,7 +135,7 @@ def _as_dict(user: "pb.User") -> dict[str, Any]:
 
 @app.command()
 def profile(context: typer.Context, user: User, as_json: Json = False) -> None:
-    """Show what a user says of themselves, and their privacy."""
+    """Show a user's profile and privacy settings."""
     with connect(context) as node:
         found = node.ask("UserService/GetUsers", None, user_ids=[user]).users
     if not found:
@@ -160,20 +162,22 @@ def profile(context: typer.Context, user: User, as_json: Json = False) -> None:
 def update(
     context: typer.Context,
     user: User,
-    name: Annotated[str | None, typer.Option(metavar="TEXT", help="A name to show.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="TEXT", help="The name to show.")] = None,
     avatar: Annotated[str | None, typer.Option(metavar="URL", help="A picture.")] = None,
     who_may_message: Annotated[
-        Literal["everyone", "contacts"] | None, typer.Option(help="Who may send them messages.")
+        Literal["everyone", "contacts"] | None, typer.Option(help="Who may send the user messages.")
     ] = None,
     who_sees_presence: Annotated[
-        Literal["everyone", "contacts", "nobody"] | None, typer.Option(help="Who sees them online.")
+        Literal["everyone", "contacts", "nobody"] | None, typer.Option(help="Who may see their presence.")
     ] = None,
     read_receipts: Annotated[
         bool | None,
-        typer.Option("--read-receipts/--no-read-receipts", help="Whether others learn what they read."),
+        typer.Option("--read-receipts/--no-read-receipts", help="Whether others learn what they have read."),
     ] = None,
 ) -> None:
-    """Change a user's profile and privacy; what is not given stays."""
+    """Change a user's profile and privacy settings.
+
+    Settings that are not given stay as they are."""
     values = {
         "name": name,
         "avatar": avatar,
@@ -182,7 +186,7 @@ def update(
         "read_receipts": read_receipts,
     }
     if all(value is None for value in values.values()):
-        raise typer.BadParameter("give at least one option that says what to change")
+        raise typer.BadParameter("give at least one setting to change")
     with connect(context) as node:
         node.ask("UserService/UpdateUser", user, **values)
     output.line(f"profile of {user} updated")
@@ -190,7 +194,7 @@ def update(
 
 @app.command()
 def disable(context: typer.Context, user: User) -> None:
-    """Disable an account: it keeps everything and cannot connect."""
+    """Disable an account: it cannot connect; its data is kept."""
     with connect(context) as node:
         node.ask("AdminService/SetUserDisabled", None, user_id=user, disabled=True)
     output.line(f"user {user} disabled")
@@ -206,7 +210,7 @@ def enable(context: typer.Context, user: User) -> None:
 
 @app.command()
 def remove(context: typer.Context, user: User) -> None:
-    """Remove an account; its messages stay. Refused while it owns a group."""
+    """Remove an account. Its messages stay. Refused while it owns a group."""
     with connect(context) as node:
         node.ask("AdminService/RemoveUser", None, user_id=user)
     output.line(f"user {user} removed")
@@ -216,16 +220,17 @@ def token(
     context: typer.Context,
     user: User,
     ttl: Annotated[
-        int, typer.Option(parser=duration, metavar="DURATION", help="Seconds, or like 30m, 12h, 7d.")
+        int,
+        typer.Option(parser=duration, metavar="DURATION", help="Lifetime: seconds, or e.g. 30m, 12h, 7d."),
     ] = 43200,
 ) -> None:
-    """Print a token that stands for a user's password for a while."""
+    """Print an access token: until it expires, it can be used as the user's password."""
     with connect(context) as node:
         output.line(node.ask("AdminService/IssueToken", None, user_id=user, ttl_seconds=ttl).token)
 
 
 def revoke(context: typer.Context, user: User) -> None:
-    """Accept no token of a user that was issued before; their password still is."""
+    """Revoke all tokens of a user. The password stays valid."""
     with connect(context) as node:
         node.ask("AdminService/RevokeTokens", None, user_id=user)
     output.line(f"tokens of {user} revoked")

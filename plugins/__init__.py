@@ -1,1 +1,1 @@
-"""What is plugged into the broker: who may do what, and where things are kept."""
+"""The platform's own plugins: authentication and topic rules, and persistence."""

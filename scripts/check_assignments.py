@@ -1,10 +1,10 @@
-"""Nothing is tied after construction: an object's attributes are assigned by its own methods only.
+"""Check that only an object's own methods assign its attributes: nothing is tied after construction.
 
     python scripts/check_assignments.py FOLDER...
 
 Reads the syntax trees of all modules below the folders and prints each assignment to an attribute of
-anything but `self`, in whatever form: `=`, `+=`, with an annotation, as the target of `for`, `with`,
-`:=` or `del`, through `setattr` or `__setattr__`. Exits with 1 if there is one.
+anything but the `self` of a method, in whatever form: `=`, `+=`, with an annotation, as the target of
+`for`, `with` or `del`, through `setattr` and its like, or through `__dict__`. Exits with 1 if there is one.
 """
 
 import ast
@@ -13,23 +13,40 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _GENERATED = ("_pb2.py", "_pb2_grpc.py")
-_BY_NAME = frozenset(("setattr", "delattr", "__setattr__", "__delattr__"))
+_BY_NAME = frozenset(
+    ("setattr", "delattr", "__setattr__", "__delattr__", "force_setattr", "vars", "__dict__")
+)
 
 
 def assignments(tree: ast.AST) -> Iterator[ast.AST]:
     """The places that assign an attribute of another object."""
+    own = {id(node) for method in _methods(tree) for node in ast.walk(method) if _is_of_self(node)}
     for node in ast.walk(tree):
         match node:
-            case ast.Attribute(ast.Name("self"), _, ast.Store() | ast.Del()):
-                pass
-            case ast.Attribute(_, _, ast.Store() | ast.Del()):
+            case ast.Attribute(_, name, ctx) if not isinstance(ctx, ast.Load) and id(node) not in own:
                 yield node
-            case ast.Call(ast.Name(name) | ast.Attribute(_, name)) if name in _BY_NAME:
+            case ast.Name(name) | ast.Attribute(_, name) if name in _BY_NAME:
                 yield node
+
+
+def _methods(tree: ast.AST) -> Iterator[ast.AST]:
+    """Functions whose first parameter is the `self` of the class they stand in."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            for function in node.body:
+                match function:
+                    case ast.FunctionDef(args=arguments) | ast.AsyncFunctionDef(args=arguments):
+                        first = [*arguments.posonlyargs, *arguments.args][:1]
+                        if [argument.arg for argument in first] == ["self"]:
+                            yield function
+
+
+def _is_of_self(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
 
 
 def main() -> int:
-    """Returns the exit status."""
+    """Check the folders named by the arguments; returns the exit status."""
     files = [file for folder in sys.argv[1:] for file in sorted(Path(folder).rglob("*.py"))]
     found = 0
     for file in files:

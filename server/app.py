@@ -1,4 +1,4 @@
-"""A configuration becomes a running process."""
+"""From a configuration to a running process."""
 
 import asyncio
 import contextlib
@@ -36,10 +36,10 @@ _IN_ONE_PROCESS = InOneProcess()
 def serve(
     config_file: Path, data_dir: Path | None, settings: list[str], joint: Joint = _IN_ONE_PROCESS
 ) -> int:
-    """Run a node until SIGINT or SIGTERM; returns the exit status.
+    """Run a node until SIGINT or SIGTERM.
 
-    Wrong configuration is 2; a port or data directory that is not to be had is 1. Either says why
-    in a line on standard error.
+    Returns the exit status: 0 after a signal, 1 if a port, a store or the data directory is not
+    available, 2 for a wrong configuration. One line on standard error says why.
     """
     try:
         config = load(config_file, os.environ, settings, data_dir)
@@ -57,8 +57,10 @@ def serve(
 
 
 def _give_memory_back() -> None:
-    """Have large blocks go back to the system when they are freed. By default glibc keeps ever
-    larger ones once it has seen one freed: 19 MB after the first password was hashed."""
+    """Return freed large blocks to the system.
+
+    By default glibc raises its threshold with every large block that is freed, and keeps blocks below
+    it: the 19 MiB that argon2 needs would stay allocated after the first password."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)
 
@@ -72,7 +74,8 @@ def _start_logging(config: Config) -> None:
     logging.captureWarnings(True)
     for noisy in ("amqtt", "transitions"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
-    logging.getLogger("picows").setLevel(logging.CRITICAL)  # what it has to say the listener says
+    # The WebSocket listener logs one line for each offence; picows would log another.
+    logging.getLogger("picows").setLevel(logging.CRITICAL)
 
 
 async def _run(config: Config, listeners: list[Listener], joint: Joint) -> None:
@@ -90,7 +93,7 @@ async def _run(config: Config, listeners: list[Listener], joint: Joint) -> None:
 async def running_node(
     config: Config, listeners: list[Listener], joint: Joint
 ) -> AsyncIterator[dict[str, str]]:
-    """A node that serves while the context lasts; yields where: names -> addresses."""
+    """A node that serves while the context lasts; yields its listeners: name -> host:port."""
     data_dir = config.data_dir
     persistence = find_persistence(config.plugins)
     tls = read_tls(config.grpc.tls_cert, config.grpc.tls_key)
@@ -99,6 +102,8 @@ async def running_node(
             opened = await open_stores(config, persistence, stack)
             joined = await join(config, opened, joint, stack)
             token = admin_token(data_dir)
+            # Notices that an earlier run had recorded but not yet written to the logs: before anybody
+            # can connect.
             await joined.services.notices.recover()
             bound = await joined.node.start(listeners)
             apis = await open_apis(config, opened, joined, token, tls, stack)
@@ -106,12 +111,13 @@ async def running_node(
             about = {"pid": os.getpid(), "listeners": addresses, "grpc_tls": _shown(tls)}
             write(data_dir / "node.json", apis | about)
             stack.callback((data_dir / "node.json").unlink, missing_ok=True)
-            # What is there now stays: the collector need not look through it again and again.
+            # Everything built so far lives as long as the process: keep the garbage collector from
+            # scanning it in every full collection.
             gc.collect()
             gc.freeze()
             yield addresses
 
 
 def _shown(tls: Tls | None) -> dict[str, str] | None:
-    """What imctl needs to know the node by its certificate."""
+    """What imctl needs to verify the node's certificate; None without TLS."""
     return None if tls is None else {"certificate": str(tls.file), "name": tls.name}

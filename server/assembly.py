@@ -1,5 +1,7 @@
-"""A node put together, in the order its parts need each other: stores, broker and services, ways in.
-What was opened is closed in the reverse order."""
+"""Puts a node together in the order of its dependencies: stores, broker and services, gRPC and HTTP.
+
+Everything is closed in the reverse order, by the exit stack that the functions are given.
+"""
 
 import time
 from collections.abc import Callable
@@ -47,19 +49,19 @@ now_ms = SystemClock().now_ms
 
 
 class Joint(Protocol):
-    """What the broker and its services reach each other through."""
+    """The connection between the broker and its services: each side reaches the other through it."""
 
     async def to_broker(self, broker: BrokerPort) -> BrokerPort:
-        """The broker, as the services are to reach it."""
+        """The port the services call, in front of `broker`."""
         ...
 
     async def to_services(self, services: ServicesPort) -> ServicesPort:
-        """The services, as the broker is to reach them."""
+        """The port the broker calls, in front of `services`."""
         ...
 
 
 class InOneProcess:
-    """See `Joint`: each side is handed to the other as it is."""
+    """See `Joint`: both sides call each other directly."""
 
     async def to_broker(self, broker: BrokerPort) -> BrokerPort:
         return broker
@@ -69,7 +71,7 @@ class InOneProcess:
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """The stores, open. `states` commits changes of its store in groups, for broker and services alike."""
+    """The open stores. `states` groups the commits of its store, for the broker and the services."""
 
     log: MessageLog
     states: States
@@ -80,17 +82,17 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 class Joined(msgspec.Struct, frozen=True):
-    """Broker and services, which know each other; `broker` is the node as the services reach it."""
+    """The broker and the services, connected. `broker` is the node as the services call it."""
 
     node: Node
     broker: BrokerPort
     services: Services
     authenticator: Authenticator | None
-    """None if the plugin that verifies passwords and tokens is not loaded."""
+    """None if `plugins.auth.UserAuthPlugin` is not loaded."""
 
 
 async def open_stores(config: Config, persistence: Persistence, stack: AsyncExitStack) -> Opened:
-    """Open what `plugins` and `storage` name. Raises `StoreError`."""
+    """Open the stores that `plugins` and `storage` configure. Raises `StoreError`."""
     stores = await persistence.open(StoreContext(config.data_dir))
     stack.push_async_callback(stores.close)
     passwords = Passwords()
@@ -104,7 +106,7 @@ async def open_stores(config: Config, persistence: Persistence, stack: AsyncExit
 
 
 async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitStack) -> Joined:
-    """Make broker and services, and have them reach each other. Nobody can connect yet."""
+    """Make the broker and the services and connect them. No port is open yet."""
     log, states, directory = opened.log, opened.states, opened.directory
     node = Node(config, log, states, directory, opened.passwords, opened.metrics)
     broker = await joint.to_broker(LocalBridge(node, log))
@@ -121,7 +123,7 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
         config.limits.group_members,
     )
     stack.push_async_callback(services.close)
-    node.services.serve(await joint.to_services(services))
+    node.for_services.serve(await joint.to_services(services))
     stack.push_async_callback(node.stop)
     plugin = node.host.plugin(UserAuthPlugin)
     return Joined(node, broker, services, None if plugin is None else plugin.authenticator)
@@ -130,7 +132,11 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
 async def open_apis(
     config: Config, opened: Opened, joined: Joined, token: str, tls: Tls | None, stack: AsyncExitStack
 ) -> dict[str, str]:
-    """Serve gRPC and HTTP; returns where. `token` is imctl's. Raises `OSError`."""
+    """Serve gRPC and HTTP; returns `grpc` and `http` -> host:port. `token` is the one imctl uses.
+
+    Raises:
+        OSError: a port is not available.
+    """
     new_accounts = NewAccounts(opened.directory, opened.log, opened.states.save)
     operations = _administration(opened, joined, new_accounts)
     offer = grpc_server.Offer(
@@ -162,11 +168,11 @@ def _administration(opened: Opened, joined: Joined, new_accounts: NewAccounts) -
 
 
 def _issuer(authenticator: Authenticator | None) -> Callable[[str, float], str]:
-    """Tokens are signed with the keys the authentication plugin verifies with."""
+    """Issues tokens for imctl, signed with the keys by which the authentication plugin verifies them."""
 
     def issue(user: str, ttl: float) -> str:
         if authenticator is None:
-            raise DirectoryError("unavailable", "plugins.auth.UserAuthPlugin is not loaded: no tokens here")
+            raise DirectoryError("unavailable", "no tokens: plugins.auth.UserAuthPlugin is not loaded")
         return authenticator.issue(user, ttl, time.time())
 
     return issue

@@ -1,4 +1,5 @@
-"""The data directory: one node owns it; its small files are written whole or not at all."""
+"""The data directory: one node owns it. Its small files are written aside and renamed, so that a node
+killed in between leaves the old file or the new one, never half of one."""
 
 import contextlib
 import fcntl
@@ -16,7 +17,13 @@ class StartError(Exception):
 
 @contextlib.contextmanager
 def own(data_dir: Path) -> Iterator[None]:
-    """Make the data directory and keep other nodes out of it."""
+    """Create the data directory and lock it against other nodes.
+
+    The kernel drops the lock when the process ends, also after kill -9.
+
+    Raises:
+        StartError: the directory cannot be created, or another node uses it.
+    """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (data_dir / "lock").open("w")
@@ -31,15 +38,15 @@ def own(data_dir: Path) -> Iterator[None]:
 
 
 def admin_token(data_dir: Path) -> str:
-    """The token imctl reads, made at the first start. Raises `StartError`: the file holds none."""
+    """imctl's token, created at the first start. Raises `StartError` if the file holds no token."""
     file = data_dir / "admin.token"
     if file.exists():
         token = file.read_bytes().strip().decode(errors="replace")
         if not token.isascii() or not token.isprintable() or not token:
-            raise StartError(f"{file}: there is no token in it; without the file, the node makes a new one")
+            raise StartError(f"{file} holds no token: delete it, and the node creates a new one")
         return token
     token = secrets.token_urlsafe(32)
-    # All of it or nothing: a node that was killed here could not start again.
+    # Not `write`: the mode must be 0600 from the beginning.
     temporary = file.with_suffix(".tmp")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
         out.write(token + "\n")
@@ -48,7 +55,7 @@ def admin_token(data_dir: Path) -> str:
 
 
 def write(file: Path, value: object) -> None:
-    """Replace a file by a value in JSON."""
+    """Replace a file by a value as JSON."""
     temporary = file.with_suffix(".tmp")
     temporary.write_bytes(msgspec.json.encode(value))
     temporary.replace(file)

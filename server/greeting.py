@@ -1,4 +1,4 @@
-"""What is printed when a node has started."""
+"""The greeting a node prints when it has started."""
 
 import os
 import shlex
@@ -21,7 +21,7 @@ def _imctl(config: Config) -> str:
 
 
 def greet(config: Config, addresses: dict[str, str]) -> None:
-    """Say where the node serves, and what to try first."""
+    """Print the node's addresses and the first commands to try."""
     imctl = _imctl(config)
     print(f"Parley is serving, data in {config.data_dir.absolute()}")
     for name, address in addresses.items():

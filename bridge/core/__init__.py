@@ -1,1 +1,1 @@
-"""What the handlers and the ways in share: operations, rights, notices, pages."""
+"""What the handlers and the three APIs share: operations, access checks, notices, paging."""

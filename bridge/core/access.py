@@ -1,4 +1,4 @@
-"""Where a caller stands, and whether that is enough: the facts for `broker.domain.permissions`."""
+"""Access checks: collect the facts of a call from the directory, then ask `broker.domain.permissions`."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,14 +15,14 @@ from broker.ports import Directory
 
 
 class AmendmentLimits(msgspec.Struct, frozen=True):
-    """For how long a message may be recalled and edited by its sender, in ms."""
+    """How long after sending a message its sender may recall or edit it, in ms."""
 
     recall_ms: int
     edit_ms: int
 
 
 class Seat(msgspec.Struct, frozen=True):
-    """A caller's place in a group."""
+    """A caller's standing in a group."""
 
     group: Group
     membership: Membership | None
@@ -30,18 +30,18 @@ class Seat(msgspec.Struct, frozen=True):
 
     @property
     def floor(self) -> int:
-        """Entries up to this one are not for the caller."""
+        """Entries up to this seq are hidden from the caller."""
         return self.membership.joined_seq if self.membership else 0
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """How two users stand to each other. Contacts that are not stored are empty ones."""
+    """How two users stand to each other. A contact that is not stored is represented by an empty one."""
 
     mine: Contact
     theirs: Contact
     relation: Relation
     profile: Profile
-    """Of the other."""
+    """The profile of the other user."""
 
 
 class Room(msgspec.Struct, frozen=True):
@@ -49,21 +49,23 @@ class Room(msgspec.Struct, frozen=True):
 
     conversation_id: str
     seat: Seat | None
-    """In a group conversation."""
+    """The caller's standing in the group; None in a private conversation."""
     peers: tuple[str, ...]
-    """In a private one: the other user; empty for a conversation with oneself."""
+    """The other user of a private conversation, or both for the system. Empty in a group, and in a
+    conversation with oneself."""
     floor: int
-    """Messages up to this seq are not for the caller."""
+    """Messages up to this seq are hidden from the caller."""
     since: int
-    """Messages from before this time (Unix ms) are not for the caller."""
+    """Messages sent before this time (Unix ms) are hidden from the caller."""
 
 
 _AFTER_REMOVAL = frozenset((UserOperation.EDIT, UserOperation.RECALL))
-"""What can be done to what was said to a user who is removed."""
+"""Operations on a private message that stay possible after the other user's account was removed."""
 
 
 class Access:
-    """Asks the directory, then the table of permissions. Refusals are raised as `RefusedError`."""
+    """Checks what a caller may do. Methods raise `RefusedError` for a refusal and `StoreError` when the
+    directory fails."""
 
     def __init__(self, directory: Directory, now_ms: Callable[[], int], limits: AmendmentLimits) -> None:
         self._directory = directory
@@ -73,12 +75,12 @@ class Access:
     # --- users -----------------------------------------------------------------------
 
     async def account(self, user: str) -> Account:
-        """A user's account, or an empty one: who is authenticated by other plugins than the
-        platform's may have none."""
+        """A user's account, or an empty one: a user whom another authentication plugin accepted need
+        not have an account in the directory."""
         return await self._directory.account(user) or Account(user)
 
     async def need_users(self, users: Sequence[str]) -> dict[str, Profile]:
-        """The profiles of users that must exist (`not_found`)."""
+        """The profiles of some users. Refused (`not_found`) if one of them does not exist."""
         profiles = await self._directory.profiles(users)
         for user in users:
             if user not in profiles:
@@ -86,7 +88,8 @@ class Access:
         return profiles
 
     async def pair(self, user: str, peer: str, *, must_exist: bool = True) -> Pair:
-        """How two users stand to each other."""
+        """How two users stand to each other. Refused (`not_found`) if `must_exist` and there is no such
+        peer."""
         profiles = await (self.need_users if must_exist else self._directory.profiles)([peer])
         profile = profiles.get(peer) or Profile(peer)
         contacts = await self._directory.contacts_between(permissions.both_ways(user, [peer]))
@@ -95,7 +98,8 @@ class Access:
         return Pair(mine, theirs, permissions.relation(user, peer, contacts), profile)
 
     async def between(self, caller: Caller, peer: str, operation: UserOperation, sent_at: int = 0) -> Pair:
-        """How the caller stands to another user, if that allows the operation."""
+        """How the caller stands to another user. Refused if that does not allow the operation. `sent_at`
+        (Unix ms) is when the message was sent that is to be edited or recalled."""
         pair = await self.pair(caller.user, peer, must_exist=operation not in _AFTER_REMOVAL)
         if not caller.is_system:
             facts = Facts(
@@ -111,7 +115,8 @@ class Access:
     # --- groups ----------------------------------------------------------------------
 
     async def seat(self, caller: Caller, group_id: str, operation: GroupOperation, sent_at: int = 0) -> Seat:
-        """The caller's place in a group, if that allows the operation."""
+        """The caller's standing in a group. Refused if that does not allow the operation. `sent_at` (Unix
+        ms) is when the message was sent that is to be edited or recalled."""
         group = await self._directory.group(group_id)
         if group is None:
             raise RefusedError("not_found", f"no group {group_id}")
@@ -135,20 +140,25 @@ class Access:
         return Seat(group, membership, permissions.rank(membership, banned))
 
     async def banned(self, group_id: str, users: Sequence[str]) -> list[str]:
-        """Those of some users who may not come back to a group now."""
+        """Those of the given users who are banned from a group now."""
         bans = await self._directory.bans_by_id(group_id, users)
         now = self.now_ms()
         return [user for user in users if user in bans and (bans[user].until == 0 or bans[user].until > now)]
 
     @staticmethod
     def touch(seat: Seat, target: Membership | None, user: str) -> None:
-        """Refuse unless who has this seat may do something to that member."""
+        """Refuse unless the holder of the seat ranks high enough to act on a member (None: a user who
+        is not a member)."""
         _allow(permissions.touches(seat.rank, permissions.rank(target)), user)
 
     # --- conversations ---------------------------------------------------------------
 
     async def room(self, caller: Caller, conversation_id: str) -> Room:
-        """A conversation the caller may read."""
+        """A conversation the caller may read.
+
+        Raises:
+            RefusedError: `invalid_params`, `not_found` (no such group), `not_member`, `not_authorized`.
+        """
         group = group_of(conversation_id)
         users = participants(conversation_id) if group is None else (group,)
         if users is None or not all(map(is_id, users)):
@@ -161,12 +171,12 @@ class Access:
         if caller.user not in users:
             raise RefusedError("not_authorized", f"you are not part of {conversation_id}")
         peers = tuple(user for user in users if user != caller.user)
-        # What is older than the account was said to another who had the id.
+        # Messages older than the account were sent to an earlier account that had the same id.
         return Room(conversation_id, None, peers, 0, (await self.account(caller.user)).created_at)
 
     async def room_of(self, caller: Caller, message_id: str, conversation_id: str) -> Room:
-        """The conversation a message stands in, if the caller may read that. A refusal does not say
-        where it stands: ids can be guessed."""
+        """The conversation of a message, if the caller may read it. Message ids can be guessed, so a
+        refusal must not reveal which conversation the message belongs to."""
         try:
             return await self.room(caller, conversation_id)
         except RefusedError as refusal:

@@ -1,4 +1,4 @@
-"""New accounts: made by an administrator, or by whoever registers."""
+"""New accounts: added by an administrator, or by users who register themselves."""
 
 from bridge.core.tails import head
 from broker.domain.directory import SYSTEM
@@ -15,20 +15,25 @@ from broker.ports import (
 )
 
 MIN_PASSWORD = 4
-"""Characters. Low on purpose: whether "demo" is good enough for a trial is the operator's to say,
-and what protects a real account is the slow hash and the operator's own policy."""
+"""Characters. Low on purpose, so that a trial can use passwords like "demo". Real accounts are
+protected by the slow hash and by the operator's own policy."""
 MAX_PASSWORD = 1024
-"""Characters; an MQTT password has up to 65,535 bytes, and hashing that much would only cost."""
+"""Characters. MQTT allows a password of 65,535 bytes, but hashing that many costs time and protects
+nobody."""
 
 
 def check_password(password: str) -> None:
-    """Raises `ValueError`, which says so, if a password is too short or too long."""
+    """Check the length of a password.
+
+    Raises:
+        ValueError: it is too short or too long; the text says so.
+    """
     if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
         raise ValueError(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters, not {len(password)}")
 
 
 class NewAccounts:
-    """Makes accounts. `save` commits changes of the state store and raises `StoreError`."""
+    """Adds accounts. `save` commits changes to the state store and raises `StoreError`."""
 
     def __init__(
         self,
@@ -41,18 +46,19 @@ class NewAccounts:
         self._save = save
 
     async def add(self, user_id: str, password: str | None, role: str = "user") -> Account:
-        """Add an account; without a password, the user connects with tokens only.
+        """Add an account. Without a password, the user can connect with tokens only.
 
         Raises:
-            DirectoryError: `exists`, there is such a user, or the id is the server's own.
+            DirectoryError: `exists`: the user id is taken, or is the server's own.
             StoreError: a store failed.
         """
         if user_id == SYSTEM:
-            raise DirectoryError("exists", f"the id {SYSTEM} is the server's own")
+            raise DirectoryError("exists", f"the id {SYSTEM} is reserved for the server")
         if await self._directory.account(user_id) is not None:
             raise DirectoryError("exists", f"user {user_id} exists already")
-        # Another user may have had the id before. The new user must not see what is in that inbox, nor
-        # what was kept for it. That went with the account, unless the node ended in between.
+        # A removed account may have had the same id. The floor hides its inbox from the new user. Its
+        # sessions, marks and presence were deleted with it, unless the node died in between: so they are
+        # deleted here again.
         floor = await head(self._log, inbox_topic(user_id))
         presence = Retained(presence_topic(user_id), b"", 1)
         await self._save([Forgotten(user_id, None), Unseen(user_id), presence])

@@ -1,4 +1,4 @@
-"""What the ways in need to know of a token and whose it is."""
+"""What the gRPC and HTTP APIs need to know about a token and its account."""
 
 from typing import Protocol
 
@@ -6,7 +6,8 @@ from broker.domain.directory import Account
 
 
 class Token(Protocol):
-    """A valid token; it ends at `expires_at` (Unix seconds)."""
+    """A valid token. It expires at `expires_at` (Unix seconds). `id` is "" if the token has none; such a
+    token cannot be revoked by itself."""
 
     @property
     def id(self) -> str: ...
@@ -16,7 +17,7 @@ class Token(Protocol):
 
 
 class Bearer(Protocol):
-    """A valid token and whose it is; `revoked` ones must not be accepted."""
+    """A token with a valid signature, and its account. One that is `revoked` must not be accepted."""
 
     @property
     def token(self) -> Token: ...

@@ -1,4 +1,4 @@
-"""Changes of groups on their way to the directory, the group's log and the users' events."""
+"""Writes changes of groups: to the directory, to the group's log and to the events of users."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from broker.domain.topics import group_topic
 from broker.ports import BrokerPort, Directory, GroupWrite, Notice
 
 NAMED = 100
-"""Users a system entry names; of more it gives the count."""
+"""How many users a system entry names at most. With more it also has their number, as `count`."""
 
 
 class GroupChanges:
@@ -20,31 +20,38 @@ class GroupChanges:
         self._broker = broker
         self._notices = notices
         self.turns: Turns[str] = Turns()
-        """By group."""
+        """Locks by group id: changes of one group are made one at a time."""
 
     async def write(self, write: GroupWrite, notices: Sequence[Notice]) -> None:
-        """One change; on return it holds and its notices are in the log."""
+        """Write one change of a group. On return it is in effect, and its notices are in the group's log
+        unless the log's store failed; then they follow.
+
+        Raises:
+            DirectoryError: the directory refuses the change, e.g. `conflict`.
+            StoreError: the directory failed.
+        """
         await self._directory.write_group(write, notices)
         await self._notices.publish(notices)
 
     async def settle(self, group_id: str) -> None:
-        """On return, what the changes so far lead to is in the group's log."""
+        """Publish the pending notices of a group. On return all its changes so far are in its log."""
         await self._notices.settle(group_topic(group_id))
 
     async def remove_user(self, user: str, groups: Sequence[str], notices: Sequence[Notice]) -> None:
-        """Remove a user who is in these groups. As `write`."""
+        """Remove the account of a user who is a member of `groups`; otherwise like `write`."""
         await self._directory.remove_account(user, groups, notices)
         await self._notices.publish(notices)
 
     async def tell(self, users: Sequence[str], event: str, group_id: str, by: str) -> None:
-        """Tell users what they cannot learn from the group's log."""
+        """Send an event to users who cannot read about the change in the group's log: those who were
+        added, removed, banned, accepted or rejected, and admins who are asked."""
         if users:
             told = {"event": "group", "type": event, "group_id": group_id, "by": by}
             await self._broker.emit(users, told)
 
 
 def named(users: Sequence[str]) -> dict[str, Any]:
-    """How a system entry names users."""
+    """The fields by which a system entry names users: `user_ids`, and `count` if they are too many."""
     if len(users) <= NAMED:
         return {"user_ids": list(users)}
     return {"user_ids": list(users[:NAMED]), "count": len(users)}

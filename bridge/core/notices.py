@@ -1,8 +1,8 @@
-"""Brings what a change of the directory leads to into the logs.
+"""Publishes notices: the `system` entries that changes of the directory write to logs.
 
-A change and its notices are one transaction of the directory, so none is lost: what did not get
-into a log before the node ended does when it starts again. An entry's `client_msg_id` is the
-notice's id, so none gets there twice.
+This is a transactional outbox. The directory stores a change and its notices in one transaction, so no
+notice is lost: one that has not reached its log when the node dies is published at the next start. The
+entry's `client_msg_id` is the notice's id, so publishing it again stores nothing twice.
 """
 
 import asyncio
@@ -28,14 +28,15 @@ _RETRY_SECONDS = 1.0
 
 
 def notice(sender: str, topic: str, event: str, **values: Any) -> Notice:
-    """An entry of type `system` for a log: `event` says what happened, `by` who did it."""
+    """A notice: an entry of type `system` for the log of a topic. Its content holds the `event`, the user
+    who did it as `by`, and those `values` that are not None."""
     content: dict[str, Any] = {"event": event, "by": sender}
     content |= {key: value for key, value in values.items() if value is not None}
     return Notice(uuid.uuid4().hex, sender or SYSTEM, topic, msgspec.json.encode(content))
 
 
 class Notices:
-    """`publish` what a change wrote; `recover` at start."""
+    """Publishes notices. Call `publish` after each change of the directory, and `recover` at start."""
 
     def __init__(self, directory: PendingNotices, broker: BrokerPort) -> None:
         self._directory = directory
@@ -43,28 +44,29 @@ class Notices:
         self._retry: asyncio.Task[None] | None = None
 
     async def publish(self, notices: Sequence[Notice]) -> None:
-        """Bring notices that are written into their logs. If a store fails now, it is tried again:
-        the change they tell of has happened."""
+        """Publish notices that the directory has stored. Does not raise if a store fails, as the change
+        itself has happened: the notices are retried until they are in their logs."""
         try:
             await self._publish(notices)
         except StoreError as error:
-            logger.error("%d notices have to wait: %s", len(notices), error)
+            logger.error("%d notices could not be published, retrying: %s", len(notices), error)
             if self._retry is None:
                 self._retry = asyncio.get_running_loop().create_task(self._try_again())
 
     async def recover(self) -> None:
-        """Bring all that is left into the logs. Raises `StoreError`."""
+        """Publish all pending notices. Raises `StoreError`."""
         while notices := await self._directory.notices(_BATCH):
             await self._publish(notices)
 
     async def settle(self, topic: str) -> None:
-        """Bring what is left for a topic into its log, whoever else is at it. Raises `StoreError`."""
+        """Publish the pending notices of one topic, even if another task is publishing them: an entry is
+        stored once. Raises `StoreError`."""
         left = [each for each in await self._directory.notices(_BATCH) if each.topic == topic]
         if left:
             await self._publish(left)
 
     async def close(self) -> None:
-        """Stop trying; the rest is for the next start."""
+        """Stop retrying. Pending notices are published at the next start."""
         if self._retry is not None:
             self._retry.cancel()
 
@@ -75,6 +77,9 @@ class Notices:
                 await self.recover()
             except StoreError:
                 continue
+            except Exception:  # a bug of ours; the notices must get there all the same
+                logger.exception("publishing notices")
+                continue
             self._retry = None
             return
 
@@ -82,8 +87,8 @@ class Notices:
         for each, posted in zip(notices, await self._broker.append(list(map(_draft, notices))), strict=True):
             try:
                 stored(posted)
-            except RefusedError as error:  # it would be refused for ever
-                logger.error("notice %s for %s is given up: %s", each.id, each.topic, error)
+            except RefusedError as error:  # a retry would be refused again
+                logger.error("notice %s for %s is dropped: %s", each.id, each.topic, error)
         await self._directory.drop_notices([each.id for each in notices])
 
 

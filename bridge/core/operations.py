@@ -1,9 +1,9 @@
-"""The operations of the services: each is one handler, offered over MQTT RPC and gRPC alike.
-The administration's are offered over gRPC alone.
+"""The operations of the services. Each is one handler, offered over MQTT RPC and gRPC alike;
+administration operations are offered over gRPC only.
 
-A handler is `async (caller, parameters) -> result`, where parameters and result are msgspec
-structs: they are what is checked, and what docs/api.md is generated from. One that answers with a
-stream returns an asynchronous iterator of results.
+A handler is `async (caller, parameters) -> result`. Parameters and result are msgspec structs: requests
+are checked against them, and docs/api.md is generated from them. A handler that answers with a stream
+returns an asynchronous iterator of results.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -17,31 +17,40 @@ from broker.domain.message import MAX_DEPTH, is_too_deep
 
 P = TypeVar("P", bound=msgspec.Struct)
 
-Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z", description="a user or group id")]
+Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z", description="A user or group id.")]
+# At most 8,999,999,999,999,999,999: what a signed 64-bit integer of a store holds.
 MessageId = Annotated[
-    str, msgspec.Meta(pattern=r"^([0-9]{1,18}|[1-8][0-9]{18})\Z", description="a message id")
+    str, msgspec.Meta(pattern=r"^([0-9]{1,18}|[1-8][0-9]{18})\Z", description="A message id.")
 ]
 ConversationId = Annotated[
     str,
-    msgspec.Meta(min_length=3, max_length=140, description="`p:<user>:<user>` (ids in order) or `g:<group>`"),
+    msgspec.Meta(
+        min_length=3,
+        max_length=140,
+        description="`p:<user>:<user>` (the smaller user id first) or `g:<group>`.",
+    ),
 ]
-Seq = Annotated[int, msgspec.Meta(ge=1, lt=2**32, description="the place of a message in its conversation")]
-Millis = Annotated[int, msgspec.Meta(ge=0, lt=2**53, description="Unix milliseconds")]
-PageSize = Annotated[int, msgspec.Meta(ge=1, le=1000, description="how many a page has at most")]
-After = Annotated[str, msgspec.Meta(max_length=64, description="`next` of the page before, empty to begin")]
+Seq = Annotated[int, msgspec.Meta(ge=1, lt=2**32, description="The seq of a message.")]
+# Below 2^53, as JavaScript keeps larger integers only roughly.
+Millis = Annotated[int, msgspec.Meta(ge=0, lt=2**53, description="Unix milliseconds.")]
+PageSize = Annotated[int, msgspec.Meta(ge=1, le=1000, description="The most items a page may have.")]
+After = Annotated[
+    str, msgspec.Meta(max_length=64, description="The `next` of the previous page; empty for the first.")
+]
 Note = Annotated[str, msgspec.Meta(max_length=256)]
 MAX_NAME = 128
 Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
-Url = Annotated[str, msgspec.Meta(max_length=1024, description="a URL")]
-Message = Annotated[msgspec.Raw, msgspec.Meta(description="as it is delivered")]
+Url = Annotated[str, msgspec.Meta(max_length=1024, description="A URL.")]
+Message = Annotated[msgspec.Raw, msgspec.Meta(description="As it is delivered to subscribers.")]
 
 
 _SHOWN = 200
-"""Characters of either end of what is wrong: it may quote the request."""
+"""Characters kept of each end of a validation error, which may quote a long request."""
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who calls. `is_system`: the server itself, an administrator, or a service that speaks for it."""
+    """The user who calls. `is_system`: the caller is the server, an administrator, or a service that acts
+    for no user."""
 
     user: str
     is_system: bool = False
@@ -51,18 +60,18 @@ THE_SYSTEM = Caller(SYSTEM, is_system=True)
 
 
 class Parameters(msgspec.Struct, forbid_unknown_fields=True):
-    """Parameters of an operation; what is not named is refused."""
+    """Parameters of an operation. Unknown fields are refused, so that a misspelt one is not ignored."""
 
 
 class Done(msgspec.Struct):
-    """Nothing more to say."""
+    """The empty result: the operation succeeded."""
 
 
 Handler = Callable[[Caller, Any], Awaitable[Any]]
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """An operation by its contract name, e.g. `messages.sync`."""
+    """An operation and its name, e.g. `messages.sync`. `result` is the type of the result."""
 
     name: str
     parameters: type[msgspec.Struct]
@@ -71,12 +80,12 @@ class Operation(msgspec.Struct, frozen=True):
 
     @property
     def summary(self) -> str:
-        """What it does: the handler's docstring."""
+        """What the operation does: the handler's docstring."""
         return self.handler.__doc__ or ""
 
 
 def content_json(content: Any) -> bytes:
-    """A message's content as it is stored. Refused (`invalid_params`) if nested too deeply."""
+    """A message's content as it is stored: JSON. Refused (`invalid_params`) if it is nested too deeply."""
     try:
         encoded = msgspec.json.encode(content)
     except RecursionError:
@@ -84,7 +93,7 @@ def content_json(content: Any) -> bytes:
     else:
         if not is_too_deep(encoded):
             return encoded
-    raise RefusedError("invalid_params", f"content: nested deeper than {MAX_DEPTH}")
+    raise RefusedError("invalid_params", f"content: nested deeper than {MAX_DEPTH} levels")
 
 
 class Operations:
@@ -94,7 +103,7 @@ class Operations:
         self._operations: dict[str, Operation] = {}
 
     def add(self, name: str, handler: Callable[[Caller, P], Awaitable[Any]]) -> None:
-        """Offer a handler; its annotations say the types."""
+        """Offer a handler under a name. Its annotations give the types of parameters and result."""
         hints = get_type_hints(handler, include_extras=True)
         kinds = [hint for key, hint in hints.items() if key not in ("caller", "return")]
         self._operations[name] = Operation(name, kinds[0], hints["return"], handler)
@@ -103,17 +112,17 @@ class Operations:
         return iter(self._operations.values())
 
     def __getitem__(self, name: str) -> Operation:
-        """The operation of a name. Raises `RefusedError` (`unknown_method`) if there is none."""
+        """The operation with a name. Raises `RefusedError` (`unknown_method`) if there is none."""
         operation = self._operations.get(name)
         if operation is None:
             raise RefusedError("unknown_method", f"there is no method {name[:64]!r}")
         return operation
 
     async def call(self, caller: Caller, name: str, request: Mapping[str, Any]) -> Any:
-        """Check the parameters and run the handler.
+        """Check the parameters of a request, run the handler, and return its result.
 
         Raises:
-            RefusedError: `unknown_method`, `invalid_params`, or what the handler refuses.
+            RefusedError: `unknown_method`, `invalid_params`, or a refusal of the handler.
             StoreError: a store failed.
         """
         operation = self[name]
@@ -128,15 +137,16 @@ class Operations:
 
 
 class Handlers(Protocol):
-    """The handlers of some operations that belong together."""
+    """A class that holds the handlers of one subject."""
 
     def register(self, operations: Operations) -> None:
-        """Offer them."""
+        """Add the handlers to `operations`."""
         ...
 
 
 def operations_of(classes: Iterable[type[Handlers]]) -> Operations:
-    """The operations of classes of handlers, to be read and not called: nothing is initialised."""
+    """The operations of handler classes, for reading their types. They must not be called: the handlers
+    are not initialised, so that no store or broker is needed."""
     operations = Operations()
     for handlers in classes:
         handlers.__new__(handlers).register(operations)

@@ -1,4 +1,4 @@
-"""Pages of listings."""
+"""Paging of lists."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -7,7 +7,8 @@ T = TypeVar("T")
 
 
 def page_of(found: Sequence[T], limit: int, key: Callable[[T], str]) -> tuple[list[T], str]:
-    """The first `limit` of what was found, and where the next page begins: "" if there is no more, for
-    which at least one more than `limit` was looked for."""
+    """The first page of `found`, and the key that the next page starts after ("" if this is the last).
+
+    Ask the store for `limit + 1` items: only the extra one shows that there is a next page."""
     page = list(found[:limit])
     return page, key(page[-1]) if len(found) > limit else ""

@@ -1,4 +1,4 @@
-"""Storing one message through the broker's port, whose answers come in lists."""
+"""Unpacks the answers of `BrokerPort`, which come in lists, for callers that store one message."""
 
 from broker.domain.errors import Refusal, RefusedError, StoreError
 from broker.domain.message import Body, Draft
@@ -6,13 +6,13 @@ from broker.ports import BrokerPort, Posted
 
 
 async def append_one(broker: BrokerPort, draft: Draft) -> Body:
-    """See `BrokerPort.append`. Raises `RefusedError`, and `StoreError` if it is not stored."""
+    """`BrokerPort.append` for one message. Raises `RefusedError`, and `StoreError` if the store failed."""
     (posted,) = await broker.append([draft])
     return stored(posted)
 
 
 def stored(posted: Posted) -> Body:
-    """The message as it is stored. Raises `RefusedError`, and `StoreError` if it is not stored."""
+    """The stored message. Raises `RefusedError` if it was refused, `StoreError` if the store failed."""
     if not isinstance(posted, Refusal):
         return posted
     if posted.code == "unavailable":

@@ -1,4 +1,5 @@
-"""Changes of the directory are worked out from what was read; if that has changed, once more."""
+"""Optimistic concurrency: a handler reads the directory, works out a change and writes it. If another
+change came first, the directory refuses with `conflict`, and the handler runs again on what is there now."""
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -13,7 +14,8 @@ _ATTEMPTS = 5
 
 
 def retrying(handler: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-    """Run a handler again while the directory says `conflict`."""
+    """Run a handler again while the directory refuses with `conflict`, at most `_ATTEMPTS` times. The last
+    `conflict` is raised."""
 
     @wraps(handler)
     async def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,4 +1,4 @@
-"""A log as it grows: its head, and its entries from a place on."""
+"""Reading a log as it grows: its head, and its entries after an offset."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -12,21 +12,21 @@ _CHUNK_BYTES = 256 * 1024
 
 
 async def head(log: MessageLog, topic: str) -> int:
-    """The last offset of an inbox or group topic's log. Raises `StoreError`."""
+    """The last offset in the log of an inbox or group topic; 0 if it is empty. Raises `StoreError`."""
     name = log_name(parse_topic(topic))
     return (await log.heads([name]))[name]
 
 
 async def tail(log: MessageLog, broker: BrokerPort, topic: str, after: int) -> AsyncGenerator[bytes, None]:
-    """The entries of an inbox or group topic after offset `after` as delivered JSON, then new ones as
-    they are stored; until the caller stops. Raises `StoreError`."""
+    """The entries of an inbox or group topic after offset `after`, as delivered JSON; then new entries as
+    they are stored. Ends when the caller closes it. Raises `StoreError`."""
     name = log_name(parse_topic(topic))
     grown = asyncio.Event()
     stop = await broker.watch(topic, grown.set)
     try:
         position = after
         while True:
-            grown.clear()  # before the read: what comes during it is not missed
+            grown.clear()  # before the read, so that an entry stored during it wakes us again
             entries = await log.read(name, position, _CHUNK, _CHUNK_BYTES)
             for entry in entries:
                 yield entry.payload

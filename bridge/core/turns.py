@@ -1,4 +1,4 @@
-"""What must not happen at the same time to the same thing happens one after another."""
+"""Per-key locks, granted in order of arrival."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable
@@ -15,21 +15,23 @@ R = TypeVar("R")
 
 
 class Turns(Generic[K]):
-    """One at a time for each key, in the order they came."""
+    """A lock for each key, granted in order of arrival."""
 
     def __init__(self) -> None:
+        # Weak: a lock exists only as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[K, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
     async def of(self, key: K) -> AsyncIterator[None]:
-        """Wait for one's turn, and have it while the context lasts."""
+        """Wait for the lock of a key, and hold it while the context lasts."""
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
             yield
 
     @asynccontextmanager
     async def of_all(self, keys: Iterable[K]) -> AsyncIterator[None]:
-        """The turns of some keys; all who wait for several name them in the same order."""
+        """Hold the locks of several keys. All callers must name their keys in the same order, else two of
+        them could wait for each other for ever."""
         async with AsyncExitStack() as stack:
             for key in keys:
                 await stack.enter_async_context(self.of(key))
@@ -50,8 +52,8 @@ S = TypeVar("S", bound=_HasGroupTurns)
 
 
 def in_turn(handler: Callable[[S, Caller, P], Awaitable[R]]) -> Callable[[S, Caller, P], Awaitable[R]]:
-    """Run the changes of a group one after another. Each is worked out from what was read: of many at
-    the same time one would succeed, and all others begin anew."""
+    """Run the changes of a group one at a time. Each is worked out from what was read before: of many
+    concurrent ones only one would succeed, and all others would have to run again (see `retrying`)."""
 
     @wraps(handler)
     async def call(self: S, caller: Caller, parameters: P) -> R:

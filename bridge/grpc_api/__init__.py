@@ -1,1 +1,1 @@
-"""The platform's API for back-end services and imctl: protobuf package `im` over gRPC."""
+"""The platform's gRPC API (protobuf package `im`) for back-end services and imctl."""

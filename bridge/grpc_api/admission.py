@@ -1,4 +1,4 @@
-"""Admits calls: how many run and wait at once, by whose they are and what they cost."""
+"""Admission control: limits how many calls run and wait at once, per user and in total."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,15 +7,19 @@ from bridge.core.operations import Caller
 from broker.domain.errors import RefusedError
 
 SLOT_BYTES = 64 * 1024
-"""Of a request to one slot. JSON takes up to twenty times as much as Python's objects."""
+"""Bytes of a request for which it needs one more slot. A request bounds memory only if its size counts:
+decoded, JSON takes up to twenty times its bytes."""
 _WAITING_PER_SLOT = 16
 _SHARE = 4
 
 
 class Admission:
-    """Slots to run in. A call takes one, and one more for each `SLOT_BYTES` of its request. A user has
-    a fourth of the slots at most, and waits for them in a line of their own: whatever one does, there
-    is room for others. Sixteen times as many slots as a line has may be waited for in it."""
+    """Slots for running calls. A call takes one slot, and one more for each `SLOT_BYTES` of its request.
+
+    A user gets at most a quarter of the slots, and waits for them in a queue of their own: whatever one
+    user does, there is room for the others. A queue may hold calls for sixteen times its slots; calls
+    beyond that are refused. The system may use all slots.
+    """
 
     def __init__(self, slots: int) -> None:
         self._most = slots
@@ -24,14 +28,14 @@ class Admission:
 
     @property
     def waiting(self) -> int:
-        """The slots that calls wait for."""
+        """How many slots the waiting calls need in total."""
         return self._slots.waiting + sum(line.waiting for line in self._lines.values())
 
     async def take(self, caller: Caller, size: int) -> Callable[[], None]:
-        """Wait for the slots of a request of `size` bytes; call the result to give them back.
+        """Wait for the slots of a request of `size` bytes. Call the result to give them back.
 
         Raises:
-            RefusedError: `overloaded`, too many wait.
+            RefusedError: `overloaded`: too many calls are waiting.
         """
         share = self._most if caller.is_system else max(self._most // _SHARE, 1)
         line = self._lines.setdefault(caller.user, _Slots(share))
@@ -57,7 +61,7 @@ class Admission:
         return give_back
 
     def _is_full(self, slots: int, caller: Caller) -> bool:
-        """Whether all users together wait for too much."""
+        """Whether the queues of all users together are full. The system is never kept out by users."""
         return not caller.is_system and self.waiting + slots > self._most * _WAITING_PER_SLOT
 
     def _forget(self, user: str, line: "_Slots") -> None:
@@ -66,7 +70,8 @@ class Admission:
 
 
 class _Slots:
-    """A semaphore that is taken by several at once, first come, first served."""
+    """A semaphore of which a call takes several slots at once, in order of arrival. asyncio's own hands
+    out one at a time: two calls that need several each could block one another."""
 
     def __init__(self, slots: int) -> None:
         self._most = slots
@@ -88,7 +93,7 @@ class _Slots:
         try:
             await turn
         except BaseException:
-            if self._turns.pop(turn, None) is None:  # it was its turn already
+            if self._turns.pop(turn, None) is None:  # cancelled after its slots were taken
                 self._free += slots
             self._go_on()
             raise
@@ -98,7 +103,8 @@ class _Slots:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Let in those whose turn it is."""
+        """Give free slots to the first in the queue, as long as there are enough for it. A small call does
+        not overtake a large one, which could else wait for ever."""
         while self._turns:
             turn, slots = next(iter(self._turns.items()))
             if slots > self._free:

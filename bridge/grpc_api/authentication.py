@@ -1,4 +1,4 @@
-"""Who calls: a call's metadata, `authorization: Bearer <token>` and `im-on-behalf-of: <user>`."""
+"""Authenticates calls by their metadata: `authorization: Bearer <token>` and `im-on-behalf-of: <user>`."""
 
 import asyncio
 import hmac
@@ -25,16 +25,17 @@ Metadata = Iterable[tuple[str, str | bytes]]
 
 
 class TokenReader(Protocol):
-    """Tells whose a token is."""
+    """Reads tokens of accounts."""
 
     async def by_token(self, text: str) -> Bearer | None:
-        """None if it is not valid, or its user is disabled or gone. Raises `StoreError`."""
+        """A token and its account. None if the token is not valid, or its user is disabled or removed.
+        Raises `StoreError`."""
         ...
 
 
 class Call(msgspec.Struct, frozen=True):
-    """An authenticated call. `administers`: may use the administration. `users`: the accounts it
-    depends on. `expires_at`: Unix seconds."""
+    """An authenticated call. `administers`: it may use `im.AdminService`. `users`: the accounts it depends
+    on. `expires_at`: when its token expires, in Unix seconds."""
 
     caller: Caller
     administers: bool = False
@@ -43,11 +44,11 @@ class Call(msgspec.Struct, frozen=True):
 
 
 CALL: ContextVar[Call] = ContextVar("CALL")
-"""The call a handler serves."""
+"""The call that is being served."""
 
 
 class CallAuthenticator:
-    """Accepts the node's `admin_token` and, if there is a reader, the tokens of accounts."""
+    """Accepts the node's `admin_token` and, if `tokens` is given, the tokens of accounts."""
 
     def __init__(
         self,
@@ -62,12 +63,13 @@ class CallAuthenticator:
         self._changes = changes or Changes()
 
     async def authenticate(self, metadata: Metadata) -> Call:
-        """Who calls.
+        """Find out who calls.
 
         Raises:
-            RefusedError: `unauthenticated`; `not_authorized` (a user on behalf of another);
-                `not_found` or `disabled` (the user on whose behalf); `invalid_params`.
-            StoreError: it cannot be told now.
+            RefusedError: `unauthenticated`; `not_authorized`: an ordinary user acts on behalf of another;
+                `not_found`, `disabled`: the user on whose behalf the call is made does not exist or is
+                disabled; `invalid_params`: `im-on-behalf-of` is not one user id.
+            StoreError: the directory failed.
         """
         given = list(metadata)
         identity = await self._identify([_octets(value) for key, value in given if key == "authorization"])
@@ -92,7 +94,7 @@ class CallAuthenticator:
             if bearer is not None and not bearer.revoked:
                 account = bearer.account
                 return Identity(account.user_id, account.role, bearer.token.expires_at)
-        raise RefusedError("unauthenticated", "wrong or missing token")
+        raise RefusedError("unauthenticated", "the token is missing or not valid")
 
     async def _on_behalf(self, given: list[str]) -> Caller:
         user = given[0]
@@ -106,20 +108,20 @@ class CallAuthenticator:
         return Caller(user)
 
     def standing(self, call: Call, metadata: Metadata) -> "Standing":
-        """Whether a call that goes on for long is still accepted."""
+        """Watch the credential of a call that streams, for as long as it lasts."""
         return Standing(lambda: self.authenticate(metadata), call, self._changes)
 
 
 class Standing:
-    """Looks again at a call's credential whenever something it depends on has changed, and when it
-    ends. `close` it."""
+    """Watches the credential of a long call. It is checked again whenever one of the accounts it depends
+    on has changed, and when its token expires. The owner must call `close`."""
 
     def __init__(self, again: Callable[[], Awaitable[Call]], call: Call, changes: Changes) -> None:
         self._again = again
         self._call = call
         self.close = changes.watch(self._changed)
         self._doubt = asyncio.get_running_loop().create_future()
-        self._doubt.set_result(None)  # it may have changed since the call began
+        self._doubt.set_result(None)  # the account may have changed since the call was authenticated
 
     def _changed(self, change: DirectoryChange) -> None:
         concerns = isinstance(change, AccountChanged | TokenRevoked) and change.user_id in self._call.users
@@ -127,15 +129,16 @@ class Standing:
             self._doubt.set_result(None)
 
     async def hold(self, waiting: "asyncio.Future[Any]") -> None:
-        """Wait until something is done. On return the call is accepted.
+        """Wait until `waiting` is done. On return the call's credential is still valid.
 
         Raises:
-            RefusedError, StoreError: it is not, or it cannot be told.
+            RefusedError: it is not: the token expired or was revoked, or the account has changed.
+            StoreError: it could not be checked.
         """
         while True:
             left = None if self._call.expires_at is None else self._call.expires_at - time.time()
             if left is not None and left <= 0:
-                raise RefusedError("unauthenticated", "the token has ended")
+                raise RefusedError("unauthenticated", "the token has expired")
             if self._doubt.done():
                 self._doubt = asyncio.get_running_loop().create_future()
                 if (await self._again()).caller != self._call.caller:

@@ -1,4 +1,4 @@
-"""Changes of the directory, for those that want to know for a time."""
+"""Passes changes of the directory on to watchers that come and go, such as streams."""
 
 from collections.abc import Callable
 
@@ -8,17 +8,18 @@ Watcher = Callable[[DirectoryChange], None]
 
 
 class Changes:
-    """Tells watchers. `tell` is for `Directory.on_change`, which nobody can leave again."""
+    """Watchers of changes. Register `tell` with `Directory.on_change` once: a callback registered there
+    cannot be removed."""
 
     def __init__(self) -> None:
         self._watchers: set[Watcher] = set()
 
     def tell(self, change: DirectoryChange) -> None:
-        """Something has changed."""
-        for watcher in tuple(self._watchers):
+        """Pass a change on to all watchers."""
+        for watcher in tuple(self._watchers):  # a copy: a watcher may stop watching
             watcher(change)
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
-        """Tell a watcher of each change; call the result to stop that."""
+        """Call `watcher` for each change. Call the result to stop that."""
         self._watchers.add(watcher)
         return lambda: self._watchers.discard(watcher)

@@ -1,6 +1,5 @@
-"""Protobuf messages to the parameters of operations, and their results to protobuf messages: fields
-go by their names. A field of protobuf's type `bytes` is taken as it is where the operation wants
-`bytes`, and holds JSON where it wants anything else."""
+"""Converts protobuf messages to parameters of operations, and results to protobuf messages. Fields are
+matched by name. A `bytes` field stays bytes if the operation's field is `bytes`; else it holds JSON."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -20,11 +19,13 @@ Field = Any
 
 
 def to_parameters(message: Message, parameters: type[msgspec.Struct]) -> dict[str, Any]:
-    """The fields that are given, for an operation of such parameters. What cannot be told from nothing
-    (an empty list, and a scalar that is not `optional`) is: an empty list is not given, a scalar is.
+    """The fields of a request that are given, for an operation with these `parameters`.
+
+    Protobuf cannot tell some fields that are given from absent ones. An empty list or map counts as
+    absent; a scalar that is not `optional` counts as given.
 
     Raises:
-        RefusedError: `invalid_params`, a field does not hold JSON.
+        RefusedError: `invalid_params`: a field does not hold JSON.
     """
     values: dict[str, Any] = {}
     wanted = _wanted(parameters)
@@ -54,7 +55,7 @@ def _parameter(field: Field, value: Any, wanted: Mapping[str, type]) -> Any:
 
 @cache
 def _wanted(parameters: type[msgspec.Struct]) -> Mapping[str, type]:
-    """Which fields are `bytes`, and which are structs or lists of structs."""
+    """The types of those fields that are `bytes`, structs or lists of structs."""
     fields = msgspec.structs.fields(parameters)
     found = {field.name: _wanted_type(types.type_info(field.type)) for field in fields}
     return {name: kind for name, kind in found.items() if kind is not None}
@@ -74,7 +75,7 @@ def _wanted_type(kind: types.Type) -> type | None:
 
 
 def to_message(kind: Descriptor, result: msgspec.Struct) -> Message:
-    """A result as a message of a kind."""
+    """A result as a protobuf message; `kind` is the message's descriptor."""
     values = {}
     for field in kind.fields:
         value = getattr(result, field.name)
@@ -99,5 +100,5 @@ def _result(field: Field, value: Any) -> Any:
 
 
 def is_map(field: Field) -> bool:
-    """Whether a field is a map."""
+    """Whether a field is a map. Protobuf describes maps as repeated messages of key and value."""
     return bool(field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type.GetOptions().map_entry)

@@ -1,4 +1,4 @@
-"""What a failure of an operation is on the wire."""
+"""Failures of operations as gRPC statuses and trailing metadata."""
 
 import logging
 
@@ -10,7 +10,7 @@ from broker.domain.errors import RefusedError, StoreError
 logger = logging.getLogger(__name__)
 
 CODE_KEY = "im-error-code"
-"""Trailing metadata: the contract's error code."""
+"""The trailing metadata that holds the error code."""
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
@@ -32,23 +32,24 @@ _STATUSES = {
     "overloaded": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "unavailable": grpc.StatusCode.UNAVAILABLE,
 }
-"""All other codes are rules that said no: PERMISSION_DENIED."""
+"""gRPC status by error code. All other codes mean that a rule forbids the call: PERMISSION_DENIED."""
 
 
 def describe(error: Exception, method: str) -> tuple[grpc.StatusCode, str, str]:
-    """Status, details and error code of what `method` raised. What nobody foresaw stays on the
-    node: the caller learns that it was an internal error, the log why."""
+    """Status, details and error code for an exception that `method` raised. Details of an unexpected one
+    go to the log only: the caller gets `internal error`."""
     if isinstance(error, RefusedError):
         return _STATUSES.get(error.code, grpc.StatusCode.PERMISSION_DENIED), error.detail, error.code
     if isinstance(error, StoreError):
         logger.error("%s: the store failed: %s", method, error)
-        return grpc.StatusCode.UNAVAILABLE, "the store is not available", "unavailable"
+        return grpc.StatusCode.UNAVAILABLE, "the store failed, try again later", "unavailable"
     logger.error("%s failed", method, exc_info=error)
     return grpc.StatusCode.INTERNAL, "internal error", "internal"
 
 
 def trailer(status: grpc.StatusCode, details: str, code: str) -> tuple[tuple[str, str | bytes], ...]:
-    """The trailing metadata of a failure: the code, plain and as gRPC's richer error model has it."""
+    """The trailing metadata of a failure: the code by itself, and as the `reason` of a
+    google.rpc.ErrorInfo, where clients of gRPC's richer error model look for it."""
     info = StatusDetail(type_url=_ERROR_INFO, value=ErrorInfo(reason=code, domain=_DOMAIN))
     number: int = status.value[0]
     rich = Status(code=number, message=details, details=[info])

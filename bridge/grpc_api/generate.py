@@ -1,9 +1,9 @@
-"""Write the modules protoc makes of the .proto files; `--check` only says whether they are current.
+"""Generate Python modules from the .proto files; `--check` only tells whether they are current.
 
     python -m bridge.grpc_api.generate [--check]
 
-The repository's root is the include root, so that generated modules import each other as
-`bridge.grpc_api.…`. Needs the package grpcio-tools, which a node does not.
+protoc's include root is the root of the repository, so that generated modules import each other as
+`bridge.grpc_api.…`. This needs the package grpcio-tools; a node does not.
 """
 
 import argparse
@@ -18,14 +18,15 @@ OUTPUTS = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py")
 
 
 class GenerationError(Exception):
-    """protoc did not accept the .proto files; it has said why."""
+    """protoc failed. It has printed the reason on standard error."""
 
 
 def generate(out: Path) -> list[Path]:
-    """Generate below `out`; returns the files, relative to it and to the root alike.
+    """Generate the modules below `out`. Returns their paths, relative to `out` and to the repository's root
+    alike.
 
     Raises:
-        GenerationError: protoc refused.
+        GenerationError: protoc failed.
     """
     protos = sorted(FOLDER.glob("*.proto"))
     arguments = [f"--{kind}={out}" for kind in ("python_out", "pyi_out", "grpc_python_out")]
@@ -38,7 +39,7 @@ def generate(out: Path) -> list[Path]:
 
 
 def stale() -> list[Path]:
-    """The generated files that are not what they should be, relative to the root."""
+    """The generated files that are missing or out of date, relative to the repository's root."""
     with tempfile.TemporaryDirectory() as folder:
         files = generate(Path(folder))
         return [file for file in files if _read(ROOT / file) != _read(Path(folder, file))]
@@ -49,7 +50,7 @@ def _read(file: Path) -> bytes | None:
 
 
 def main() -> int:
-    """Returns the exit status."""
+    """Run the command. Returns the exit status: 1 if protoc failed or `--check` found a stale file."""
     description = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m bridge.grpc_api.generate", description=description)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is stale")

@@ -1,5 +1,4 @@
-"""What happens around every call: who may make it, how many run at once, and what a caller is told
-when it fails."""
+"""The interceptor around every call: authentication, admission, and errors."""
 
 import asyncio
 import logging
@@ -19,7 +18,7 @@ from broker.domain.errors import RefusedError
 logger = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
-# in quotes: generic in their stubs only
+# In quotes: these classes are generic in their stubs only.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]"
 
@@ -33,13 +32,13 @@ _END: Any = object()
 
 
 class Guard(grpc.aio.ServerInterceptor):
-    """Lets those calls pass that `authenticator` accepts; the administration is for
-    administrators, who need not be who speaks for the system.
+    """Lets calls pass that `authenticator` accepts. `im.AdminService` is for administrators; services act
+    for the system, too, but may not use it.
 
-    At most `concurrency` calls run at once, streams aside, and fewer if they are large; some more wait,
-    and beyond that callers are refused (`Admission`). A call whose deadline has passed, or whose client has
-    gone, is not begun. One that has begun is brought to its end: half of a change is worse than a change
-    nobody waits for.
+    At most `concurrency` calls run at once, fewer if they are large; some more wait, and further ones are
+    refused (`Admission`). Streams are not counted. A call that is cancelled while it waits is not started.
+    A call that has started runs to its end, even if its client has gone: half a change would be worse than
+    a change that nobody waits for.
     """
 
     def __init__(self, authenticator: CallAuthenticator, concurrency: int = CONCURRENCY) -> None:
@@ -48,7 +47,7 @@ class Guard(grpc.aio.ServerInterceptor):
         self._running: set[asyncio.Future[Any]] = set()
 
     async def close(self) -> None:
-        """Let the calls under way end, those that are slow excepted."""
+        """Wait up to `_CLOSE_SECONDS` for the calls that are running, then cancel them."""
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=_CLOSE_SECONDS)
             for work in late:
@@ -65,13 +64,13 @@ class Guard(grpc.aio.ServerInterceptor):
         try:
             call = await self._authenticator.authenticate(metadata)
             if method.startswith(_FOR_ADMINISTRATORS) and not call.administers:
-                raise RefusedError("not_authorized", "only administrators may do this")
+                raise RefusedError("not_authorized", "only administrators may call im.AdminService")
         except Exception as error:
             return _refusing(error, method)
         CALL.set(call)
         handler = await continuation(handler_call_details)
         if handler is None:
-            return None  # no such method: gRPC says so
+            return None  # no such method: gRPC answers UNIMPLEMENTED
         serializer = handler.response_serializer
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
@@ -81,7 +80,7 @@ class Guard(grpc.aio.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(
                 self._stream(handler, method, call, metadata), response_serializer=serializer
             )
-        return handler  # with a stream of requests: reflection, which has errors of its own
+        return handler  # takes a stream of requests: reflection, which reports errors in its own way
 
     def _unary(self, handler: Any, method: str) -> Callable[..., Any]:
         async def serve(data: bytes, context: Context) -> Any:
@@ -95,7 +94,7 @@ class Guard(grpc.aio.ServerInterceptor):
     async def _run(self, handler: Any, data: bytes, context: Context) -> Any:
         give_back = await self._admission.take(CALL.get().caller, len(data))
         try:
-            request = _parse(handler, data)  # not before: it takes more than the bytes
+            request = _parse(handler, data)  # only now: decoded, a request takes more memory
         except RefusedError:
             give_back()
             raise
@@ -108,7 +107,7 @@ class Guard(grpc.aio.ServerInterceptor):
         self._running.discard(work)
         give_back()
         if not work.cancelled():
-            work.exception()  # perhaps nobody waits for it any more
+            work.exception()  # marks it as seen: perhaps nobody waits for the call any more
 
     def _stream(self, handler: Any, method: str, call: Call, metadata: Metadata) -> Callable[..., Any]:
         async def serve(data: bytes, context: Context) -> AsyncIterator[Any]:
@@ -125,7 +124,7 @@ class Guard(grpc.aio.ServerInterceptor):
     async def _while_accepted(
         self, responses: AsyncGenerator[Any, None], call: Call, metadata: Metadata
     ) -> AsyncGenerator[Any, None]:
-        """The responses, for as long as the call is accepted."""
+        """The responses, as long as the call's credential is valid."""
         standing = self._authenticator.standing(call, metadata)
         following: asyncio.Future[Any] | None = None
         try:
@@ -148,7 +147,7 @@ def _parse(handler: Any, data: bytes) -> Any:
     try:
         return handler.request_deserializer(data)
     except DecodeError:
-        raise RefusedError("invalid_params", "the request is not a message of this method's") from None
+        raise RefusedError("invalid_params", "the request is not of this method's message type") from None
 
 
 def _refusing(error: Exception, method: str) -> Handler:
@@ -157,8 +156,8 @@ def _refusing(error: Exception, method: str) -> Handler:
             logger.warning("gRPC: %s refused: %s", method[:200], error)
         await _abort(context, error, method)
 
-    # It answers all kinds of calls, as it only sends a status; and as one of a stream of requests it
-    # does not wait for one: what strangers send is not gathered in memory.
+    # A handler for streams of requests answers calls of every kind, as it only sends a status. It does
+    # not wait for the request either: what unauthenticated clients send is never held in memory.
     return grpc.stream_unary_rpc_method_handler(refuse)
 
 

@@ -183,22 +183,21 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeTokens(self, request, context):
-        """No token of the user that was issued before is accepted any more; who is connected by one is
-        disconnected. Passwords still are.
+        """Revokes all tokens of a user, and ends the connections made with them. The password stays valid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """The devices that are connected, by user and client id.
+        """Lists the connected devices, ordered by user id and client id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def KickUser(self, request, context):
-        """Ends all connections of a user. They may come back: to keep them out, disable the user.
+        """Ends all connections of a user. They may connect again; to prevent that, disable the user.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -217,7 +216,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RemoveGroupMembers(self, request, context):
-        """Refused (`is_owner`) for the owner: nobody is removed then.
+        """If the owner is among the users, nobody is removed (`is_owner`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -242,22 +241,22 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SendMessage(self, request, context):
-        """As if `sender` had published the payload: all rules of the topic hold.
+        """Sends a message as if `sender` had published the payload, with the permissions of `sender`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Tail(self, request, context):
-        """The entries of an inbox or group topic, until the caller cancels. The initial metadata is sent
-        once nothing stored from then on can be missed.
+        """Streams the entries of an inbox or group topic, until the client cancels. No entry that is stored
+        after the initial metadata was sent is missed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def History(self, request, context):
-        """Messages of a conversation, in ascending order.
+        """Returns messages of a conversation, by ascending seq.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

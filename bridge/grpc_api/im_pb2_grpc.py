@@ -85,57 +85,66 @@ class MessageServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def SendMessage(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """messages.send
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SendMessages(self, request, context):
-        """Each is stored or refused by itself, in their order.
+        """messages.send_batch.
+        The messages are stored in their order. One that is refused does not prevent the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SyncMessages(self, request, context):
-        """The entries of inboxes and groups, in the order of each.
+        """messages.sync.
+        Streams the entries of inboxes and groups, those of each log in its order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetMessages(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """messages.history
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def MarkRead(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """messages.read
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def MarkDelivered(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """messages.delivered
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetReaders(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """messages.readers
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EditMessage(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """messages.edit
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RecallMessage(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """messages.recall
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -468,13 +477,15 @@ class ConversationServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListConversations(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """conversations.list
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetConversation(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """conversations.set
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -613,49 +624,57 @@ class ContactServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListContacts(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """contacts.list
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RequestContact(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """contacts.request
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AcceptContact(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """contacts.accept
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RejectContact(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """contacts.reject
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemoveContact(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """contacts.remove
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemarkContact(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """contacts.remark
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BlockUser(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """contacts.block
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnblockUser(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """contacts.unblock
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -961,19 +980,22 @@ class UserServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def GetUsers(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """users.get
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateUser(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """users.update
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPresence(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """presence.get
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -1199,116 +1221,135 @@ class GroupServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def CreateGroup(self, request, context):
-        """On behalf of the user who becomes the owner.
+        """groups.create.
+        Must be called on behalf of a user, who becomes the owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetGroup(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.get
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListGroups(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.list
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateGroup(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.update
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DismissGroup(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.dismiss
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TransferGroup(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.transfer
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetRole(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.set_role
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Mute(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.mute
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListMembers(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.members
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AddMembers(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.add
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemoveMembers(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.remove
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LeaveGroup(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.leave
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BanMember(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.ban
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnbanMember(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.unban
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListBans(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.bans
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def JoinGroup(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.join
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListJoinRequests(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.requests
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AcceptJoinRequest(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.accept
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RejectJoinRequest(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """groups.reject
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

@@ -21,24 +21,24 @@ from bridge.grpc_api.tls import Tls
 from broker.ports import BrokerPort, Directory
 
 _OPTIONS = (
-    ("grpc.so_reuseport", 0),  # else a second node would take half of the calls, silently
+    ("grpc.so_reuseport", 0),  # else a second node could open the port, too, and take half of the calls
     ("grpc.max_concurrent_streams", 100),  # per connection
 )
 
 
 class Service(Protocol):
-    """A gRPC service that can be offered; `name` is its full one."""
+    """A gRPC service that can be offered. `name` is its full name, e.g. `im.UserService`."""
 
     name: str
 
     def join(self, server: grpc.aio.Server) -> None:
-        """Have the server offer this service."""
+        """Add this service to the server."""
         ...
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """What is offered beside the administration: the operations, to users and to services. Without
-    `tokens`, to whoever knows the admin token."""
+    """What the server offers besides the administration: the operations, to users and services. Without
+    `tokens`, only the admin token is accepted."""
 
     operations: Operations
     broker: BrokerPort
@@ -48,7 +48,7 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 class Server:
-    """A server that listens on `host:port`."""
+    """A running server that listens on `host:port`."""
 
     def __init__(
         self, server: grpc.aio.Server, health: health.aio.HealthServicer, guard: Guard, host: str, port: int
@@ -61,11 +61,11 @@ class Server:
 
     @property
     def address(self) -> str:
-        """What a client connects to."""
+        """The address for clients: `host:port`."""
         return f"{self.host}:{self.port}"
 
     async def stop(self, grace: float = 1.0) -> None:
-        """Take no more calls; give those that run `grace` seconds, then cancel them."""
+        """Accept no more calls, wait up to `grace` seconds for those that are running, then cancel them."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
         await self._guard.close()
@@ -75,14 +75,14 @@ async def start(
     administration: Operations, bind: str, token: str, offer: Offer | None = None, tls: Tls | None = None
 ) -> Server:
     """Serve the API on `bind` ("host:port"; port 0 takes a free one). `administration` is offered to
-    administrators. `token` is the admin token.
+    administrators, `offer` to all who authenticate. `token` is the admin token.
 
     Raises:
-        OSError: it cannot listen there; the text says why.
+        OSError: the address cannot be listened on; the text says why.
         ValueError: the token is empty.
     """
-    if not token:
-        raise ValueError("the token is empty")
+    if not token:  # else a call without a token would be an administrator's
+        raise ValueError("the admin token is empty")
     services: list[Service] = [OperationService(ADMINISTRATION, administration)]
     if offer is None:
         return await serve(services, bind, Guard(CallAuthenticator(token)), tls)
@@ -96,7 +96,7 @@ async def start(
 
 
 async def serve(services: Sequence[Service], bind: str, guard: Guard, tls: Tls | None = None) -> Server:
-    """Serve some services, health and reflection; see `start`."""
+    """Serve `services`, and the standard health and reflection services. Raises `OSError` as `start`."""
     server = grpc.aio.server(interceptors=(guard,), options=_OPTIONS)
     for service in services:
         service.join(server)
@@ -106,7 +106,7 @@ async def serve(services: Sequence[Service], bind: str, guard: Guard, tls: Tls |
         await healthy.set(name, HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    # Asked for first: gRPC keeps the reason to itself and writes lines of its own to standard error.
+    # Checked first: gRPC does not give the reason, and writes lines of its own to standard error.
     if reason := _why_not(bind):
         raise OSError(f"grpc.bind: cannot listen on {bind}: {reason}")
     try:
@@ -120,7 +120,7 @@ async def serve(services: Sequence[Service], bind: str, guard: Guard, tls: Tls |
 def _why_not(bind: str) -> str | None:
     """Why an address cannot be listened on, or None if it can."""
     host, _, port = bind.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:  # gRPC would listen somewhere else
+    if not host or not port.isdecimal() or int(port) > 65535:  # gRPC would listen on another port
         return "not of the form host:port"
     try:
         family, kind, _, _, address = socket.getaddrinfo(

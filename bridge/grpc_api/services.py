@@ -1,5 +1,5 @@
-"""The operations as gRPC services: which method is which operation. All else follows from the
-.proto files and the operations' own types."""
+"""Offers the operations as gRPC services. One table maps methods to operations; everything else follows
+from the .proto files and the types of the operations."""
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from bridge.grpc_api.convert import to_message, to_parameters
 
 PACKAGE = "im"
 ADMINISTRATION = "AdminService"
-"""The one of `SERVICES` whose operations stand in a table of their own."""
+"""The service whose operations come from `bridge.administration`."""
 
 SERVICES: Mapping[str, Mapping[str, str]] = {
     "MessageService": {
@@ -100,20 +100,20 @@ DESCRIPTORS: Mapping[str, Any] = {
     **im_pb2.DESCRIPTOR.services_by_name,
     **im_admin_pb2.DESCRIPTOR.services_by_name,
 }
-"""The services by name."""
+"""Descriptors of the services, by name without package."""
 
 NO_STREAMS: Mapping[str, "Stream"] = {}
 
 
 class Stream(Protocol):
-    """An operation as a server stream."""
+    """The handler of a method that answers with a stream."""
 
     def __call__(self, request: Any, context: Any) -> AsyncGenerator[Any, None]: ...
 
 
 class OperationService:
-    """One of `SERVICES`. `streams`: those of its methods that answer with a stream which is more than
-    what the operation returns."""
+    """One of `SERVICES`. `streams` are the methods whose stream is more than the results of one call of
+    their operation."""
 
     def __init__(self, name: str, operations: Operations, streams: Mapping[str, Stream] = NO_STREAMS) -> None:
         self.name = f"{PACKAGE}.{name}"
@@ -124,7 +124,7 @@ class OperationService:
         }
 
     def join(self, server: grpc.aio.Server) -> None:
-        """Have the server offer this service."""
+        """Add this service to the server."""
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(self.name, self._handlers),))
 
 

@@ -1,8 +1,8 @@
-"""`SyncMessages`: the operation `messages.sync`, asked on and on.
+"""`SyncMessages`: calls the operation `messages.sync` again and again, and streams what it returns.
 
-A page is read, and the right to read it looked at, once the entries before it were taken by the
-client, so what waits in memory is one page. When a right may have changed, the rest of a page is
-dropped and asked for anew: nobody gets what they may not read any more.
+A page is read only after the client has taken all entries of the page before, so at most one page waits
+in memory. Each read checks the caller's permissions. When they may have changed, the rest of the page is
+dropped and read again: nobody gets an entry that they may no longer read.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _offset = msgspec.json.Decoder(_Placed).decode
 
 
 class Syncing:
-    """Makes the streams."""
+    """Serves `SyncMessages`: each call gets a stream of its own."""
 
     def __init__(self, operations: Operations, broker: BrokerPort, changes: Changes) -> None:
         self._operations = operations
@@ -44,12 +44,12 @@ class Syncing:
         self._changes = changes
 
     async def __call__(self, request: SyncRequest, context: Any) -> AsyncGenerator[SyncedEntry, None]:
-        """The stream of one call."""
+        """The stream of one call. With `follow` it lasts until the client cancels it."""
         tour = _Tour(CALL.get().caller, request, self._operations, self._broker)
         unwatch = self._changes.watch(tour.changed) if request.follow else None
         try:
             await tour.begin()
-            await context.send_initial_metadata(())
+            await context.send_initial_metadata(())  # tells the client that the request was accepted
             while True:
                 while tour.news:
                     await tour.watch_new()
@@ -57,7 +57,7 @@ class Syncing:
                     for entry in await tour.page(topic):
                         yield entry
                         tour.cursors[topic] = entry.offset
-                        if topic in tour.doubted:
+                        if topic in tour.doubted:  # changed while the client took the entry
                             break
                 if not request.follow:
                     return
@@ -69,7 +69,7 @@ class Syncing:
 
 
 class _Tour:
-    """Where a stream stands in each log, and which of them have something new."""
+    """The state of one stream: its cursor in each log, and the logs that have new entries."""
 
     def __init__(
         self, caller: Caller, request: SyncRequest, operations: Operations, broker: BrokerPort
@@ -84,12 +84,13 @@ class _Tour:
         self._unwatched: list[str] = []
         self.cursors: dict[str, int] = dict(request.cursors)
         self.news: dict[str, None] = {}
-        """Topics to ask for, the longest waiting first."""
+        """Topics that may have new entries, the longest waiting first (a dict keeps their order)."""
         self.doubted: set[str] = set()
-        """Topics the caller may perhaps not read any more."""
+        """Topics whose permissions may have changed since their page was read."""
 
     async def begin(self) -> None:
-        """Find the logs. Raises what the operation raises."""
+        """Find the logs to read, and check that the caller may read those that the request names. Raises
+        what `messages.sync` raises."""
         if len(self.cursors) > MAX_TOPICS:
             raise RefusedError("invalid_params", f"cursors: at most {MAX_TOPICS} topics")
         topics = list(self.cursors)
@@ -101,13 +102,13 @@ class _Tour:
             self._add(topic)
 
     async def wait(self) -> None:
-        """Wait until there is something new."""
+        """Wait until a log may have new entries."""
         self._wake.clear()
         if not self.news:
             await self._wake.wait()
 
     def end(self) -> None:
-        """Listen to nothing any more."""
+        """Stop watching all logs."""
         while self._watches:
             self._watches.popitem()[1]()
 
@@ -118,7 +119,7 @@ class _Tour:
         self._notice(topic)
 
     async def watch_new(self) -> None:
-        """Have the logs that came in watched, before they are read: then no entry is missed."""
+        """Watch the logs that were added. They are watched before they are read, so no entry is missed."""
         while self._unwatched:
             topic = self._unwatched.pop()
             if topic not in self._watches:
@@ -129,7 +130,7 @@ class _Tour:
         self._wake.set()
 
     def changed(self, change: DirectoryChange) -> None:
-        """What the caller may read may be something else now."""
+        """A change of the directory: it may have changed which logs the caller may read."""
         match change:
             case MembershipChanged(group_id, user_id, member) if user_id == self._caller.user:
                 if member and self._all:
@@ -144,7 +145,8 @@ class _Tour:
             self._notice(topic)
 
     async def page(self, topic: str) -> list[SyncedEntry]:
-        """What comes next in a log. If there is more then, the log has news again."""
+        """The next page of a log. If there are more entries, the topic goes to the end of `news`, so that
+        a long log does not hold up the others."""
         self.news.pop(topic, None)
         self.doubted.discard(topic)
         cursor = self.cursors[topic]
@@ -153,6 +155,7 @@ class _Tour:
         except RefusedError as error:
             if not self._all or error.code not in _LOST:
                 raise
+            # The caller lost the right to read one of all their logs: the stream goes on without it.
             if topic in self._watches:
                 self._watches.pop(topic)()
             return []

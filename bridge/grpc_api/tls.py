@@ -10,7 +10,8 @@ _TURNS = 10
 
 
 class Tls(msgspec.Struct, frozen=True):
-    """A certificate file, its contents and its key's (PEM), and a name it is for ("" if unknown)."""
+    """A certificate `file`, its contents, its key (both PEM), and a host name it was issued for ("" if
+    unknown)."""
 
     file: Path
     certificate: bytes
@@ -18,30 +19,30 @@ class Tls(msgspec.Struct, frozen=True):
     name: str
 
     def credentials(self) -> grpc.ServerCredentials:
-        """What the server shows its clients."""
+        """The credentials for gRPC's server."""
         return grpc.ssl_server_credentials([(self.key, self.certificate)])
 
 
 class CertificateError(Exception):
-    """The certificate cannot be used; the text says why, and which key of the configuration names it."""
+    """The certificate cannot be used. The text says why, and names the configuration key."""
 
 
 def read_tls(tls_cert: str | None, tls_key: str | None) -> Tls | None:
-    """The files that `grpc.tls_cert` and `grpc.tls_key` name, or None if there is to be no TLS.
+    """Read the files named by `grpc.tls_cert` and `grpc.tls_key`. None if neither is set: no TLS.
 
     Raises:
-        CertificateError: one is missing, cannot be read, or they do not belong together.
+        CertificateError: one is not set or cannot be read, or they do not belong together.
     """
     if tls_cert is None and tls_key is None:
         return None
     if tls_cert is None or tls_key is None:
         missing, other = ("cert", "key") if tls_cert is None else ("key", "cert")
-        raise CertificateError(f"grpc.tls_{missing}: missing, grpc.tls_{other} needs it")
+        raise CertificateError(f"grpc.tls_{missing}: not set, but grpc.tls_{other} needs it")
     certificate = _read("grpc.tls_cert", Path(tls_cert))
     key = _read("grpc.tls_key", Path(tls_key))
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # An encrypted key would be asked about on the terminal.
+        # Without this, OpenSSL would ask for the password of an encrypted key on the terminal.
         server.load_cert_chain(tls_cert, tls_key, password=lambda: "")
     except (ssl.SSLError, ValueError) as error:
         raise CertificateError(
@@ -61,7 +62,7 @@ def _read(key: str, file: Path) -> bytes:
 
 
 class _AnyName(ssl.SSLContext):
-    """Accepts the certificate of a peer by whatever name, alone or with its chain."""
+    """Accepts the peer's certificate whatever its name, with its chain or without."""
 
     def __init__(self, _protocol: int) -> None:
         self.check_hostname = False
@@ -69,8 +70,8 @@ class _AnyName(ssl.SSLContext):
 
 
 def _name(server: ssl.SSLContext, file: Path) -> str:
-    """A name the certificate is for. The standard library tells it of a peer's certificate only: so
-    one end of a handshake in memory tells it of the other's."""
+    """A host name the certificate was issued for, or "". The standard library can only read the certificate
+    of a TLS peer, so this runs a handshake with itself in memory."""
     client = _AnyName(ssl.PROTOCOL_TLS_CLIENT)
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     try:
@@ -84,7 +85,7 @@ def _name(server: ssl.SSLContext, file: Path) -> str:
                     continue
         shown = ends[0].getpeercert() or {}
     except (ssl.SSLError, ValueError):
-        return ""  # it has ended, for one
+        return ""  # e.g. the certificate has expired
     names = [str(pair[1]) for pair in shown.get("subjectAltName", ()) if len(pair) == 2]
     names += [str(pair[1]) for part in shown.get("subject", ()) for pair in part if pair[0] == "commonName"]
     return names[0].replace("*", "node") if names else ""

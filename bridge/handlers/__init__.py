@@ -1,1 +1,1 @@
-"""The operations' handlers, one module for each subject."""
+"""The handlers of the operations, one module for each subject. Their docstrings are docs/api.md."""

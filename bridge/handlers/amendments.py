@@ -1,7 +1,7 @@
-"""Edit and recall: entries of the log that name their target, and what the target says since.
+"""Edit and recall. Both write a new entry that names its target, and replace the target's body.
 
-The entry and the target's new body are committed together. A recalled message's content is gone
-from the store, and so is what edits made of it: no reader that comes later gets it.
+The entry and the new body are committed together. Recalling a message deletes its content from the
+store, and the content of all its edits: nobody who reads the log later gets it.
 """
 
 from collections.abc import Sequence
@@ -19,33 +19,33 @@ from broker.domain.permissions import GroupOperation, UserOperation
 from broker.ports import BrokerPort, Located, MessageLog
 
 MAX_CONTENT = 256 * 1024
-"""Bytes of JSON."""
+"""Most bytes of a content, as JSON."""
 
 _EDITS = 100
-"""Read at a time."""
+"""How many edits of a message are read at a time."""
 
 _NOTHING = msgspec.Raw(b"null")
 
 
 class EditParameters(Parameters):
-    """A message, and what it is to say."""
+    """The message and its new content."""
 
     id: MessageId
     content: Any
-    """A string, or what the message's `type` needs; nested at most 100 deep, at most 256 KiB."""
+    """A string, or any JSON that suits the message's `type`. At most 256 KiB, nested at most 100 deep."""
 
 
 class RecallParameters(Parameters):
-    """The message to take back."""
+    """The message to recall."""
 
     id: MessageId
 
 
 class EntryResult(msgspec.Struct):
-    """The entry that tells readers of the change."""
+    """The new entry that announces the change to readers."""
 
     entry: Body
-    """Of type `edit` or `recall`, with the message's id as `target_id`; without `offset`."""
+    """Its `type` is `edit` or `recall`, its `target_id` is the message's id. It has no `offset`."""
 
 
 class Amendments:
@@ -55,38 +55,43 @@ class Amendments:
         self._log = log
         self._access = access
         self._broker = broker
-        # One change of a message at a time: an edit must not bring a recalled one back.
+        # One change of a message at a time: a concurrent edit must not restore a recalled message.
         self._turns: Turns[int] = Turns()
 
     def register(self, operations: Operations) -> None:
-        """Offer the methods."""
+        """See `Handlers.register`."""
         operations.add("messages.edit", self.edit)
         operations.add("messages.recall", self.recall)
 
     async def edit(self, caller: Caller, parameters: EditParameters) -> EntryResult:
-        """Change what a message of the caller's says, within the time the configuration allows."""
+        """Replace the content of a message that the caller sent. This is possible for a limited time
+        (`messages.edit_seconds`, one day by default; else `too_late`), and neither between users of whom one
+        has blocked the other, nor in a group that the caller has left. An entry of type `edit` announces it
+        to readers; later readers get the new content with `edited_at`."""
         content = msgspec.Raw(content_json(parameters.content))
         if len(bytes(content)) > MAX_CONTENT:
-            raise RefusedError("invalid_params", f"content: at most {MAX_CONTENT} bytes")
+            raise RefusedError("invalid_params", f"content: more than {MAX_CONTENT} bytes of JSON")
         async with self._turns.of(int(parameters.id)):
             located, body = await self._target(parameters.id)
             await self._may(caller, body, UserOperation.EDIT, GroupOperation.EDIT)
             if body.from_user_id != caller.user:
-                raise RefusedError("not_authorized", "only its sender may edit a message")
+                raise RefusedError("not_authorized", "only the sender of a message may edit it")
             now = self._access.now_ms()
             changed = msgspec.structs.replace(body, content=content, edited_at=now)
             return await self._append(caller, located, body, Content(content, type="edit"), changed, ())
 
     async def recall(self, caller: Caller, parameters: RecallParameters) -> EntryResult:
-        """Take a message back: its sender within the time the configuration allows, an admin of the
-        group at any time."""
+        """Recall a message: its content is deleted for everybody. The sender may do so for a limited time
+        (`messages.recall_seconds`, two minutes by default; else `too_late`), the owner and admins of a
+        group at any time. An entry of type `recall` announces it to readers; later readers get the message
+        without content and with `recalled_at`."""
         async with self._turns.of(int(parameters.id)):
             located, body = await self._target(parameters.id)
             own = body.from_user_id == caller.user
             in_group = GroupOperation.RECALL if own else GroupOperation.RECALL_OTHERS
             await self._may(caller, body, UserOperation.RECALL, in_group)
             if body.group_id is None and not own and not caller.is_system:
-                raise RefusedError("not_authorized", "only its sender may recall a message")
+                raise RefusedError("not_authorized", "only the sender of a private message may recall it")
             now = self._access.now_ms()
             changed = msgspec.structs.replace(
                 body, content=_NOTHING, recalled_at=now, reply_to=None, mentions=None
@@ -96,7 +101,7 @@ class Amendments:
             return await self._append(caller, located, body, entry, changed, edits)
 
     async def _emptied_edits(self, located: Located, now: int) -> list[Amendment]:
-        """The entries that have edited a message, without what they said."""
+        """The edits of a message, with their content removed."""
         emptied: list[Amendment] = []
         where, after = located.conversation_id, located.seq
         while edits := await self._log.amendments(where, located.seq, after, _EDITS, MAX_CONTENT):
@@ -122,11 +127,11 @@ class Amendments:
         if body.seq <= room.floor or body.created_at < room.since:
             raise RefusedError("not_found", f"no message {body.id}")
         if body.type in SERVER_TYPES:
-            raise RefusedError("not_authorized", f"an entry of type {body.type} stays as it is")
+            raise RefusedError("not_authorized", f"an entry of type {body.type} cannot be changed")
         if body.group_id is not None:
             await self._access.seat(caller, body.group_id, in_group, body.created_at)
         else:
-            for peer in room.peers or (caller.user,):
+            for peer in room.peers or (caller.user,):  # no peers: a conversation with oneself
                 await self._access.between(caller, peer, private, body.created_at)
 
     async def _append(

@@ -1,7 +1,7 @@
 """Contacts: requests, answers, remarks and blocks.
 
-A request and its answer are `system` entries in the conversation of the two, so both inboxes have
-them. What concerns one side only (remark, block) is told to that user's own devices.
+A request and its answer are `system` entries of the private conversation, so both users find them in
+their inboxes. A remark or block concerns one side only: just that user's own devices get an event.
 """
 
 from typing import Literal
@@ -24,38 +24,42 @@ States = Literal["contact", "sent", "received", "blocked", "all"]
 
 
 class ListParameters(Parameters):
-    """Which contacts, and a page of them."""
+    """Which users to list, and which page."""
 
     state: States = "contact"
-    """`contact`; `sent` and `received` requests; who is `blocked`; or `all` of these and who has a remark."""
+    """`contact`: contacts. `sent`, `received`: requests that are not answered yet. `blocked`: users whom
+    the caller has blocked. `all`: all of these, and users with a remark."""
     after: After = ""
     limit: PageSize = 100
 
 
 class ContactView(msgspec.Struct):
-    """Another user, as the caller stands to them."""
+    """The caller's relation to another user."""
 
     user_id: str
+    """The other user."""
     state: str
-    """`contact`; `sent` or `received` for a request; `none`."""
+    """`contact`; `sent` or `received` while a request is not answered; `none`."""
     blocked: bool
-    """By the caller. Who has blocked the caller is not told."""
+    """Whether the caller has blocked the user. Nobody learns who has blocked them."""
     remark: str
-    """What the caller calls them."""
+    """The caller's own name for the user."""
     note: str
-    """What the request said."""
+    """The text of the request."""
     name: str
+    """The name in the user's profile."""
     avatar: str
     """A URL."""
     updated_at: int
-    """Unix ms."""
+    """Unix ms of the last change."""
 
 
 class ListResult(msgspec.Struct):
-    """Contacts by user id; `next` is empty on the last page."""
+    """One page, ordered by user id."""
 
     contacts: list[ContactView]
     next: str
+    """The `after` of the next page; empty on the last page."""
 
 
 class PeerParameters(Parameters):
@@ -65,18 +69,19 @@ class PeerParameters(Parameters):
 
 
 class RequestParameters(Parameters):
-    """The other user, and words for them."""
+    """The other user, and a text for them."""
 
     user_id: Id
     note: Note = ""
+    """A text for the other user."""
 
 
 class RemarkParameters(Parameters):
-    """The other user, and what to call them."""
+    """The other user and the remark."""
 
     user_id: Id
     remark: Name
-    """Empty for nothing."""
+    """The caller's own name for the user. Empty removes it."""
 
 
 class Contacts:
@@ -89,13 +94,13 @@ class Contacts:
         self._notices = notices
 
     def register(self, operations: Operations) -> None:
-        """Offer the methods."""
+        """See `Handlers.register`."""
         operations.add("contacts.list", self.list_contacts)
         for name in ("request", "accept", "reject", "remove", "remark", "block", "unblock"):
             operations.add(f"contacts.{name}", getattr(self, name))
 
     async def list_contacts(self, caller: Caller, parameters: ListParameters) -> ListResult:
-        """The caller's contacts, requests, or who is blocked."""
+        """List the caller's contacts, contact requests or blocked users."""
         found: list[Contact] = []
         async for contact in all_contacts(self._directory, caller.user, parameters.after):
             if _is(contact, parameters.state):
@@ -123,7 +128,8 @@ class Contacts:
 
     @retrying
     async def request(self, caller: Caller, parameters: RequestParameters) -> Done:
-        """Ask a user to be a contact. If they have asked already, this accepts."""
+        """Ask a user to become a contact. If they have already asked the caller, this accepts their
+        request. Refused with `exists` if the two are contacts."""
         pair = await self._access.between(caller, parameters.user_id, UserOperation.REQUEST)
         if pair.mine.state == "received":
             await self._become_contacts(pair)
@@ -133,19 +139,19 @@ class Contacts:
         mine = self._changed(pair.mine, state="sent", note=parameters.note)
         theirs = self._changed(pair.theirs, state="received", note=parameters.note)
         asks = self._notice(caller.user, parameters.user_id, "contact_requested", note=parameters.note)
-        # Once asked, the words may change; they are not told again and again.
+        # A repeated request only changes the note. It must not fill the other user's inbox.
         await self._write([mine, theirs], [] if pair.mine.state == "sent" else [asks])
         return Done()
 
     @retrying
     async def accept(self, caller: Caller, parameters: PeerParameters) -> Done:
-        """Accept a user's request."""
+        """Accept the contact request of a user. Refused with `not_found` if there is none."""
         await self._become_contacts(await self._requested(caller, parameters.user_id))
         return Done()
 
     @retrying
     async def reject(self, caller: Caller, parameters: RequestParameters) -> Done:
-        """Reject a user's request."""
+        """Reject the contact request of a user. Refused with `not_found` if there is none."""
         pair = await self._requested(caller, parameters.user_id)
         mine = self._changed(pair.mine, state="none", note="")
         theirs = self._changed(pair.theirs, state="none", note="")
@@ -155,7 +161,7 @@ class Contacts:
 
     @retrying
     async def remove(self, caller: Caller, parameters: PeerParameters) -> Done:
-        """Be contacts no more, on both sides; or take a request of the caller's back."""
+        """Remove a contact, for both users; or withdraw a request that the caller sent."""
         pair = await self._access.between(caller, parameters.user_id, UserOperation.REMOVE)
         if pair.mine.state not in ("contact", "sent"):
             raise RefusedError("not_found", f"{parameters.user_id} is not your contact")
@@ -166,14 +172,14 @@ class Contacts:
 
     @retrying
     async def remark(self, caller: Caller, parameters: RemarkParameters) -> Done:
-        """Give a user a name of one's own, which only the caller sees."""
+        """Set the caller's own name for a user. Only the caller sees it."""
         pair = await self._access.between(caller, parameters.user_id, UserOperation.REMARK)
         await self._write([self._changed(pair.mine, remark=parameters.remark)], [])
         return Done()
 
     @retrying
     async def block(self, caller: Caller, parameters: PeerParameters) -> Done:
-        """Stop messages, typing, presence and receipts between the two, both ways."""
+        """Block a user: messages, typing notices, presence and receipts stop in both directions."""
         pair = await self._access.between(caller, parameters.user_id, UserOperation.BLOCK)
         if not pair.mine.blocked:
             await self._write([self._changed(pair.mine, blocked=True)], [])
@@ -181,7 +187,7 @@ class Contacts:
 
     @retrying
     async def unblock(self, caller: Caller, parameters: PeerParameters) -> Done:
-        """Take a block back."""
+        """Remove the caller's block of a user."""
         pair = await self._access.between(caller, parameters.user_id, UserOperation.BLOCK)
         if pair.mine.blocked:
             await self._write([self._changed(pair.mine, blocked=False)], [])
@@ -190,7 +196,7 @@ class Contacts:
     async def _requested(self, caller: Caller, peer: str) -> Pair:
         pair = await self._access.between(caller, peer, UserOperation.ANSWER)
         if pair.mine.state != "received":
-            raise RefusedError("not_found", f"there is no request of {peer}")
+            raise RefusedError("not_found", f"there is no contact request from {peer}")
         return pair
 
     async def _become_contacts(self, pair: Pair) -> None:

@@ -1,7 +1,7 @@
 """Conversations as a user sees them: `conversations.list` and `conversations.set`.
 
-Nothing here is counted along: what is unread follows from the head of the log, the user's read
-watermark and their own last message, so it cannot drift.
+No counters are stored. The number of unread entries is computed from the head of the log, the user's
+read watermark and their own last message, so it cannot drift.
 """
 
 from collections.abc import Sequence
@@ -26,23 +26,26 @@ from broker.ports import (
     SaveChanges,
 )
 
-# A message that is stamped is not stored yet: who asks again looks back this far.
+# A message gets its time before it is stored, so one that is stored after this call may carry an earlier
+# time. The `since` of a result lies this far in the past, so that the next call does not miss it.
 _OVERLAP_MS = 5000
 _CHUNK = 20
 _VIEW_BYTES = 256
-"""About what a conversation takes in a reply beside its last message."""
+"""Roughly the size of a conversation in a reply, without its last message."""
 
 
 class ListParameters(Parameters):
-    """Which of the caller's conversations, and a page of them."""
+    """Which of the caller's conversations to list, and which page."""
 
     since: Millis = 0
-    """Only what changed after this time (Unix ms), hidden ones included: take it from the answer before."""
+    """Only conversations that changed after this time (Unix ms), hidden ones included. Use the `since` of
+    the previous result; 0 lists all."""
     limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 100
-    """How many a page has at most."""
+    """The most conversations a page may have."""
     cursor: Annotated[str, msgspec.Meta(max_length=200)] = ""
-    """`next` of the page before, empty to begin."""
+    """The `next` of the previous page; empty for the first."""
     include_hidden: bool = False
+    """Whether to list hidden conversations, too."""
 
 
 class ConversationView(msgspec.Struct):
@@ -52,45 +55,50 @@ class ConversationView(msgspec.Struct):
     conversation_type: str
     """`private` or `group`."""
     head_seq: int
-    """The seq of the last message."""
+    """The seq of the last entry."""
     read_seq: int
-    """The seq up to which the caller has read it; 0 for not at all."""
+    """The seq up to which the caller has read the conversation; 0 if not at all."""
     unread: int
-    """How many messages come after the last one the caller has read or sent."""
+    """How many entries come after the last one that the caller has read or sent."""
     pinned: bool
+    """Whether the caller has pinned it. A mark for the app, without effect on the server."""
     muted: bool
-    """The caller wants no notifications. It has no effect on the server."""
+    """Whether the caller wants no notifications. A mark for the app, without effect on delivery."""
     hidden: bool
+    """Whether the caller has hidden it and nothing was written since."""
     marked_unread: bool
-    """The caller wants it to look unread in any case."""
+    """Whether the caller has marked it as unread. `messages.read` removes the mark."""
     active_at: int
-    """Unix ms of the last message, 0 for none."""
+    """Unix ms of the last entry; 0 if there is none."""
     last_message: Message | None
+    """The last entry as it is now; null if there is none that the caller may see."""
 
 
 class ListResult(msgspec.Struct):
-    """Conversations, the last active first. `unread_total` is over all that are neither muted nor
-    hidden, on this page or not; `next` is empty on the last page."""
+    """One page, the most recently active conversation first."""
 
     conversations: list[ConversationView]
     next: str
+    """The `cursor` of the next page; empty on the last page."""
     since: int
-    """What to ask with for the changes since, in Unix ms."""
+    """The `since` (Unix ms) that asks for the changes after this call."""
     unread_total: int
+    """The sum of `unread` over all conversations, not only this page, that are neither muted nor hidden."""
 
 
 class SetParameters(Parameters):
-    """What is not given stays. A hidden conversation shows again with its next message."""
+    """The conversation, and the marks to change. A mark that is not given stays as it is."""
 
     conversation_id: ConversationId
     pinned: bool | None = None
     muted: bool | None = None
     hidden: bool | None = None
+    """A hidden conversation shows again with its next entry."""
     marked_unread: bool | None = None
 
 
 class _Seen(msgspec.Struct):
-    """A conversation and when it changed last."""
+    """A conversation, when it last changed for the user (Unix ms), and the id of its last entry (0: none)."""
 
     view: ConversationView
     changed_at: int
@@ -117,12 +125,13 @@ class Conversations:
         self._save = save
 
     def register(self, operations: Operations) -> None:
-        """Offer the methods."""
+        """See `Handlers.register`."""
         operations.add("conversations.list", self.list_conversations)
         operations.add("conversations.set", self.set_conversation)
 
     async def list_conversations(self, caller: Caller, parameters: ListParameters) -> ListResult:
-        """The caller's conversations, the last active first."""
+        """List the caller's conversations, the most recently active first. A reply holds about 128 KiB, so
+        a page may have fewer conversations than `limit`."""
         now = self._access.now_ms()
         every = await self._all(caller.user)
         unread_total = sum(seen.view.unread for seen in every if not (seen.view.muted or seen.view.hidden))
@@ -130,7 +139,7 @@ class Conversations:
             seen
             for seen in every
             if seen.changed_at > parameters.since
-            # Who asks for changes must learn that another device has hidden one.
+            # A device that asks for changes must learn that another device has hidden a conversation.
             and (parameters.include_hidden or parameters.since or not seen.view.hidden)
         ]
         wanted.sort(key=_place, reverse=True)
@@ -141,7 +150,7 @@ class Conversations:
         return ListResult(page, following, max(0, now - _OVERLAP_MS), unread_total)
 
     async def _with_last(self, seen: Sequence[_Seen]) -> list[ConversationView]:
-        """The views with their last messages, as many as one reply holds, but at least one."""
+        """The first views with their last messages: as many as fit into one reply, but at least one."""
         page: list[ConversationView] = []
         space = REPLY_BYTES
         for start in range(0, len(seen), _CHUNK):
@@ -166,7 +175,8 @@ class Conversations:
         return [seen for seen in every if seen is not None]
 
     async def set_conversation(self, caller: Caller, parameters: SetParameters) -> ConversationView:
-        """Pin, mute, hide or mark a conversation as unread; the caller's other devices are told."""
+        """Pin, mute or hide a conversation, or mark it as unread. All devices of the caller get a
+        `conversation` event."""
         room = await self._access.room(caller, parameters.conversation_id)
         (state,) = await self._store.states(caller.user, [room.conversation_id])
         if not state.head_seq:
@@ -203,12 +213,13 @@ class Conversations:
 
 
 def _view(state: ConversationState, floor: int, since: int) -> _Seen | None:
-    """A conversation for a user who may read what is after seq `floor` and not before `since`."""
+    """A conversation as seen by a user who may read entries after seq `floor` that were sent at `since`
+    (Unix ms) or later. None if a private one has no such entry."""
     last_id = state.last_id if state.head_seq > floor else 0
     active_at = Snowflakes.created_ms(last_id) if last_id else 0
     is_group = group_of(state.conversation_id) is not None
     if not is_group and active_at < since:
-        return None  # it was another's, who had the id before
+        return None  # it belonged to an earlier account with the same id
     view = ConversationView(
         conversation_id=state.conversation_id,
         conversation_type="group" if is_group else "private",
@@ -237,5 +248,5 @@ def _cursor(view: ConversationView) -> str:
 def _read_cursor(cursor: str) -> tuple[int, str]:
     active_at, _, conversation_id = cursor.partition(" ")
     if not (active_at.isascii() and active_at.isdigit()):
-        raise RefusedError("invalid_params", "cursor: not one that was given")
+        raise RefusedError("invalid_params", "cursor: not the next of a page")
     return int(active_at), conversation_id

@@ -1,7 +1,7 @@
-"""Groups: making, finding and changing them. Their members: `bridge.handlers.members`.
+"""Groups: creating, finding and changing them. For their members see `bridge.handlers.members`.
 
-Every change is one transaction of the directory with its `system` entry, which then stands in the
-group's log: all members see one history of the group.
+The directory stores each change together with its `system` entry in one transaction. The entry is then
+published to the group's log, so all members see the same history of the group.
 """
 
 import base64
@@ -42,22 +42,26 @@ Users = Annotated[list[Id], msgspec.Meta(max_length=10_000)]
 
 
 class CreateParameters(Parameters):
-    """The new group. The caller becomes its owner."""
+    """The new group."""
 
     group_id: Id | None = None
-    """Without it the server makes one up."""
+    """Without it, the server chooses an id."""
     name: Name = ""
-    """Without it, the id."""
+    """Without it, the name is the id."""
     members: Users = msgspec.field(default_factory=list)
-    """Users to begin with, beside the caller."""
+    """The first members besides the caller."""
     avatar: Url = ""
     announcement: Announcement = ""
+    """A text that the app shows to members."""
     who_may_invite: Ranks = "members"
+    """Who may add users: all `members`, or the owner and `admins` only."""
     who_may_post: Ranks = "members"
+    """Who may send messages: all `members`, or the owner and `admins` only."""
     join: JoinPolicy = "approval"
-    """Whether who is not invited may join: at once, when an admin approves, or not at all."""
+    """How users join by themselves. `open`: at once. `approval`: when an admin accepts. `closed`: not at
+    all, and the group is hidden from users who are not members."""
     history_visible: bool = False
-    """Whether new members see what was said before they joined."""
+    """Whether new members can read the messages from before they joined."""
 
 
 class GroupView(msgspec.Struct):
@@ -68,15 +72,15 @@ class GroupView(msgspec.Struct):
     avatar: str
     """A URL."""
     announcement: str
-    """Empty for outsiders."""
+    """Empty if the caller is not a member."""
     owner: str
-    """A user id."""
+    """The owner's user id."""
     members: int
-    """How many there are."""
+    """The number of members."""
     role: str
-    """The caller's: `owner`, `admin` or `member`; empty for outsiders."""
+    """The caller's role: `owner`, `admin` or `member`; empty if the caller is not a member."""
     muted_until: int
-    """Unix ms until which only the owner and admins may post; 0 is not muted."""
+    """Until this time (Unix ms) only the owner and admins may post; 0: not muted."""
     who_may_invite: str
     """`members` or `admins`."""
     who_may_post: str
@@ -84,9 +88,9 @@ class GroupView(msgspec.Struct):
     join: str
     """`open`, `approval` or `closed`."""
     history_visible: bool
-    """Whether new members see what was said before they joined."""
+    """Whether new members can read the messages from before they joined."""
     dismissed_at: int
-    """Unix ms; 0 is not dismissed."""
+    """Unix ms; 0: not dismissed."""
     created_at: int
     """Unix ms."""
 
@@ -98,21 +102,23 @@ class GroupParameters(Parameters):
 
 
 class ListParameters(Parameters):
-    """A page of the caller's groups."""
+    """Which page."""
 
     after: After = ""
     limit: PageSize = 100
 
 
 class ListResult(msgspec.Struct):
-    """Groups by id; `next` is empty on the last page."""
+    """One page, ordered by group id."""
 
     groups: list[GroupView]
     next: str
+    """The `after` of the next page; empty on the last page."""
 
 
 class UpdateParameters(Parameters):
-    """What is not given stays."""
+    """The group, and the settings to change, as for [groups.create](#groupscreate). A setting that is not
+    given stays as it is."""
 
     group_id: Id
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
@@ -129,13 +135,13 @@ class MuteParameters(Parameters):
 
     group_id: Id
     until: Millis
-    """Unix ms; 0, or what is past, lets them post again."""
+    """Unix ms. 0 or a time in the past removes the mute."""
     user_id: Id | None = None
-    """A member; without it, all but the owner and admins."""
+    """The member to mute. Without it, all members except the owner and admins are muted."""
 
 
 class RoleParameters(Parameters):
-    """A member, and what they become."""
+    """The member and their new role."""
 
     group_id: Id
     user_id: Id
@@ -143,7 +149,7 @@ class RoleParameters(Parameters):
 
 
 class MemberParameters(Parameters):
-    """Whom it is about."""
+    """The group and the user."""
 
     group_id: Id
     user_id: Id
@@ -163,7 +169,7 @@ class Groups:
         self._most = most
 
     def register(self, operations: Operations) -> None:
-        """Offer the methods."""
+        """See `Handlers.register`."""
         operations.add("groups.create", self.create)
         operations.add("groups.get", self.get)
         operations.add("groups.list", self.list_groups)
@@ -174,25 +180,28 @@ class Groups:
         operations.add("groups.dismiss", self.dismiss)
 
     async def create(self, caller: Caller, parameters: CreateParameters) -> GroupView:
-        """Make a group. One unknown user refuses all."""
+        """Create a group. The caller becomes its owner. If one of the members does not exist, nothing is
+        created (`not_found`). The id of a dismissed group can be used again by its owner; the new members
+        do not see its messages."""
         if caller.is_system:
             raise RefusedError("invalid_params", "a group needs an owner: create it on behalf of a user")
         return await self.create_for(caller.user, caller.user, parameters)
 
     @retrying
     async def create_for(self, by: str, owner: str, parameters: CreateParameters) -> GroupView:
-        """Make a group for an owner."""
+        """Create a group for an owner. `by` is the user who does it, or the system."""
         users = list(dict.fromkeys((owner, *parameters.members)))
         if len(users) > self._most:
             raise RefusedError("quota", f"a group has at most {self._most} members")
         group_id = parameters.group_id or _new_id()
         known = await self._directory.group(group_id)
-        # Its old members lose what they could still read of it: that is not for anybody to do.
+        # The members of a dismissed group can still read it, and lose that when its id is used again: only
+        # its owner and the system may decide this.
         if known is not None and not (known.dismissed_at and by in (known.owner, SYSTEM)):
             raise RefusedError("exists", f"group {group_id} exists already")
         now = self._access.now_ms()
-        # Others may have had a group of this id: what they said is not for the new one, nor is what
-        # still has to be said of theirs.
+        # The messages of an earlier group with this id must stay hidden from the new members, and so must
+        # its pending notices: they are published now, so that the floor comes after them.
         if known is not None:
             await self._changes.settle(group_id)
         floor = await head(self._log, group_topic(group_id))
@@ -219,11 +228,12 @@ class Groups:
         return _view(Seat(group, put[0], Rank.OWNER))
 
     async def get(self, caller: Caller, parameters: GroupParameters) -> GroupView:
-        """A group: for members, and for others unless it is closed."""
+        """Get a group. Users who are not members may see it, too, unless it is closed, dismissed, or they
+        are banned (`not_member`)."""
         return _view(await self._access.seat(caller, parameters.group_id, GroupOperation.SEE))
 
     async def list_groups(self, caller: Caller, parameters: ListParameters) -> ListResult:
-        """The groups the caller is a member of, those that were dismissed left out."""
+        """List the groups that the caller is a member of, without dismissed ones."""
         memberships = await self._directory.memberships(caller.user)
         groups = await self._directory.groups_by_id([member.group_id for member in memberships])
         seats = [
@@ -239,7 +249,7 @@ class Groups:
     @in_turn
     @retrying
     async def update(self, caller: Caller, parameters: UpdateParameters) -> GroupView:
-        """Change a group's name, avatar, announcement and settings."""
+        """Change the name, avatar, announcement or settings of a group. For its owner and admins."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.UPDATE)
         given = {
             name: value
@@ -253,7 +263,8 @@ class Groups:
     @in_turn
     @retrying
     async def mute(self, caller: Caller, parameters: MuteParameters) -> GroupView:
-        """Have a member, or all who are no admins, not post for a time."""
+        """Mute a member, or all members except the owner and admins: until a time they may not post. For
+        the owner and admins; only the owner may mute an admin."""
         if parameters.user_id is None:
             seat = await self._access.seat(caller, parameters.group_id, GroupOperation.MUTE_ALL)
             until = parameters.until
@@ -269,7 +280,7 @@ class Groups:
     @in_turn
     @retrying
     async def set_role(self, caller: Caller, parameters: RoleParameters) -> GroupView:
-        """Make a member an admin, or an admin a member."""
+        """Make a member an admin, or an admin an ordinary member. For the owner."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.SET_ROLE)
         member = await self._member(seat, parameters.user_id)
         self._access.touch(seat, member, member.user_id)
@@ -283,7 +294,7 @@ class Groups:
     @in_turn
     @retrying
     async def transfer(self, caller: Caller, parameters: MemberParameters) -> GroupView:
-        """Make another member the owner; the owner becomes an admin."""
+        """Make another member the owner. The previous owner becomes an admin. For the owner."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.TRANSFER)
         member = await self._member(seat, parameters.user_id)
         owner = await self._member(seat, seat.group.owner)
@@ -296,7 +307,8 @@ class Groups:
     @in_turn
     @retrying
     async def dismiss(self, caller: Caller, parameters: GroupParameters) -> Done:
-        """End a group: nobody can post, its members can still read it."""
+        """Dismiss a group: nobody can post to it any more, its members can still read it and leave it. For
+        the owner."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.DISMISS)
         await self._change(caller, seat, "group_dismissed", {"dismissed_at": self._access.now_ms()})
         return Done()

@@ -1,4 +1,4 @@
-"""The members of groups: who comes, who goes, and who may not."""
+"""The members of groups: adding, removing, joining, leaving and banning."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -25,7 +25,7 @@ SomeUsers = Annotated[list[Id], msgspec.Meta(min_length=1, max_length=10_000)]
 
 
 class PageParameters(Parameters):
-    """A page by user id."""
+    """The group, and which page."""
 
     group_id: Id
     after: After = ""
@@ -39,82 +39,89 @@ class MemberView(msgspec.Struct):
     role: str
     """`owner`, `admin` or `member`."""
     joined_seq: int
-    """Messages up to this one are not for them; 0 for none."""
+    """Messages up to this seq are hidden from the member; 0: none are."""
     muted_until: int
-    """Unix ms; 0 is not muted."""
+    """Unix ms; 0: not muted."""
 
 
 class MembersResult(msgspec.Struct):
-    """Members by user id; `next` is empty on the last page."""
+    """One page, ordered by user id."""
 
     members: list[MemberView]
     next: str
+    """The `after` of the next page; empty on the last page."""
 
 
 class UsersParameters(Parameters):
-    """Whom it is about."""
+    """The group and the users."""
 
     group_id: Id
     user_ids: SomeUsers
 
 
 class ChangedResult(msgspec.Struct):
-    """The users this changed: who was a member already, or was none, is not among them."""
+    """The users for whom this changed something."""
 
     user_ids: list[str]
+    """Without users who were members before (`groups.add`), or who were not (`groups.remove`)."""
 
 
 class BanParameters(Parameters):
-    """Whom to keep out, and until when."""
+    """The user to ban, and until when."""
 
     group_id: Id
     user_id: Id
     until: Millis = 0
-    """Unix ms; 0 is for ever."""
+    """Unix ms; 0: for ever."""
 
 
 class BanView(msgspec.Struct):
-    """Who may not come back, and until when."""
+    """A ban."""
 
     user_id: str
     until: int
-    """Unix ms; 0 is for ever."""
+    """Unix ms; 0: for ever. Bans that have ended are listed until they are removed."""
 
 
 class BansResult(msgspec.Struct):
-    """Bans by user id; `next` is empty on the last page."""
+    """One page, ordered by user id."""
 
     bans: list[BanView]
     next: str
+    """The `after` of the next page; empty on the last page."""
 
 
 class JoinParameters(Parameters):
-    """The group, and words for its admins."""
+    """The group, and a text for its admins."""
 
     group_id: Id
     note: Note = ""
+    """A text for the admins, who see it with the request."""
 
 
 class JoinResult(msgspec.Struct):
-    """Whether the caller is a member now, or an admin has to approve."""
+    """The outcome."""
 
     status: Literal["joined", "requested"]
+    """`joined`: the caller is a member now. `requested`: an admin has to accept."""
 
 
 class RequestView(msgspec.Struct):
-    """Who asks to be let in."""
+    """A join request."""
 
     user_id: str
     note: str
+    """The user's text for the admins."""
     created_at: int
     """Unix ms."""
 
 
 class RequestsResult(msgspec.Struct):
-    """Join requests by user id; `next` is empty on the last page."""
+    """One page, ordered by user id."""
 
     requests: list[RequestView]
     next: str
+    """The `after` of the next page; empty on the last page."""
 
 
 class Members:
@@ -131,14 +138,14 @@ class Members:
         self._most = most
 
     def register(self, operations: Operations) -> None:
-        """Offer the methods."""
+        """See `Handlers.register`."""
         for name in ("members", "add", "remove", "leave", "ban", "unban", "bans", "join", "requests"):
             operations.add(f"groups.{name}", getattr(self, name))
         operations.add("groups.accept", self.accept)
         operations.add("groups.reject", self.reject)
 
     async def members(self, caller: Caller, parameters: PageParameters) -> MembersResult:
-        """Who is in a group."""
+        """List the members of a group. For its members."""
         await self._access.seat(caller, parameters.group_id, GroupOperation.READ)
         limit = parameters.limit
         found = await self._directory.members(parameters.group_id, parameters.after, limit + 1)
@@ -148,7 +155,8 @@ class Members:
     @in_turn
     @retrying
     async def add(self, caller: Caller, parameters: UsersParameters) -> ChangedResult:
-        """Bring users into a group. One that is unknown or banned refuses all."""
+        """Add users to a group. If one of them does not exist (`not_found`) or is banned (`banned`), nobody
+        is added. For members, or for the owner and admins only, as `who_may_invite` says."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.INVITE)
         users = list(dict.fromkeys(parameters.user_ids))
         await self._access.need_users(users)
@@ -164,7 +172,8 @@ class Members:
     @in_turn
     @retrying
     async def remove(self, caller: Caller, parameters: UsersParameters) -> ChangedResult:
-        """Take members out of a group. One the caller may not remove refuses all."""
+        """Remove members from a group. If the caller may not remove one of them, nobody is removed. For the
+        owner and admins; only the owner may remove admins, and nobody may remove the owner (`is_owner`)."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.REMOVE)
         users = list(dict.fromkeys(parameters.user_ids))
         known = await self._directory.members_by_id(parameters.group_id, users)
@@ -179,7 +188,7 @@ class Members:
     @in_turn
     @retrying
     async def leave(self, caller: Caller, parameters: GroupParameters) -> Done:
-        """Leave a group. Its owner has to transfer or dismiss it first."""
+        """Leave a group. The owner cannot leave (`is_owner`) without transferring the group first."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.LEAVE)
         await self._drop(seat, caller.user, [caller.user], "member_left")
         await self._changes.tell([caller.user], "left", parameters.group_id, caller.user)
@@ -188,7 +197,8 @@ class Members:
     @in_turn
     @retrying
     async def ban(self, caller: Caller, parameters: BanParameters) -> Done:
-        """Take a user out of a group, and keep them out. One who is no member can be banned, too."""
+        """Ban a user: remove them from the group if they are a member, and keep them from coming back. For
+        the owner and admins; only the owner may ban an admin."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.BAN)
         user = parameters.user_id
         await self._access.need_users([user])
@@ -216,7 +226,7 @@ class Members:
     @in_turn
     @retrying
     async def unban(self, caller: Caller, parameters: MemberParameters) -> Done:
-        """Take a ban back."""
+        """Remove a ban. For the owner and admins. Refused with `not_found` if the user is not banned."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.UNBAN)
         user = parameters.user_id
         if await self._directory.ban(parameters.group_id, user) is None:
@@ -227,7 +237,7 @@ class Members:
         return Done()
 
     async def bans(self, caller: Caller, parameters: PageParameters) -> BansResult:
-        """Who is banned from a group."""
+        """List the bans of a group. For its owner and admins."""
         await self._access.seat(caller, parameters.group_id, GroupOperation.BAN)
         limit = parameters.limit
         found = await self._directory.bans(parameters.group_id, parameters.after, limit + 1)
@@ -237,7 +247,9 @@ class Members:
     @in_turn
     @retrying
     async def join(self, caller: Caller, parameters: JoinParameters) -> JoinResult:
-        """Join an open group, or ask the admins of another."""
+        """Join a group. If its `join` setting is `open`, the caller is a member at once; if it is `approval`,
+        the owner and admins get a `group` event of type `requested`. A `closed` group is refused with
+        `not_member`."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.JOIN)
         await self._access.need_users([caller.user])
         if seat.group.join == "open":
@@ -254,7 +266,7 @@ class Members:
         return JoinResult("requested")
 
     async def requests(self, caller: Caller, parameters: PageParameters) -> RequestsResult:
-        """Who asks to be let into a group."""
+        """List the join requests of a group. For its owner and admins."""
         await self._access.seat(caller, parameters.group_id, GroupOperation.ANSWER)
         limit = parameters.limit
         found = await self._directory.join_requests(parameters.group_id, parameters.after, limit + 1)
@@ -264,7 +276,8 @@ class Members:
     @in_turn
     @retrying
     async def accept(self, caller: Caller, parameters: MemberParameters) -> Done:
-        """Let in a user who has asked."""
+        """Accept a join request: the user becomes a member. For the owner and admins. Refused with
+        `not_found` if the user has not asked."""
         seat = await self._requested(caller, parameters)
         await self._join(seat, caller.user, [parameters.user_id], "members_added")
         await self._changes.tell([parameters.user_id], "accepted", parameters.group_id, caller.user)
@@ -273,7 +286,8 @@ class Members:
     @in_turn
     @retrying
     async def reject(self, caller: Caller, parameters: MemberParameters) -> Done:
-        """Turn down a user who has asked."""
+        """Reject a join request. For the owner and admins. Refused with `not_found` if the user has not
+        asked."""
         seat = await self._requested(caller, parameters)
         await self._changes.write(GroupWrite(_next(seat.group), answered=[parameters.user_id]), [])
         await self._changes.tell([parameters.user_id], "rejected", parameters.group_id, caller.user)
@@ -281,8 +295,8 @@ class Members:
 
     @retrying
     async def remove_user(self, user: str) -> None:
-        """Remove an account: it leaves all groups in the same step. Refused (`is_owner`) while it owns
-        a group that is not dismissed."""
+        """Remove an account. In the same transaction it leaves all its groups. Refused (`is_owner`) while
+        it owns a group that is not dismissed."""
         memberships = await self._directory.memberships(user)
         entries = [
             notice(user, group_topic(member.group_id), "member_left", **named([user]))

@@ -1,4 +1,4 @@
-"""Reading the logs on request: `messages.sync` and `messages.history`."""
+"""Reading stored messages: `messages.sync` by log, `messages.history` by conversation."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -16,50 +16,55 @@ from broker.domain.permissions import GroupOperation
 from broker.domain.topics import LOG_KINDS, Kind, group_topic, inbox_topic, parse_topic
 from broker.ports import GroupDirectory, MessageLog
 
-# One reply must pass where one message does: the logs are read until it would be this large.
+# A reply travels as one MQTT message, so it must stay below the packet limit of clients and of the node.
 REPLY_BYTES = 128 * 1024
 _MAX_TOPICS = 10_000
 
 
 class SyncParameters(Parameters):
-    """Which logs to read, and from where."""
+    """Which logs to read, and from which offsets."""
 
     cursors: dict[str, Annotated[int, msgspec.Meta(ge=0, lt=2**53)]] | None = None
-    """For each topic (`users/<me>/inbox` or `groups/<id>`, at most 10,000) the last `offset` the device
-    has, 0 for none. Without it, all the caller's logs from their beginning."""
+    """For each topic (`users/<me>/inbox` or `groups/<id>`, at most 10,000) the last `offset` that the device
+    has; 0 if it has none. Without it, all logs of the caller are read from the beginning."""
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
-    """How many entries to give at most, over all topics."""
+    """The most entries to return, over all topics."""
 
 
 class SyncResult(msgspec.Struct):
-    """Entries in the order of each log, the cursors to go on from, and whether there is more."""
+    """Entries, the new cursors, and whether there are more entries."""
 
     messages: list[Message]
+    """The entries of each log, in its order."""
     cursors: dict[str, int]
-    """What to ask on with, for each topic asked for."""
+    """The cursors for the next call, for each topic that was read."""
     more: bool
+    """Whether there are more entries after these cursors."""
 
 
 class HistoryParameters(Parameters):
-    """The messages just before `before_seq` or just after `after_seq`; neither: the last ones."""
+    """The conversation, and which of its messages: the last ones before `before_seq`, the first ones after
+    `after_seq`, or, with neither, the last ones of the conversation."""
 
     conversation_id: ConversationId
     before_seq: Seq | None = None
+    """Return the last messages with a smaller seq."""
     after_seq: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] | None = None
+    """Return the first messages with a larger seq. Excludes `before_seq`."""
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
-    """How many messages to give at most."""
+    """The most messages to return."""
 
 
 class HistoryResult(msgspec.Struct):
-    """Messages by ascending seq, as they are now: edited ones with `edited_at`, recalled ones
-    without content and with `recalled_at`. Those of a private conversation have no `offset`, as that
-    belongs to the two inboxes."""
+    """Messages as they are now."""
 
     messages: list[Message]
+    """By ascending seq. An edited message has `edited_at`. A recalled one has `recalled_at` and no content.
+    Messages of a private conversation have no `offset`, as it would differ between the two inboxes."""
 
 
 class Messages:
-    """The handlers; both give a user what they may read and nothing else."""
+    """The handlers. Both return only what the caller may read."""
 
     def __init__(self, log: MessageLog, directory: GroupDirectory, access: Access) -> None:
         self._log = log
@@ -67,13 +72,13 @@ class Messages:
         self._access = access
 
     def register(self, operations: Operations) -> None:
-        """Offer the methods."""
+        """See `Handlers.register`."""
         operations.add("messages.sync", self.sync)
         operations.add("messages.history", self.history)
 
     async def sync(self, caller: Caller, parameters: SyncParameters) -> SyncResult:
-        """Entries after the device's cursors. A reply holds about 128 KiB: ask on with the cursors
-        it gives while `more` is true."""
+        """Read the entries of one or several logs after the device's cursors. A reply holds about 128 KiB:
+        while `more` is true, call again with the returned `cursors`."""
         wanted = parameters.cursors
         own = {group.group_id: group for group in await self._directory.memberships(caller.user)}
         if wanted is None:
@@ -101,8 +106,11 @@ class Messages:
         return SyncResult(messages, cursors, more)
 
     async def _floor(self, caller: Caller, topic_name: str, own: Mapping[str, Membership]) -> int:
-        """The offset at which the right to read the topic begins for the caller, who is in these
-        groups."""
+        """The offset after which the caller may read the topic. `own` are the caller's memberships by group.
+
+        Raises:
+            RefusedError: `invalid_params`, `not_found`, `not_member`, `not_authorized`.
+        """
         topic = parse_topic(topic_name)
         if topic.kind not in LOG_KINDS:
             raise RefusedError(
@@ -118,12 +126,12 @@ class Messages:
         return (await self._access.account(topic.owner)).inbox_floor
 
     async def history(self, caller: Caller, parameters: HistoryParameters) -> HistoryResult:
-        """A piece of a conversation, as it is now. A reply holds about 128 KiB, so it may have fewer
-        messages than `limit`."""
+        """Read part of a conversation. A reply holds about 128 KiB, so it may have fewer messages than
+        `limit`."""
         room = await self._access.room(caller, parameters.conversation_id)
         before, after = parameters.before_seq, parameters.after_seq
         if before is not None and after is not None:
-            raise RefusedError("invalid_params", "give before_seq or after_seq, not both")
+            raise RefusedError("invalid_params", "before_seq and after_seq exclude each other")
         if after is not None:
             entries = await self._after(room, after, parameters.limit)
         else:
@@ -135,7 +143,8 @@ class Messages:
         return HistoryResult([msgspec.Raw(entry.body) for entry in entries])
 
     async def _after(self, room: Room, after: int, limit: int) -> list[Entry]:
-        """The first entries after a seq that are for the caller: an empty page means there are none."""
+        """The first entries after a seq that the caller may read. Pages of hidden entries are skipped, so
+        that an empty result means that there are no more."""
         while True:
             found = await self._log.read(room.conversation_id, max(after, room.floor), limit, REPLY_BYTES)
             entries = [entry for entry in found if _is_for(room, entry)]

@@ -1,4 +1,4 @@
-"""Presence for contacts: `presence.get`, and events that tell contacts without being asked."""
+"""Presence: `presence.get`, and the events that tell contacts of changes."""
 
 import logging
 from collections.abc import Sequence
@@ -20,19 +20,20 @@ _SEE = UserOperation.SEE_PRESENCE
 
 
 class GetParameters(Parameters):
-    """Whose presence."""
+    """The users whose presence is wanted."""
 
     user_ids: Annotated[list[Id], msgspec.Meta(min_length=1, max_length=1000)]
 
 
 class GetResult(msgspec.Struct):
-    """The presence of those who exist and let the caller see it; the others are left out."""
+    """The presences."""
 
     presences: list[PresenceDocument]
+    """Without users who do not exist or do not let the caller see their presence."""
 
 
 class Presences:
-    """The handler, and what listens to changes."""
+    """The handler, and the events for contacts."""
 
     def __init__(self, directory: Directory, states: StateStore, broker: BrokerPort) -> None:
         self._directory = directory
@@ -40,11 +41,12 @@ class Presences:
         self._broker = broker
 
     def register(self, operations: Operations) -> None:
-        """Offer the method."""
+        """See `Handlers.register`."""
         operations.add("presence.get", self.get)
 
     async def get(self, caller: Caller, parameters: GetParameters) -> GetResult:
-        """How users are, and when they were last seen."""
+        """Get the presence of users: their status, when they were last seen, and how many devices are
+        connected."""
         users = list(dict.fromkeys(parameters.user_ids))
         profiles = await self._directory.profiles(users)
         users = [user for user in users if user in profiles]
@@ -60,12 +62,12 @@ class Presences:
         return GetResult(presences)
 
     async def changed(self, batch: Sequence[PresenceChange]) -> None:
-        """Users' presences changed: tell their contacts that are online."""
+        """Presences of users changed: send an event to those of their contacts that are online."""
         try:
             for user, document in {each.user: each.document for each in batch}.items():
                 await self._tell(user, document)
         except (StoreError, RefusedError) as error:
-            logger.error("%d presences are not told to contacts: %s", len(batch), error)
+            logger.error("%d presence changes were not sent to contacts: %s", len(batch), error)
 
     async def _tell(self, user: str, document: bytes) -> None:
         event = {"event": "presence"} | msgspec.json.decode(document)

@@ -1,7 +1,7 @@
-"""What was delivered and read: watermarks that only go forward, and the events that tell of them.
+"""Receipts: the `delivered` and `read` watermarks of users, and the events that announce them.
 
-`delivered` follows from a device's own PUBACKs of inbox entries: when the broker stores that a
-device's cursor in its inbox has moved, the entries it moved over have arrived.
+A watermark only goes forward. `delivered` follows from the PUBACKs of a device: when the broker stores
+that the device's cursor in its inbox has moved, the entries that it moved over were delivered.
 """
 
 import logging
@@ -43,38 +43,41 @@ logger = logging.getLogger(__name__)
 
 
 class UptoParameters(Parameters):
-    """How far the caller has got."""
+    """The conversation, and how far the caller has got in it."""
 
     conversation_id: ConversationId
     seq: Seq
-    """The last message that was read or has arrived: all before it have, too."""
+    """The seq of the last message that was read or delivered. All earlier messages count as well."""
 
 
 class ReadersParameters(Parameters):
-    """A message, and a page of its readers."""
+    """The message, and which page of its readers."""
 
     id: MessageId
-    """A message of one's own."""
+    """A message that the caller sent."""
     after: After = ""
     limit: PageSize = 100
 
 
 class Reader(msgspec.Struct):
-    """A user, and the last message they have read."""
+    """A user who has read the message."""
 
     user_id: str
     read_seq: int
+    """The seq up to which the user has read the conversation."""
 
 
 class ReadersResult(msgspec.Struct):
-    """Who has read the message, by user id; `next` is empty on the last page."""
+    """One page, ordered by user id."""
 
     readers: list[Reader]
+    """May be shorter than `limit`, even empty, on a page that is not the last."""
     next: str
+    """The `after` of the next page; empty on the last page."""
 
 
 class Receipts:
-    """The handlers, and what listens to devices."""
+    """The handlers, and the receipts for what devices acknowledge."""
 
     def __init__(
         self,
@@ -91,18 +94,19 @@ class Receipts:
         self._access = access
         self._broker = broker
         self._save = save
-        # By user and conversation: what moves a watermark is told in the order it does.
+        # By user and conversation: the events of a watermark are sent in the order in which it moves.
         self._turns: Turns[tuple[str, str]] = Turns()
 
     def register(self, operations: Operations) -> None:
-        """Offer the methods."""
+        """See `Handlers.register`."""
         operations.add("messages.read", self.read)
         operations.add("messages.delivered", self.delivered)
         operations.add("messages.readers", self.readers)
 
     async def read(self, caller: Caller, parameters: UptoParameters) -> Done:
-        """The caller has read a conversation up to a message. The other side is told, and the
-        caller's other devices."""
+        """Mark a conversation as read up to a message. All devices of the caller get a `receipt` event, and
+        so does the other user of a private conversation if the caller gives read receipts
+        (`users.update`). Members of a group are not told; see `messages.readers`."""
         room = await self._access.room(caller, parameters.conversation_id)
         async with self._turns.of((caller.user, room.conversation_id)):
             state = await self._state(caller, room, parameters.seq)
@@ -114,7 +118,7 @@ class Receipts:
         now = self._access.now_ms()
         delivered = 0 if room.seat else seq
         await self._save([Seen(caller.user, room.conversation_id, now, seq, delivered)])
-        # A lower one takes the mark of being unread away, and the watermark stays.
+        # A lower seq only removes the mark `marked_unread`; the watermark stays.
         event = _event("read", room.conversation_id, caller.user, max(seq, state.read_seq))
         await self._broker.emit([caller.user], event, keep=False)
         if seq > state.read_seq:
@@ -129,8 +133,9 @@ class Receipts:
         return state
 
     async def delivered(self, caller: Caller, parameters: UptoParameters) -> Done:
-        """A device of the caller has a private conversation up to a message: for those that read by
-        `messages.sync`. Subscribers need not call it, their PUBACKs say so."""
+        """Mark a private conversation as delivered up to a message. The other user gets a `receipt` event.
+        Only devices that read by `messages.sync` need this: for subscribers, their PUBACKs do it. It has no
+        effect in a group."""
         room = await self._access.room(caller, parameters.conversation_id)
         key = (caller.user, room.conversation_id)
         async with self._turns.of(key):
@@ -140,7 +145,8 @@ class Receipts:
         return Done()
 
     async def readers(self, caller: Caller, parameters: ReadersParameters) -> ReadersResult:
-        """Who has read a message of the caller's, those who keep it to themselves left out."""
+        """List the users who have read a message that the caller sent, without users who give no read
+        receipts."""
         message_id = int(parameters.id)
         located = (await self._log.locate([message_id])).get(message_id)
         if located is None:
@@ -150,7 +156,7 @@ class Receipts:
         if located.seq <= room.floor or body.created_at < room.since:
             raise RefusedError("not_found", f"no message {parameters.id}")
         if body.from_user_id != caller.user and not caller.is_system:
-            raise RefusedError("not_authorized", "only the sender may ask who has read a message")
+            raise RefusedError("not_authorized", "only the sender of a message may ask who has read it")
         marks = await self._store.watermarks(
             located.conversation_id, located.seq, parameters.after, parameters.limit + 1
         )
@@ -158,10 +164,10 @@ class Receipts:
         users = [mark.user for mark in page if mark.user != caller.user]
         shown = await self._showing(caller.user, users)
         group = group_of(located.conversation_id)
-        if group is not None:  # who came later has read on without having seen it
+        if group is not None:  # a member who joined later has never seen the message
             members = await self._directory.members_by_id(group, users)
             shown = {user for user in shown if user in members and members[user].joined_seq < located.seq}
-        else:  # nor has who has the id of somebody it was sent to
+        else:  # nor has a newer account with the id of the user it was sent to
             shown = {
                 user for user in shown if (await self._access.account(user)).created_at <= body.created_at
             }
@@ -169,7 +175,7 @@ class Receipts:
         return ReadersResult(readers, following)
 
     async def _showing(self, observer: str, users: Sequence[str]) -> set[str]:
-        """Those of some users who let the observer see what they have read."""
+        """Those of the given users who let the observer see what they have read."""
         profiles = await self._directory.profiles(users)
         contacts = await self._directory.contacts_between(permissions.both_ways(observer, users))
         return {
@@ -181,7 +187,8 @@ class Receipts:
     # --- from devices ----------------------------------------------------------------
 
     async def arrived(self, batch: Sequence[Arrival]) -> None:
-        """Devices acknowledged entries of their inboxes."""
+        """Devices acknowledged entries of their inboxes: move the `delivered` watermarks. A failure is only
+        logged: the next acknowledgement in the conversation makes up for it."""
         try:
             reached: dict[tuple[str, str], int] = {}
             for arrival in batch:
@@ -189,13 +196,13 @@ class Receipts:
                 for conversation_id, seq in places.items():
                     key = (arrival.user, conversation_id)
                     reached[key] = max(seq, reached.get(key, 0))
-            async with self._turns.of_all(sorted(reached)):
+            async with self._turns.of_all(sorted(reached)):  # sorted, so that batches cannot deadlock
                 await self._deliver(await self._news(reached))
         except (StoreError, RefusedError) as error:
-            logger.error("%d receipts are not told: %s", len(batch), error)
+            logger.error("%d delivery receipts were not sent: %s", len(batch), error)
 
     async def _news(self, reached: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
-        """Those that move a watermark: another device may have been first."""
+        """Those that move a watermark. Another device of the user may have moved it before."""
         by_user: dict[str, list[str]] = {}
         for user, conversation_id in reached:
             by_user.setdefault(user, []).append(conversation_id)

@@ -1,6 +1,7 @@
-"""Sending by a call, for those that want the message's id and seq in the answer.
+"""Sending messages by a call, for clients that need the message's id and seq in the reply.
 
-It is what publishing to the topic is: the same rules, the same log, the same acknowledgement.
+It does the same as publishing to the topic: same permissions, same log, same guarantee that an
+acknowledged message is stored.
 """
 
 from typing import Annotated, Any, Literal
@@ -17,40 +18,44 @@ from broker.domain.topics import group_topic, inbox_topic
 from broker.ports import BrokerPort, Post, Posted
 
 MAX_PAYLOAD = 256 * 1024
-"""Bytes of a message as it would be published."""
+"""Most bytes of a message, encoded as if it were published."""
 
 
 class SendParameters(Parameters, omit_defaults=True):
-    """Either `user_id` or `group_id` says to whom; the rest is as in a published message."""
+    """The message. Exactly one of `user_id` and `group_id` must be given."""
 
     content: Any
-    """A string, or what the `type` needs; nested at most 100 deep."""
+    """A string, or any JSON that suits the `type`; nested at most 100 deep."""
     user_id: Id | None = None
+    """The receiver of a private message."""
     group_id: Id | None = None
+    """The group to send to."""
     type: Annotated[str, msgspec.Meta(min_length=1, max_length=32)] = "text"
-    """Any but `system`, `edit` and `recall`, e.g. `image`."""
+    """E.g. `text` or `image`. Not `system`, `edit` or `recall`: only the server writes these."""
     client_msg_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
-    """The sender's own id of the message: sent again, it is not stored twice."""
+    """The idempotency key, chosen by the sender and unique for all time in this inbox or group. The same
+    message sent again is not stored twice."""
     reply_to: MessageId | None = None
-    """A message of the same conversation."""
+    """The message that this one answers, in the same conversation."""
     mentions: Annotated[list[Id], msgspec.Meta(max_length=1000)] | Literal["all"] | None = None
-    """Users of the same conversation; `"all"` in groups only."""
+    """Users of the same conversation; or, in a group, `"all"`."""
 
 
 class SentResult(msgspec.Struct):
-    """Where the message stands. `created_at` is Unix ms."""
+    """The id and place of the stored message."""
 
     id: str
     conversation_id: str
     seq: int
     created_at: int
+    """Unix ms."""
 
 
 class BatchParameters(Parameters):
-    """Messages, stored in their order."""
+    """The messages."""
 
     messages: Annotated[list[SendParameters], msgspec.Meta(min_length=1, max_length=1000)]
-    """Each as for [messages.send](#messagessend)."""
+    """Each has the parameters of [messages.send](#messagessend)."""
 
 
 class Failure(msgspec.Struct):
@@ -59,19 +64,21 @@ class Failure(msgspec.Struct):
     code: str
     """One of [these](#errors)."""
     detail: str
+    """An explanation for people."""
 
 
 class BatchItem(msgspec.Struct):
-    """What became of a message: `sent` or `error`, the other one is null."""
+    """The outcome for one message: either `sent` or `error`; the other one is null."""
 
     sent: SentResult | None = None
     error: Failure | None = None
 
 
 class BatchResult(msgspec.Struct):
-    """What became of each message, in their order."""
+    """The outcome for each message."""
 
     results: list[BatchItem]
+    """In the order of the request."""
 
 
 class Sending:
@@ -82,19 +89,21 @@ class Sending:
         self._broker = broker
 
     def register(self, operations: Operations) -> None:
-        """Offer the methods."""
+        """See `Handlers.register`."""
         operations.add("messages.send", self.send)
         operations.add("messages.send_batch", self.send_batch)
 
     async def send(self, caller: Caller, parameters: SendParameters) -> SentResult:
-        """Send a message, as if the caller had published it. The same `client_msg_id` again returns the
-        first one's place."""
+        """Send a message, as if the caller had published it. On return it is stored. If the caller sent a
+        message with the same `client_msg_id` before, nothing is stored and the result is that of the first
+        one; with other content it is refused (`duplicate_conflict`)."""
         post = await self._prepare(caller, parameters)
         (posted,) = await self._broker.publish(caller.user, [post])
         return _sent(stored(posted))
 
     async def send_batch(self, caller: Caller, parameters: BatchParameters) -> BatchResult:
-        """Send many messages; one that is refused does not keep the others."""
+        """Send up to 1,000 messages. They are stored in their order. A message that is refused does not
+        prevent the others."""
         items: list[BatchItem | None] = []
         posts = []
         for each in parameters.messages:
@@ -111,16 +120,16 @@ class Sending:
         payload["content"] = msgspec.Raw(content_json(parameters.content))
         user, group = payload.pop("user_id"), payload.pop("group_id")
         if (user is None) == (group is None):
-            raise RefusedError("invalid_params", "give user_id or group_id, one of the two")
+            raise RefusedError("invalid_params", "give either user_id or group_id")
         if user is not None:
             await self._access.need_users([user])
-        elif caller.is_system:  # the topic's rules are asked about users only
+        elif caller.is_system:  # the broker checks topic rules for users only, not for the system
             await self._access.seat(caller, str(group), GroupOperation.POST)
         topic = inbox_topic(user) if user is not None else group_topic(str(group))
         encoded = msgspec.json.encode({name: value for name, value in payload.items() if value is not None})
         if len(encoded) > MAX_PAYLOAD:
             raise RefusedError(
-                "invalid_params", f"a message has at most {MAX_PAYLOAD} bytes, not {len(encoded)}"
+                "invalid_params", f"a message may have at most {MAX_PAYLOAD} bytes, not {len(encoded)}"
             )
         return Post(topic, encoded)
 

@@ -1,4 +1,4 @@
-"""Profiles and privacy: `users.get` and `users.update`."""
+"""Profiles and privacy settings: `users.get` and `users.update`."""
 
 from typing import Annotated, Literal
 
@@ -13,48 +13,54 @@ from broker.ports import AccountDirectory, BrokerPort
 
 
 class GetParameters(Parameters):
-    """Whose profiles."""
+    """The users whose profiles are wanted."""
 
     user_ids: Annotated[list[Id], msgspec.Meta(min_length=1, max_length=1000)] | None = None
-    """Without it, the caller's own."""
+    """Without it, the caller."""
 
 
 class Privacy(msgspec.Struct):
-    """Who may message the user, who sees their presence, and whether others learn what they read."""
+    """The privacy settings of a user."""
 
     who_may_message: str
-    """`everyone` or `contacts`."""
+    """Who may send the user private messages: `everyone` or `contacts`."""
     who_sees_presence: str
     """`everyone`, `contacts` or `nobody`."""
     read_receipts: bool
+    """Whether others learn what the user has read."""
 
 
 class ProfileView(msgspec.Struct, omit_defaults=True):
-    """What a user says of themselves."""
+    """A user's profile."""
 
     user_id: str
     name: str
+    """The name to show."""
     avatar: str
     """A URL."""
     privacy: Privacy | None = None
-    """The caller's own only."""
+    """Only in the caller's own profile."""
 
 
 class GetResult(msgspec.Struct):
-    """The profiles of those users that exist."""
+    """The profiles."""
 
     users: list[ProfileView]
+    """Without users who do not exist."""
 
 
 class UpdateParameters(Parameters):
-    """What is not given stays."""
+    """The fields to change. A field that is not given stays as it is."""
 
     name: Name | None = None
+    """The name to show."""
     avatar: Url | None = None
     who_may_message: Literal["everyone", "contacts"] | None = None
+    """Who may send the caller private messages."""
     who_sees_presence: Audience | None = None
+    """Who may see the caller's presence."""
     read_receipts: bool | None = None
-    """Whether others are told what the caller has read."""
+    """Whether others learn what the caller has read."""
 
 
 class Users:
@@ -67,18 +73,19 @@ class Users:
         self._turns: Turns[str] = Turns()
 
     def register(self, operations: Operations) -> None:
-        """Offer the methods."""
+        """See `Handlers.register`."""
         operations.add("users.get", self.get)
         operations.add("users.update", self.update)
 
     async def get(self, caller: Caller, parameters: GetParameters) -> GetResult:
-        """What users say of themselves."""
+        """Get the profiles of users."""
         users = list(dict.fromkeys(parameters.user_ids or [caller.user]))
         profiles = await self._directory.profiles(users)
         return GetResult([_view(profiles[user], caller) for user in users if user in profiles])
 
     async def update(self, caller: Caller, parameters: UpdateParameters) -> ProfileView:
-        """Change the caller's profile and privacy; their other devices are told."""
+        """Change the caller's profile and privacy settings. All devices of the caller get a `profile`
+        event."""
         async with self._turns.of(caller.user):
             profile = (await self._access.need_users([caller.user]))[caller.user]
             given = {

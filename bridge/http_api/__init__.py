@@ -1,1 +1,1 @@
-"""The platform's HTTP API: logging in, tokens, registration, and whether the node is well."""
+"""The platform's HTTP API: login, tokens, registration, health and readiness."""

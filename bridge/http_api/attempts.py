@@ -1,12 +1,12 @@
-"""How often somebody may try to log in. Sans-IO: `now` is passed in, in seconds of any clock.
+"""Rate limits for logins. Sans-IO: `now` is passed in, in seconds of any clock.
 
-What is counted are attempts that failed: one is taken before the password is looked at, so that many
-at once do not get past, and is given back when it was right.
+Only failed attempts count. A token is taken before the password is checked, so that concurrent attempts
+cannot exceed the limit, and is given back if the password was right.
 
-An address has a bucket of its own, against one machine that tries many users. A user has one against
-many machines that try one user. A stranger can empty it, so it must not stand between users and their
-own account: an address that a user has logged in from has, for that user, a bucket of its own. What a
-stranger achieves is that the user cannot log in *from a new address* while the attack lasts.
+Each address has a bucket, against one machine that tries many users. Each user has a bucket, against
+many machines that try one user. Strangers can empty a user's bucket, but must not lock the user out:
+so each address that the user has logged in from has a bucket of its own for that user. While an attack
+lasts, the user can still log in from known addresses, only not from a new one.
 """
 
 import ipaddress
@@ -14,11 +14,11 @@ from collections.abc import Callable
 
 MOST_KEYS = 10_000
 _MINUTE = 60.0
-_LEAST_WAIT = 0.001  # less is what sums of floating-point numbers are off by
+_LEAST_WAIT = 0.001  # shorter waits are rounding errors of floating-point sums
 
 
 class TooManyAttemptsError(Exception):
-    """Not now; perhaps in `seconds`."""
+    """There were too many attempts. The next one may succeed after `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__("too many attempts, try again later")
@@ -26,11 +26,11 @@ class TooManyAttemptsError(Exception):
 
 
 class Buckets:
-    """Token buckets by key. Each holds `burst`, and refills by that much in a minute.
+    """Token buckets by key. Each holds `burst` tokens and refills within a minute.
 
-    Kept is, for each key, when its bucket will be full again; of those that are full nothing. With
-    `most` keys, the fullest tenth is forgotten: new keys, however many, push each other out and not
-    the one that is blocked.
+    For each key it keeps the time at which the bucket will be full again. Full buckets are not kept. At
+    `most` keys, the fullest tenth is dropped: a flood of new keys displaces other new keys, never the
+    empty bucket of a key that is blocked.
     """
 
     def __init__(self, burst: int, most: int = MOST_KEYS) -> None:
@@ -42,19 +42,19 @@ class Buckets:
         return len(self._full_at)
 
     def wait(self, key: str, now: float) -> float:
-        """Seconds until one can be taken; 0 is at once."""
+        """Seconds until a token can be taken; 0 if there is one now."""
         missing = max(self._full_at.get(key, now) - now, 0.0)
         wait = missing + self._each - _MINUTE
         return wait if wait > _LEAST_WAIT else 0.0
 
     def take(self, key: str, now: float) -> None:
-        """Take one."""
+        """Take a token."""
         if key not in self._full_at and len(self._full_at) >= self._most:
             self._make_room(now)
         self._full_at[key] = max(self._full_at.get(key, now), now) + self._each
 
     def give_back(self, key: str) -> None:
-        """One that was taken does not count."""
+        """Put back a token that was taken."""
         if key in self._full_at:
             self._full_at[key] -= self._each
 
@@ -65,34 +65,34 @@ class Buckets:
 
 
 class Attempt:
-    """An attempt to log in that is under way and counted."""
+    """A login attempt that is under way and counted."""
 
     def __init__(self, give_back: Callable[[], None], remember: Callable[[], None]) -> None:
         self.give_back = give_back
-        """Nothing was found out: the attempt does not count."""
+        """Uncount the attempt: the password could not be checked."""
         self._remember = remember
 
     def succeeded(self) -> None:
-        """It was who they said they were: the attempt does not count, and the address is known."""
+        """The password was right: uncount the attempt, and remember the address as known."""
         self.give_back()
         self._remember()
 
 
 class Attempts:
-    """Attempts by user and by address; `per_user` and `per_address` in a minute."""
+    """Limits attempts to `per_user` and `per_address` in a minute."""
 
     def __init__(self, per_user: int, per_address: int, most: int = MOST_KEYS) -> None:
         self._most = most
         self._users = Buckets(per_user, most)
         self._addresses = Buckets(per_address, most)
         self._known: dict[str, None] = {}
-        """Users and addresses they have logged in from, the latest last."""
+        """Users and addresses they have logged in from (`user address`), the latest last."""
 
     def begin(self, user: str, address: str, now: float) -> Attempt:
-        """Count an attempt.
+        """Count a login attempt.
 
         Raises:
-            TooManyAttemptsError: nothing was counted.
+            TooManyAttemptsError: the limit is reached; this attempt is not counted.
         """
         network = network_of(address)
         pair = f"{user} {network}"
@@ -110,10 +110,10 @@ class Attempts:
         return Attempt(give_back, lambda: self._remember(pair))
 
     def count(self, address: str, now: float) -> None:
-        """Count something else that an address does.
+        """Count another action of an address, e.g. a registration.
 
         Raises:
-            TooManyAttemptsError: nothing was counted.
+            TooManyAttemptsError: the limit is reached; this action is not counted.
         """
         network = network_of(address)
         if wait := self._addresses.wait(network, now):
@@ -128,7 +128,7 @@ class Attempts:
 
 
 def network_of(address: str) -> str:
-    """What counts as one address: of IPv6 a /64, which is what one customer has at least."""
+    """What counts as one address. For IPv6 it is the /64 network, as one customer has at least that."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What clients send: one JSON object per request, read within bounds."""
+"""Request bodies: one JSON object each, of limited size and read within limited time."""
 
 import asyncio
 from typing import Annotated, TypeVar
@@ -17,7 +17,7 @@ Short = Annotated[str, msgspec.Meta(max_length=128)]
 
 
 class Login(msgspec.Struct, forbid_unknown_fields=True):
-    """`POST /api/login`. `device`: what the client calls itself; it is only logged."""
+    """`POST /api/login`. `device` is the client's name for itself; it is only logged."""
 
     user_id: str
     password: str
@@ -31,7 +31,7 @@ class Refresh(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Logout(msgspec.Struct, forbid_unknown_fields=True):
-    """`POST /api/logout`. `all`: end all logins of the user."""
+    """`POST /api/logout`. `all`: revoke all tokens of the user."""
 
     refresh_token: str | None = None
     all: bool = False
@@ -46,10 +46,11 @@ class Register(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def read(request: Request, kind: type[T]) -> T:
-    """The body as a `kind`. Nothing at all stands for an object without fields.
+    """The body, decoded as a `kind`. An empty body means `{}`.
 
     Raises:
-        HTTPException: 400, 408, 413 or 415; its text says why, by field.
+        HTTPException: 400 (not valid), 408 (too slow), 413 (too large) or 415 (not JSON). The text says
+            why and names the field.
     """
     data = await _read(request)
     if data and _media_type(request) != "application/json":
@@ -59,7 +60,7 @@ async def read(request: Request, kind: type[T]) -> T:
     except (msgspec.DecodeError, UnicodeError) as error:
         raise HTTPException(400, str(error)) from None
     except RecursionError:
-        raise HTTPException(400, "nested too deeply") from None
+        raise HTTPException(400, "the body is nested too deeply") from None
 
 
 def _media_type(request: Request) -> str:
@@ -73,11 +74,11 @@ async def _read(request: Request) -> bytes:
             async for chunk in request.stream():
                 data += chunk
                 if len(data) > MAX_BODY:
-                    raise HTTPException(413, f"a body has at most {MAX_BODY} bytes", _CLOSE)
+                    raise HTTPException(413, f"the body has more than {MAX_BODY} bytes", _CLOSE)
     except TimeoutError:
-        raise HTTPException(408, "the body did not come in time", _CLOSE) from None
+        raise HTTPException(408, "the body did not arrive in time", _CLOSE) from None
     return bytes(data)
 
 
-# What is left of the body is not read.
+# The rest of the body stays unread, so the connection cannot serve another request.
 _CLOSE = {"connection": "close"}

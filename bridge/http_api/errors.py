@@ -1,4 +1,4 @@
-"""What a failure is over HTTP: a status, and `{"error": {"code": …, "detail": …}}`."""
+"""Failures as HTTP responses: a status, and `{"error": {"code": …, "detail": …}}`."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 RETRY_SECONDS = 2
-"""When a store that failed, or was asked too much, may be asked again."""
+"""The `Retry-After` of a 503: a store failed, or too many passwords are being checked."""
 
 _STATUSES = {
     "invalid": 400,
@@ -29,21 +29,21 @@ _STATUSES = {
     "conflict": 409,
     "unavailable": 503,
 }
-"""All other codes are rules that said no: 403."""
+"""HTTP status by error code. All other codes mean that a rule forbids the request: 403."""
 
 _CODES = {400: "invalid", 404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "too_large"}
 _CODES[415] = "unsupported_media_type"
 
 
 def answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON answer, which nobody may keep: it may hold tokens."""
+    """A JSON response. It may hold tokens, so caches must not store it."""
     fixed = {"content-type": "application/json", "cache-control": "no-store"}
     return Response(msgspec.json.encode(value), status, fixed | dict(headers or {}))
 
 
 def describe(error: Exception, what: str) -> Response:
-    """The answer to what went wrong with request `what`. What nobody foresaw stays on the node: the
-    caller learns that it was an internal error, the log why."""
+    """The response to an error that request `what` raised. Details of an unexpected error go to the log
+    only: the client gets `internal error`."""
     match error:
         case HTTPException():
             code = _CODES.get(error.status_code, "invalid")
@@ -56,15 +56,15 @@ def describe(error: Exception, what: str) -> Response:
             return _refusal(429, "rate_limited", str(error), wait)
         case StoreError():
             logger.error("%s: the store failed: %s", what, error)
-            return _refusal(503, "unavailable", "not available now, try again later", _headers(503))
+            return _refusal(503, "unavailable", "the store failed, try again later", _headers(503))
         case ClientDisconnect():
-            return Response(status_code=400)  # for nobody
+            return Response(status_code=400)  # nobody is left to read it
     logger.error("%s failed", what, exc_info=error)
     return _refusal(500, "internal", "internal error")
 
 
 def _headers(status: int) -> dict[str, str]:
-    if status == 401:  # RFC 9110, 15.5.2
+    if status == 401:  # required by RFC 9110, 15.5.2
         return {"www-authenticate": "Bearer"}
     return {"retry-after": str(RETRY_SECONDS)} if status == 503 else {}
 
@@ -74,12 +74,12 @@ def _refusal(status: int, code: str, detail: str, headers: Mapping[str, str] | N
 
 
 def guarded(endpoint: Endpoint) -> Endpoint:
-    """The endpoint, with an answer for whatever it raises."""
+    """The endpoint, with a response for every exception it raises."""
 
     async def call(request: Request) -> Response:
         try:
             return await endpoint(request)
-        except asyncio.CancelledError:  # the node stops, and this took too long
+        except asyncio.CancelledError:  # the node is stopping, and the request outlasted its grace time
             return _refusal(503, "unavailable", "the node is stopping", _headers(503))
         except Exception as error:
             return await failed(request, error)
@@ -88,5 +88,5 @@ def guarded(endpoint: Endpoint) -> Endpoint:
 
 
 async def failed(request: Request, error: Exception) -> Response:
-    """See `describe`, for Starlette."""
+    """`describe` as a Starlette exception handler."""
     return describe(error, f"{request.method} {request.url.path}")

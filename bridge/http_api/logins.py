@@ -1,4 +1,4 @@
-"""Logging in and out, staying logged in, and registering, whatever carries the requests."""
+"""Login, logout, refresh and registration, independent of HTTP."""
 
 import asyncio
 import logging
@@ -21,26 +21,31 @@ from broker.ports import Account, AccountDirectory, DirectoryError, Profile
 logger = logging.getLogger(__name__)
 
 GRACE = 10.0
-"""Seconds in which a refresh token that was used may come again without harm."""
+"""Seconds within which a used refresh token may be sent again without revoking the user's tokens."""
 
 _MOST_RECENT = 10_000
 _ENDED = "ended:"
+"""Prefix that marks, among the revoked token ids, a refresh token that was revoked by logging out."""
 
 
 class LoginAuthenticator(Protocol):
-    """Who somebody is. Methods raise `StoreError` when that cannot be told now."""
+    """Checks passwords, reads tokens and issues them. Methods raise `StoreError` if a store fails."""
 
-    async def by_password(self, user: str, password: bytes) -> Account | None: ...
+    async def by_password(self, user: str, password: bytes) -> Account | None:
+        """The account if the password is right and the account is not disabled, else None."""
+        ...
 
-    async def by_token(self, text: str, kind: Literal["access", "refresh"] = "access") -> Bearer | None: ...
+    async def by_token(self, text: str, kind: Literal["access", "refresh"] = "access") -> Bearer | None:
+        """A token and its account. None if the token is not valid or not of this kind."""
+        ...
 
-    def issue(
-        self, user: str, ttl: float, now: float, kind: Literal["access", "refresh"] = "access"
-    ) -> str: ...
+    def issue(self, user: str, ttl: float, now: float, kind: Literal["access", "refresh"] = "access") -> str:
+        """A signed token, issued at `now` (Unix seconds) and valid for `ttl` seconds."""
+        ...
 
 
 class Settings(Protocol):
-    """Whether anybody may register, and the seconds for which tokens are good."""
+    """Whether registration is open, and for how many seconds access and refresh tokens are valid."""
 
     registration: bool
     token_ttl: int
@@ -48,7 +53,8 @@ class Settings(Protocol):
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """What a client logs on with, and what it gets the next pair with. `expires_in`: seconds."""
+    """The response to a login: the access token stands for the password, the refresh token gets the next
+    pair. `expires_in` is the lifetime of the access token in seconds."""
 
     access_token: str
     refresh_token: str
@@ -59,9 +65,12 @@ class Pair(msgspec.Struct, frozen=True):
 
 
 class Logins:
-    """Methods raise `DirectoryError` (`unauthenticated`, `forbidden`, `invalid`, `exists`,
-    `unavailable`), `TooManyAttemptsError`, and `StoreError` when a store failed. `address` is where
-    the request comes from; `now` tells Unix seconds; `refused` counts refusals by reason."""
+    """Login, logout, refresh and registration.
+
+    Methods raise `DirectoryError` (`unauthenticated`, `forbidden`, `invalid`, `exists`, `unavailable`),
+    `TooManyAttemptsError`, and `StoreError` if a store failed. Their `address` is the client's IP address.
+    `now()` returns Unix seconds. `refused` counts refusals by reason.
+    """
 
     def __init__(
         self,
@@ -81,18 +90,18 @@ class Logins:
         self._now = now
         self._refused = refused
         self._used: dict[str, float] = {}
-        """Refresh tokens used lately -> when, the latest last."""
+        """Ids of recently used refresh tokens -> when they were used, the latest last."""
 
     @property
     def _authenticator(self) -> LoginAuthenticator:
         if self._authenticator_or_none is None:
-            raise DirectoryError("unavailable", "plugins.auth.UserAuthPlugin is not loaded: no logins here")
+            raise DirectoryError("unavailable", "login needs plugins.auth.UserAuthPlugin: it is not loaded")
         return self._authenticator_or_none
 
     async def login(self, user: str, password: str, address: str, device: str | None = None) -> Pair:
-        """Tokens for a password. An unknown user, a wrong password and a disabled account are told
-        the same, after the same time."""
-        _need_id(user)  # said openly, and not remembered by name: it may be long
+        """Log in with a password. An unknown user, a wrong password and a disabled account get the same
+        answer after the same time, so that nobody can find out who has an account."""
+        _need_id(user)  # before it is a key of the rate limits: it may be long
         started = self._now()
         try:
             attempt = self._attempts.begin(user, address, started)
@@ -113,11 +122,12 @@ class Logins:
         return await self._pair(account, started)
 
     async def refresh(self, text: str) -> Pair:
-        """A new pair for a refresh token, which is not accepted again.
+        """Exchange a refresh token for a new pair. The token is not accepted again.
 
-        One that comes again was copied by somebody, and nobody can tell which of the two is the user:
-        all tokens of the user are revoked (RFC 9700, 4.14.2). Not so within `GRACE`, when it is
-        rather two tabs of one browser, or an answer that got lost: it is only refused then.
+        A refresh token that is used twice has been copied, and the node cannot tell the user from the
+        thief: so it revokes all tokens of the user (RFC 9700, 4.14.2). Within `GRACE` seconds of the first
+        use, the second one is only refused: then it is more likely that two tabs of one browser asked at
+        the same time, or that a response got lost.
         """
         started = self._now()
         bearer = await self._authenticator.by_token(text, "refresh")
@@ -130,13 +140,15 @@ class Logins:
         try:
             await self._directory.revoke_token(user, token.id, math.ceil(token.expires_at))
         except BaseException:
-            self._used.pop(token.id, None)  # it is good still
+            self._used.pop(token.id, None)  # it was not revoked: the client may try again
             raise
         return await self._pair(bearer.account, started)
 
     async def logout(self, access: str, refresh: str | None = None, everywhere: bool = False) -> None:
-        """Revoke an access token, and the refresh token that belongs to it; or all of the user's, as
-        must be if that refresh token was used: it is not known what has become of it."""
+        """Revoke an access token and its refresh token, or with `everywhere` all tokens of the user.
+
+        All tokens are revoked as well if the refresh token was used before: nobody knows who holds the
+        pair that it was exchanged for."""
         bearer = await self._authenticator.by_token(access)
         if bearer is None or bearer.revoked:
             raise DirectoryError("unauthenticated", "the access token is not accepted")
@@ -145,7 +157,7 @@ class Logins:
             await self._revoke_all(user)
             return
         if not bearer.token.id:
-            raise DirectoryError("invalid", "this token has no id to revoke it by: log out with all: true")
+            raise DirectoryError("invalid", "this token has no id, so only all: true can revoke it")
         other = None if refresh is None else await self._authenticator.by_token(refresh, "refresh")
         if other is not None and other.account.user_id == user:
             if other.revoked:
@@ -155,15 +167,15 @@ class Logins:
         await self._revoke(user, bearer.token, ("",))
 
     def need_registration(self) -> None:
-        """Refused unless anybody may register."""
+        """Refuse (`forbidden`) unless registration is open."""
         if not self._settings.registration:
-            raise DirectoryError("forbidden", "registration is not open on this node")
+            raise DirectoryError("forbidden", "registration is not open on this node (http.registration)")
 
     async def register(self, user: str, password: str, name: str, address: str) -> Account:
-        """A new account of role `user`."""
+        """Add an account of the role `user`."""
         self.need_registration()
         if user == SYSTEM:
-            raise DirectoryError("invalid", f"user_id: {SYSTEM} is not to be had")
+            raise DirectoryError("invalid", f"user_id: {SYSTEM} is reserved for the server")
         if len(name) > MAX_NAME:
             raise DirectoryError("invalid", f"name: at most {MAX_NAME} characters, not {len(name)}")
         self._attempts.count(address, self._now())
@@ -179,10 +191,11 @@ class Logins:
         return account
 
     async def _pair(self, account: Account, started: float) -> Pair:
-        """Tokens dated to when the credentials came: if all are revoked meanwhile, these are, too.
+        """A pair of tokens, issued at `started`, the time at which the credentials arrived: if all tokens of
+        the user were revoked since then, so are these.
 
-        After a revocation that covers the current second, those of the next one are the first good
-        ones."""
+        Revocations of all tokens are stored in whole seconds. If one covers the current second, this waits
+        for the next: tokens issued earlier would not be accepted."""
         issued_at = max(started, float(account.tokens_after))
         if (early := issued_at - self._now()) > 0:
             await asyncio.sleep(min(early, 1.0))
@@ -200,17 +213,17 @@ class Logins:
             await self._directory.revoke_token(user, mark + token.id, math.ceil(token.expires_at))
 
     async def _came_again(self, user: str, token: Token) -> None:
-        """A refresh token that is revoked has come, unless it was ended by logging out: then it is
-        from a tab that does not know yet."""
+        """A revoked refresh token was used again: revoke all tokens of the user. Not if it was revoked by
+        logging out, as then another tab has not noticed yet."""
         if not await self._directory.is_revoked(_ENDED + token.id):
-            logger.warning("a refresh token of %s came twice: all their tokens are revoked", user)
+            logger.warning("a refresh token of %s was used twice: all their tokens are revoked", user)
             await self._revoke_all(user)
 
     async def _revoke_all(self, user: str) -> None:
         await self._directory.revoke_tokens(user, int(self._now()) + 1)
 
     def _first_use(self, token_id: str, now: float) -> bool:
-        """Whether a refresh token was not used within `GRACE`; it is now."""
+        """Record the use of a refresh token. False if it was used within the last `GRACE` seconds."""
         while self._used:
             oldest = next(iter(self._used))
             if now - self._used[oldest] < GRACE and len(self._used) < _MOST_RECENT:
@@ -224,7 +237,7 @@ class Logins:
 
 def _need_id(user: str) -> None:
     if not is_id(user):
-        raise DirectoryError("invalid", "user_id: not a user id: 1 to 64 of A-Z a-z 0-9 _ . -")
+        raise DirectoryError("invalid", "user_id: expected 1 to 64 of the characters A-Z a-z 0-9 _ . -")
 
 
 def _not_accepted() -> DirectoryError:

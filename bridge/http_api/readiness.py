@@ -1,4 +1,4 @@
-"""Whether the node can serve: its stores answer."""
+"""The readiness check: a node is ready while its stores answer."""
 
 import asyncio
 import logging
@@ -10,14 +10,14 @@ SECONDS = 1.0
 
 
 class Readiness:
-    """`reads`: what to call each store, and something to ask of it that changes nothing."""
+    """`reads`: for each store its name and a call that reads something from it."""
 
     def __init__(self, reads: Mapping[str, Callable[[], Awaitable[object]]]) -> None:
         self._reads = reads
         self._under_way: dict[str, asyncio.Future[object]] = {}
 
     async def failures(self) -> list[str]:
-        """What does not work, e.g. "directory: no answer within 1 s"."""
+        """One line for each store that does not answer, e.g. "directory: no answer within 1 s"."""
         asked = {name: self._ask(name) for name in self._reads}
         await asyncio.wait(asked.values(), timeout=SECONDS)
         failures = []
@@ -30,7 +30,8 @@ class Readiness:
         return failures
 
     def _ask(self, name: str) -> asyncio.Future[object]:
-        # However many ask, a store is read once at a time; one that hangs is not asked again.
+        # One read of a store at a time, however many clients ask: a store that hangs must not
+        # gather reads.
         under_way = self._under_way.get(name)
         if under_way is None or under_way.done():
             under_way = self._under_way[name] = asyncio.ensure_future(self._reads[name]())

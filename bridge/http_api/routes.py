@@ -18,23 +18,23 @@ from bridge.http_api.readiness import Readiness
 from broker.ports import DirectoryError
 
 _CORS_SECONDS = 600
-"""For which a browser remembers what another origin may do."""
+"""For how long browsers may cache the answer to a preflight request."""
 
 
 class Routes:
-    """One method per route."""
+    """The endpoints, one method for each route."""
 
     def __init__(self, logins: Logins, readiness: Readiness) -> None:
         self._logins = logins
         self._readiness = readiness
 
     async def login(self, request: Request) -> Response:
-        """`POST /api/login`: 200 and a `Pair`."""
+        """`POST /api/login`: 200 and a `Pair` of tokens."""
         body = await bodies.read(request, bodies.Login)
         return answer(await self._logins.login(body.user_id, body.password, _address(request), body.device))
 
     async def refresh(self, request: Request) -> Response:
-        """`POST /api/refresh`: 200 and a `Pair`."""
+        """`POST /api/refresh`: 200 and a new `Pair` of tokens."""
         body = await bodies.read(request, bodies.Refresh)
         return answer(await self._logins.refresh(body.refresh_token))
 
@@ -46,18 +46,19 @@ class Routes:
         return Response(status_code=204)
 
     async def register(self, request: Request) -> Response:
-        """`POST /api/register`: 201 and the user."""
-        self._logins.need_registration()
+        """`POST /api/register`: 201, the user's id and role."""
+        self._logins.need_registration()  # before the body is read
         body = await bodies.read(request, bodies.Register)
         account = await self._logins.register(body.user_id, body.password, body.name, _address(request))
         return answer({"user_id": account.user_id, "role": account.role}, 201)
 
     async def health(self, _request: Request) -> Response:
-        """`GET /healthz`: 200 while the node's event loop turns."""
+        """`GET /healthz`: 200 while the node's event loop runs."""
         return answer({"status": "ok"})
 
     async def ready(self, _request: Request) -> Response:
-        """`GET /readyz`: 200 if the stores answer. All ports are open before this one is."""
+        """`GET /readyz`: 200 if all stores answer, else 503. The HTTP server starts last, so whenever this
+        answers, all other ports are open."""
         failures = await self._readiness.failures()
         if failures:
             raise DirectoryError("unavailable", "; ".join(failures))
@@ -65,7 +66,7 @@ class Routes:
 
 
 def application(logins: Logins, readiness: Readiness, cors_origins: Sequence[str]) -> Starlette:
-    """The ASGI application. Browsers may use it from `cors_origins`."""
+    """The ASGI application. Web pages of the `cors_origins` may use it."""
     routes = Routes(logins, readiness)
     cors = Middleware(
         CORSMiddleware,
@@ -90,7 +91,7 @@ def application(logins: Logins, readiness: Readiness, cors_origins: Sequence[str
 
 
 class _Application(Starlette):
-    """Starlette to which a path with one slash more is an unknown one."""
+    """Starlette without its redirects from `/path/` to `/path`: the API has no such paths."""
 
     def __init__(self, *, routes: Sequence[Route], **options: Any) -> None:
         super().__init__(**options)
@@ -104,5 +105,5 @@ def _address(request: Request) -> str:
 def _bearer(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
-        raise DirectoryError("unauthenticated", "an Authorization: Bearer header is needed")
+        raise DirectoryError("unauthenticated", "the header Authorization: Bearer <access token> is missing")
     return token.strip()

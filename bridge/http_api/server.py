@@ -12,14 +12,15 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_HEAD = 16 * 1024
-"""Bytes of a request's line and headers."""
+"""Most bytes of a request's line and headers."""
 HEAD_SECONDS = 10.0
-"""In which they must have come."""
+"""Within which they must arrive."""
 STOP_SECONDS = 2
+"""How long requests under way may take when the server stops."""
 
 
 class Server:
-    """A server that listens on `host:port`."""
+    """A running server that listens on `host:port`."""
 
     def __init__(self, server: "_Uvicorn", serving: asyncio.Task[None], host: str, port: int) -> None:
         self._server = server
@@ -29,21 +30,21 @@ class Server:
 
     @property
     def address(self) -> str:
-        """What a client connects to."""
+        """The address for clients: `host:port`."""
         return f"{self.host}:{self.port}"
 
     async def stop(self) -> None:
-        """Take no more requests; give those under way `STOP_SECONDS`, then cancel them."""
+        """Accept no more requests, wait up to `STOP_SECONDS` for those under way, then cancel them."""
         self._server.end()
         await self._serving
 
 
 async def start(application: ASGIApp, bind: str, trusted_proxies: Sequence[str]) -> Server:
-    """Serve on `bind` ("host:port"; port 0 takes a free one). `X-Forwarded-For` is believed if it
-    comes from `trusted_proxies`: addresses and networks.
+    """Serve on `bind` ("host:port"; port 0 takes a free one). `trusted_proxies` are the addresses and
+    networks whose `X-Forwarded-For` is believed.
 
     Raises:
-        OSError: it cannot listen there; the text says why.
+        OSError: the address cannot be listened on; the text says why.
     """
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     sock = _listen(bind)
@@ -90,7 +91,7 @@ def _listen(bind: str) -> socket.socket:
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn as a part of this process, whose signals are the node's."""
+    """uvicorn inside the node's process: it leaves the signals to the node."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -110,7 +111,8 @@ class _Uvicorn(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """A connection. uvicorn waits for a request as long as it takes; this does not."""
+    """A connection with a time limit for each request's head, which uvicorn does not have. Without it a
+    client could hold connections by sending a byte now and then."""
 
     _impatience: asyncio.TimerHandle | None = None
 
@@ -127,8 +129,8 @@ class _Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def _regard(self) -> None:
-        """Something of a request has come: the clock runs until its head is there. For its body the
-        application has a clock of its own."""
+        """Bytes have arrived: run the timer until the head of the request is complete. The body has a
+        timer of its own (`bodies.BODY_SECONDS`)."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._relax()
         elif self._impatience is None:

@@ -1,1 +1,1 @@
-"""The operations over MQTT."""
+"""The operations over MQTT RPC."""

@@ -1,7 +1,7 @@
-"""RPC over MQTT: what is published to `users/<me>/rpc/<method>`, and what is replied (contract.md,
-"RPC").
+"""RPC over MQTT: decodes the requests published to `users/<me>/rpc/<method>` and encodes the replies.
 
-A request is a JSON object: the method's parameters and, to tell replies apart, a `request_id`.
+A request is a JSON object: the parameters of an operation and an optional `request_id`. docs/api.md
+describes the format.
 """
 
 import logging
@@ -30,20 +30,21 @@ class _Reply(msgspec.Struct, omit_defaults=True):
 
 
 class RpcServer:
-    """Offers the operations to the users that call over MQTT."""
+    """Runs the operations that users call over MQTT."""
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
 
     async def call(self, user: str, method: str, payload: bytes) -> bytes:
-        """The reply to what a user published to `users/<user>/rpc/<method>`."""
+        """Run what a user published to `users/<user>/rpc/<method>`, and return the reply as JSON. Never
+        raises: every failure becomes a reply with an error."""
         request_id = None
         try:
             request = _request(payload)
             request_id = request.pop("request_id", None)
             if request_id is not None and not _is_request_id(request_id):
                 request_id = None
-                raise _invalid(f"request_id: a string of 1 to {MAX_REQUEST_ID} characters")
+                raise _invalid(f"request_id: expected a string of 1 to {MAX_REQUEST_ID} characters")
             result = await self._operations.call(Caller(user), method, request)
             reply = _Reply(True, request_id, result)
         except RefusedError as error:
@@ -67,9 +68,9 @@ def _request(payload: bytes) -> dict[str, Any]:
     try:
         request = msgspec.json.decode(payload or b"{}")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _invalid(f"not valid JSON: {error}") from None
+        raise _invalid(f"the payload is not valid JSON: {error}") from None
     if not isinstance(request, dict):
-        raise _invalid("expected a JSON object")
+        raise _invalid("the payload is not a JSON object")
     return request
 
 

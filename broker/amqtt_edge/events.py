@@ -4,9 +4,8 @@ Nobody waits for a plugin here. An event is fired only if a loaded plugin has a 
 messages the caller asks `packets` and `messages` first, so as not to prepare what nobody wants.
 """
 
-import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from amqtt.adapters import BufferReader
@@ -22,6 +21,7 @@ from broker.amqtt_edge.context import PluginSession
 from broker.domain.publication import Publication
 from broker.domain.subscription import Subscription
 from broker.ports import Principal, Retained
+from broker.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class AmqttEvents:
         self.packets = bool(self._wanted & set(MQTTEvents))
         self.messages = bool(self._wanted & {BrokerEvents.MESSAGE_RECEIVED, BrokerEvents.MESSAGE_BROADCAST})
         # The event loop keeps weak references only: a task that nobody holds may vanish before it is done.
-        self._tasks: set[asyncio.Future[None]] = set()
+        self._tasks = Tasks()
 
     def connected(self, principal: Principal) -> None:
         session = cast("PluginSession", principal.plugin_session)
@@ -81,10 +81,10 @@ class AmqttEvents:
         self._fire(BrokerEvents.RETAINED_MESSAGE, client_id=None, retained_message=retained)
 
     def packet_received(self, packet: bytes, principal: Principal | None) -> None:
-        self._spawn(self._fire_packets(MQTTEvents.PACKET_RECEIVED, packet, principal))
+        self._tasks.spawn(self._fire_packets(MQTTEvents.PACKET_RECEIVED, packet, principal))
 
     def packets_sent(self, packets: bytes, principal: Principal | None) -> None:
-        self._spawn(self._fire_packets(MQTTEvents.PACKET_SENT, packets, principal))
+        self._tasks.spawn(self._fire_packets(MQTTEvents.PACKET_SENT, packets, principal))
 
     async def _fire_packets(self, event: MQTTEvents, data: bytes, principal: Principal | None) -> None:
         """Decode packets with amqtt's own decoder, so that plugins get the packet objects they know."""
@@ -99,9 +99,4 @@ class AmqttEvents:
 
     def _fire(self, event: Events, **values: Any) -> None:
         if event in self._wanted:
-            self._spawn(self._manager.fire_event(event, **values))
-
-    def _spawn(self, job: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(job)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self._tasks.spawn(self._manager.fire_event(event, **values))

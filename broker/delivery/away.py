@@ -1,5 +1,8 @@
-"""Sessions nobody is connected to. Logs need nothing for them: they wait where the cursor is. What
-comes on other topics is queued in the store, for those that are subscribed to some."""
+"""Persistent sessions that are away, that is, without a connection.
+
+Log topics need nothing here: a session reads them from its cursor when it is back. Messages of open topics
+are queued in the store, for the sessions that are subscribed to them.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,8 +15,8 @@ from broker.states import States
 
 
 class Away:
-    """Stands in for a persistent session: `filters` are those that reach topics outside the table,
-    with their QoS."""
+    """The stand-in of a session that is away, in the routing tables. `filters`: the session's filters that
+    reach open topics -> their QoS."""
 
     __slots__ = ("_limit", "filters", "key")
 
@@ -23,7 +26,7 @@ class Away:
         self._limit = limit
 
     def queue(self, publication: Publication, qos: int) -> Enqueued:
-        """The change that queues a message for it."""
+        """The change that queues a message for the session."""
         message = QueuedMessage(
             publication.topic, publication.payload, qos, properties=publication.properties
         )
@@ -31,8 +34,8 @@ class Away:
 
 
 class AwaySessions:
-    """The stand-ins of a node. `open_filters`: the topics outside the table that exist; `most_queued`:
-    messages a session's queue holds."""
+    """The stand-ins of a node. `open_filters`: the configured `topics.open`. `most_queued`: the capacity of
+    a session's queue."""
 
     def __init__(self, states: States, open_filters: Sequence[str], most_queued: int) -> None:
         self._states = states
@@ -40,13 +43,13 @@ class AwaySessions:
         self._most_queued = most_queued
         self._router: Router[Away] = Router()
         self._stand_ins: dict[SessionKey, Away] = {}
-        # Sessions that are being loaded for a connection, and whether what is read may be out of date.
+        # Sessions that are being loaded for a connection -> whether the state read may be out of date.
         self._loading: dict[SessionKey, bool] = {}
 
     # --- sessions that are being loaded ----------------------------------------------
 
     def begin_load(self, key: SessionKey) -> None:
-        """A session is about to be read from the store."""
+        """A session is about to be read from the store. Also begins again for a second attempt."""
         self._loading[key] = False
 
     def is_out_of_date(self, key: SessionKey) -> bool:
@@ -54,24 +57,24 @@ class AwaySessions:
         return self._loading[key]
 
     def end_load(self, key: SessionKey) -> None:
-        """The session is loaded, or will not be."""
+        """The session is loaded, or loading it was given up."""
         del self._loading[key]
 
     def _changed(self, key: SessionKey) -> None:
-        """What is kept of a session has changed."""
+        """The stored state of a session changes: a load that is under way must be repeated."""
         if key in self._loading:
             self._loading[key] = True
 
     # --- stand-ins -------------------------------------------------------------------
 
     async def load(self) -> None:
-        """At start: stand in for the sessions that are kept. Raises `StoreError`."""
+        """At the start: create the stand-ins of the stored sessions. Raises `StoreError`."""
         if self._open_filters:
             for key, filters in await self._states.store.subscriptions():
                 self.stand_in(key, filters)
 
     def stand_in(self, key: SessionKey, filters: Mapping[str, Subscription]) -> None:
-        """Queue messages for a session from now on, if it is subscribed to open topics at QoS 1 or 2."""
+        """Create the stand-in of a session, if it is subscribed to open topics with QoS 1 or 2."""
         held = {
             each.topic_filter: each.qos
             for each in filters.values()
@@ -87,7 +90,7 @@ class AwaySessions:
                 self._router.add(topic_filter, away, qos)
 
     def wake(self, key: SessionKey) -> Mapping[str, int]:
-        """The session is back, or gone for good; returns what its stand-in was subscribed to."""
+        """Remove the stand-in of a session that is connected or deleted. Returns its `filters`."""
         away = self._stand_ins.pop(key, None)
         if away is None:
             return {}
@@ -97,13 +100,13 @@ class AwaySessions:
         return away.filters
 
     def wake_all(self, user: str) -> None:
-        """The sessions of a user are gone for good."""
+        """Remove the stand-ins of a user whose sessions are deleted."""
         for key in [key for key in self._stand_ins if key.user == user]:
             self.wake(key)
 
     def queue(self, publication: Publication) -> list[Enqueued]:
-        """The changes that queue a message for those that are subscribed to its topic; the caller
-        has them committed. QoS 0 is not kept for anybody (3.1.2.4)."""
+        """The changes that queue a message for the subscribed sessions that are away. The caller must
+        commit them. Messages with QoS 0 are not queued (MQTT 3.1.1, 3.1.2.4)."""
         if not self._stand_ins or not publication.qos:
             return []
         plan = self._router.plan(publication.topic)
@@ -113,11 +116,13 @@ class AwaySessions:
 
     @property
     def subscriptions(self) -> int:
-        """How many filters they hold."""
+        """The number of filters of all stand-ins."""
         return len(self._router)
 
     async def drop_expired(self) -> None:
-        """Take away the stand-ins of sessions that are kept no more. Raises `StoreError`."""
+        """Remove the stand-ins of sessions that have expired in the store. Raises `StoreError`."""
+        # Sessions that detach while the store is asked may be missing in its answer: only stand-ins from
+        # before are removed.
         before = list(self._stand_ins.items())
         await self._states.save(())
         kept = {key for key, _ in await self._states.store.subscriptions()}

@@ -1,4 +1,4 @@
-"""From a publication to those who are subscribed: live readers now, all others by what is kept."""
+"""From a publication to its subscribers: connected ones now, all others through log or queue."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,13 +17,13 @@ from broker.states import States
 from broker.wire.encoder import Outgoing
 
 Kept = Callable[[StoreError | None], None]
-"""Told that what must be kept of a publication is on disk, or why not."""
+"""Called with None when the changes of a publication are on disk, or with the error."""
 
 Grown = Callable[[], None]
 
 
 class Fanout:
-    """Hands out what is published. Whoever publishes says who may."""
+    """Delivers publications to their subscribers. It checks no rights to publish: its callers do."""
 
     def __init__(
         self, router: Router[Subscriber], away: AwaySessions, states: States, metrics: Metrics
@@ -38,7 +38,7 @@ class Fanout:
     # --- entries of logs -------------------------------------------------------------
 
     def push(self, stamped: Stamped) -> None:
-        """Hand a stored message to its live readers: a hint, all it holds is in the log."""
+        """Hand a stored message to its connected readers. It may get lost here: it is in the log."""
         self._totals["stored"] += 1
         draft = stamped.draft
         if draft.topic.kind is Kind.GROUP:
@@ -69,8 +69,9 @@ class Fanout:
                 self._totals["delivered"] += 1
 
     def watch(self, topic: str, grown: Grown) -> Callable[[], None]:
-        """Have `grown` called whenever the topic's log has grown; call the result to stop that. It
-        is called while a message is handed out, so it only takes note."""
+        """Call `grown` whenever the topic's log has grown. Call the result to stop.
+
+        `grown` runs in the middle of a delivery, so it must return quickly and change no subscription."""
         watchers = self._watchers.setdefault(topic, set())
         watchers.add(grown)
 
@@ -84,8 +85,8 @@ class Fanout:
     # --- other topics ----------------------------------------------------------------
 
     def deliver(self, publication: Publication) -> Sequence[StateChange]:
-        """Hand a message to those who are subscribed now. Returns what is to be kept for those who
-        are away; the caller has it committed."""
+        """Hand a message to the connected subscribers. Returns the changes that queue it for sessions that
+        are away; the caller must commit them."""
         plan = self._router.plan(publication.topic)
         if plan:
             qos = publication.qos
@@ -93,21 +94,23 @@ class Fanout:
             for session, granted in plan.items():
                 session.offer(outgoing, granted if granted < qos else qos)
             self._totals["delivered"] += len(plan)
-        return self._away.queue(publication)
+        queued = self._away.queue(publication)
+        self._totals["delivered"] += len(queued)
+        return queued
 
     def forward(self, publication: Publication, kept: Kept | None = None) -> None:
-        """Deliver a message, and retain it if it says so; `kept` is told when all is on disk."""
+        """Deliver a message, and retain it if its flag says so. `kept` is called when all is on disk."""
         changes = self.deliver(publication)
         if publication.retain:
             changes = [*changes, self._keep(publication, live=False)]
         self.keep(changes, kept)
 
     def retain(self, publication: Publication, *, live: bool = False, kept: Kept | None = None) -> None:
-        """Deliver and retain a message, marked `live` if it must not outlast the node."""
+        """Deliver and retain a message. See `Retained` for `live`."""
         self.keep([*self.deliver(publication), self._keep(publication, live)], kept)
 
     def keep(self, changes: Sequence[StateChange], kept: Kept | None = None) -> None:
-        """Commit what delivering came to; `kept` is called at once if there is nothing."""
+        """Commit the changes of a delivery. Without changes `kept` is called at once."""
         if changes:
             self._states.submit(changes, partial(_tell, kept))
         elif kept is not None:
@@ -126,13 +129,13 @@ class Fanout:
         return retained
 
     def on_retained(self, told: Callable[[Retained], None]) -> None:
-        """Have a callback told of every message that is to be retained."""
+        """Call `told` for every message that is to be retained."""
         self._retained.append(told)
 
     def broadcast(self, topic: str, payload: bytes, qos: int = 1) -> None:
-        """Publish as the server. Not for logs: what stands in them has a sender."""
+        """Publish as the server. Not to a log, whose entries must be stored and have a sender."""
         if parse_topic(topic).kind in LOG_KINDS:
-            raise ValueError(f"{topic} is a log: what stands in it has a sender")
+            raise ValueError(f"{topic} is a log: its entries must be stored and have a sender")
         self.forward(Publication(topic, payload, qos))
 
 

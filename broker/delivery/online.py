@@ -1,4 +1,4 @@
-"""Who is connected: the table that delivery, publishing and the registry look into."""
+"""The table of connected clients, shared by delivery, publishing and the registry."""
 
 from collections.abc import Iterator, Mapping
 from typing import Generic, Protocol, TypeVar
@@ -18,7 +18,7 @@ C = TypeVar("C", bound=HasSession)
 
 
 class Online(Generic[C]):
-    """Connections by session, and by user. Anonymous ones are no user's."""
+    """Connections by session and by user. Anonymous connections belong to no user."""
 
     def __init__(self) -> None:
         self._clients: dict[SessionKey, C] = {}
@@ -31,16 +31,16 @@ class Online(Generic[C]):
         return key in self._clients
 
     def __iter__(self) -> Iterator[C]:
-        """All, as they are now."""
+        """A copy of all connections, so that they may end while a caller goes through them."""
         return iter(tuple(self._clients.values()))
 
     def items(self) -> list[tuple[SessionKey, C]]:
-        """All with their keys, as they are now."""
+        """A copy of all connections with their keys."""
         return list(self._clients.items())
 
     @property
     def users(self) -> int:
-        """How many users have a device here."""
+        """The number of users with a device on this node."""
         return len(self._users)
 
     def get(self, key: SessionKey) -> C | None:
@@ -52,23 +52,23 @@ class Online(Generic[C]):
         return self._users.get(user, {})
 
     def holder(self, session: Session) -> C | None:
-        """The connection that serves just this session; an earlier one of its key may have gone."""
+        """The connection that serves this very session, and not a later session of the same key."""
         client = self._clients.get(session.key)
         return client if client is not None and client.session is session else None
 
     def add(self, key: SessionKey, client: C) -> None:
-        """A session is served by a connection from now on."""
+        """Record that a connection serves a session."""
         self._clients[key] = client
 
     def add_device(self, key: SessionKey, client: C) -> int:
-        """It counts as a device of its user from now on; returns how many there are."""
+        """Count a connection as a device of its user. Returns the user's number of devices."""
         devices = self._users.setdefault(key.user, {})
         devices[key] = client
         return len(devices)
 
     def remove(self, key: SessionKey) -> int | None:
-        """A session is not served any more. Returns how many devices its user has left, or None if
-        it did not count as one."""
+        """Remove a session's connection. Returns the user's remaining number of devices, or None if the
+        connection did not count as one."""
         del self._clients[key]
         devices = self._users.get(key.user)
         if devices is None or devices.pop(key, None) is None:

@@ -1,4 +1,4 @@
-"""What a connected session may read, as the gate says of its client."""
+"""The rights of connected sessions to read, as decided by the gate for their clients."""
 
 from typing import Any, Protocol
 
@@ -8,21 +8,21 @@ from broker.session.session import Session
 
 
 class HasPublisher(Protocol):
-    """What a client is known by."""
+    """A publisher, as far as its principal."""
 
     @property
     def principal(self) -> Principal: ...
 
 
 class Authenticated(HasSession, Protocol):
-    """A connection whose client is known."""
+    """A connection whose client is authenticated."""
 
     @property
     def publisher(self) -> HasPublisher: ...
 
 
 class Readers:
-    """Asks the gate about sessions. One whose connection has ended may read nothing."""
+    """Asks the gate about sessions. A session whose connection has ended may read nothing."""
 
     def __init__(self, online: Online[Any], gate: Gate) -> None:
         self._online: Online[Authenticated] = online

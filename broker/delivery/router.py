@@ -14,10 +14,10 @@ _CACHED_LENGTH = 256
 class Router(Generic[T]):
     """Subscribers by topic.
 
-    Topics of the contract's table are subscribed to one by one: a user's wildcards are spelled
-    out into the topics they may read, so that a message to a group finds the group's members
-    without a look at everybody's `groups/+`. Wildcards remain for topics outside the table
-    (`add_wild`), and for those that may read everything (`add_everything`).
+    Topics of the contract's table are subscribed to one by one: a user's wildcards are expanded to the
+    topics that the user may read. So a message to a group finds its members by one look-up, without
+    matching every user's `groups/+`. Wildcards remain for open topics (`add_wild`), and for administrators,
+    who may read everything (`add_everything`).
     """
 
     def __init__(self) -> None:
@@ -31,18 +31,18 @@ class Router(Generic[T]):
         self._exact.setdefault(topic, {})[subscriber] = qos
 
     def add_wild(self, topic_filter: str, subscriber: T, qos: int) -> None:
-        """Subscribe to the topics outside the table that match."""
+        """Subscribe to the matching open topics."""
         self._open.add(topic_filter, subscriber, qos)
         self._matches.clear()
 
     def add_everything(self, topic_filter: str, subscriber: T, qos: int) -> None:
-        """Subscribe to all topics that match."""
+        """Subscribe to all matching topics, those of the table included."""
         self._open.add(topic_filter, subscriber, qos)
         self._everything.add(topic_filter, subscriber, qos)
         self._matches.clear()
 
     def discard(self, topic_filter: str, subscriber: T) -> None:
-        """Take back what any of the three subscribed."""
+        """Remove a subscription, whichever of the three methods made it."""
         if is_wild(topic_filter):
             self._open.discard(topic_filter, subscriber)
             self._everything.discard(topic_filter, subscriber)
@@ -53,11 +53,11 @@ class Router(Generic[T]):
                 del self._exact[topic_filter]
 
     def exact(self, topic: str) -> dict[T, int]:
-        """Those subscribed to just this topic -> QoS. Not to be changed by the caller."""
+        """Subscribers to exactly this topic -> QoS. The caller must not change the result."""
         return self._exact.get(topic, _NOBODY)
 
     def wild(self, topic: str) -> dict[T, int]:
-        """Those subscribed by wildcard -> highest QoS. Not to be changed by the caller."""
+        """Subscribers by wildcard -> highest QoS. The caller must not change the result."""
         found = self._matches.get(topic)
         if found is None:
             if len(self._matches) >= _MATCHES_CACHED:
@@ -69,7 +69,7 @@ class Router(Generic[T]):
         return found
 
     def plan(self, topic: str) -> dict[T, int]:
-        """All subscribers, each once, with their highest QoS. Not to be changed by the caller."""
+        """All subscribers, each once -> highest QoS. The caller must not change the result."""
         exact = self._exact.get(topic, _NOBODY)
         wild = self.wild(topic)
         if not wild:

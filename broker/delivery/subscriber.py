@@ -1,7 +1,7 @@
-"""What stands in the routing tables."""
+"""The members of the routing tables."""
 
 from broker.delivery.screened import Screened
 from broker.session.session import Session
 
 Subscriber = Session | Screened
-"""Each takes `offer(outgoing, qos)` and `offer_entry(topic, offset, outgoing)`."""
+"""Both have `offer(outgoing, qos)` and `offer_entry(topic, offset, outgoing)`."""

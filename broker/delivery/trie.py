@@ -33,7 +33,7 @@ class Trie(Generic[T]):
         node.values[value] = qos
 
     def discard(self, topic_filter: str, value: T) -> None:
-        """Take a subscription out, and the branch that is left empty."""
+        """Remove a subscription, and the branch that is empty without it."""
         path = [self._root]
         levels = topic_filter.split("/")
         for level in levels:
@@ -49,11 +49,11 @@ class Trie(Generic[T]):
             del parent.children[level]
 
     def match(self, topic: str) -> dict[T, int]:
-        """Subscribers of all filters that match the topic, with their highest QoS (4.7)."""
+        """Subscriber -> highest QoS, of all filters that match the topic (MQTT 3.1.1, 4.7)."""
         found: dict[T, int] = {}
         levels = topic.split("/")
         root = self._root
-        # Not by recursion: a topic may have tens of thousands of levels.
+        # A loop and not a recursion: a client may publish to a topic of many levels.
         todo = [(root, 0)]
         while todo:
             node, depth = todo.pop()

@@ -1,1 +1,1 @@
-"""The types everyone shares: ids, topics, messages, refusals. Pure values, no I/O."""
+"""The shared types: ids, topics, messages, permissions, refusals. Pure values, no I/O."""

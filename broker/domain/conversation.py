@@ -1,15 +1,15 @@
 """Conversations and the logs behind them.
 
-Every conversation is a log. Its name is its id: `p:alice:bob` or `g:team`. An inbox is a log
-too, named after its topic, whose entries refer to messages of conversations.
-The topic of a group and its conversation are one and the same log.
+Every conversation is a log, named by its id: `p:alice:bob` or `g:team`. An inbox is a log too, named by
+its topic. Its entries refer to messages of conversations. A group's topic and its conversation are the
+same log.
 """
 
 from broker.domain.topics import Kind, Topic, group_topic
 
 
 def private_id(one: str, other: str) -> str:
-    """The conversation of two users, the same whichever of them asks."""
+    """The conversation of two users. Sorted, so both users get the same id."""
     return f"p:{one}:{other}" if one <= other else f"p:{other}:{one}"
 
 
@@ -19,7 +19,7 @@ def group_id(group: str) -> str:
 
 
 def participants(conversation_id: str) -> tuple[str, str] | None:
-    """The two users of a private conversation, or None if the id is not of one."""
+    """The two users of a private conversation; None for any other id."""
     match conversation_id.split(":"):
         case ["p", one, other] if one <= other:
             return one, other
@@ -27,7 +27,7 @@ def participants(conversation_id: str) -> tuple[str, str] | None:
 
 
 def group_of(conversation_id: str) -> str | None:
-    """The group of a group conversation, or None if the id is not of one."""
+    """The group of a group conversation; None for any other id."""
     match conversation_id.split(":"):
         case ["g", group]:
             return group
@@ -35,11 +35,11 @@ def group_of(conversation_id: str) -> str | None:
 
 
 def log_topic(log: str) -> str:
-    """The topic whose readers read a log; a private conversation has none and is its own."""
+    """The topic under which a log is read. A private conversation has no topic: its id is returned."""
     group = group_of(log)
     return log if group is None else group_topic(group)
 
 
 def log_name(topic: Topic) -> str:
-    """The log a reader of an inbox or group topic reads."""
+    """The log behind an inbox or group topic."""
     return group_id(topic.owner) if topic.kind is Kind.GROUP else topic.name

@@ -1,38 +1,38 @@
-"""Who is who: accounts, contacts, groups. What the directory keeps and the permissions are about."""
+"""The records of the directory: accounts, profiles, contacts, groups. The permissions decide by them."""
 
 from typing import Literal
 
 import msgspec
 
 SYSTEM = "system"
-"""The sender of what the server itself says. No account may have this id."""
+"""The sender of the server's own messages. No account may have this id."""
 
 Audience = Literal["everyone", "contacts", "nobody"]
 ContactState = Literal["none", "sent", "received", "contact"]
 GroupRole = Literal["owner", "admin", "member"]
 JoinPolicy = Literal["open", "approval", "closed"]
 Ranks = Literal["members", "admins"]
-"""Who of a group: all of it, or its admins and owner."""
+"""Who may do something in a group: all members, or only the admins and the owner."""
 
 
 class Account(msgspec.Struct, frozen=True):
-    """A user as the directory knows them."""
+    """An account: one user, service or administrator."""
 
     user_id: str
     role: str = "user"
-    """`user`, `admin`, or `service`: a back-end service, which may speak for users."""
+    """`user`, `admin`, or `service`: a back-end service, which may act for users."""
     disabled: bool = False
     password_hash: str | None = None
     created_at: int = 0
     """Unix ms."""
     inbox_floor: int = 0
-    """Entries of the inbox up to this offset were another's, who had the id before."""
+    """Inbox entries up to this offset belong to an earlier account with the same id."""
     tokens_after: int = 0
-    """Unix seconds: tokens issued before are not accepted."""
+    """Unix seconds. Tokens issued before are not accepted."""
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """What a user says of themselves, and their privacy."""
+    """A user's public profile and privacy settings."""
 
     user_id: str
     name: str = ""
@@ -45,26 +45,27 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 class Contact(msgspec.Struct, frozen=True):
-    """How `user_id` stands to `peer_id`; the other direction is a contact of its own.
+    """The relation of `user_id` to `peer_id`. The other direction is a record of its own.
 
-    `state`: `sent` and `received` are the two sides of a request that is not answered yet."""
+    `state`: an unanswered request is `sent` on one side and `received` on the other."""
 
     user_id: str
     peer_id: str
     state: ContactState = "none"
     blocked: bool = False
-    """`user_id` wants nothing of `peer_id`."""
+    """Whether `user_id` has blocked `peer_id`."""
     remark: str = ""
+    """The user's own name for the peer. Only the user sees it."""
     note: str = ""
-    """What the request said."""
+    """The text of the contact request."""
     updated_at: int = 0
     """Unix ms."""
     version: int = 0
-    """Counts the changes; 0 is not stored."""
+    """The number of changes so far; 0 means that the record is not stored."""
 
 
 class Group(msgspec.Struct, frozen=True):
-    """A group. A dismissed one can still be read by those who were in it."""
+    """A group. Its members can still read it after it was dismissed."""
 
     group_id: str
     name: str
@@ -75,23 +76,23 @@ class Group(msgspec.Struct, frozen=True):
     avatar: str = ""
     announcement: str = ""
     muted_until: int = 0
-    """Unix ms until which only admins may post; 0 is not muted."""
+    """Unix ms until which only admins may post; 0 for not muted."""
     who_may_invite: Ranks = "members"
     who_may_post: Ranks = "members"
     join: JoinPolicy = "approval"
-    """Whether who is not invited may join: at once, when an admin approves, or not at all."""
+    """How users join without an invitation: at once, after an admin's approval, or not at all."""
     history_visible: bool = False
-    """Whether new members see what was said before they joined."""
+    """Whether new members see the messages sent before they joined."""
     dismissed_at: int = 0
-    """Unix ms; 0 is not dismissed."""
+    """Unix ms; 0 for not dismissed."""
     floor: int = 0
-    """Entries up to this offset are of another group, which had the id before."""
+    """Entries up to this offset belong to an earlier group with the same id."""
     version: int = 1
-    """Counts the changes of the group, its members, bans and requests included."""
+    """The number of changes of the group, its members, bans and join requests."""
 
 
 class Membership(msgspec.Struct, frozen=True):
-    """A user's place in a group. Entries up to `joined_seq` stay unread by them."""
+    """A user's membership of a group. They may not read entries up to `joined_seq`."""
 
     group_id: str
     user_id: str
@@ -99,11 +100,11 @@ class Membership(msgspec.Struct, frozen=True):
     """A `GroupRole`."""
     joined_seq: int
     muted_until: int = 0
-    """Unix ms; 0 is not muted."""
+    """Unix ms; 0 for not muted."""
 
 
 class Ban(msgspec.Struct, frozen=True):
-    """A user who may not come back to a group before `until` (Unix ms; 0: ever)."""
+    """A user may not come back to a group before `until`: Unix ms, 0 for never."""
 
     group_id: str
     user_id: str
@@ -111,7 +112,7 @@ class Ban(msgspec.Struct, frozen=True):
 
 
 class JoinRequest(msgspec.Struct, frozen=True):
-    """A user who asks to be let into a group."""
+    """A user's request to join a group."""
 
     group_id: str
     user_id: str

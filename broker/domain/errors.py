@@ -1,15 +1,15 @@
-"""What can be refused, and whose fault an error is.
+"""Refusals and errors; each says whose fault it is.
 
-`Refusal` is a value: the sender asked for something that is not allowed or not valid,
-and is told so. The exceptions are for what cannot be answered in place:
-`RemoteError` is the client's fault and ends its connection, `StoreError` is ours.
+`Refusal` is a value: the sender asked for something that is not allowed or not valid, and is answered.
+The exceptions: `RefusedError` is a refusal where a value cannot be returned, `RemoteError` is the client's
+fault and ends its connection, `StoreError` is the server's fault.
 """
 
 import msgspec
 
 
 class ReasonCode:
-    """MQTT 5.0 reason codes (section 2.4) this platform answers with."""
+    """The MQTT 5.0 reason codes (section 2.4) that this platform sends."""
 
     NOT_AUTHORIZED = 0x87
     UNSPECIFIED = 0x80
@@ -19,7 +19,7 @@ class ReasonCode:
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Why a publish was not accepted: the contract's error code and its MQTT reason code."""
+    """Why a publish was not accepted: the contract's error code, its MQTT reason code, and a text."""
 
     code: str
     reason_code: int
@@ -27,7 +27,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class RefusedError(Exception):
-    """An operation is refused: the contract's error `code`, and words for people."""
+    """An operation is refused: the contract's error `code`, and `detail`, a text for people."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -36,7 +36,7 @@ class RefusedError(Exception):
 
 
 class RemoteError(Exception):
-    """The peer broke the protocol; `reason` is the words for the log line."""
+    """The client broke the protocol. `reason` is the text for the log line."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -44,8 +44,8 @@ class RemoteError(Exception):
 
 
 class StoreError(Exception):
-    """The store did not do what it was asked; nothing of the batch was committed."""
+    """The store failed or cannot be reached. Nothing of the batch was committed."""
 
 
 class DuplicateMessageError(Exception):
-    """A batch held a (sender, topic, client_msg_id) that is stored already."""
+    """A batch holds an idempotency key or an offset that is already stored. Nothing was committed."""

@@ -5,7 +5,7 @@ import re
 ID_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 EPOCH_MS = 1_704_067_200_000
-"""2024-01-01T00:00:00Z, the zero of a message id's clock, in Unix milliseconds."""
+"""2024-01-01T00:00:00Z in Unix ms: the epoch of the clock in message ids."""
 
 _NODE_BITS = 10
 _COUNTER_BITS = 12
@@ -13,15 +13,15 @@ _COUNTER_LIMIT = 1 << _COUNTER_BITS
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` may name a user or a group."""
+    """Whether `text` is a valid user or group id."""
     return ID_PATTERN.fullmatch(text) is not None
 
 
 class Snowflakes:
     """Message ids: 41 bits of milliseconds since `EPOCH_MS`, 10 bits node, 12 bits counter.
 
-    Ids of one node grow strictly, also when the wall clock steps back or more than
-    4,096 are asked for in one millisecond: the id's own clock then runs ahead of the wall's.
+    The ids of one node grow strictly. If the wall clock steps back, or if one millisecond needs more than
+    4,096 ids, the clock in the ids runs ahead of the wall clock.
     """
 
     __slots__ = ("_counter", "_ms", "_node")
@@ -34,7 +34,7 @@ class Snowflakes:
         self._counter = 0
 
     def next(self, now_ms: int) -> int:
-        """The next id at wall time `now_ms` (Unix milliseconds)."""
+        """The next id at wall time `now_ms` (Unix ms)."""
         ms = now_ms - EPOCH_MS
         if ms > self._ms:
             self._ms = ms
@@ -48,5 +48,5 @@ class Snowflakes:
 
     @staticmethod
     def created_ms(message_id: int) -> int:
-        """The Unix milliseconds a message id carries."""
+        """The Unix ms in a message id."""
         return (message_id >> (_NODE_BITS + _COUNTER_BITS)) + EPOCH_MS

@@ -1,10 +1,10 @@
-"""A message: from the payload a client publishes to the JSON every reader gets.
+"""A message: from the payload a client publishes to the JSON its readers get.
 
-    payload --parse_payload--> Content --stamp--> body (JSON without `offset`)
-                                                    --with_offset--> what is delivered
+    payload --parse_payload--> Content --draft--> Draft --stamp--> body (JSON without `offset`)
+                                                                     --with_offset--> delivered JSON
 
-The body is encoded once and stored once. Only `offset` differs between the logs a message
-stands in, so it is spliced in front when an entry is delivered.
+The body is encoded once and stored once. A message has an entry in several logs, with a different `offset`
+in each. So `offset` is not in the body: it is spliced in front when an entry is delivered.
 """
 
 import base64
@@ -24,15 +24,15 @@ MAX_CLIENT_MSG_ID = 64
 MAX_TYPE = 32
 MAX_MENTIONS = 1000
 MAX_DEPTH = 100
-"""Arrays and objects within each other in a content. Readers' decoders are recursive, also our own: what
-is nothing but deep could be stored and then not be read."""
+"""The deepest nesting of arrays and objects in a content. JSON decoders are recursive, also our own: a
+deeper message could be stored, but readers could not decode it."""
 
 SERVER_TYPES = frozenset(("edit", "recall", "system"))
-"""Types of entries that only the server makes."""
+"""Types of entries that only the server writes."""
 
 
 class Content(msgspec.Struct, frozen=True, gc=False):
-    """What a sender said: the validated fields of a payload. `content` is raw JSON."""
+    """The validated fields of a payload. `content` is raw JSON."""
 
     content: msgspec.Raw
     type: str = "text"
@@ -42,7 +42,7 @@ class Content(msgspec.Struct, frozen=True, gc=False):
 
 
 class Amendment(msgspec.Struct, frozen=True, gc=False):
-    """What an edit or recall does to an earlier entry of the same conversation: its new body."""
+    """The new body that an edit or recall gives to the message at `seq` of the same conversation."""
 
     seq: int
     body: bytes
@@ -55,17 +55,19 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     topic: Topic
     conversation_id: str
     logs: tuple[str, ...]
-    """The inbox logs that get an entry: receiver and sender. A group needs none."""
+    """The inboxes that get an entry: the receiver's and the sender's. Empty for a group, whose readers
+    read the conversation itself."""
     content: Content
     qos: int = 1
-    """As published: readers get it with at most this QoS."""
+    """As published. It bounds the QoS of every delivery (MQTT 3.1.1, 3.8.4)."""
     target_id: str | None = None
+    """For an edit or recall: the id of the message it changes."""
     amends: tuple[Amendment, ...] = ()
     properties: Properties | None = None
 
 
 class Stamped(msgspec.Struct, frozen=True, gc=False):
-    """A message with its place: ready to be committed, as it will be read for ever."""
+    """A message with id, seq and offsets, ready to be committed. `body` is stored as it is."""
 
     draft: Draft
     id: int
@@ -88,23 +90,23 @@ class Body(msgspec.Struct, omit_defaults=True, gc=False):
     created_at: int
     """Unix ms."""
     client_msg_id: str | None = None
-    """The sender's own id of the message."""
+    """The sender's own id for the message. A message with the same id is stored once."""
     to_user_id: str | None = None
     group_id: str | None = None
     reply_to: str | None = None
     mentions: list[str] | Literal["all"] | None = None
     target_id: str | None = None
-    """Of an edit or recall: the message it is about."""
+    """For an edit or recall: the id of the message it changes."""
     edited_at: int | None = None
-    """Unix ms of the last edit: `content` is what the message says since."""
+    """Unix ms of the last edit. `content` is the edited content."""
     recalled_at: int | None = None
-    """Unix ms at which the message was recalled: its content is gone."""
+    """Unix ms of the recall. The content is gone."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """An entry of a log as the store returns it: its offset and the message's body.
+    """An entry of a log as the store returns it: its offset and the body of its message.
 
-    `qos` and `properties` are those the message was published with.
+    `qos` and `properties` are the publisher's.
     """
 
     offset: int
@@ -127,6 +129,7 @@ _decode_body = msgspec.json.Decoder(Body).decode
 _decode_has_content = msgspec.json.Decoder(_HasContent).decode
 _encode = msgspec.json.Encoder().encode
 
+# Possessive quantifiers: no backtracking, so the time is linear in whatever a client sends.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _ALL_SQUARE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -147,7 +150,7 @@ def draft(
 
 
 def amending(sender: str, target: Body, content: Content, amends: tuple[Amendment, ...]) -> Draft:
-    """Address an edit or recall of a message: to all who have it, whoever says it."""
+    """Address an edit or recall to every log that holds the message, whichever user amends it."""
     if target.group_id is not None:
         topic = parse_topic(group_topic(target.group_id))
         logs: tuple[str, ...] = ()
@@ -162,8 +165,8 @@ def amending(sender: str, target: Body, content: Content, amends: tuple[Amendmen
 def parse_payload(payload: bytes) -> Content | Refusal:
     """Read a published payload (contract.md, "Sending").
 
-    A JSON object with a `content` key is a message, and must then be a valid one. Anything
-    else is the content itself: UTF-8 as text, other bytes as base64 of type `binary`.
+    A JSON object with a `content` key is a message, and must be a valid one. Any other payload is itself
+    the content: UTF-8 as type `text`, other bytes as base64 with type `binary`.
     """
     try:
         text = payload.decode()
@@ -180,9 +183,10 @@ def parse_payload(payload: bytes) -> Content | Refusal:
             if '"content"' in text:
                 return _invalid("nested too deeply")
         except msgspec.DecodeError:
-            pass  # not JSON after all, so it is text that begins with a brace
+            pass  # not JSON: text that begins with a brace
         else:
-            brackets = payload.count(b"[") + payload.count(b"{")  # mostly few, then there is no more to do
+            # Fewer brackets than MAX_DEPTH cannot nest deeper. This spares most messages the full check.
+            brackets = payload.count(b"[") + payload.count(b"{")
             if brackets > MAX_DEPTH and is_too_deep(bytes(content.content)):
                 return _invalid(f"content: nested deeper than {MAX_DEPTH}")
             return _check(content)
@@ -190,10 +194,11 @@ def parse_payload(payload: bytes) -> Content | Refusal:
 
 
 def is_too_deep(document: bytes) -> bool:
-    """Whether valid JSON is nested deeper than `MAX_DEPTH`."""
+    """Whether valid JSON is nested deeper than `MAX_DEPTH`. Without recursion, whatever the depth."""
+    # Only the brackets remain, all of one kind. Each pass removes the innermost level.
     brackets = _STRING.sub(b"", document).translate(_ALL_SQUARE, _NO_BRACKETS)
     for _ in range(MAX_DEPTH):
-        brackets = brackets.replace(b"[]", b"")  # the innermost ones
+        brackets = brackets.replace(b"[]", b"")
     return bool(brackets)
 
 
@@ -216,7 +221,7 @@ def _check(content: Content) -> Content | Refusal:
     if not 1 <= len(content.type) <= MAX_TYPE:
         return _invalid(f"type must have 1 to {MAX_TYPE} characters")
     if content.type in SERVER_TYPES:
-        return _invalid(f"type {content.type!r} is the server's")
+        return _invalid(f"type {content.type!r} is reserved for the server")
     if content.reply_to is not None and not (content.reply_to.isascii() and content.reply_to.isdigit()):
         return _invalid("reply_to must be a message id")
     return _check_mentions(content.mentions) or content
@@ -257,6 +262,7 @@ def stamp(draft: Draft, message_id: int, seq: int, offsets: tuple[int, ...], now
 
 def with_offset(body: bytes, offset: int) -> bytes:
     """The delivered JSON: `offset` spliced in as the first member of the stored body."""
+    # body[1:] drops the opening brace. Decoding and encoding each delivery would cost many times as much.
     return b'{"offset":%d,%b' % (offset, body[1:])
 
 
@@ -266,13 +272,14 @@ def read_body(body: bytes) -> Body:
 
 
 def encode_body(body: Body) -> bytes:
-    """A body as it is stored."""
+    """Encode a body for the store."""
     return _encode(body)
 
 
 def says_the_same(body: Body, content: Content) -> bool:
-    """Whether a stored message has the content of a new one, white space and order of keys in its
-    JSON aside. One that was edited or recalled since does: what it said first is not known."""
+    """Whether a stored message equals a new one, apart from white space and the order of keys in its JSON.
+
+    True for a message that was edited or recalled: its first content is no longer stored."""
     if body.edited_at is not None or body.recalled_at is not None:
         return True
     return (
@@ -286,8 +293,8 @@ def says_the_same(body: Body, content: Content) -> bool:
 def _same_json(one: bytes, other: bytes) -> bool:
     if one == other:
         return True
-    # Compared as text, since to Python 1, 1.0 and true are equal. The standard library reads any
-    # number JSON can write, but not any nesting: what it cannot read is the same to the letter only.
+    # Compared as text, because 1, 1.0 and true are equal in Python. The standard library reads every JSON
+    # number, but not every depth of nesting: beyond that only identical bytes are equal.
     try:
         return json.dumps(json.loads(one), sort_keys=True) == json.dumps(json.loads(other), sort_keys=True)
     except (ValueError, RecursionError):

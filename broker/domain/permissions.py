@@ -1,9 +1,9 @@
-"""Who may do what: one table, asked by the topic rules, by RPC and by gRPC alike.
+"""Who may do what: one table for the topic rules, RPC and gRPC.
 
-An operation is decided by where its actor stands: to another user (`Relation`) or in a group
-(`Rank`). A cell of the table is a rule: it looks at the facts of the case and answers None for
-yes, or the contract's error code. An operation on another member of a group is decided twice: by
-the rank of the actor, and by whom that rank may touch (`_TOUCHES`).
+The actor's relation to another user (`Relation`) or rank in a group (`Rank`) selects a cell of the table.
+A cell is a rule: it looks at the facts of the case and returns None for yes, or the contract's error code.
+An operation on another member of a group needs two decisions: the table's for the actor's rank, and
+`_TOUCHES` for the ranks that the actor may act on.
 """
 
 import enum
@@ -15,20 +15,20 @@ from broker.domain.directory import Contact, Group, Membership, Profile
 
 
 class Relation(enum.Enum):
-    """How two users stand to each other."""
+    """The relation between two users."""
 
     SELF = "self"
     CONTACT = "contact"
     STRANGER = "stranger"
     BLOCKED = "blocked"
-    """One of them has blocked the other, whichever."""
+    """Either of the two has blocked the other."""
 
 
 class Rank(enum.Enum):
-    """Where somebody stands in a group."""
+    """A user's rank in a group."""
 
     SYSTEM = "system"
-    """The server, its administrators and services that speak for it."""
+    """The server, its administrators, and services that act for it."""
     OWNER = "owner"
     ADMIN = "admin"
     MEMBER = "member"
@@ -37,7 +37,7 @@ class Rank(enum.Enum):
 
 
 class UserOperation(enum.Enum):
-    """What one user does to another."""
+    """An operation of one user on another."""
 
     MESSAGE = "message"
     TYPE = "type"
@@ -54,7 +54,7 @@ class UserOperation(enum.Enum):
 
 
 class GroupOperation(enum.Enum):
-    """What somebody does in a group."""
+    """An operation in a group."""
 
     POST = "post"
     READ = "read"
@@ -78,19 +78,20 @@ class GroupOperation(enum.Enum):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What a rule may look at. Times are Unix ms."""
+    """The facts that the rules decide by. Times are Unix ms."""
 
     now: int = 0
     profile: Profile | None = None
-    """Of the other user."""
+    """The other user's."""
     group: Group | None = None
     membership: Membership | None = None
-    """Of the actor."""
+    """The actor's."""
     sent_at: int = 0
-    """When the message in question was sent."""
+    """When the message to edit or recall was sent."""
     recall_ms: int = 0
-    """For how long its sender may recall a message."""
+    """How long after sending a message its sender may recall it."""
     edit_ms: int = 0
+    """How long after sending a message its sender may edit it."""
 
 
 Rule = Callable[[Facts], str | None]
@@ -199,7 +200,7 @@ _IN_GROUPS: Mapping[GroupOperation, _Row] = {
 _RANKS = {rank: i for i, rank in enumerate(Rank)}
 
 _IN_DISMISSED = frozenset((GroupOperation.READ, GroupOperation.SEE, GroupOperation.LEAVE))
-"""What is left to do in a group that was dismissed."""
+"""The operations that remain in a dismissed group."""
 
 _OUTSIDE = frozenset((Rank.MEMBER, Rank.OUTSIDER, Rank.BANNED))
 _TOUCHES: Mapping[Rank, frozenset[Rank]] = {
@@ -210,26 +211,27 @@ _TOUCHES: Mapping[Rank, frozenset[Rank]] = {
 
 
 Contacts = Mapping[tuple[str, str], Contact]
-"""Contacts by (user, peer); those that are not stored are not there."""
+"""Contacts by (user, peer). Contacts that are not stored are missing."""
 
 
 def both_ways(user: str, peers: Iterable[str]) -> list[tuple[str, str]]:
-    """The contacts that say how a user and some peers stand to each other."""
+    """The keys of the contacts between a user and some peers, in both directions."""
     return [pair for peer in peers for pair in ((user, peer), (peer, user))]
 
 
 def relation(user: str, peer: str, contacts: Contacts) -> Relation:
-    """How two users stand to each other."""
+    """The relation between two users."""
     if user == peer:
         return Relation.SELF
     mine, theirs = contacts.get((user, peer)), contacts.get((peer, user))
     if (mine and mine.blocked) or (theirs and theirs.blocked):
         return Relation.BLOCKED
+    # The peer decides: they may have removed the user from their contacts.
     return Relation.CONTACT if theirs and theirs.state == "contact" else Relation.STRANGER
 
 
 def rank(membership: Membership | None, is_banned: bool = False) -> Rank:
-    """Where a user stands in a group."""
+    """A user's rank in a group."""
     if membership is None:
         return Rank.BANNED if is_banned else Rank.OUTSIDER
     return Rank(membership.role)
@@ -241,7 +243,7 @@ def between_users(operation: UserOperation, standing: Relation, facts: Facts) ->
 
 
 def lets(profile: Profile, other: str, operation: UserOperation, contacts: Contacts) -> bool:
-    """Whether the user of the profile lets another see something of them."""
+    """Whether the user of the profile permits another user the operation on them."""
     standing = relation(other, profile.user_id, contacts)
     return between_users(operation, standing, Facts(profile=profile)) is None
 
@@ -254,12 +256,13 @@ def in_group(operation: GroupOperation, standing: Rank, facts: Facts) -> str | N
 
 
 def may_read(membership: Membership) -> bool:
-    """Whether a member may read the group, as `in_group` says for any group."""
+    """Whether a member may read a group: `in_group` without looking up the group, since every rank of
+    member may read, also in a dismissed group."""
     return in_group(GroupOperation.READ, rank(membership), Facts(membership=membership)) is None
 
 
 def touches(actor: Rank, target: Rank) -> str | None:
-    """None if who may do something to members may do it to one of this rank."""
+    """None if an actor of the one rank may act on a member of the other, else the error code."""
     if target in _TOUCHES.get(actor, ()):
         return None
     return "is_owner" if target is Rank.OWNER else "not_authorized"
@@ -267,19 +270,19 @@ def touches(actor: Rank, target: Rank) -> str | None:
 
 _WORDS: Mapping[str, str] = {
     "blocked": "one of the two has blocked the other",
-    "not_contact": "they take messages of their contacts only",
+    "not_contact": "they accept messages from their contacts only",
     "too_late": "too much time has passed",
     "muted": "muted",
     "not_member": "not a member of this group",
-    "not_authorized": "not allowed to",
-    "exists": "this is so already",
+    "not_authorized": "not allowed",
+    "exists": "already done",
     "banned": "banned from this group",
-    "is_owner": "not for the owner: transfer or dismiss the group first",
+    "is_owner": "not possible for the owner: transfer or dismiss the group first",
     "dismissed": "the group was dismissed",
-    "invalid_params": "not with oneself",
+    "invalid_params": "not possible with oneself",
 }
 
 
 def in_words(code: str) -> str:
-    """Why, for people."""
+    """The reason of an error code as text for people."""
     return _WORDS[code]

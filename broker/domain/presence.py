@@ -1,4 +1,4 @@
-"""How a user is: the document that is retained on `users/<id>/presence`."""
+"""The presence document: the retained message on `users/<id>/presence`."""
 
 import msgspec
 
@@ -6,17 +6,17 @@ STATUSES = ("online", "away", "busy", "offline")
 
 
 class PresenceDocument(msgspec.Struct, frozen=True):
-    """How a user is, as it is retained."""
+    """A user's presence. The retained message is its JSON."""
 
     user_id: str
     status: str
     """`online`, `away`, `busy` or `offline`."""
     last_seen: int
-    """Unix ms; 0 is never."""
+    """Unix ms; 0 for never."""
     devices: int
-    """How many are connected."""
+    """The number of connected devices."""
 
 
 def offline_document(user: str, last_seen: int) -> bytes:
-    """The presence of a user whose node went without saying so."""
+    """The presence of a user whose node died before it could publish `offline`. `last_seen` in Unix ms."""
     return msgspec.json.encode(PresenceDocument(user, "offline", last_seen, 0))

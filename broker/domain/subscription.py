@@ -1,4 +1,4 @@
-"""A subscription: a topic filter and how its messages are wanted (3.8)."""
+"""A subscription: a topic filter and its options (MQTT 3.8)."""
 
 from collections.abc import Iterable
 
@@ -6,19 +6,21 @@ import msgspec
 
 
 class Subscription(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
-    """As a client asked for it. MQTT 3.1.1 has the QoS only; the defaults are its behaviour."""
+    """A subscription as the client requested it. MQTT 3.1.1 has no option but the QoS; the defaults of the
+    others are its behaviour."""
 
     topic_filter: str
     qos: int
     no_local: bool = False
-    """Not what the session itself publishes (MQTT 5, 3.8.3.1)."""
+    """Do not deliver the client's own publications (MQTT 5, 3.8.3.1)."""
     retain_as_published: bool = False
+    """Deliver the RETAIN flag as published (MQTT 5, 3.8.3.1)."""
     retain_handling: int = 0
-    """When to send what is retained: 0 at each SUBSCRIBE, 1 at a new subscription, 2 never."""
+    """When to send retained messages: 0 at each SUBSCRIBE, 1 at a new subscription only, 2 never."""
     identifier: int = 0
-    """Sent along with each message of it (MQTT 5, 3.8.2.1.2); 0 is none."""
+    """Sent with each message of this subscription (MQTT 5, 3.8.2.1.2); 0 for none."""
 
 
 def by_filter(subscriptions: Iterable[Subscription]) -> dict[str, Subscription]:
-    """Subscriptions by their filters; of two with the same filter the last one holds [MQTT-3.8.4-3]."""
+    """Subscriptions by filter. The last one with the same filter replaces the others [MQTT-3.8.4-3]."""
     return {each.topic_filter: each for each in subscriptions}

@@ -1,7 +1,7 @@
-"""The topic grammar: which topic means what, and which filter matches which topic.
+"""The topic grammar: the kinds of topics, and which filter matches which topic.
 
-A table topic (contract, "Topics") is `users/<id>/...` or `groups/<id>[/typing]`;
-`$SYS/...` is the server's; all else is `OTHER`, refused unless the configuration opens it.
+A table topic (contract.md, "Topics") is `users/<id>/...` or `groups/<id>[/typing]`. `$SYS/...` belongs to
+the server. Any other topic is `OTHER`: refused unless the configuration opens it (`topics.open`).
 """
 
 import enum
@@ -13,7 +13,7 @@ from broker.domain.ids import is_id
 
 
 class Kind(enum.IntEnum):
-    """What a topic is for."""
+    """The kinds of topics."""
 
     INBOX = 1
     GROUP = 2
@@ -28,7 +28,7 @@ class Kind(enum.IntEnum):
 
 
 MAX_LEVELS = 128
-"""Levels of a topic or filter that are accepted, as in EMQX: each costs memory in routing tables."""
+"""The most levels of a topic or filter, as in EMQX. Each level costs memory in the routing tables."""
 
 LOG_KINDS = frozenset((Kind.INBOX, Kind.GROUP))
 """Topics whose publishes are stored as messages."""
@@ -38,12 +38,12 @@ CURSOR_KINDS = LOG_KINDS | {Kind.EVENTS}
 
 
 class Topic(NamedTuple):
-    """A topic name taken apart."""
+    """A parsed topic name."""
 
     name: str
     kind: Kind
     owner: str
-    """The user or group id the topic belongs to; empty for `$SYS` and other topics."""
+    """The user or group id in the name; empty for `$SYS` and other topics."""
     method: str = ""
     """The method of an RPC topic."""
 
@@ -58,11 +58,12 @@ _USER_KINDS = {
 
 
 _CACHED_LENGTH = 256
+"""Characters."""
 
 
 def parse_topic(name: str) -> Topic:
-    """Take a topic name apart."""
-    # The same names recur, so they are remembered, but not those that only cost memory.
+    """Parse a topic name."""
+    # The same names recur, so they are cached. Long names are not: a client could fill the memory with them.
     return _parse_and_remember(name) if len(name) <= _CACHED_LENGTH else _parse(name)
 
 
@@ -98,17 +99,17 @@ def group_topic(group: str) -> str:
 
 
 def group_topics(group: str) -> tuple[str, ...]:
-    """The topics of a group a member may read."""
+    """The topics of a group that a member may read."""
     return f"groups/{group}", f"groups/{group}/typing"
 
 
 def presence_topic(user: str) -> str:
-    """The retained presence of a user."""
+    """The presence topic of a user."""
     return f"users/{user}/presence"
 
 
 def user_topics(user: str) -> tuple[str, ...]:
-    """The topics of one's own a user may read."""
+    """The topics below `users/<user>/` that the user may read."""
     return tuple(f"users/{user}/{leaf}" for leaf in _USER_KINDS)
 
 
@@ -118,7 +119,8 @@ def is_wild(topic_filter: str) -> bool:
 
 
 def is_valid_filter(topic_filter: str) -> bool:
-    """Whether wildcards stand where [MQTT-4.7.1-2] and [MQTT-4.7.1-3] allow them."""
+    """Whether a filter is not empty and has its wildcards where [MQTT-4.7.1-2] and [MQTT-4.7.1-3] allow
+    them."""
     if not topic_filter:  # [MQTT-4.7.3-1]
         return False
     levels = topic_filter.split("/")
@@ -147,6 +149,7 @@ def matches(topic_filter: str, topic: str) -> bool:
 def overlaps(one: str, other: str) -> bool:
     """Whether some topic could match both filters."""
     a, b = one.split("/"), other.split("/")
+    # [MQTT-4.7.2-1]: a leading wildcard does not match topics that begin with "$".
     if (a[0] in "+#" and b[0].startswith("$")) or (b[0] in "+#" and a[0].startswith("$")):
         return False
     for left, right in zip(a, b, strict=False):
@@ -154,6 +157,7 @@ def overlaps(one: str, other: str) -> bool:
             return True
         if left != right and "+" not in (left, right):
             return False
+    # All common levels agree. The longer filter may still end in "#" right after them: "a/#" matches "a".
     longer = a if len(a) > len(b) else b
     return len(a) == len(b) or longer[min(len(a), len(b))] == "#"
 

@@ -1,1 +1,1 @@
-"""Sockets: the thin, impure edge of the data plane."""
+"""Sockets, connections and their deadlines: the I/O of the broker."""

@@ -1,12 +1,12 @@
-"""One client's connection, whatever it came by: packets in, answers out.
+"""A client's connection over TCP or WebSocket: packets in, answers out.
 
     waiting --CONNECT--> authenticating --CONNACK 0--> open --> closed
        |                       |                                  ^
        +-----------------------+----------------------------------+
 
-Packets are taken one by one in the order they came. One that something must be awaited for
-(an authentication, a first publish to a topic, a SUBSCRIBE) suspends the connection: nothing
-more is read from it until that is done.
+Packets are handled one by one in the order of arrival (MQTT 3.1.1, 4.6). Some need to wait: a CONNECT for the
+authentication, a SUBSCRIBE for the store, the first PUBLISH to a topic for the gate. Such a packet suspends
+the connection: the next packet is not taken until it is done.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ _READ_AHEAD = 16 * 1024
 
 
 class State(enum.IntEnum):
-    """See the module's drawing."""
+    """The states of a connection: see the drawing above."""
 
     WAITING = 0
     AUTHENTICATING = 1
@@ -58,12 +58,12 @@ class State(enum.IntEnum):
     CLOSED = 3
 
 
-# Names of their own, as a member costs five times as much to look up on its class.
+# As module globals, because looking up a member on its enum class costs five times as much.
 _WAITING, _AUTHENTICATING, _OPEN, _CLOSED = State
 
 
 class Connection:
-    """A connection of a client."""
+    """A connection of a client, from its socket to its session."""
 
     __slots__ = (
         "_decoder",
@@ -92,9 +92,9 @@ class Connection:
         self._decoder = Decoder(limits.max_packet_bytes_before_connect)
         self._state = _WAITING
         self.session: Session | None = None
-        """While the connection is open."""
+        """The session; None unless the connection is open."""
         self.principal: Principal | None = None
-        """Who the client is, once authenticated."""
+        """The client, once authenticated."""
         self.publisher: Publisher
         self.will: Publication | None = None
         self._suspended = False
@@ -109,7 +109,7 @@ class Connection:
     # --- from the transport ----------------------------------------------------------
 
     def received(self, data: bytes) -> None:
-        """Bytes came."""
+        """Bytes have arrived."""
         hub = self._hub
         hub.totals["bytes_received"] += len(data)
         self._lifetime.seen(hub.loop.time())
@@ -129,7 +129,8 @@ class Connection:
         """The transport is gone."""
         self._is_lost = True
         if self._suspended and self._state is _OPEN:
-            # What it sent before it went is still taken: publishes, and perhaps a DISCONNECT.
+            # Packets received before the loss are still handled: publishes, and perhaps a DISCONNECT,
+            # which discards the will. `_go_on_after` calls this method again.
             self.outbox.close()
             return
         self.close("connection lost")
@@ -139,10 +140,11 @@ class Connection:
     def check(self, now: float) -> float | None:
         """See `deadlines.Watched`."""
         if self._state is _CLOSED:
-            self._transport.abort()  # the peer does not take what is left for it
+            self._transport.abort()  # the client has not read the last bytes within _CLOSE_SECONDS
             return None
         if self._paused:
-            self._lifetime.seen(now)  # it is this side that does not read
+            # This side has stopped reading, so silence is not the client's fault.
+            self._lifetime.seen(now)
         expires_in = self._hub.registry.expires_in(self) if self._state is _OPEN else None
         found = self._lifetime.check(now, expires_in)
         if isinstance(found, str):
@@ -165,8 +167,8 @@ class Connection:
             self.close(f"protocol error: {error.reason}")
         except RemoteError as error:
             self.close(f"protocol error: {error.reason}")
-        except Exception:  # a bug of ours; it must not leave the connection hanging
-            logger.exception("a packet of %s", str(self))
+        except Exception:  # a bug in the broker: close the connection rather than leave it hanging
+            logger.exception("handling a packet of %s failed", str(self))
             self.close("internal error")
 
     def _take(self, packet: Packet) -> None:
@@ -196,7 +198,7 @@ class Connection:
             raise RemoteError("second CONNECT")  # [MQTT-3.1.0-2]
 
     def _await(self, step: Awaitable[None]) -> None:
-        """Suspend until `step` is done."""
+        """Suspend the connection until `step` is done."""
         self._suspended = True
         self._task = self._hub.loop.create_task(self._go_on_after(step))
 
@@ -208,7 +210,7 @@ class Connection:
         except StoreError as error:
             self.close(f"store failed: {error}")
         except Exception:  # as in _take_packets
-            logger.exception("a packet of %s", str(self))
+            logger.exception("handling a packet of %s failed", str(self))
             self.close("internal error")
         finally:
             self._task = None
@@ -221,8 +223,11 @@ class Connection:
             self.lost()
 
     def _regulate(self) -> None:
-        """Read from the socket only while what was read can be worked on: not far ahead of the
-        store, nor of a step that is awaited, nor of a client that does not take its answers."""
+        """Pause or resume reading from the socket, so that memory stays bounded.
+
+        Reading pauses when too many bytes wait for a commit, when packets queue behind an awaited step, or
+        when the client does not read its answers. It resumes at half the first limit, so that it does not
+        flap."""
         if self._is_lost:
             return
         limit = self._hub.limits.uncommitted_bytes
@@ -282,11 +287,11 @@ class Connection:
         self.session = session
 
     def release_session(self) -> None:
-        """Serve it no more."""
+        """Serve no session from now on."""
         self.session = None
 
     def drop_will(self) -> None:
-        """Leave nothing to be said when the connection ends."""
+        """Publish no will when the connection ends."""
         self.will = None
 
     # --- PUBLISH ---------------------------------------------------------------------
@@ -297,10 +302,11 @@ class Connection:
         if events.messages:
             events.message_received(packet, packet.packet_id, self.publisher.principal)
         if packet.qos == 2:
-            if inbound.is_repeated(packet):
+            if inbound.is_repeated(packet):  # [MQTT-4.3.3-2]: a packet id is published once
                 return
         elif not inbound.unanswered:
-            # Fast path, see `Pipeline.forward_fast`. Answered at once: nothing is before it.
+            # Fast path, see `Pipeline.forward_fast`. The PUBACK may be sent at once because no earlier
+            # publish is unanswered: PUBACKs keep the order of the publishes [MQTT-4.6.0-2].
             changes = pipeline.forward_fast(self.publisher, packet)
             if changes:
                 hub.fanout.keep(changes, partial(self._published, packet, inbound, inbound.expect(packet)))
@@ -321,10 +327,10 @@ class Connection:
     def _published(
         self, packet: Publish, inbound: Inbound, slot: Slot | None, outcome: Outcome | None
     ) -> None:
-        """The pipeline is done with a publish."""
+        """The pipeline has finished a publish."""
         if isinstance(outcome, StoreError):
-            # There is no PUBACK for "not stored". The client sends it again on a new connection
-            # [MQTT-4.4.0-1]; on this one it would wait for ever.
+            # MQTT 3.1.1 has no PUBACK for "not stored". The client sends the message again on a new
+            # connection [MQTT-4.4.0-1]; on this one it would wait for ever.
             self.close(f"store failed: {outcome}")
             return
         if self._hub.events.messages and not isinstance(outcome, Refusal):

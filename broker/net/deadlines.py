@@ -1,17 +1,18 @@
-"""Deadlines of many connections at the cost of one timer.
+"""Deadlines of many connections with one timer.
 
-A connection is looked at when its deadline may have come, and says when to look again. One
-that is busy is thus looked at once per keep-alive, however many packets it sends.
+A connection is checked when its deadline may have passed, and returns when to check again. So a busy
+connection is checked once per keep-alive interval, however many packets it sends.
 """
 
 from typing import Protocol
 
 
 class Watched(Protocol):
-    """What has deadlines."""
+    """An object with deadlines."""
 
     def check(self, now: float) -> float | None:
-        """Act on what is overdue at `now` (seconds); returns when to look next, None for never."""
+        """Act on the deadlines that have passed at `now` (seconds). Returns the time of the next check,
+        None for never."""
         ...
 
 
@@ -24,7 +25,7 @@ class Deadlines:
         self._ticked = 0
 
     def watch(self, watched: Watched, at: float) -> None:
-        """Have `watched` checked soon after `at`, in place of an earlier time."""
+        """Check `watched` within a second after `at`. Replaces a time set before."""
         self.forget(watched)
         bucket = max(int(at) + 1, self._ticked + 1)
         self._places[watched] = bucket
@@ -40,12 +41,12 @@ class Deadlines:
                 del self._buckets[bucket]
 
     def tick(self, now: float) -> None:
-        """Check all that are due at `now`."""
+        """Check all objects that are due at `now`."""
         self._ticked = int(now)
         for bucket in sorted(second for second in self._buckets if second <= self._ticked):
             for watched in list(self._buckets.get(bucket, ())):
                 if self._places.get(watched) != bucket:
-                    continue  # forgotten, or put off, by a check of this same round
+                    continue  # an earlier check of this tick has forgotten or postponed it
                 self.forget(watched)
                 again = watched.check(now)
                 if again is not None:

@@ -1,10 +1,10 @@
-"""CONNECT (MQTT 3.1.1, 3.1): who the client is, whether it may come in, and what CONNACK says.
+"""CONNECT (MQTT 3.1.1, 3.1): authentication, the session, and the code of CONNACK.
 
-    choose_client_id    its client id, or one that is made up for it
-    admit               is it who it says, and may it leave its will?
-    connect             both, then its session; again, if an account changed meanwhile
+    choose_client_id    the client's id, or a generated one
+    admit               authenticates the client and checks its right to publish its will
+    connect             both, then attaches the session; again if an account changed in between
 
-What is decided is a value, so nothing here needs an event loop.
+Decisions are returned as values and nothing is sent from here, so tests need no socket.
 """
 
 import secrets
@@ -26,7 +26,7 @@ _MAX_CLIENT_ID = 256
 
 
 class ConnectRefusal(msgspec.Struct, frozen=True):
-    """Why a CONNECT is refused: what CONNACK says, and words for the log line."""
+    """Why a CONNECT is refused: the code for CONNACK, and a text for the log line."""
 
     code: ConnectCode
     reason: str
@@ -36,21 +36,24 @@ class Applicant(Client, Protocol):
     """A connection that has sent its CONNECT."""
 
     def introduce(self, publisher: Publisher, will: Publication | None) -> None:
-        """It is known who the client is."""
+        """The client is authenticated and may publish its will."""
         ...
 
     def accept(self, keep_alive: int, session_present: bool) -> None:
-        """The client is in, and has its session: say so with CONNACK."""
+        """The client has its session: send CONNACK 0."""
         ...
 
 
 async def connect(
     client: Applicant, packet: Connect, peer: tuple[str, int], gate: Gate, registry: Registry
 ) -> ConnectRefusal | None:
-    """Let a client in, who is at the address and port `peer`; or say why not.
+    """Authenticate a client at the address and port `peer` and attach its session. Returns None, or why
+    it is refused.
+
+    Nothing of a session is read or changed before the authentication has succeeded.
 
     Raises:
-        StoreError: its session could not be loaded.
+        StoreError: the session could not be loaded.
     """
     client_id = choose_client_id(packet)
     if isinstance(client_id, ConnectRefusal):
@@ -70,20 +73,20 @@ async def connect(
 
 
 def choose_client_id(packet: Connect) -> str | ConnectRefusal:
-    """The client's own id, or a new one for a client without (3.1.3.1)."""
+    """The client's id, or a generated one if it sent none (3.1.3.1)."""
     client_id = packet.client_id
     if len(client_id) > _MAX_CLIENT_ID:
         reason = f"client id of more than {_MAX_CLIENT_ID} characters"
         return ConnectRefusal(ConnectCode.IDENTIFIER_REJECTED, reason)
     if client_id:
         return client_id
-    if not packet.clean_session:  # [MQTT-3.1.3-8]: nobody could come back to it
+    if not packet.clean_session:  # [MQTT-3.1.3-8]: no client could resume this session
         return ConnectRefusal(ConnectCode.IDENTIFIER_REJECTED, "persistent session without a client id")
     return f"auto-{secrets.token_hex(8)}"
 
 
 async def admit(gate: Gate, credentials: Credentials, will: Publication | None) -> Principal | ConnectRefusal:
-    """Who the client is, or why it may not come in."""
+    """The authenticated client, or why it is refused."""
     try:
         principal = await gate.authenticate(credentials)
     except StoreError as error:

@@ -1,4 +1,4 @@
-"""What all connections of a node share."""
+"""The parts of a node that all its connections share."""
 
 import asyncio
 from typing import Protocol, cast
@@ -14,7 +14,7 @@ from broker.registry import Registry
 
 
 class ConnectionLimits(Protocol):
-    """Bounds of a connection: bytes and seconds."""
+    """The limits of a connection, in bytes and seconds."""
 
     max_packet_bytes: int
     max_packet_bytes_before_connect: int
@@ -24,11 +24,11 @@ class ConnectionLimits(Protocol):
 
 
 class Connected(Protocol):
-    """A connection, as the hub sees it."""
+    """A connection as the hub sees it."""
 
     @property
     def principal(self) -> Principal | None:
-        """Who the client is, once authenticated."""
+        """The client, once authenticated."""
         ...
 
     def close(self, reason: str) -> None:
@@ -37,7 +37,7 @@ class Connected(Protocol):
 
 
 class Hub:
-    """What all connections of a node share."""
+    """The parts of a node that all its connections share, and the set of these connections."""
 
     def __init__(
         self,

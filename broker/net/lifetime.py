@@ -1,13 +1,14 @@
-"""How long a connection may go on: till its CONNECT is due, while its client is heard from, and
-while its credential is good. Sans-IO: `now` is passed in, in seconds of a clock that never goes back.
+"""The deadlines of a connection: CONNECT timeout, keep-alive, expiry of the credential.
+
+Sans-IO: `now` is passed in, in seconds of a monotonic clock.
 """
 
 _PATIENCE = 1.5
-"""Keep-alives a client may be silent for [MQTT-3.1.2-24]."""
+"""A client may be silent for this many keep-alive intervals [MQTT-3.1.2-24]."""
 
 
 class Lifetime:
-    """The deadlines of one connection, which starts at `now` and must bring its CONNECT within
+    """The deadlines of one connection. It begins at `now`, and its CONNECT must succeed within
     `connect_timeout` seconds."""
 
     __slots__ = ("_connect_by", "_last_seen", "_silence")
@@ -18,18 +19,18 @@ class Lifetime:
         self._silence = 0.0
 
     def seen(self, now: float) -> None:
-        """The client was heard from, or could not be: what it sends is not read."""
+        """The client sent something, or could not because the broker does not read from it."""
         self._last_seen = now
 
     def opened(self, keep_alive: int) -> None:
-        """CONNECT was accepted. `keep_alive`: seconds, as in CONNECT; 0 is none."""
+        """CONNECT was accepted. `keep_alive`: seconds, as in CONNECT; 0 for none."""
         self._connect_by = None
         self._silence = keep_alive * _PATIENCE
 
     def check(self, now: float, expires_in: float | None = None) -> str | float | None:
-        """Why the connection is over at `now`; or else when to look again, None for never.
+        """The reason to close the connection at `now`, or the time of the next check, None for never.
 
-        `expires_in`: seconds till the client's credential ends, None if it does not.
+        `expires_in`: seconds until the client's credential expires, None if it does not.
         """
         if self._connect_by is not None:
             return "no CONNECT in time" if now >= self._connect_by else self._connect_by

@@ -1,4 +1,4 @@
-"""Opens the ports of the configuration's `listeners`."""
+"""Opens the ports of the section `listeners` of the configuration."""
 
 import socket
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Listener(msgspec.Struct, frozen=True):
-    """One listener: `type` is `tcp` or `ws`; `max_connections` 0 is no limit."""
+    """One listener. `type` is `tcp` or `ws`. `max_connections` 0 means no limit."""
 
     name: str
     type: str
@@ -16,7 +16,7 @@ class Listener(msgspec.Struct, frozen=True):
 
 
 class ListenError(Exception):
-    """A port could not be opened; the text says which and why."""
+    """A port could not be opened. The text names the listener and the reason."""
 
 
 class Slots:
@@ -29,7 +29,7 @@ class Slots:
         self.used = 0
 
     def take(self) -> bool:
-        """Whether one more is allowed; if so it is counted."""
+        """Count one more connection if the limit allows it; returns whether it does."""
         if self._limit and self.used >= self._limit:
             return False
         self.used += 1
@@ -41,10 +41,10 @@ class Slots:
 
 
 def bind(listener: Listener) -> list[socket.socket]:
-    """The listening sockets of a listener; port 0 takes a free one.
+    """The bound sockets of a listener, one per address of its host. Port 0 takes a free port.
 
     Raises:
-        ListenError: the address is not to be had.
+        ListenError: an address is not available.
     """
     try:
         addresses = socket.getaddrinfo(
@@ -54,6 +54,7 @@ def bind(listener: Listener) -> list[socket.socket]:
         for family, kind, protocol, _, address in addresses:
             sock = socket.socket(family, kind, protocol)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Without V6ONLY the IPv6 socket would also take the IPv4 port, and the next bind would fail.
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(address)

@@ -1,4 +1,7 @@
-"""Bytes on their way out: gathered during a turn of the event loop, written once at its end."""
+"""Outgoing bytes: collected during a turn of the event loop and written once at its end.
+
+One system call then carries all packets of the turn.
+"""
 
 from collections.abc import Callable
 
@@ -8,8 +11,8 @@ from broker.net.transport import Transport
 class Flusher:
     """Writes each outbox that got bytes during this turn of the event loop, once.
 
-    `call_soon` is the event loop's. `observer`, if given, is called with an outbox's owner and what
-    it writes: whole packets, as nothing else is ever sent.
+    `call_soon` is the event loop's. `observer`, if given, is called with the owner of an outbox and the
+    bytes written: always whole packets.
     """
 
     __slots__ = ("_call_soon", "_dirty", "_observer", "bytes_written")
@@ -25,7 +28,7 @@ class Flusher:
         self.bytes_written = 0
 
     def add(self, outbox: "ByteOutbox") -> None:
-        """Have the outbox flushed at the end of this turn."""
+        """Flush the outbox at the end of this turn."""
         if not self._dirty:
             self._call_soon(self._flush)
         self._dirty.append(outbox)
@@ -37,7 +40,7 @@ class Flusher:
             outbox.flush()
 
     def write(self, transport: Transport, data: bytes, owner: object) -> None:
-        """Write, count, and let the observer see."""
+        """Write bytes, count them, and call the observer."""
         self.bytes_written += len(data)
         if self._observer is not None:
             self._observer(owner, data)
@@ -47,9 +50,9 @@ class Flusher:
 class ByteOutbox:
     """A connection's outgoing bytes, with a budget.
 
-    `full` is set when more than `budget` bytes are gathered or wait in the transport, and
-    `room_again` is called when they no longer do. The connection says when the transport has
-    `drained`. `owner` is whose bytes they are, for the flusher's observer.
+    `full` is True while more than `budget` bytes are collected here or wait in the transport; sessions then
+    stop sending messages. `room_again` is called when `full` becomes False. The connection calls `drained`
+    when the transport has drained. `owner` is passed to the flusher's observer.
     """
 
     __slots__ = ("_budget", "_chunks", "_flusher", "_owner", "_room_again", "_size", "_transport", "full")
@@ -73,7 +76,8 @@ class ByteOutbox:
 
     @property
     def is_overfull(self) -> bool:
-        """Whether even answers, which nothing holds back, have gone far beyond the budget."""
+        """Whether the bytes exceed twice the budget. Messages wait while the outbox is full, but answers
+        such as PUBACK do not: a client that does not read them must not be read from."""
         transport = self._transport
         return (
             self.full
@@ -82,7 +86,7 @@ class ByteOutbox:
         )
 
     def send(self, data: bytes) -> None:
-        """Append bytes to what this turn writes. After `close`, does nothing."""
+        """Append bytes to those of this turn. Does nothing after `close`."""
         chunks = self._chunks
         if not chunks:
             if self._transport is None:
@@ -94,7 +98,7 @@ class ByteOutbox:
             self.full = True
 
     def send_publish(self, head: bytes, packet_id: bytes, payload: bytes) -> None:
-        """`send` of the three parts of a PUBLISH at once."""
+        """`send` the three parts of a PUBLISH at once, without joining them for each receiver."""
         chunks = self._chunks
         if not chunks:
             if self._transport is None:
@@ -106,7 +110,7 @@ class ByteOutbox:
             self.full = True
 
     def flush(self) -> None:
-        """Write what was gathered."""
+        """Write the collected bytes."""
         chunks, transport = self._chunks, self._transport
         if not chunks or transport is None:
             return
@@ -117,7 +121,7 @@ class ByteOutbox:
         self._measure(transport)
 
     def drained(self) -> None:
-        """The transport takes bytes again."""
+        """The transport accepts bytes again."""
         if self._transport is not None:
             self._measure(self._transport)
 
@@ -128,6 +132,6 @@ class ByteOutbox:
             self._room_again()
 
     def close(self) -> None:
-        """Write what was gathered, then let go of the transport."""
+        """Write the collected bytes, then release the transport."""
         self.flush()
         self._transport = None

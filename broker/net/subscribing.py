@@ -1,4 +1,4 @@
-"""SUBSCRIBE and UNSUBSCRIBE (MQTT 3.1.1, 3.8 and 3.10): answered when directory and store have."""
+"""SUBSCRIBE and UNSUBSCRIBE (MQTT 3.1.1, 3.8 and 3.10), answered after the directory and the store."""
 
 import logging
 
@@ -13,7 +13,11 @@ logger = logging.getLogger(__name__)
 
 
 async def subscribe(hub: Hub, client: Client, session: Session, packet: Subscribe) -> None:
-    """SUBACK first, then what is retained. A refused filter is counted and logged."""
+    """Subscribe, send SUBACK, then the retained messages. Refused filters are counted and logged.
+
+    Raises:
+        StoreError: rights or session state cannot be read or written.
+    """
     codes = await hub.subscriptions.subscribe(session, packet.subscriptions)
     client.outbox.send(encoder.suback(packet.packet_id, codes))
     pairs = list(zip(packet.subscriptions, codes, strict=True))
@@ -28,7 +32,7 @@ async def subscribe(hub: Hub, client: Client, session: Session, packet: Subscrib
 
 
 async def unsubscribe(hub: Hub, client: Client, session: Session, packet: Unsubscribe) -> None:
-    """UNSUBACK comes when the filters are gone from the store."""
+    """Unsubscribe, and send UNSUBACK when the filters are deleted from the store. Raises `StoreError`."""
     await hub.subscriptions.unsubscribe(session, packet.filters)
     client.outbox.send(encoder.unsuback(packet.packet_id))
     hub.events.unsubscribed(packet.filters, client.publisher.principal)

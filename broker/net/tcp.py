@@ -8,10 +8,11 @@ from broker.net.hub import Hub
 from broker.net.listeners import Slots
 
 HIGH_WATER = 64 * 1024
+"""The high-water mark of a transport's buffer in bytes: above it, the transport reports that it drained."""
 
 
 class TcpProtocol(asyncio.Protocol):
-    """Ties a transport to a `Connection`."""
+    """Connects an asyncio transport with a `Connection`."""
 
     __slots__ = ("_connection", "_hub", "_slots")
 
@@ -25,7 +26,7 @@ class TcpProtocol(asyncio.Protocol):
         if not self._slots.take():
             stream.abort()
             return
-        # Below the budget, so that a full outbox always hears when the transport has drained.
+        # At most the budget: a full outbox must be told when the transport has drained.
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
         peer = stream.get_extra_info("peername") or ("", 0)
         self._connection = Connection(self._hub, stream, (str(peer[0]), int(peer[1])))

@@ -1,17 +1,17 @@
-"""What a connection writes to."""
+"""The transport of a connection: TCP or WebSocket."""
 
 from typing import Protocol
 
 
 class Transport(Protocol):
-    """A stream to one peer, as asyncio's transports are."""
+    """A byte stream to one client, with the methods of asyncio's transports."""
 
     def write(self, data: bytes) -> None:
-        """Send bytes, or buffer them. Does nothing once the peer is gone."""
+        """Send bytes, or buffer them. Does nothing once the client is gone."""
         ...
 
     def get_write_buffer_size(self) -> int:
-        """Bytes that the peer has not taken yet."""
+        """The number of buffered bytes."""
         ...
 
     def pause_reading(self) -> None: ...
@@ -19,9 +19,9 @@ class Transport(Protocol):
     def resume_reading(self) -> None: ...
 
     def close(self) -> None:
-        """End the stream once the buffer is written."""
+        """End the stream when the buffer is written."""
         ...
 
     def abort(self) -> None:
-        """End the stream at once; what is buffered is lost."""
+        """End the stream at once. Buffered bytes are lost."""
         ...

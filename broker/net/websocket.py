@@ -20,7 +20,7 @@ from broker.net.tcp import HIGH_WATER
 
 logger = logging.getLogger(__name__)
 
-# Close codes that picows sends by itself, for what the peer did wrong.
+# Close codes that picows sends by itself when the client breaks the WebSocket protocol.
 _OFFENCES = frozenset((WSCloseCode.PROTOCOL_ERROR, WSCloseCode.MESSAGE_TOO_BIG, WSCloseCode.INVALID_TEXT))
 
 PATH = "/mqtt"
@@ -28,7 +28,7 @@ SUBPROTOCOL = "mqtt"
 
 
 class _WebSocketTransport:
-    """A WebSocket as the transport of a `Connection`: what is written is one binary frame."""
+    """A WebSocket as the transport of a `Connection`. Each write is one binary frame [MQTT-6.0.0-1]."""
 
     __slots__ = ("_ws",)
 
@@ -57,7 +57,7 @@ class _WebSocketTransport:
 
 
 class WebSocketClient(WSListener):
-    """Ties a WebSocket to a `Connection`."""
+    """Connects a WebSocket with a `Connection`."""
 
     def __init__(self, hub: Hub, slots: Slots) -> None:
         self._hub = hub
@@ -84,19 +84,20 @@ class WebSocketClient(WSListener):
         elif reason := self._violation(frame):
             connection.close(f"protocol error: WebSocket {reason}")
         elif frame.msg_type in (WSMsgType.BINARY, WSMsgType.CONTINUATION):
+            # A packet may span frames, and a frame may hold several packets [MQTT-6.0.0-2].
             self._in_message = not frame.fin
             connection.received(frame.get_payload_as_bytes())
 
     def _violation(self, frame: WSFrame) -> str | None:
-        """What picows leaves to its user to check."""
+        """The rule that a frame breaks, or None. picows leaves these checks to its user."""
         if frame.rsv1 or frame.rsv2 or frame.rsv3:  # RFC 6455, 5.2
             return "frame with a reserved bit"
         if frame.msg_type is WSMsgType.TEXT:  # [MQTT-6.0.0-1]
             return "text frame"
         if frame.msg_type is WSMsgType.CONTINUATION and not self._in_message:  # RFC 6455, 5.4
-            return "continuation of no message"
+            return "continuation frame without a message"
         if frame.msg_type is WSMsgType.BINARY and self._in_message:
-            return "message within a message"
+            return "message inside an unfinished message"
         return None
 
     def resume_writing(self) -> None:
@@ -116,12 +117,13 @@ class WebSocketClient(WSListener):
 def accept(
     hub: Hub, slots: Slots, request: WSUpgradeRequest
 ) -> WSListener | WSUpgradeResponseWithListener | None:
-    """Answer a WebSocket handshake: at the path, with the subprotocol [MQTT-6.0.0-3]."""
+    """Answer a WebSocket handshake. It must have the path `/mqtt` (else 404) and offer the subprotocol
+    `mqtt` [MQTT-6.0.0-3] (else 400)."""
     if request.path.decode(errors="replace").split("?")[0] != PATH:
         return None
     offered = request.headers.get("Sec-WebSocket-Protocol", "")
     if SUBPROTOCOL not in [name.strip() for name in offered.split(",")]:
-        reason = f"the subprotocol {SUBPROTOCOL!r} must be offered\n".encode()
+        reason = f"the client must offer the subprotocol {SUBPROTOCOL!r}\n".encode()
         return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(400, reason), None)
     response = WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": SUBPROTOCOL})
     return WSUpgradeResponseWithListener(response, WebSocketClient(hub, slots))

@@ -1,7 +1,7 @@
-"""The interfaces between the broker and what it is plugged into.
+"""The interfaces of the broker to stores, directory, plugins and services.
 
-Stores are asked to do one durable thing at a time and answer when it is on disk. Every
-implementation of a port runs the same suite (tests/ports).
+A method of a store that writes returns when the change is on disk. Every implementation of a store runs
+the same test suite (tests/ports).
 """
 
 from broker.domain.directory import Account, Ban, Contact, Group, JoinRequest, Membership, Profile

@@ -1,12 +1,11 @@
-"""The whole contract between the broker and its services: what crosses from one to the other, and no
-more. Either side may be another process.
+"""The whole contract between the broker and its services. Either side may be another process.
 
-Everything that crosses is a value that can be written down as JSON. Handlers reach the stores by
-themselves, through their own ports; so what the services need of the broker is what only it has:
-the one way into the logs, and who is connected.
+All arguments and results are values that can be written as JSON. The services reach the stores through
+the stores' own ports. From the broker they need only what it alone has: the one way into the logs, and
+the connected clients.
 
-When the other side cannot be reached, a call raises `StoreError`: whether it was carried out is
-then unknown. Messages with a `client_msg_id` can be sent again; nothing else needs to be.
+A call raises `StoreError` when the other side cannot be reached. It is then unknown whether the call was
+carried out. Messages with a `client_msg_id` can be sent again without harm. No other call needs to be.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,14 +19,14 @@ from broker.ports.conversations import Arrival
 
 
 class Post(msgspec.Struct, frozen=True):
-    """What somebody publishes to `users/<id>/inbox` or `groups/<id>`."""
+    """A publication to `users/<id>/inbox` or `groups/<id>`."""
 
     topic: str
     payload: bytes
 
 
 class Device(msgspec.Struct, frozen=True):
-    """A connected client; `user` is "" for an anonymous one, `address` is the other end's host:port."""
+    """A connected client. `user` is "" for an anonymous one; `address` is the client's host:port."""
 
     user: str
     client_id: str
@@ -35,80 +34,84 @@ class Device(msgspec.Struct, frozen=True):
 
     @property
     def sort_key(self) -> str:
-        """What listings are ordered and paged by."""
+        """The key by which listings are ordered and paged."""
         return f"{self.user} {self.client_id}"  # no user id has a space
 
 
 class PresenceChange(msgspec.Struct, frozen=True):
-    """What is retained on a user's presence topic now: a `PresenceDocument` in JSON."""
+    """A user's new presence. `document` is a `PresenceDocument` as JSON."""
 
     user: str
     document: bytes
 
 
 Posted = Body | Refusal
-"""A message as it is stored, or why it is not: the contract's code, or `unavailable`."""
+"""The stored message, or the refusal with the contract's code, or `unavailable`."""
 
 
 class BrokerPort(Protocol):
-    """The broker, as its services see it. Every method raises `StoreError` when the broker cannot
-    be reached."""
+    """The broker as its services see it. Every method but `emit` raises `StoreError` when the broker
+    cannot be reached."""
 
     async def publish(self, sender: str, posts: Sequence[Post]) -> list[Posted]:
-        """Store messages as if `sender` had published them, with all rules of their topics; the
-        system may publish anywhere. In their order; one that is refused does not keep the others.
-        A `client_msg_id` that was sent before gives the message that was stored then."""
+        """Store messages under all rules of their topics, as if `sender` had published them. The sender
+        `system` may publish anywhere.
+
+        The messages are stored in their order. A refusal of one does not stop the others. For a
+        `client_msg_id` that was sent before, the result is the message stored then."""
         ...
 
     async def append(self, drafts: Sequence[Draft]) -> list[Posted]:
-        """Store messages whose rules the caller has looked at: edits, recalls, system entries. Else
+        """Store messages whose rules the caller has checked: edits, recalls, system entries. Otherwise
         as `publish`."""
         ...
 
     async def emit(self, users: Sequence[str], event: Mapping[str, Any], *, keep: bool = True) -> None:
-        """Send an event to the sessions of some users; with `keep`, those that are away get it later.
-        When the broker is gone the event is lost: what it tells of can be asked for."""
+        """Send an event to the sessions of some users. With `keep`, their sessions that are away get it
+        later. Never raises, since the change it reports has happened: if the broker cannot be reached
+        the event is lost. A client can query what it reports."""
         ...
 
     async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:
-        """The client ids that users are connected with; who is not connected is left out."""
+        """User -> the client ids of their connections. Users without a connection are left out."""
         ...
 
     async def connections(self, user: str, after: str, limit: int) -> list[Device]:
-        """The first `limit` clients by their `sort_key`, those after `after` only, of one user or ("") of
-        all."""
+        """The first `limit` clients by `sort_key` among those after `after`. `user` "" means all users."""
         ...
 
     async def kick(self, user: str) -> int:
-        """End all connections of a user, who may come back; returns how many there were."""
+        """End all connections of a user, who may connect again. Returns the number of connections."""
         ...
 
     async def watch(self, topic: str, grown: Callable[[], None]) -> Callable[[], None]:
-        """Have `grown` called whenever the log of an inbox or group topic has grown, until the result
-        is called. A hint: it may come once too often, and it comes when the broker was gone, since
-        something may have been missed."""
+        """Call `grown` whenever the log of an inbox or group topic has grown. Call the result to stop.
+
+        `grown` is a hint and may come once too often. It also comes when the broker is reachable again
+        after a break, because growth may have been missed."""
         ...
 
     async def stats(self) -> dict[str, int]:
-        """Counters and gauges of the node, by flat names."""
+        """Flat names -> counters and gauges of the node."""
         ...
 
 
 class ServicesPort(Protocol):
-    """The services, as the broker sees them. Every method raises `StoreError` when they cannot be
+    """The services as the broker sees them. Every method raises `StoreError` when the services cannot be
     reached."""
 
     async def call(self, user: str, method: str, payload: bytes) -> bytes:
-        """Answer what a user published to `users/<user>/rpc/<method>`: the reply's payload, whether
-        the method succeeded or not. Without services the broker replies `unavailable`."""
+        """Answer a publication to `users/<user>/rpc/<method>`. Returns the payload of the reply, which
+        says whether the method succeeded. If the services cannot be reached the broker replies
+        `unavailable`."""
         ...
 
     async def arrived(self, batch: Sequence[Arrival]) -> None:
-        """Devices acknowledged entries of their users' inboxes. Without services it is lost: what has
-        arrived is told again with the next message of the conversation."""
+        """Devices acknowledged entries of their users' inboxes. If the services cannot be reached the
+        report is lost: the next acknowledged message of a conversation moves its watermark further."""
         ...
 
     async def presence_changed(self, batch: Sequence[PresenceChange]) -> None:
-        """Presences changed, each user's last one last. Without services contacts are not told, and
-        see it when they ask."""
+        """Presences changed, in the order of the changes. If the services cannot be reached the contacts
+        get no event, and see the change when they query it."""
         ...

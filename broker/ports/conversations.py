@@ -7,19 +7,22 @@ import msgspec
 
 
 class ConversationState(msgspec.Struct, frozen=True):
-    """A conversation, for one user. Seqs are 0 where there is none."""
+    """A conversation for one user. A seq is 0 if there is none."""
 
     conversation_id: str
     head_seq: int
     own_seq: int
-    """The user's last own message."""
+    """The seq of the user's own last message."""
     read_seq: int
+    """The user's read watermark."""
     delivered_seq: int
+    """The user's delivered watermark."""
     pinned: bool
     muted: bool
     unread: bool
     """Marked as unread by the user."""
     hidden_seq: int
+    """Hidden until a newer message comes: see `Marked`."""
     changed_at: int
     """Unix ms of the last `Seen` or `Marked`; 0 for none."""
     last_id: int
@@ -27,7 +30,7 @@ class ConversationState(msgspec.Struct, frozen=True):
 
 
 class Watermark(msgspec.Struct, frozen=True):
-    """How far a user has got in a conversation."""
+    """A user's read and delivered watermarks in a conversation, as seqs."""
 
     user: str
     read: int
@@ -35,7 +38,7 @@ class Watermark(msgspec.Struct, frozen=True):
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """A device acknowledged the entries of its user's inbox after offset `after` up to `upto`."""
+    """A device acknowledged entries of its user's inbox: those with `after` < offset <= `upto`."""
 
     user: str
     after: int
@@ -43,23 +46,24 @@ class Arrival(msgspec.Struct, frozen=True):
 
 
 class ConversationStore(Protocol):
-    """What is known of conversations beside their messages. Methods raise `StoreError`."""
+    """Users' views of their conversations. Methods raise `StoreError`."""
 
     async def private_conversations(self, user: str) -> list[str]:
-        """The private conversations a user is in, by id."""
+        """The ids of a user's private conversations, in ascending order."""
         ...
 
     async def states(self, user: str, conversation_ids: Sequence[str]) -> list[ConversationState]:
-        """The state of each, in their order."""
+        """The state of each conversation, in the order of `conversation_ids`."""
         ...
 
     async def watermarks(
         self, conversation_id: str, least_read: int, after: str, limit: int
     ) -> list[Watermark]:
-        """Of users who have read up to `least_read` at least, by user id, those after `after`."""
+        """The first `limit` watermarks of users after `after`, by user id, whose read watermark is at
+        least `least_read`."""
         ...
 
     async def arrivals(self, user: str, after: int, upto: int) -> dict[str, int]:
-        """Among the entries of a user's inbox after offset `after` and up to `upto` that others sent:
-        private conversation -> the highest seq."""
+        """Private conversation -> the highest seq, among the inbox entries with `after` < offset <= `upto`
+        that were sent by others."""
         ...

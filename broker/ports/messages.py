@@ -17,7 +17,7 @@ class Clock(Protocol):
 
 
 class DedupKey(msgspec.Struct, frozen=True):
-    """What may stand in the store once, for ever."""
+    """The idempotency key of a message: unique in the store for all time."""
 
     sender: str
     conversation_id: str
@@ -25,7 +25,7 @@ class DedupKey(msgspec.Struct, frozen=True):
 
 
 class Located(msgspec.Struct, frozen=True):
-    """A message and its place."""
+    """A message, its conversation and its seq."""
 
     conversation_id: str
     seq: int
@@ -45,18 +45,18 @@ class MessageLog(Protocol):
     """Logs of messages: conversations, inboxes whose entries refer to them, and users' events, which are
     bounded: their oldest entries go.
 
-    A log is named as `domain.conversation.log_name` says. Offsets count from 1.
-    Every method raises `StoreError` when the store fails.
+    `domain.conversation.log_name` gives the name of a log. Offsets count from 1 without gaps; the offset
+    of a conversation's entry is its seq. Every method raises `StoreError` when the store fails.
     """
 
     async def append(self, batch: Sequence[Stamped]) -> None:
-        """Commit a batch, all of it or nothing; on return it survives a power cut.
+        """Commit a batch, all of it or nothing. On return it survives a power cut.
 
-        With a message that amends earlier ones (`Draft.amends`), the earlier ones' bodies are
-        replaced. With the first message of a private conversation, both users get it listed.
+        A message that amends earlier ones (`Draft.amends`) replaces their bodies. The first message of a
+        private conversation lists the conversation for both users.
 
         Raises:
-            DuplicateMessageError: a `DedupKey` or a place in a log is taken; nothing was written.
+            DuplicateMessageError: a `DedupKey` or the offset of an entry is taken. Nothing was written.
         """
         ...
 
@@ -69,29 +69,30 @@ class MessageLog(Protocol):
         ...
 
     async def heads(self, logs: Sequence[str]) -> dict[str, int]:
-        """The last offset of each log, 0 for one that is empty or unknown."""
+        """Log -> head: its last offset, 0 for an empty or unknown log."""
         ...
 
     async def read(self, log: str, after: int, limit: int, max_bytes: int) -> list[Entry]:
-        """Entries after offset `after` in order: at most `limit` of them, and of about
-        `max_bytes`, but at least one if there is one."""
+        """Entries after offset `after`, in ascending order: at most `limit`, with bodies of about
+        `max_bytes` in all, but at least one if there is one."""
         ...
 
     async def read_back(self, log: str, before: int, limit: int, max_bytes: int) -> list[Entry]:
-        """The last entries before offset `before`, in ascending order: at most `limit` of them, and
-        of about `max_bytes`, but at least one if there is one."""
+        """The last entries before offset `before`, in ascending order: at most `limit`, with bodies of
+        about `max_bytes` in all, but at least one if there is one."""
         ...
 
     async def amendments(
         self, conversation_id: str, seq: int, after: int, limit: int, max_bytes: int
     ) -> list[Entry]:
-        """Entries of a conversation that have amended the message at `seq`; else as `read`."""
+        """Entries of a conversation after offset `after` that have amended the message at `seq`.
+        Otherwise as `read`."""
         ...
 
     async def locate(self, ids: Sequence[int]) -> dict[int, Located]:
-        """Where the messages with these ids stand; those that are unknown are left out."""
+        """Message id -> the message and its seq. Unknown ids are left out."""
         ...
 
     async def find(self, keys: Sequence[DedupKey]) -> dict[DedupKey, bytes]:
-        """The bodies of those keys that are stored."""
+        """Key -> body of its message. Keys that are not stored are left out."""
         ...

@@ -1,7 +1,7 @@
-"""The persistence plugin: what hands the stores over to the node.
+"""The persistence plugin, which provides the stores of a node.
 
-The `plugins:` section of the configuration names one such class. The node asks the class for the stores
-before it makes any plugin an instance, so the broker never knows which implementation it stands on.
+The `plugins:` section of the configuration names one such class. The node asks this class for the stores
+before it creates an instance of any plugin. So the broker does not know the implementation.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,41 +16,42 @@ from broker.ports.states import StateStore
 
 
 class StoreContext(msgspec.Struct, frozen=True):
-    """What the node tells a persistence plugin beside its options."""
+    """The node's information for a persistence plugin, beside the plugin's own options."""
 
     data_dir: Path
-    """The node's data directory: an embedded store keeps its files here. It exists, and no other node
-    uses it while the stores are open."""
+    """The node's data directory, for the files of an embedded store. It exists, and no other node uses it
+    while the stores are open."""
 
 
 class Stores(msgspec.Struct, frozen=True):
-    """The stores of one node, open.
+    """The open stores of one node.
 
-    They are one: when `messages.append` or `states.apply` has returned, all three know what it wrote.
-    Their methods are called from the event loop they were opened on, several at a time.
+    They share their data: when `messages.append` or `states.apply` has returned, all three stores see what
+    it wrote. Their methods are called from the event loop that opened them, several at a time.
     """
 
     messages: MessageLog
     states: StateStore
     conversations: ConversationStore
     close: Callable[[], Awaitable[None]]
-    """Finish the calls that have begun, then let go of files, connections and threads. Awaited once, when
-    nothing else of the node runs any more. Calls that come later raise `StoreError`."""
+    """Finish the running calls, then release files, connections and threads. Awaited once, when no other
+    part of the node is running. Later calls raise `StoreError`."""
 
 
 class PersistencePlugin(Protocol):
-    """The class of an amqtt plugin that hands over stores. The node also makes an instance of it, as of
-    any plugin, when the stores are open."""
+    """An amqtt plugin class that provides the stores. When they are open, the node also creates an instance
+    of it, as of any plugin."""
 
     @classmethod
     async def open_stores(cls, options: Any, context: StoreContext) -> Stores:
-        """Open the stores, make them if there are none, and bring older ones up to date.
+        """Open the stores. Create them if there are none, and migrate older ones.
 
-        `options`: an instance of the class's own `Config`, filled from the configuration and checked.
-        Nobody can connect before this returns, so a store on a server limits its attempts to reach it.
+        `options` is an instance of the class's own `Config`, filled from the configuration and checked.
+        No client can connect before this returns, so a store on a server must limit its attempts to reach
+        the server.
 
         Raises:
-            StoreError: the stores cannot be opened, or were written by a newer version; one line that
-                says which store and why. Nothing is left open.
+            StoreError: the stores cannot be opened, or were written by a newer version. The text is one
+                line that names the store and the reason. Nothing is left open.
         """
         ...

@@ -1,4 +1,4 @@
-"""Authentication, authorization, and what plugins see."""
+"""Authentication, authorization, and the plugins' view of the broker."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from broker.ports.directory import Directory
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """What a CONNECT brings. The password is bytes as sent."""
+    """The credentials of a CONNECT. The password is the bytes as sent (MQTT 3.1.1, 3.1.3.5)."""
 
     client_id: str
     username: str | None
@@ -24,21 +24,21 @@ class Credentials(msgspec.Struct, frozen=True):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who a connection is, once authenticated. `user` is "" for anonymous ones.
+    """The user of an authenticated connection. `user` is "" for an anonymous one.
 
-    `expires_at`: Unix seconds at which the credential ends, or None."""
+    `expires_at`: Unix seconds at which the credential expires, or None."""
 
     user: str
     role: str = "user"
     expires_at: float | None = None
     token_id: str = ""
-    """Of the token it was authenticated by; "" for a password, or a token without an id."""
+    """The id of the token it was authenticated by; "" for a password, or a token without an id."""
     token_issued_at: float = 0.0
     """Unix seconds; 0 for a password."""
 
 
 class Principal:
-    """An authenticated client: who it is, and the plugins' own view of it."""
+    """An authenticated client: its identity, and amqtt's session object, which plugins see."""
 
     __slots__ = ("identity", "plugin_session")
 
@@ -48,38 +48,38 @@ class Principal:
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """What a topic filter comes to for one user, now."""
+    """What a user may read through a topic filter now."""
 
     topics: Mapping[str, int]
-    """Topics of the contract's table it matches and the user may read -> the offset of the log
-    at which the right begins (entries up to it stay unread; 0 for none)."""
+    """Topics of the contract's table that the filter matches and the user may read -> an offset. The user
+    may read the entries of the log after this offset; 0 for all."""
     open: bool = False
-    """It may match topics outside the table, too."""
+    """Whether the filter also reaches topics outside the table."""
     everything: bool = False
-    """It is not narrowed at all."""
+    """Whether the filter is not narrowed at all: the user is an administrator."""
 
 
 class TopicRules(Protocol):
-    """Who may publish and subscribe where. Whatever it raises means no."""
+    """Who may publish and subscribe where. Any exception means no."""
 
     async def may_publish(self, identity: Identity, topic: Topic) -> Refusal | None:
         """None if `identity` may publish to the topic now."""
         ...
 
     async def grant(self, identity: Identity, topic_filter: str) -> Grant | None:
-        """What a subscription comes to, or None if it could never match anything permitted."""
+        """What the filter grants now, or None if it can never match a permitted topic."""
         ...
 
 
 class Gate(Protocol):
-    """Authentication and authorization as the broker asks for them: all plugins together.
+    """The decisions of all authentication and topic plugins together.
 
-    It fails closed: a plugin that raises or takes too long has said no.
+    It fails closed: a plugin that raises or takes too long counts as no.
     """
 
     async def authenticate(self, credentials: Credentials) -> Principal | None:
-        """Who this is, or None if the credentials are wrong. Raises `StoreError` if that cannot be
-        told now."""
+        """The client, or None if the credentials are wrong. Raises `StoreError` if that cannot be decided
+        now."""
         ...
 
     async def may_publish(self, principal: Principal, topic: Topic) -> Refusal | None:
@@ -87,26 +87,26 @@ class Gate(Protocol):
         ...
 
     async def user_may_publish(self, identity: Identity, topic: Topic) -> Refusal | None:
-        """What the platform's own rules have against a user publishing to a topic, from no connection
-        in particular."""
+        """None if the platform's own rules let the user publish to the topic now. For publishes that come
+        from no connection, so other plugins are not asked."""
         ...
 
     async def may_receive(self, principal: Principal, topic: str) -> bool:
-        """Whether plugins other than the platform's let a client have messages of a topic."""
+        """Whether the plugins other than the platform's let a client receive messages of a topic."""
         ...
 
     async def grant(self, principal: Principal, topic_filter: str) -> Grant | None:
-        """What a subscription comes to, or None to refuse it. Raises `StoreError` if that cannot be
-        told now."""
+        """What the filter grants now, or None to refuse the subscription. Raises `StoreError` if that
+        cannot be decided now."""
         ...
 
 
 IDENTITY_ATTRIBUTE = "parley.identity"
-"""Key in a plugin session's `attributes` under which an authenticator leaves the `Identity`."""
+"""The key in `attributes` of amqtt's session under which the authentication plugin stores the `Identity`."""
 
 
 class PluginServices(Protocol):
-    """What the platform's own plugins find in their context."""
+    """The services that the platform's own plugins find in their context."""
 
     @property
     def directory(self) -> Directory: ...
@@ -128,8 +128,8 @@ class PluginServices(Protocol):
 
 
 class PluginEvents(Protocol):
-    """What plugins are told. `packets` and `messages`: whether any of them wants those, as they
-    cost something for each packet."""
+    """The events that plugins can hear. `packets` and `messages` tell whether a plugin listens to these
+    two kinds: they cost time for each packet, so they are skipped if none does."""
 
     packets: bool
     messages: bool

@@ -1,4 +1,4 @@
-"""Persistent sessions, retained messages, and what users have seen."""
+"""Persistent sessions, retained messages, and users' watermarks and marks in conversations."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
@@ -10,16 +10,19 @@ from broker.domain.subscription import Subscription
 
 
 class SessionKey(msgspec.Struct, frozen=True):
-    """A session belongs to a user and a client id; anonymous clients have the user ""."""
+    """The key of a session: user and client id. Anonymous clients have the user "".
+
+    The user is part of the key, so that nobody can take over another user's session by its client id."""
 
     user: str
     client_id: str
 
 
 class Redelivery(msgspec.Struct, frozen=True):
-    """An entry of a log that was sent and not yet acknowledged. `released`: its PUBREC has
-    come, only the PUBREL/PUBCOMP exchange is left; with packet id 0 that is over, too, and the
-    entry is listed because the cursor is not past it."""
+    """An entry of a log that was sent and is not yet acknowledged.
+
+    `released`: its PUBREC has arrived and only PUBREL and PUBCOMP remain (MQTT 3.1.1, 4.3.3). With packet
+    id 0 it is acknowledged; it is listed because the cursor has not passed it yet."""
 
     packet_id: int
     log: str
@@ -29,10 +32,10 @@ class Redelivery(msgspec.Struct, frozen=True):
 
 
 class QueuedMessage(Publication, frozen=True, omit_defaults=True):
-    """A message that waits in a persistent session (topics that are not logs). `retain` as it is
-    to be sent.
+    """A message of a topic that is not a log, queued in a persistent session.
 
-    `packet_id` is not 0 when it was sent before and not acknowledged; `released` as above.
+    `retain` is the flag to send. `packet_id` is not 0 if the message was sent before and not
+    acknowledged. `released` is as in `Redelivery`.
     """
 
     packet_id: int = 0
@@ -40,20 +43,21 @@ class QueuedMessage(Publication, frozen=True, omit_defaults=True):
 
 
 class SessionState(msgspec.Struct):
-    """What is kept of a persistent session while nobody is connected to it."""
+    """The stored state of a persistent session (MQTT 3.1.1, 3.1.2.4)."""
 
     filters: dict[str, Subscription]
-    """By topic filter, as subscribed; what they grant is worked out at each connect."""
+    """Topic filter -> subscription, as the client requested it. Grants are not stored: rights may change
+    while the client is away, so they are determined at each connect."""
     cursors: dict[str, int]
-    """Log -> an offset up to which all entries were acknowledged or stand in `inflight`."""
+    """Log -> cursor: all entries up to this offset were acknowledged or are in `inflight`."""
     inflight: list[Redelivery]
     received: list[int]
-    """Packet ids of QoS 2 publishes that were stored and not yet released (4.3.3)."""
+    """Packet ids of QoS 2 publishes that were stored and not yet released (MQTT 3.1.1, 4.3.3)."""
     queue: list[QueuedMessage]
 
 
 class Saved(msgspec.Struct, frozen=True):
-    """Replace all that is kept of a session (cursors included) at `at` Unix ms."""
+    """Replace the whole stored state of a session, cursors included. `at` is Unix ms."""
 
     key: SessionKey
     state: SessionState
@@ -61,16 +65,16 @@ class Saved(msgspec.Struct, frozen=True):
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """Set some cursors of a session that is kept."""
+    """Set some cursors of a stored session."""
 
     key: SessionKey
     cursors: Mapping[str, int]
 
 
 class Enqueued(msgspec.Struct, frozen=True):
-    """Append a message to the queue of a session that is kept and not connected.
+    """Append a message to the queue of a stored session that is not connected.
 
-    If the queue holds `limit` messages already, the oldest go."""
+    If the queue then holds more than `limit` messages, the oldest are dropped."""
 
     key: SessionKey
     message: QueuedMessage
@@ -78,25 +82,25 @@ class Enqueued(msgspec.Struct, frozen=True):
 
 
 class Forgotten(msgspec.Struct, frozen=True):
-    """Drop a session; with `client_id` None, all sessions of the user."""
+    """Delete a session; with `client_id` None, all sessions of the user."""
 
     user: str
     client_id: str | None
 
 
 class Retained(Publication, frozen=True):
-    """A retained message, empty to remove it (3.3.1.3).
+    """A retained message. An empty payload removes it (MQTT 3.1.1, 3.3.1.3).
 
-    `live` marks a presence that is not offline: what must not outlast the node."""
+    `live` marks a presence other than `offline`: it is not true any more when the node has died."""
 
     retain: bool = True
     live: bool = False
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """Move a user's watermarks in a conversation forward, at `at` Unix ms; they never go back.
+    """Move a user's watermarks in a conversation forward; they never go back. `at` is Unix ms.
 
-    Reading takes the mark of being unread away."""
+    A read watermark also clears the mark `unread`."""
 
     user: str
     conversation_id: str
@@ -106,9 +110,9 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Marked(msgspec.Struct, frozen=True):
-    """Set what a user wants of a conversation; None leaves it as it is.
+    """Set a user's marks on a conversation; None leaves a mark as it is. `at` is Unix ms.
 
-    `hidden`: the seq up to which it is hidden, 0 for none: a newer message shows it again."""
+    `hidden`: the conversation is hidden until a message after this seq; 0 for not hidden."""
 
     user: str
     conversation_id: str
@@ -120,8 +124,8 @@ class Marked(msgspec.Struct, frozen=True):
 
 
 class Unseen(msgspec.Struct, frozen=True):
-    """Drop what was seen and marked by who had a user's id before. What was said to them in private
-    counts as seen, since it is not for the new user."""
+    """Delete the watermarks and marks of an earlier account with the same id. Its private conversations
+    count as read up to the head, because their messages are not for the new account."""
 
     user: str
 
@@ -130,45 +134,45 @@ StateChange = Saved | Moved | Enqueued | Forgotten | Retained | Seen | Marked | 
 
 
 SaveChanges = Callable[[Sequence[StateChange]], Awaitable[None]]
-"""Commits changes together with those of others; on return they are on disk. Raises `StoreError`."""
+"""Commits changes, together with those of other callers. On return they are on disk. Raises `StoreError`."""
 
 
 class StateStore(Protocol):
-    """Persistent sessions and retained messages. Methods raise `StoreError`."""
+    """Persistent sessions, retained messages, watermarks and marks. Methods raise `StoreError`."""
 
     async def apply(self, changes: Sequence[StateChange]) -> int:
-        """Commit changes in their order, all or nothing; returns how many queued messages
-        were dropped because a queue was full.
+        """Commit changes in their order, all or nothing. Returns how many queued messages were dropped
+        because a queue was full.
 
         Raises:
-            StoreError: a number is beyond 64 bits, or the store fails; nothing was written.
+            StoreError: a number exceeds 64 bits, or the store fails. Nothing was written.
         """
         ...
 
     async def load(self, key: SessionKey) -> SessionState | None:
-        """What is kept of a session, all earlier `apply` calls included."""
+        """The stored state of a session, after all earlier `apply` calls; None if there is none."""
         ...
 
     async def subscriptions(
         self, user: str | None = None
     ) -> list[tuple[SessionKey, dict[str, Subscription]]]:
-        """The filters of all sessions that are kept, or of one user's."""
+        """Key and subscriptions by filter of all stored sessions, or of one user's."""
         ...
 
     async def expire(self, before: int, keep: Sequence[SessionKey], now: int) -> int:
-        """Drop sessions last saved before `before` (Unix ms), but those of `keep`, which count
-        as saved at `now`; returns how many."""
+        """Delete sessions last saved before `before` (Unix ms). Those in `keep` stay and count as saved at
+        `now` (Unix ms). Returns the number of deleted sessions."""
         ...
 
     async def retained(self, topic_filter: str, after: str, limit: int) -> list[Retained]:
-        """Retained messages whose topic matches the filter, ordered by topic (code points),
-        those after topic `after` only."""
+        """The first `limit` retained messages after topic `after` whose topic matches the filter, ordered
+        by topic (code points)."""
         ...
 
     async def retained_on(self, topics: Sequence[str]) -> dict[str, Retained]:
-        """What is retained on these topics."""
+        """Topic -> retained message. Topics without one are left out."""
         ...
 
     async def live_retained(self) -> list[str]:
-        """Topics retained with `live`."""
+        """The topics of retained messages marked `live`."""
         ...

@@ -1,4 +1,4 @@
-"""Stamps and commits messages, many to a commit."""
+"""Stamps messages and commits them, many in one commit."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ _ATTEMPTS = 3
 
 
 class Duplicate(msgspec.Struct, frozen=True):
-    """The message was stored before, at this place."""
+    """The message was stored before, with this id and seq."""
 
     id: str
     conversation_id: str
@@ -25,20 +25,21 @@ class Duplicate(msgspec.Struct, frozen=True):
 
 
 Outcome = Stamped | Duplicate | Refusal | StoreError
+"""The result of a draft: stored now, stored before, refused, or not stored."""
 
 
 class Submission(msgspec.Struct, frozen=True, gc=False):
-    """A draft on its way to the store; `done` is told what became of it."""
+    """A draft on its way to the store. `done` is called with its outcome, once."""
 
     draft: Draft
     done: Callable[[Outcome], None]
 
 
 class MessageCommitter:
-    """Stamps and commits drafts; tells the sender, then hands the message on.
+    """Stamps and commits drafts, acknowledges them, then pushes them to readers.
 
-    `publish` is called for each stored message, in the order of the log, after the sender's
-    `done`: acknowledgement first, then the push.
+    Nothing is acknowledged or pushed before it is fsynced. `publish` is called for each stored message, in
+    the order of the log, after the `done` of the whole batch.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class MessageCommitter:
             stamped = await self._append([item.draft for item in batch])
         except DuplicateMessageError:
             await self._commit_again(batch)
-        except Exception as error:  # whatever failed, nothing was stored: nobody is acknowledged
+        except Exception as error:  # `append` commits all or nothing, so nothing was stored
             self._fail(batch, error)
         else:
             self._succeed(batch, stamped)
@@ -78,6 +79,8 @@ class MessageCommitter:
             stamped = sequencer.stamp(drafts, self._clock.now_ms())
             await self._log.append(stamped)
         except BaseException:
+            # The heads were counted up for drafts that are not stored. Reading them from the store again
+            # leaves no gap.
             sequencer.forget(drafts)
             raise
         return stamped
@@ -89,7 +92,8 @@ class MessageCommitter:
             try:
                 self._publish(message)
             except Exception:
-                logger.exception("pushing a message of %s", message.draft.conversation_id)
+                # The message is stored: readers find it in the log.
+                logger.exception("pushing a message of %s failed", message.draft.conversation_id)
 
     def _fail(self, batch: Sequence[Submission], error: Exception) -> None:
         logger.error("commit of %d messages failed, none acknowledged: %s", len(batch), error)
@@ -98,10 +102,10 @@ class MessageCommitter:
             _tell(item, failure)
 
     async def _commit_again(self, batch: list[Submission]) -> None:
-        """The store has seen some of the batch before: find out which, and commit the rest.
+        """Some idempotency keys of the batch are stored: find out which, and commit the rest.
 
-        Asking first for every message would cost each of them a look-up; a client that sends
-        the same `client_msg_id` twice is rare and pays for it here.
+        Looking up every key before each commit would cost all messages a query. A repeated
+        `client_msg_id` is rare, so only a batch that holds one pays for it.
         """
         for _ in range(_ATTEMPTS):
             first: dict[DedupKey, Submission] = {}
@@ -133,15 +137,15 @@ class MessageCommitter:
             for item, key in repeated:
                 _tell(item, _repeat(item.draft, stored.get(key) or bodies[key]))
             return
-        self._fail(batch, StoreError("the places of a batch were taken again and again"))
+        self._fail(batch, StoreError("the ids or offsets of a batch were taken again and again"))
 
 
 def _tell(item: Submission, outcome: Outcome) -> None:
-    """A receiver's bug must not take the answers of the others."""
+    """Call `done`. A bug in one must not keep the others from their outcomes."""
     try:
         item.done(outcome)
     except Exception:
-        logger.exception("answering a message of %s", item.draft.sender)
+        logger.exception("answering a message of %s failed", item.draft.sender)
 
 
 def _key(draft: Draft) -> DedupKey | None:
@@ -158,5 +162,5 @@ def _repeat(draft: Draft, body: bytes) -> Duplicate | Refusal:
     return Refusal(
         "duplicate_conflict",
         ReasonCode.UNSPECIFIED,
-        f"client_msg_id {draft.content.client_msg_id!r} was used for other content (message {before.id})",
+        f"client_msg_id {draft.content.client_msg_id!r} was used with other content (message {before.id})",
     )

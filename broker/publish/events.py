@@ -1,5 +1,5 @@
-"""Events of users. Those that must not be missed are a bounded log for each user, which every session
-reads by a cursor of its own, as it reads an inbox. The others are for the sessions that are connected."""
+"""Events of users. Events that must not be missed form one bounded log per user; each session reads it by
+its own cursor, as it reads an inbox. All other events go to connected sessions only."""
 
 import logging
 from collections import Counter

@@ -1,26 +1,32 @@
-"""What the broker has for its services, on its way to them: bounded, in batches.
+"""The broker's calls to its services: bounded, and reports in batches.
 
-The services come last when a node is put together, and may be another process: until they are
-there, what is handed in waits.
+A node creates its services last, and they may be another process. Until they are there, calls and reports
+wait.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from broker.domain.errors import ReasonCode, Refusal, StoreError
 from broker.group_commit import GroupCommit
+from broker.metrics import Metrics
 from broker.ports import Arrival
 from broker.ports.bridge import PresenceChange, ServicesPort
 from broker.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _BATCH = 1000
 _WAITING_PER_SLOT = 16
+_MOST_WAITING = 100_000
+"""Arrivals, and presences, that wait for services which are slow. More are given up: the port says how
+they are made good."""
 _CLOSE_SECONDS = 2.0
 
 _UNAVAILABLE = msgspec.json.encode(
@@ -29,27 +35,39 @@ _UNAVAILABLE = msgspec.json.encode(
 
 
 class ForServices:
-    """At most `concurrency` calls run at once; some more wait, and beyond that callers are refused
-    rather than gathered in memory."""
+    """Calls the services. At most `concurrency` calls run at once, and 16 times as many wait. Further calls
+    are refused, because waiting calls take memory."""
 
-    def __init__(self, concurrency: int) -> None:
+    def __init__(self, concurrency: int, metrics: Metrics) -> None:
         self._services: asyncio.Future[ServicesPort] = asyncio.get_running_loop().create_future()
         self._slots = asyncio.Semaphore(concurrency)
         self._most_calls = concurrency * (1 + _WAITING_PER_SLOT)
         self._calls = Tasks()
+        self._metrics = metrics
         self._arrivals = GroupCommit(self._bring_arrivals, _BATCH)
         self._presences = GroupCommit(self._bring_presences, _BATCH)
-        self.arrived = self._arrivals.submit
-        """Takes an `Arrival`."""
-        self.presence_changed = self._presences.submit
-        """Takes a `PresenceChange`."""
+
+    def arrived(self, arrival: Arrival) -> None:
+        """A device acknowledged entries of its user's inbox."""
+        self._submit(self._arrivals, arrival, "arrivals_waiting")
+
+    def presence_changed(self, change: PresenceChange) -> None:
+        """A user's presence changed."""
+        self._submit(self._presences, change, "presences_waiting")
+
+    def _submit(self, queue: GroupCommit[T], item: T, reason: str) -> None:
+        if len(queue) < _MOST_WAITING:
+            queue.submit(item)
+        else:
+            self._metrics.drop(reason)
 
     def serve(self, services: ServicesPort) -> None:
-        """Hand everything to these services from now on. Once."""
+        """Send all calls and reports to these services. To be called once."""
         self._services.set_result(services)
 
     def call(self, user: str, method: str, payload: bytes, reply: Callable[[bytes], None]) -> Refusal | None:
-        """Have a method called; `reply` is given the answer. Refused: `overloaded`."""
+        """Call a method; `reply` gets the payload of the answer. Refused with `overloaded` if too many
+        calls wait."""
         if len(self._calls) >= self._most_calls:
             return Refusal("overloaded", ReasonCode.QUOTA_EXCEEDED, "too many calls at once, try again later")
         self._calls.spawn(self._call(user, method, payload, reply))
@@ -74,16 +92,21 @@ class ForServices:
         await _lossy(services.presence_changed(batch), f"{len(batch)} presences")
 
     async def close(self) -> None:
-        """Let the calls under way end, those that are slow excepted, and hand on what waits."""
+        """Finish the running calls, but cancel those that take over two seconds. Then send the reports."""
         await self._calls.finish(_CLOSE_SECONDS)
-        if self._services.done():
-            await self._arrivals.drain()
-            await self._presences.drain()
+        if not self._services.done():
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._arrivals.drain()
+                await self._presences.drain()
+        except TimeoutError:
+            logger.error("the services do not answer: what waits for them is given up")
 
 
 async def _lossy(telling: Coroutine[Any, Any, None], what: str) -> None:
-    """What cannot be told is lost, as the port says."""
+    """Send a report. One that cannot be sent is lost, as `ServicesPort` documents."""
     try:
         await telling
     except StoreError as error:
-        logger.error("%s are not told to the services: %s", what, error)
+        logger.error("%s could not be reported to the services: %s", what, error)

@@ -1,20 +1,23 @@
-"""The story of a publish.
+"""The path of a publish.
 
-    publish     may this client publish there? (the answer is remembered)
+    publish     may this client publish there? (a yes is cached as a permit)
     _accept     which kind of topic is it?
     _store      a message: read the payload, address it, hand it to the committer
                   committer: id, seq, offsets -> one transaction, fsync    (publish/committer.py)
-    _answered   tell the sender: PUBACK with what became of it
-    push        hand the stored message to those subscribed now;           (delivery/fanout.py)
-                all others will read the log
+    _answered   tell the sender the outcome: PUBACK
+    push        hand the stored message to the connected readers;          (delivery/fanout.py)
+                all others read it from the log later
 
-Topics that are not logs skip the middle: `Fanout.forward`.
+The order is the promise: stored, then acknowledged, then delivered. Topics that are not logs go from
+`_accept` straight to `Fanout.forward`.
 """
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Protocol
+
+from msgspec.structs import replace
 
 from broker.delivery.fanout import Fanout
 from broker.domain import message
@@ -34,34 +37,34 @@ from broker.publish.references import References
 logger = logging.getLogger(__name__)
 
 Answer = Callable[[Outcome | None], None]
-"""Told what became of a publish; None: accepted, and nothing was to be stored in a log."""
+"""Called with the outcome of a publish. None: accepted, and the topic is not a log."""
 
 _PERMITS_CACHED = 1000
 _SHOWN = 256
-"""Characters of a topic that are logged, remembered and told."""
+"""Characters of a topic that are logged and sent in an event. Longer topics get no permit."""
 
 _SERVERS = frozenset((Kind.EVENTS, Kind.REPLIES, Kind.SYS))
 _OWNERS = frozenset((Kind.PRESENCE, Kind.RPC))
 
 
 class PresenceClaims(Protocol):
-    """What clients say of their users."""
+    """See `status.presence.Presence`."""
 
     def claim(self, user: str, payload: bytes) -> bytes | Refusal | None:
-        """A client says how its user is: the presence to retain, stamped, if it is to be said."""
+        """A client publishes a presence: the document to retain, or None if nothing is to be retained."""
         ...
 
 
 class TypingStamps(Protocol):
-    """Typing notices, before they are passed on."""
+    """See `status.typing.TypingNotices`."""
 
     def stamp(self, user: str, topic: Topic, payload: bytes) -> bytes | Refusal | None:
-        """A client says its user is typing: the stamped payload to pass on, if it is to be."""
+        """A client publishes a typing notice: the payload to forward, or None to drop it."""
         ...
 
 
 class Pipeline:
-    """Takes what clients, wills and services publish to where it goes."""
+    """Takes publications of clients, wills and services to their logs, readers and services."""
 
     def __init__(
         self,
@@ -91,8 +94,10 @@ class Pipeline:
     def publish(
         self, publisher: Publisher, publication: Publication, answer: Answer | None
     ) -> Coroutine[Any, Any, None] | None:
-        """Take a client's publish. If something must be awaited first, returns it: until then
-        nothing else of this client may be published. `answer` may be None with QoS 0."""
+        """Take a client's publish.
+
+        If something must be awaited first, returns a coroutine. Until it is done, no other publish of this
+        client may be passed in: they would overtake it. `answer` may be None with QoS 0."""
         self._totals["published"] += 1
         topic = publisher.permits.get(publication.topic)
         if topic is None:
@@ -100,9 +105,11 @@ class Pipeline:
         return self._accept(publisher, topic, publication, answer)
 
     def forward_fast(self, publisher: Publisher, publication: Publication) -> Sequence[StateChange] | None:
-        """Fast path for an open topic the client was allowed before: hand the message to those
-        subscribed. What it skips is not needed there: nothing is parsed, stamped or retained.
-        Returns what must be stored before the PUBACK, mostly nothing; None: this is another case."""
+        """Fast path for a permitted open topic: hand the message to its subscribers. Such a message is
+        not parsed, stamped or retained, so the other steps are skipped.
+
+        Returns the changes to commit before the PUBACK, mostly none; or None if the fast path does not
+        apply and `publish` must be called."""
         topic = publisher.permits.get(publication.topic)
         if topic is None or topic.kind is not Kind.OTHER or publication.retain:
             return None
@@ -111,7 +118,9 @@ class Pipeline:
 
     async def _authorize(self, publisher: Publisher, publication: Publication, answer: Answer | None) -> None:
         topic = parse_topic(publication.topic)
-        permits = publisher.permits  # another one, if a right changes while the gate is asked
+        # A change of rights replaces `publisher.permits`. If that happens while the gate is asked, the
+        # permit below goes to the old dictionary and is forgotten with it.
+        permits = publisher.permits
         refusal = _never(publisher.principal.identity.user, topic)
         if refusal is None:
             refusal = await self._gate.may_publish(publisher.principal, topic)
@@ -153,7 +162,7 @@ class Pipeline:
     def _notify(
         self, publisher: Publisher, topic: Topic, publication: Publication, answer: Answer | None
     ) -> None:
-        """Presence, or typing."""
+        """A publish to a presence or typing topic."""
         user = publisher.principal.identity.user
         is_presence = topic.kind is Kind.PRESENCE
         if is_presence:
@@ -166,9 +175,10 @@ class Pipeline:
             if answer is not None:
                 answer(None)
         elif is_presence:
-            self._fanout.retain(Publication(topic.name, payload, publication.qos), live=True, kept=answer)
+            stamped = replace(publication, payload=payload, retain=False)
+            self._fanout.retain(stamped, live=True, kept=answer)
         else:
-            self._fanout.forward(Publication(topic.name, payload), answer)
+            self._fanout.forward(replace(publication, payload=payload, qos=0, retain=False), answer)
 
     def _store(
         self, publisher: Publisher, topic: Topic, publication: Publication, answer: Answer | None
@@ -220,7 +230,8 @@ class Pipeline:
     def _refuse(
         self, publisher: Publisher, publication: Publication, answer: Answer | None, refusal: Refusal
     ) -> None:
-        """A refusal is never silent: MQTT 3.1.1 has no reason codes, so an event says it."""
+        """Count, log and report a refusal. MQTT 3.1.1 has no reason codes in PUBACK, so the reason goes to
+        the user's events."""
         self._metrics.refused[refusal.code] += 1
         user = publisher.principal.identity.user
         shown, detail = publication.topic[:_SHOWN], refusal.detail[: 2 * _SHOWN]
@@ -242,12 +253,12 @@ class Pipeline:
     # --- from services ---------------------------------------------------------------
 
     async def prepare(self, sender: str, publication: Publication) -> Draft:
-        """The message a user's publish to an inbox or group would store, all rules looked at. Whoever
-        asks is answered in place, so there is no event. The system is not asked about rights.
+        """The draft that `sender`'s publish to an inbox or group would store, after all rules were checked.
+        The sender `system` needs no rights. A refusal is raised, not sent as an event.
 
         Raises:
             RefusedError: refused; `code` is the contract's.
-            StoreError: it cannot be told now.
+            StoreError: directory or store cannot answer now.
         """
         topic = parse_topic(publication.topic)
         if topic.kind not in LOG_KINDS:
@@ -266,8 +277,8 @@ class Pipeline:
     def _compose(
         self, user: str, topic: Topic, publication: Publication
     ) -> Draft | Refusal | Awaitable[Draft | Refusal]:
-        """Read the payload and address the message. What it refers to must be looked up first: then
-        the result is to be awaited."""
+        """Read the payload and address the message. The result must be awaited if the message has
+        `reply_to` or `mentions`, which must be looked up."""
         content = message.parse_payload(publication.payload)
         if isinstance(content, Refusal):
             return content
@@ -281,7 +292,8 @@ class Pipeline:
 
 
 def _never(user: str, topic: Topic) -> Refusal | None:
-    """What no plugin can allow: to speak as the server, as somebody else, or as nobody."""
+    """The rules no plugin can relax: no client publishes as the server, for another user, or, if anonymous,
+    to any topic of the platform."""
     if topic.name.count("/") >= MAX_LEVELS:
         return Refusal("unknown_topic", ReasonCode.TOPIC_NAME_INVALID, f"more than {MAX_LEVELS} levels")
     if topic.kind in _SERVERS:

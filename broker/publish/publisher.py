@@ -1,4 +1,4 @@
-"""A client that publishes."""
+"""A client in its role as publisher."""
 
 from collections.abc import Collection
 
@@ -7,9 +7,9 @@ from broker.ports import Principal
 
 
 class Publisher:
-    """A client that publishes, and where it may: topics it was allowed, until a right changes.
+    """A client that publishes, and its permits: the topics it was allowed, until a right changes.
 
-    `epoch` is the registry's when the client was authenticated.
+    `epoch` is `Registry.epoch` at the time the client was authenticated.
     """
 
     __slots__ = ("epoch", "permits", "principal")
@@ -20,7 +20,9 @@ class Publisher:
         self.permits: dict[str, Topic] = {}
 
     def forget_permits(self, topics: Collection[str] | None = None) -> None:
-        """Ask anew, about some topics or all. What is being asked now is not remembered: its answer may
-        be out of date."""
+        """Drop the permits of some topics, or all, so that the gate is asked again.
+
+        The dictionary is replaced: a permit that is being asked for now goes to the old one, because its
+        answer may be out of date."""
         kept = self.permits.items() if topics is not None else ()
         self.permits = {name: topic for name, topic in kept if name not in (topics or ())}

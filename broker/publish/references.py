@@ -1,4 +1,4 @@
-"""Whether what a message refers to is there: `reply_to` and `mentions`."""
+"""Checks the references of a message: `reply_to` and `mentions`."""
 
 from broker.domain import conversation
 from broker.domain.errors import ReasonCode, Refusal
@@ -8,15 +8,15 @@ from broker.ports import GroupDirectory, MessageLog
 
 
 class References:
-    """Asked by the broker before a message that refers to something is stored."""
+    """Looks references up in the log and the directory, before the message is stored."""
 
     def __init__(self, log: MessageLog, directory: GroupDirectory) -> None:
         self._log = log
         self._directory = directory
 
     async def check(self, user: str, topic: Topic, content: Content) -> Refusal | None:
-        """None if `reply_to` is a message of the same conversation that `user` can see, and `mentions`
-        are users who are in it."""
+        """None if `reply_to` is a message of the same conversation that `user` may read, and all `mentions`
+        are users in the conversation. Raises `StoreError`."""
         is_group = topic.kind is Kind.GROUP
         where = conversation.group_id(topic.owner) if is_group else conversation.private_id(user, topic.owner)
         if content.reply_to is not None and not await self._is_in(where, user, topic, int(content.reply_to)):
@@ -35,7 +35,7 @@ class References:
         return None
 
     async def _is_in(self, where: str, user: str, topic: Topic, message_id: int) -> bool:
-        if message_id >= 1 << 63:  # no store has it
+        if message_id >= 1 << 63:  # ids have 63 bits; a client may send any number
             return False
         located = (await self._log.locate([message_id])).get(message_id)
         if located is None or located.conversation_id != where:

@@ -1,7 +1,7 @@
-"""Gives every message its id, its `seq` in the conversation and its offsets in the inboxes.
+"""Gives every message its id, its seq in the conversation and its offsets in the inboxes.
 
-Sans-IO: it knows the heads of the logs it was told of and counts on from there. What the store
-then refuses is forgotten and learned anew, so a failed commit leaves no gap.
+Sans-IO: it is given the heads of logs and counts on from there. After a failed commit the heads of its logs
+are dropped and learned again, so a failed commit leaves no gap.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from broker.domain.message import Draft, Stamped, stamp
 
 
 class Sequencer:
-    """`capacity`: how many logs' heads are kept in memory."""
+    """Assigns ids, seqs and offsets. `capacity`: the number of logs whose heads are cached."""
 
     def __init__(self, node: int, capacity: int = 100_000) -> None:
         self._ids = Snowflakes(node)
@@ -31,11 +31,11 @@ class Sequencer:
         return list(missing)
 
     def learn(self, heads: dict[str, int]) -> None:
-        """Take over the last offsets of logs, as the store has them."""
+        """Set the heads of logs, as read from the store."""
         self._heads.update(heads)
 
     def stamp(self, drafts: Sequence[Draft], now_ms: int) -> list[Stamped]:
-        """Places for a batch, in its order. All heads must be known."""
+        """Stamp a batch, in its order. The heads of all its logs must be known."""
         return [self._stamp(draft, now_ms) for draft in drafts]
 
     def _stamp(self, draft: Draft, now_ms: int) -> Stamped:
@@ -50,7 +50,7 @@ class Sequencer:
         return stamp(draft, self._ids.next(now_ms), seq, tuple(offsets), now_ms)
 
     def forget(self, drafts: Iterable[Draft]) -> None:
-        """Drop the heads of these drafts' logs: their places were not committed."""
+        """Drop the heads of these drafts' logs, because their seqs and offsets were not committed."""
         for draft in drafts:
             for log in (draft.conversation_id, *draft.logs):
                 self._heads.pop(log, None)

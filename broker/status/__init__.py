@@ -1,1 +1,1 @@
-"""Topics that tell how things are: presence, typing, `$SYS`."""
+"""Status topics: presence, typing and `$SYS`."""

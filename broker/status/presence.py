@@ -1,9 +1,9 @@
-"""Presence: a retained message per user, kept true by the server and stamped by it.
+"""Presence: one retained message per user, written by the server.
 
-The server says `online` with a user's first device and `offline` some seconds after the last: who
-is back by then was never away. In between a client may say `away`, `busy` or `online` for its user.
-A client's `offline`, usually its last will, speaks for that device alone: while others are
-connected the user stays online.
+The server publishes `online` with a user's first device, and `offline` some seconds after the last device
+has gone. A user who is back within these seconds stays online. In between a client may publish `away`,
+`busy` or `online` for its user. A client's `offline`, usually its will, counts for that device alone: the
+user stays online while other devices are connected.
 """
 
 from collections.abc import Callable
@@ -23,16 +23,18 @@ _decode = msgspec.json.Decoder(_Claim).decode
 
 
 class Timer(Protocol):
-    """Something that will happen."""
+    """A scheduled callback, as asyncio's `TimerHandle`."""
 
     def cancel(self) -> None:
-        """Have it not happen."""
+        """Do not call it."""
         ...
 
 
 class Presence:
-    """`publish(user, document, live)` retains; `later(callback)` calls when a user who has not come
-    back is offline."""
+    """The presence of all users of a node.
+
+    `publish(user, document, live)` publishes and retains a document. `later(callback)` schedules a callback
+    after the grace period, at whose end a user is offline."""
 
     def __init__(
         self,
@@ -44,12 +46,13 @@ class Presence:
         self._later = later
         self._now_ms = now_ms
         self._devices: dict[str, int] = {}
-        """Of users who are online, or were a moment ago: what was last told."""
+        """User -> the number of devices last published, for users who are online or within the grace
+        period."""
         self._claimed: dict[str, str] = {}
         self._leaving: dict[str, Timer] = {}
 
     def devices_changed(self, user: str, devices: int) -> None:
-        """A device of the user connected or went."""
+        """A device of the user connected or disconnected. `devices`: how many are connected now."""
         if not devices:
             if user not in self._leaving:
                 self._leaving[user] = self._later(lambda: self._left(user))
@@ -67,23 +70,23 @@ class Presence:
         self._publish(user, self._document(user), False)
 
     def flush(self) -> None:
-        """The node stops: who left is offline now."""
+        """The node stops: end all grace periods now."""
         for user, timer in list(self._leaving.items()):
             timer.cancel()
             self._left(user)
 
     def claim(self, user: str, payload: bytes) -> bytes | Refusal | None:
-        """A client says how its user is: `{"status": ...}`, the bare word, or nothing for what the
-        server makes of it. Returns what to retain; None if that is not to be said now."""
+        """A client publishes a presence: `{"status": ...}`, the bare word, or an empty payload for the
+        server's own status. Returns the document to retain, or None to retain nothing."""
         status = _status(payload)
         if status is None:
             return Refusal(
                 "invalid_payload",
                 ReasonCode.PAYLOAD_FORMAT_INVALID,
-                f"presence must be one of {', '.join(STATUSES)}, or an object with it as status",
+                f"presence must be one of {', '.join(STATUSES)}, or a JSON object with one of them as status",
             )
         if user in self._leaving:
-            return None  # the last will of a device that may be back in a moment
+            return None  # the will of the last device, which may be back within the grace period
         if status in ("online", "offline"):
             self._claimed.pop(user, None)
         elif user in self._devices:

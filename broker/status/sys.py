@@ -1,4 +1,4 @@
-"""`$SYS/broker/...`: what the node says about itself, retained in memory only."""
+"""`$SYS/broker/...`: the node's own figures, retained in memory only."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,8 +12,8 @@ ROOT = "$SYS/broker/"
 class SysTopics:
     """Keeps the last value of each `$SYS` topic and publishes changes.
 
-    `publish(topic, payload)` hands a value to those subscribed; `stored` reads what is retained of
-    other topics.
+    `publish(topic, payload)` delivers a value to the subscribers. `stored` reads the retained messages of
+    all other topics.
     """
 
     def __init__(self, stored: RetainedReader, publish: Callable[[str, bytes], None]) -> None:
@@ -22,19 +22,20 @@ class SysTopics:
         self.values: dict[str, bytes] = {}
 
     def update(self, values: Mapping[str, object]) -> None:
-        """Publish values by the rest of their topic's name, those that changed."""
+        """Publish the changed ones of some values. Keys are topic names below `$SYS/broker/`."""
         for name, value in values.items():
             payload = str(value).encode()
             if self.values.get(ROOT + name) != payload:
                 self.retain(ROOT + name, payload)
 
     def retain(self, topic: str, payload: bytes) -> None:
-        """Publish one topic and keep its value."""
+        """Publish a value and retain it."""
         self.values[topic] = payload
         self._publish(topic, payload)
 
     async def retained(self, topic_filter: str, after: str, limit: int) -> list[Retained]:
-        """As `StateStore.retained`, with the `$SYS` topics answered from memory."""
+        """As `StateStore.retained`, with the `$SYS` topics from memory."""
+        # [MQTT-4.7.2-1]: only a filter that begins with "$" can match them.
         if not topic_filter.startswith("$"):
             return await self._stored(topic_filter, after, limit)
         found = sorted(t for t in self.values if t > after and matches(topic_filter, t))

@@ -1,4 +1,4 @@
-"""Typing notices: stamped by the server, passed on within a rate, never stored."""
+"""Typing notices: stamped by the server, limited in rate, never stored."""
 
 from collections.abc import Callable
 
@@ -21,19 +21,20 @@ _decode = msgspec.json.Decoder(_Notice).decode
 
 
 class TypingNotices:
-    """Per user and topic three notices at once and one a second pass; more say nothing new.
+    """Limits notices per user and topic: three at once, then one a second (a token bucket).
 
-    `dropped(reason)` counts those that do not."""
+    `dropped(reason)` counts the notices beyond that."""
 
     def __init__(self, now_ms: Callable[[], int], dropped: Callable[[str], None]) -> None:
         self._now_ms = now_ms
         self._dropped = dropped
         self._left: dict[tuple[str, str], tuple[float, int]] = {}
-        """(user, topic) -> notices left, and when that was (Unix ms)."""
+        """(user, topic) -> notices left in the bucket, and the Unix ms of that count."""
 
     def stamp(self, user: str, topic: Topic, payload: bytes) -> bytes | Refusal | None:
-        """What the others get when `user` publishes to a typing topic: an empty payload or
-        `{"typing": true}` while typing, `{"typing": false}` when done. None: it is not passed on."""
+        """The payload to forward when `user` publishes to a typing topic, or None to drop it.
+
+        `payload` is empty or `{"typing": true}` while the user types, `{"typing": false}` at the end."""
         try:
             notice = _decode(payload) if payload.strip() else _Notice()
         except (msgspec.DecodeError, RecursionError) as error:

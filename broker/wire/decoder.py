@@ -1,8 +1,8 @@
 """Bytes to packets: framing (2.2) and the packets a server may receive.
 
-A decoder is fed what the socket brought and asked for one packet at a time, so whoever
-drives it can stop between two packets and go on later. It never reads ahead of the limit:
-a packet that announces more than `max_packet` bytes is refused from its header alone.
+The decoder is fed with received bytes and asked for one packet at a time, so its caller can stop between
+two packets and go on later. A packet that announces more than `max_packet` bytes is refused from its
+header alone, before its body is buffered.
 """
 
 from broker.domain.errors import RemoteError
@@ -23,17 +23,17 @@ from broker.wire.packets import (
 
 
 class MalformedPacketError(RemoteError):
-    """Bytes that are no MQTT packet a client may send."""
+    """The bytes are not an MQTT packet that a client may send."""
 
 
 class UnsupportedProtocolError(RemoteError):
-    """A CONNECT in a protocol version that is not spoken here: CONNACK 1 [MQTT-3.1.2-2]."""
+    """A CONNECT with an unsupported protocol version: to be answered by CONNACK 1 [MQTT-3.1.2-2]."""
 
 
 class Decoder:
     """Splits a byte stream into packets.
 
-    `max_packet` is the greatest size of a whole packet in bytes, header included.
+    `max_packet` is the largest size of a whole packet in bytes, header included.
     """
 
     __slots__ = ("_buffer", "_max_packet", "_need", "_pos", "_start", "_tail")
@@ -47,18 +47,18 @@ class Decoder:
         self._need = 0
 
     def allow(self, max_packet: int) -> None:
-        """From here on packets of up to `max_packet` bytes are read."""
+        """Set a new `max_packet` for the packets from here on."""
         self._max_packet = max_packet
 
     def feed(self, data: bytes) -> None:
-        """Add what the socket brought."""
+        """Add received bytes."""
         if not self._tail:
-            # After next_packet() returned None the buffer is spent; else it has packets left.
+            # The buffer still holds packets if the caller stopped before next_packet() returned None.
             self._buffer = data if self._pos == len(self._buffer) else self._buffer[self._pos :] + data
             self._pos = 0
             return
-        # A packet that arrives in pieces is gathered in place: joining the pieces anew for
-        # each would cost the square of its size.
+        # A packet that arrives in pieces is appended in place. Joining all pieces again for each new one
+        # would cost the square of its size.
         self._tail += data
         if len(self._tail) >= self._need:
             self._buffer = bytes(self._tail)
@@ -67,20 +67,20 @@ class Decoder:
 
     @property
     def buffered(self) -> int:
-        """Bytes held that were not returned as packets yet."""
+        """The number of bytes fed but not yet returned as packets."""
         return len(self._buffer) - self._pos + len(self._tail)
 
     @property
     def packet(self) -> bytes:
-        """The bytes of the packet that `next_packet` returned last."""
+        """The bytes of the packet that `next_packet` last returned."""
         return self._buffer[self._start : self._pos]
 
     def next_packet(self) -> Packet | None:
         """The next whole packet, or None until more bytes are fed.
 
         Raises:
-            MalformedPacketError: the stream is broken; no further packet can be read.
-            UnsupportedProtocolError: a CONNECT of another protocol version.
+            MalformedPacketError: the stream is broken. No further packet can be read.
+            UnsupportedProtocolError: a CONNECT with an unsupported protocol version.
         """
         buffer, pos = self._buffer, self._pos
         size = len(buffer)
@@ -115,7 +115,8 @@ class Decoder:
         self._pos = end
         if first & 0xF0 == 0x30:
             return _publish(first, buffer, start, end)
-        # Fast path: a PUBACK is the one other packet of a busy connection.
+        # Fast path: beside PUBLISH, a busy connection sends mostly PUBACK. Packet id 0 falls through to
+        # `_decode`, which refuses it.
         if first == 0x40 and length == 2:
             packet_id = buffer[start] << 8 | buffer[start + 1]
             if packet_id:
@@ -123,7 +124,7 @@ class Decoder:
         return _decode(first, buffer[start:end])
 
     def _keep(self, need: int) -> None:
-        """Set the unfinished packet aside until `need` bytes of it are here."""
+        """Move the unfinished packet to `_tail` until `need` bytes of it have arrived."""
         if self._pos < len(self._buffer):
             self._tail += self._buffer[self._pos :]
             self._need = need
@@ -132,7 +133,7 @@ class Decoder:
 
 
 def _publish(first: int, buffer: bytes, pos: int, end: int) -> Publish:
-    """3.3."""
+    """PUBLISH (3.3): `first` is the first header byte, the body is `buffer[pos:end]`."""
     if end - pos < 2:
         raise MalformedPacketError("PUBLISH without a topic")
     topic_end = pos + 2 + (buffer[pos] << 8 | buffer[pos + 1])
@@ -141,7 +142,7 @@ def _publish(first: int, buffer: bytes, pos: int, end: int) -> Publish:
         raise MalformedPacketError("PUBLISH with QoS 3")
     body = topic_end + 2 if qos else topic_end
     if body > end:
-        raise MalformedPacketError("PUBLISH shorter than its topic")
+        raise MalformedPacketError("PUBLISH too short for its topic and packet id")
     topic = _text(buffer[pos + 2 : topic_end])
     if not topic:  # [MQTT-4.7.3-1]
         raise MalformedPacketError("PUBLISH to an empty topic")
@@ -180,7 +181,7 @@ class _Reader:
     def take(self, count: int) -> bytes:
         end = self.pos + count
         if end > len(self.data):
-            raise MalformedPacketError("packet shorter than its fields")
+            raise MalformedPacketError("packet too short for its fields")
         piece = self.data[self.pos : end]
         self.pos = end
         return piece
@@ -207,8 +208,8 @@ class _Reader:
         return self.pos < len(self.data)
 
 
-# The low four bits of the first byte a packet must have (2.2.2). CONNACK, SUBACK, UNSUBACK
-# and PINGRESP are the server's alone and have no row.
+# Packet type -> the required low four bits of the first byte (2.2.2). Only a server sends CONNACK, SUBACK,
+# UNSUBACK and PINGRESP, so they have no row.
 _FLAGS = {
     Type.CONNECT: 0,
     Type.PUBACK: 0,
@@ -226,9 +227,9 @@ def _decode(first: int, body: bytes) -> Packet:
     kind = first >> 4
     flags = _FLAGS.get(kind)  # type: ignore[call-overload]  # an int finds its IntEnum key
     if flags is None:
-        raise MalformedPacketError(f"packet type {kind} is not a client's")
+        raise MalformedPacketError(f"packet type {kind} is not for clients to send")
     if flags != first & 0x0F:  # [MQTT-2.2.2-2]
-        raise MalformedPacketError(f"reserved flags of packet type {kind}")
+        raise MalformedPacketError(f"invalid header flags of packet type {kind}")
     reader = _Reader(body)
     packet: Packet
     match kind:
@@ -245,24 +246,24 @@ def _decode(first: int, body: bytes) -> Packet:
         case _:
             packet = Ack(kind, reader.packet_id())
     if reader.more():
-        raise MalformedPacketError(f"{len(body) - reader.pos} bytes too many in packet type {kind}")
+        raise MalformedPacketError(f"{len(body) - reader.pos} surplus bytes in packet type {kind}")
     return packet
 
 
 def _connect(reader: _Reader) -> Connect:
-    """3.1."""
+    """CONNECT (3.1)."""
     name = reader.text()
-    if name not in ("MQTT", "MQIsdp"):  # [MQTT-3.1.2-1]
-        raise MalformedPacketError(f"protocol name {name[:16]!r}")
+    if name not in ("MQTT", "MQIsdp"):  # [MQTT-3.1.2-1]; MQTT 3.1 has the name MQIsdp
+        raise MalformedPacketError(f"invalid protocol name {name[:16]!r}")
     level = reader.byte()
     if level != 4 or name != "MQTT":
-        raise UnsupportedProtocolError(f"protocol {name} level {level}, spoken here: MQTT level 4 (3.1.1)")
+        raise UnsupportedProtocolError(f"protocol {name} level {level}: only MQTT level 4 (3.1.1) is known")
     flags = reader.byte()
     if flags & 1:  # [MQTT-3.1.2-3]
-        raise MalformedPacketError("reserved CONNECT flag")
+        raise MalformedPacketError("reserved CONNECT flag is set")
     has_will, will_qos, will_retain = flags & 4, flags >> 3 & 3, bool(flags & 32)
     if will_qos == 3 or (not has_will and (will_qos or will_retain)):  # [MQTT-3.1.2-11] ff.
-        raise MalformedPacketError("will flags of CONNECT")
+        raise MalformedPacketError("invalid will flags of CONNECT")
     if flags & 64 and not flags & 128:  # [MQTT-3.1.2-22]
         raise MalformedPacketError("CONNECT with a password but no user name")
     keep_alive = reader.uint16()
@@ -271,7 +272,7 @@ def _connect(reader: _Reader) -> Connect:
     if has_will:
         topic = reader.text()
         if not topic or is_wild(topic):
-            raise MalformedPacketError(f"will topic {topic[:100]!r}")
+            raise MalformedPacketError(f"invalid will topic {topic[:100]!r}")
         will = Publication(topic, reader.binary(), will_qos, will_retain)
     username = reader.text() if flags & 128 else None
     password = reader.binary() if flags & 64 else None
@@ -279,13 +280,13 @@ def _connect(reader: _Reader) -> Connect:
 
 
 def _subscribe(reader: _Reader) -> Subscribe:
-    """3.8."""
+    """SUBSCRIBE (3.8)."""
     packet_id = reader.packet_id()
     subscriptions = []
     while reader.more():
         topic_filter, qos = reader.text(), reader.byte()
         if qos > 2:  # [MQTT-3-8.3-4]
-            raise MalformedPacketError("SUBSCRIBE with a bad QoS")
+            raise MalformedPacketError("SUBSCRIBE with an invalid QoS")
         subscriptions.append(Subscription(_filter(topic_filter), qos))
     if not subscriptions:  # [MQTT-3.8.3-3]
         raise MalformedPacketError("SUBSCRIBE without a filter")
@@ -293,7 +294,7 @@ def _subscribe(reader: _Reader) -> Subscribe:
 
 
 def _unsubscribe(reader: _Reader) -> Unsubscribe:
-    """3.10."""
+    """UNSUBSCRIBE (3.10)."""
     packet_id = reader.packet_id()
     filters = []
     while reader.more():
@@ -305,5 +306,5 @@ def _unsubscribe(reader: _Reader) -> Unsubscribe:
 
 def _filter(topic_filter: str) -> str:
     if not is_valid_filter(topic_filter):
-        raise MalformedPacketError(f"topic filter {topic_filter[:100]!r}")
+        raise MalformedPacketError(f"invalid topic filter {topic_filter[:100]!r}")
     return topic_filter

@@ -1,4 +1,4 @@
-"""Packets a server sends, to bytes."""
+"""The packets a server sends, as bytes."""
 
 from struct import Struct
 
@@ -11,7 +11,7 @@ PINGRESP = b"\xd0\x00"
 
 
 def remaining_length(length: int) -> bytes:
-    """2.2.3."""
+    """The Remaining Length field (2.2.3): 7 bits a byte, lowest first."""
     if length < 128:
         return bytes((length,))
     out = bytearray()
@@ -23,47 +23,48 @@ def remaining_length(length: int) -> bytes:
 
 
 def connack(code: int, session_present: bool = False) -> bytes:
-    """3.2."""
+    """CONNACK (3.2). `code` is a `ConnectCode`."""
     return bytes((Type.CONNACK << 4, 2, session_present, code))
 
 
 def puback(packet_id: int) -> bytes:
-    """3.4."""
+    """PUBACK (3.4)."""
     return _ACK(0x40, 2, packet_id)
 
 
 def pubrec(packet_id: int) -> bytes:
-    """3.5."""
+    """PUBREC (3.5)."""
     return _ACK(0x50, 2, packet_id)
 
 
 def pubrel(packet_id: int) -> bytes:
-    """3.6, with its reserved flags [MQTT-3.6.1-1]."""
+    """PUBREL (3.6), with its reserved flags [MQTT-3.6.1-1]."""
     return _ACK(0x62, 2, packet_id)
 
 
 def pubcomp(packet_id: int) -> bytes:
-    """3.7."""
+    """PUBCOMP (3.7)."""
     return _ACK(0x70, 2, packet_id)
 
 
 def suback(packet_id: int, codes: list[int]) -> bytes:
-    """3.9. `codes` are granted QoS values or 0x80, in the order of the filters."""
+    """SUBACK (3.9). `codes` are granted QoS values or 0x80, in the order of the filters [MQTT-3.9.3-1]."""
     return b"\x90%b%b%b" % (remaining_length(2 + len(codes)), packet_id.to_bytes(2, "big"), bytes(codes))
 
 
 def unsuback(packet_id: int) -> bytes:
-    """3.11."""
+    """UNSUBACK (3.11)."""
     return _ACK(0xB0, 2, packet_id)
 
 
 class Outgoing:
-    """A message on its way out, encoded once for all its receivers.
+    """A message to deliver, encoded once for all receivers.
 
-    With QoS 0 the whole packet is shared; with QoS 1 and 2 all but the packet id is:
-    receivers join `head(qos)`, their packet id and `payload`. `retain` tells a receiver that
-    it was retained [MQTT-3.3.1-8]; whether it was published so does not matter [MQTT-3.3.1-9].
-    MQTT 3.1.1 has no place for `properties`: they are kept for whoever queues the message.
+    With QoS 0 the receivers share the whole packet. With QoS 1 and 2 they share all but the packet id: a
+    receiver joins `head(qos)`, its packet id and `payload`. `retain` is set only for a message that is sent
+    because it was retained when the client subscribed [MQTT-3.3.1-8]. For all others it is 0, whatever the
+    publisher set [MQTT-3.3.1-9]. MQTT 3.1.1 cannot send `properties`: they are for sessions that queue the
+    message.
     """
 
     __slots__ = ("_frame", "_heads", "payload", "properties", "qos", "retain", "topic")
@@ -78,7 +79,7 @@ class Outgoing:
         self._heads: list[bytes | None] | None = None
 
     def frame(self) -> bytes:
-        """The whole PUBLISH with QoS 0."""
+        """The whole PUBLISH packet (3.3) with QoS 0."""
         if not self._frame:
             name = self.topic.encode()
             length = remaining_length(2 + len(name) + len(self.payload))
@@ -87,7 +88,7 @@ class Outgoing:
         return self._frame
 
     def head(self, qos: int) -> bytes:
-        """What stands before the packet id with QoS 1 or 2."""
+        """The bytes before the packet id, with QoS 1 or 2."""
         heads = self._heads
         if heads is None:
             heads = self._heads = [None, None, None]
@@ -101,7 +102,7 @@ class Outgoing:
         return head
 
     def packet(self, qos: int, packet_id: int, dup: bool = False) -> bytes:
-        """The whole PUBLISH with QoS 1 or 2."""
+        """The whole PUBLISH packet with QoS 1 or 2. `dup` marks a redelivery [MQTT-3.3.1-1]."""
         head = self.head(qos)
         if dup:
             head = b"%c%b" % (head[0] | 8, head[1:])

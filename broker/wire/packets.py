@@ -39,10 +39,11 @@ class ConnectCode(enum.IntEnum):
 
 
 SUBSCRIBE_FAILURE = 0x80
+"""The SUBACK return code of a refused filter (3.9.3)."""
 
 
 class Connect(msgspec.Struct, frozen=True):
-    """3.1. `level` is the protocol level: 4 is MQTT 3.1.1."""
+    """CONNECT (3.1). `level` is the protocol level, 4 for MQTT 3.1.1. `keep_alive` in seconds, 0 for none."""
 
     client_id: str
     level: int = 4
@@ -51,11 +52,11 @@ class Connect(msgspec.Struct, frozen=True):
     username: str | None = None
     password: bytes | None = None
     will: Publication | None = None
-    """What is published when the connection ends without a DISCONNECT (3.1.2.5)."""
+    """The will: published when the connection ends without a DISCONNECT (3.1.2.5)."""
 
 
 class Publish(Publication, frozen=True, gc=False):
-    """3.3. `packet_id` is 0 with QoS 0."""
+    """PUBLISH (3.3). `packet_id` is 0 with QoS 0."""
 
     packet_id: int = 0
     dup: bool = False
@@ -69,25 +70,25 @@ class Ack(msgspec.Struct, frozen=True, gc=False):
 
 
 class Subscribe(msgspec.Struct, frozen=True):
-    """3.8. `subscriptions` are in the client's order."""
+    """SUBSCRIBE (3.8). `subscriptions` are in the order of the packet."""
 
     packet_id: int
     subscriptions: list[Subscription]
 
 
 class Unsubscribe(msgspec.Struct, frozen=True):
-    """3.10."""
+    """UNSUBSCRIBE (3.10)."""
 
     packet_id: int
     filters: list[str]
 
 
 class Pingreq(msgspec.Struct, frozen=True):
-    """3.12."""
+    """PINGREQ (3.12)."""
 
 
 class Disconnect(msgspec.Struct, frozen=True):
-    """3.14."""
+    """DISCONNECT (3.14)."""
 
 
 Packet = Connect | Publish | Ack | Subscribe | Unsubscribe | Pingreq | Disconnect

@@ -1,4 +1,4 @@
-"""Who a client is and what it may do: passwords, tokens, and the topic rules of the contract."""
+"""Authentication by password or token, and the topic rules of the contract."""
 
 from plugins.auth.plugin import TopicRulesPlugin, UserAuthPlugin
 

@@ -1,4 +1,4 @@
-"""Who somebody is, by password or token: one answer for all ways to come in."""
+"""Authentication by password or token, the same for MQTT, gRPC and HTTP."""
 
 import msgspec
 
@@ -8,7 +8,7 @@ from plugins.auth.tokens import Kind, Token, Tokens
 
 
 class Bearer(msgspec.Struct, frozen=True):
-    """A valid token, and the account it was issued to. `revoked`: it must not be accepted."""
+    """A valid token and the account it was issued to. A `revoked` token must not be accepted."""
 
     token: Token
     account: Account
@@ -16,8 +16,10 @@ class Bearer(msgspec.Struct, frozen=True):
 
 
 class Authenticator:
-    """Passwords and tokens against the directory. Methods raise `StoreError` when that cannot be
-    told now."""
+    """Checks passwords and tokens against the directory.
+
+    Both methods raise `StoreError` when the directory, the key file or the hashing threads cannot
+    answer now."""
 
     def __init__(self, directory: AccountDirectory, passwords: Passwords, tokens: Tokens) -> None:
         self._directory = directory
@@ -26,16 +28,18 @@ class Authenticator:
         self._tokens = tokens
 
     async def by_password(self, user: str, password: bytes) -> Account | None:
-        """The account, if it is enabled and this is its password. Takes as long for no account, and
-        for one without a password."""
+        """The account, or None if there is none, it is disabled, or the password is wrong.
+
+        An unknown user takes as long as a wrong password, so the time does not reveal which user ids
+        exist."""
         account = await self._directory.account(user)
         hashed = account.password_hash if account else None
         right = await self._passwords.verify(password, hashed, user)
         return account if right and account is not None and not account.disabled else None
 
     async def by_token(self, text: str, kind: Kind = "access") -> Bearer | None:
-        """What a token stands for, or None if it is not valid, not of this kind, or its user is
-        disabled or not the one it was issued to."""
+        """The token and its account. None if the token is not valid or not of this kind, if the account
+        is disabled, or if the token was issued to an earlier account with the same id."""
         token = self._tokens.verify(text, kind)
         account = await self._directory.account(token.user) if token is not None else None
         if token is None or account is None or account.disabled or not _is_for(token, account):
@@ -45,7 +49,9 @@ class Authenticator:
 
 
 def _is_for(token: Token, account: Account) -> bool:
-    """Whether a token was issued to this account, not to one that had the id before, and not before
-    all its tokens were revoked. Tokens of before there were ids know whole seconds."""
+    """Whether the token was issued after this account was made and after its last "revoke all".
+
+    An older token may belong to a removed account with the same id. Tokens without an id were issued
+    by earlier versions in whole seconds, so `created_at` is rounded down for them."""
     created_at = account.created_at / 1000 if token.id else account.created_at // 1000
     return token.issued_at >= max(created_at, account.tokens_after)

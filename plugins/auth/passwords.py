@@ -16,22 +16,22 @@ from broker.domain.errors import StoreError
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
-# OWASP's minimum for argon2id (19 MiB, 2 passes, 1 lane): when a node restarts, every device
-# reconnects at once, and each costs this much.
+# OWASP's minimum for argon2id: 19 MiB, 2 passes, 1 lane. No more, because all devices reconnect at
+# once when a node restarts, and each password costs this much.
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
 
 _THREADS = 2
 _REMEMBERED = 10_000
-# What two threads work off in a few seconds: who comes later does better to ask again than to wait
-# until its CONNECT has timed out.
+# Two threads work off this many in a few seconds. A client behind them should try again: it would wait
+# longer than its CONNECT may take.
 _MOST_WAITING = 200
 
 
 class Passwords:
-    """Hashes and verifies; raises `StoreError` when too many wait.
+    """Hashes and verifies passwords. Both raise `StoreError` when too many are waiting.
 
-    A password that was right is remembered, as a digest keyed with a secret of this process, so that
-    a device that reconnects is not made to wait again."""
+    Correct passwords are cached, so a device that reconnects does not wait for argon2 again. The cache
+    holds digests keyed with a secret of this process, never the passwords."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="argon2")
@@ -46,15 +46,18 @@ class Passwords:
         return await self._in_thread(_HASHER.hash, password)
 
     async def verify(self, password: bytes, hashed: str | None, user: str = "") -> bool:
-        """Whether the password of a user has this hash. Without a hash (no such user) it takes as long,
-        however many ask at the same time."""
+        """Whether `password` has this hash.
+
+        None (no such user) is checked against a dummy hash and takes as long, also when many ask at the
+        same time: the time does not reveal which user ids exist."""
         if hashed is None:
             hashed = self._nobody
         digest = hashlib.blake2b(password, key=self._key, digest_size=32).digest()
         if hmac.compare_digest(self._right.get(hashed, b""), digest):
             return True
-        # Devices that bring the same password at the same time wait for one computation. The user is
-        # named as nobody's hash is that of all who are not there.
+        # Devices that send the same password at the same time share one computation. The key names the
+        # user because unknown users share one dummy hash: they must not share a computation, or asking
+        # for several at once would be faster than for known users.
         key = (user, hashed, digest)
         asked = self._asked.get(key)
         if asked is None:
@@ -78,7 +81,7 @@ class Passwords:
             self._waiting -= 1
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Stop the threads. Waiting computations are cancelled."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

@@ -18,7 +18,7 @@ from plugins.auth.tokens import Tokens, looks_like_token
 
 
 class HostContext(Protocol):
-    """What the node adds to amqtt's context."""
+    """amqtt's plugin context with the node's addition."""
 
     services: PluginServices
 
@@ -28,7 +28,7 @@ def _services(context: BaseContext) -> PluginServices:
 
 
 class UserAuthPlugin(BaseAuthPlugin):
-    """User name and password, or user name and token, against the directory."""
+    """Authenticates by user name and password, or user name and token, against the directory."""
 
     def __init__(self, context: BaseContext) -> None:
         super().__init__(context)
@@ -68,14 +68,16 @@ class UserAuthPlugin(BaseAuthPlugin):
         """Options in config/broker.yaml."""
 
         allow_anonymous: bool = False
-        """Let clients without a user name in; they may use open topics only."""
+        """Accept clients without a user name. They may use open topics only."""
         token_keys: str | None = None
-        """The token key file; token_keys.json in the data directory if not set."""
+        """The file of token signing keys. If not set: token_keys.json in the data directory."""
 
 
 class TopicRulesPlugin(BaseTopicPlugin):
-    """The contract's topic table. The broker asks `rules`, whose answers say more than yes or no;
-    `topic_filtering` says the same to other callers."""
+    """The contract's topic table as a plugin.
+
+    The broker asks `rules`, because it needs reasons and offsets. Other callers get the same decision
+    as yes or no from amqtt's `topic_filtering`."""
 
     def __init__(self, context: BaseContext) -> None:
         super().__init__(context)

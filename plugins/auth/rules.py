@@ -1,8 +1,8 @@
 """The topic rules of contract.md, "Topics": who may publish and subscribe where.
 
-What is allowed between users and in groups stands in `broker.domain.permissions`; this module
-finds the facts, and works out what a filter comes to. Answers of the directory are remembered
-while they hold: a change drops them.
+`broker.domain.permissions` holds the rules between users and in groups. This module looks up the facts
+for them and resolves topic filters to topics. Answers of the directory are cached until the directory
+reports a change.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -39,8 +39,8 @@ V = TypeVar("V")
 
 _REMEMBERED = 20_000
 
-# What a wildcard in the place of an id may come to match later, when a group is joined or a
-# contact made.
+# A wildcard in place of an id may match one of these later: after the user joins a group or gains a
+# contact. Such a filter is accepted even if it matches nothing today.
 _PERHAPS_LATER = ("groups/+", "groups/+/typing", "users/+/presence")
 
 
@@ -49,8 +49,8 @@ def _no(code: str, detail: str) -> Refusal:
 
 
 class ContractRules:
-    """See `broker.ports.TopicRules`. `open_filters`: the topics outside the table that anybody may
-    use (`topics.open`)."""
+    """See `broker.ports.TopicRules`. `open_filters`: filters of the topics outside the contract's table
+    that everybody may use (`topics.open`)."""
 
     def __init__(self, directory: Directory, open_filters: Sequence[str], now_ms: Callable[[], int]) -> None:
         self._directory = directory
@@ -123,7 +123,7 @@ class ContractRules:
         return None
 
     async def _readable(self, user: str, topic_filter: str) -> dict[str, int]:
-        """The topics a user may read that the filter matches -> where the right begins."""
+        """Matching topics the user may read -> the offset at which the right begins (see `Grant`)."""
         if not is_wild(topic_filter):
             return await self._readable_exactly(user, parse_topic(topic_filter))
         topics = {topic: 0 for topic in user_topics(user) if matches(topic_filter, topic)}
@@ -155,10 +155,13 @@ class ContractRules:
             return {topic.name: 0} if code is None else {}
         return {topic.name: 0} if topic.name in user_topics(user) else {}
 
-    # --- the directory, remembered ---------------------------------------------------
+    # --- the directory, cached -------------------------------------------------------
+    #
+    # A change may arrive while the directory is being asked. The answer may then be out of date: it is
+    # used once, and not cached. `_changes` tells.
 
     async def _standings(self, user: str, peers: Sequence[str]) -> dict[str, tuple[Relation, Facts]]:
-        """How a user stands to each peer, and the peer's wishes."""
+        """The user's relation to each peer, and the peer's privacy settings."""
         contacts = await self._directory.contacts_between(permissions.both_ways(user, peers))
         profiles = await self._directory.profiles(peers)
         return {
@@ -171,7 +174,8 @@ class ContractRules:
         if known is None:
             changes = self._changes
             known = await self._directory.account(user) is not None
-            if known and changes == self._changes:  # else the answer may be out of date already
+            # "No such user" is not cached: requests for made-up ids would push known users out.
+            if known and changes == self._changes:
                 _remember(self._accounts, user, True)
         return known
 
@@ -206,11 +210,13 @@ class ContractRules:
 
 
 def _reaches_presences(topic_filter: str) -> bool:
-    """Whether a wildcard reaches the presences of others: `users/+/presence`, `users/#`, `#`."""
+    """Whether a wildcard matches other users' presence topics: `users/+/presence`, `users/#`, `#`."""
+    # The space makes sure that no user has this id.
     return matches(topic_filter, "users/someone else/presence")
 
 
 def _may_match_later(topic_filter: str) -> bool:
+    """Whether the filter could match a permitted topic after a change of memberships or contacts."""
     levels = topic_filter.split("/")
     names_an_id = len(levels) > 1 and levels[1] not in ("+", "#")
     return (

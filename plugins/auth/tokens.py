@@ -1,13 +1,12 @@
-"""Signed tokens that stand for a password: JWT, HS256, with key rotation by `kid` (RFC 7519).
+"""Signed tokens in place of a password: JWT (RFC 7519), HS256, with key rotation by `kid`.
 
-The keys are a JSON file: `{"active": KID, "keys": {KID: SECRET}}`. New tokens are signed with the
-active key, tokens of every key listed are accepted. To rotate, add a key and make it the active
-one; when the last token of the old key has expired, take the old key out. The file is read again
-whenever it changes.
+The key file is JSON: `{"active": KID, "keys": {KID: SECRET}}`. New tokens are signed with the active
+key. Tokens signed with any listed key are accepted. To rotate: add a key and make it active. Remove
+the old key when its last token has expired. The file is read again whenever it changes.
 
-`typ` says what a token is for: `access` stands for a password, `refresh` only gets new tokens; so
-that neither is taken for the other. `jti` names it, so that it can be revoked. Tokens of before there
-were either are access tokens without a name.
+The claim `typ` separates the two kinds: an `access` token replaces a password, a `refresh` token only
+buys new tokens. The claim `jti` is the token's id, by which it is revoked. Tokens of earlier versions
+have neither claim: they count as access tokens without an id.
 """
 
 import os
@@ -27,8 +26,7 @@ Kind = Literal["access", "refresh"]
 
 
 class TokenKeyError(StoreError):
-    """The key file cannot be used; the text says why. While that is so, nobody can tell what a token is
-    worth."""
+    """The key file cannot be used; the text says why. No token can be verified until it is repaired."""
 
 
 class Keys(msgspec.Struct, frozen=True):
@@ -39,8 +37,7 @@ class Keys(msgspec.Struct, frozen=True):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """What a valid token says: the user, and the Unix seconds at which it was issued and ends.
-    `id` is "" if it has none."""
+    """The claims of a valid token. Times are Unix seconds. `id` is "" for a token without an id."""
 
     user: str
     expires_at: float
@@ -49,10 +46,10 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Tokens:
-    """Issues and verifies tokens with the keys of a file, which is made if it is not there.
+    """Issues and verifies tokens with the keys of a file. A missing file is created.
 
     Raises:
-        TokenKeyError: the file is not readable or not valid.
+        TokenKeyError: the file is not readable or not valid. All methods raise it, too.
     """
 
     def __init__(self, key_file: Path) -> None:
@@ -67,7 +64,7 @@ class Tokens:
         keys = self._current()
         claims = {
             "sub": user,
-            "iat": now,  # not whole seconds: the user may be removed and another get the id within one
+            "iat": now,  # with fractions: within one second the id may pass to another account
             "exp": int(now + ttl),
             "jti": secrets.token_urlsafe(12),
             "typ": kind,
@@ -75,8 +72,8 @@ class Tokens:
         return jwt.encode(claims, keys.keys[keys.active], _ALGORITHM, headers={"kid": keys.active})
 
     def verify(self, token: str, kind: Kind = "access") -> Token | None:
-        """What a token says, or None if it is not valid, not of this kind, has ended, or its key was
-        taken out."""
+        """The token's claims. None if it is not valid, has expired, is not of this kind, or was signed
+        with a key that is not listed."""
         try:
             kid = jwt.get_unverified_header(token).get("kid")
             secret = self._current().keys.get(kid) if isinstance(kid, str) else None
@@ -119,14 +116,16 @@ class Tokens:
 
 
 def looks_like_token(password: bytes) -> bool:
-    """Whether a password is meant as a token: three parts, the first a JSON object in base64."""
+    """Whether a password is meant as a token: three parts, the first a JSON object in base64.
+
+    Any other password is checked as a password. One that merely looks like a token is refused."""
     return password.startswith(b"eyJ") and password.count(b".") == 2
 
 
 def _create(key_file: Path) -> None:
     keys = Keys("k1", {"k1": secrets.token_urlsafe(48)})
-    # All of it or nothing: a node that was killed here could not start again. The keys may be shared, so
-    # other nodes may be at it, too.
+    # Written aside and renamed, so the file is complete or absent: a node killed here can start again.
+    # The process id is in the name because nodes that share the file may create it at the same time.
     temporary = key_file.with_name(f"{key_file.name}.{os.getpid()}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -1,1 +1,1 @@
-"""Implementations of the storage ports (broker.ports)."""
+"""Implementations of the storage ports of `broker.ports`: one package per store."""

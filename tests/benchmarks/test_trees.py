@@ -47,7 +47,7 @@ def test_a_directory_inside_another_repository_is_no_checkout(tmp_path: Path) ->
     inside.mkdir()
     (inside / "text").touch()
     commit_all(tmp_path)
-    with pytest.raises(RevisionError, match=r"inside is not a git checkout \(it is a part of"):
+    with pytest.raises(RevisionError, match=r"inside is not a git checkout \(it is part of"):
         unpack("HEAD", tmp_path / "tree", inside)
 
 

@@ -232,7 +232,7 @@ class FakeNode:
         return asyncio.run_coroutine_threadsafe(job, self._loop).result(10)
 
     def call(self, user: str, method: str, **parameters: Any) -> Any:
-        """Have a user, or the system, do something by a method of docs/rpc.md."""
+        """Have a user, or the system, do something by a method of docs/api.md."""
         caller = THE_SYSTEM if user == SYSTEM else Caller(user)
         return self.ask(self.services.operations.call(caller, method, parameters))
 

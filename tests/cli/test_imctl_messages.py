@@ -130,7 +130,7 @@ def test_history_of_large_messages_comes_in_parts(node: FakeNode) -> None:
 
 def test_history_when_the_store_fails(node: FakeNode) -> None:
     node.log.fails = True
-    assert refused(on(node, "history", "g:team")) == "the store is not available"
+    assert refused(on(node, "history", "g:team")) == "the store failed, try again later"
 
 
 def test_history_of_nothing_yet(shared_node: FakeNode) -> None:
@@ -176,7 +176,9 @@ def test_edit_and_recall(node: FakeNode) -> None:
         f"recall message {second} was recalled",
     ]
     assert f"message {second} was recalled" in refused(on(node, "recall", second, "--as", "alice"))
-    assert "only its sender" in refused(on(node, "edit", first, "mine", "--as", "bob"))
+    assert "only the sender of a message may edit it" in refused(
+        on(node, "edit", first, "mine", "--as", "bob")
+    )
     node.clock.now += 3 * MINUTE
     assert "too much time" in refused(on(node, "recall", first, "--as", "alice"))
     done(on(node, "recall", first))

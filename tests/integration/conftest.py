@@ -14,10 +14,11 @@ from tests.integration.node import Node, RemoteNode
 SCENARIOS = frozenset(
     f"test_{name}"
     for name in (
-        *("contacts", "conversations", "edits", "groups", "groups_presence", "grpc", "im_machine"),
-        *("methods", "presence", "receipts", "rpc", "typing"),
+        *("administration", "contacts", "conversations", "edits", "groups", "groups_presence", "grpc"),
+        *("im_machine", "imctl", "methods", "presence", "receipts", "rpc", "typing"),
     )
 )
+assert all(Path(__file__).with_name(f"{name}.py").exists() for name in SCENARIOS)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

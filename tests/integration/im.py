@@ -100,6 +100,7 @@ class Device:
             else:
                 self._unnamed.append(document)
         elif leaf == "events":
+            document.pop("offset", None)  # of those that are kept
             self.events.append(document)
         elif leaf == "presence":
             self.presences[document["user_id"]] = document

@@ -8,6 +8,7 @@ of JSON; what cannot be written down so fails here.
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import socket
 import sys
@@ -54,6 +55,7 @@ class End:
         self._watching: dict[int, Callable[[], None]] = {}
         self._watched: dict[int, Callable[[], None]] = {}
         self._tasks = Tasks()
+        self._is_cut = False
 
     def offer(self, offers: Any) -> None:
         """Answer the other end with this from now on."""
@@ -64,6 +66,8 @@ class End:
 
     async def ask(self, method: str, /, **arguments: Any) -> msgspec.Raw:
         """Have the other end do something; the answer as JSON."""
+        if self._is_cut:
+            raise StoreError("the other side is gone")
         number = next(self._numbers)
         answered = self._asked[number] = asyncio.get_running_loop().create_future()
         written = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in arguments.items()}
@@ -82,19 +86,28 @@ class End:
         return stop
 
     async def _answer_all(self, offers: Any) -> None:
-        async for line in self._reader:
-            frame = msgspec.json.decode(line, type=_Frame)
-            if frame.grown:
-                if (grown := self._watching.get(frame.grown)) is not None:
-                    grown()
-            elif frame.method == "unwatch":
-                self._watched.pop(int(bytes(frame.arguments["number"])))()
-            elif frame.method:
-                self._tasks.spawn(self._answer(offers, frame))
-            elif frame.error is not None:
-                self._asked.pop(frame.number).set_exception(StoreError(frame.error))
-            else:
-                self._asked.pop(frame.number).set_result(frame.result)
+        with contextlib.suppress(ConnectionError):
+            async for line in self._reader:
+                self._take(offers, msgspec.json.decode(line, type=_Frame))
+        self._is_cut = True
+        self._writer.close()
+        for answered in self._asked.values():
+            answered.set_exception(StoreError("the other side is gone"))
+        for grown in self._watching.values():
+            grown()
+
+    def _take(self, offers: Any, frame: _Frame) -> None:
+        if frame.grown:
+            if (grown := self._watching.get(frame.grown)) is not None:
+                grown()
+        elif frame.method == "unwatch":
+            self._watched.pop(int(bytes(frame.arguments["number"])))()
+        elif frame.method:
+            self._tasks.spawn(self._answer(offers, frame))
+        elif frame.error is not None:
+            self._asked.pop(frame.number).set_exception(StoreError(frame.error))
+        else:
+            self._asked.pop(frame.number).set_result(frame.result)
 
     async def _answer(self, offers: Any, frame: _Frame) -> None:
         hints = get_type_hints(getattr(self._port, frame.method), include_extras=True)
@@ -134,7 +147,8 @@ class RemoteBroker:
         return _posted(await self._end.ask("append", drafts=drafts))
 
     async def emit(self, users: Sequence[str], event: Mapping[str, Any], *, keep: bool = True) -> None:
-        await self._end.ask("emit", users=users, event=event, keep=keep)
+        with contextlib.suppress(StoreError):  # it is lost, as the port says
+            await self._end.ask("emit", users=users, event=event, keep=keep)
 
     async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:
         return msgspec.json.decode(await self._end.ask("devices", users=users), type=dict[str, list[str]])

@@ -104,7 +104,7 @@ def test_members_that_change(node: Node) -> None:
         ("ListUsers", pb.PageRequest(limit=1001), "limit"),
         ("ListUsers", pb.PageRequest(limit=-1), "limit"),
         ("GetUser", pb.GetUserRequest(), "user_id"),
-        ("IssueToken", pb.IssueTokenRequest(user_id="new"), "a token lives for 1 to"),
+        ("IssueToken", pb.IssueTokenRequest(user_id="new"), "a token is valid for 1 to"),
         ("ListSessions", pb.ListSessionsRequest(user_id="a b"), "user_id"),
         ("CreateGroup", pb.CreateGroupRequest(owner="new"), "group_id"),
         ("CreateGroup", pb.CreateGroupRequest(group_id="new", owner="new", name="x" * 129), "name"),

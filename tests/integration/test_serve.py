@@ -62,7 +62,7 @@ WRONG = {
     "a key that is gone": (
         "  max_batch: 1000",
         "  backend: sqlite\n  max_batch: 1000",
-        "storage.backend: this key is gone, as the store is a plugin now: "
+        "storage.backend: this key is gone, because the store is a plugin now: "
         "remove it and add to `plugins`: plugins.persistence.sqlite.SqlitePersistencePlugin: {}\n",
     ),
     "no persistence plugin": (
@@ -209,7 +209,7 @@ def test_an_admin_token_that_is_none(make_node: Callable[..., Node], content: by
     command = node.command()
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert run.returncode == 1
-    assert "admin.token: there is no token in it" in run.stderr
+    assert "admin.token holds no token" in run.stderr
     assert "unexpected" not in run.stderr
 
 

@@ -116,7 +116,7 @@ async def test_revoked_tokens_and_a_store_that_fails() -> None:
         assert failure(raised.value) == (
             grpc.StatusCode.UNAVAILABLE,
             "unavailable",
-            "the store is not available",
+            "the store failed, try again later",
         )
 
 
@@ -224,7 +224,7 @@ def rich_details(error: Any) -> pb.Status:
     ("request_", "status", "code", "words"),
     [
         (pb.SendRequest(user_id="nobody", content=b"1"), "NOT_FOUND", "not_found", "no user nobody"),
-        (pb.SendRequest(user_id="disk", content=b"1"), "UNAVAILABLE", "unavailable", "the store is not"),
+        (pb.SendRequest(user_id="disk", content=b"1"), "UNAVAILABLE", "unavailable", "the store failed"),
         (pb.SendRequest(user_id="broken", content=b"1"), "INTERNAL", "internal", "internal error"),
         (pb.SendRequest(user_id="bob"), "INVALID_ARGUMENT", "invalid_params", "content: not valid JSON"),
         (pb.SendRequest(user_id="bob", content=b"{"), "INVALID_ARGUMENT", "invalid_params", "content: not"),
@@ -365,8 +365,8 @@ def test_tls_that_is_not_to_be_had(tmp_path: Path) -> None:
     absent, empty = str(tmp_path / "absent.pem"), tmp_path / "empty.pem"
     empty.write_text("nothing")
     for cert, key, words in (
-        (absent, None, "grpc.tls_key: missing"),
-        (None, absent, "grpc.tls_cert: missing"),
+        (absent, None, "grpc.tls_key: not set"),
+        (None, absent, "grpc.tls_cert: not set"),
         (absent, str(empty), f"grpc.tls_cert: cannot read {absent}: No such file"),
         (str(empty), absent, f"grpc.tls_key: cannot read {absent}: No such file"),
         (str(empty), str(empty), "are not a certificate and its key"),

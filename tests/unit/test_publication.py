@@ -1,5 +1,5 @@
-"""What a publication carries beside its topic and payload goes with it from the decoder to the encoder,
-whatever it passes through: the log, the live stream, a reader that catches up, what is retained."""
+"""What a publication carries beside its topic and payload goes with it from the decoder to what is
+encoded, whatever it passes through: the log, the live stream, a reader that catches up, what is retained."""
 
 import asyncio
 from typing import Any

@@ -1,5 +1,5 @@
-"""Administration: what an operator does to a node.
+"""Administration: what operators do on a node.
 
-These operations stand in a table of their own (`bridge.administration`), so that users cannot call
-them. Whoever offers that table decides who may call: the handlers do not look at the caller.
+These operations are kept apart from the users' (`bridge.administration`). The handlers do not check the
+caller: an API that offers them must admit administrators only, as `bridge.grpc_api.guard` does.
 """

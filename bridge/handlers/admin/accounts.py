@@ -15,11 +15,12 @@ from broker.domain.errors import RefusedError
 from broker.ports import Account, Directory, Membership
 
 MAX_TTL = 366 * 86400
-"""Seconds a token may live; whoever needs longer gives the account a password."""
+"""The longest lifetime of a token, in seconds. For longer, an account needs a password."""
 
 _TIMER_SECONDS = 0.01
-"""By which a timer may be early."""
+"""By how much a timer may fire early."""
 _OWNED_SHOWN = 5
+"""How many groups a refusal names."""
 
 
 class UserParameters(Parameters):
@@ -33,9 +34,9 @@ class AddParameters(Parameters):
 
     user_id: Id
     password: str | None = None
-    """Without one, the user connects with tokens only."""
+    """Without it, the user can connect with tokens only."""
     role: Literal["", "user", "admin", "service"] = ""
-    """Empty is `user`."""
+    """Empty means `user`."""
 
     def __post_init__(self) -> None:
         if self.password is not None:
@@ -43,7 +44,7 @@ class AddParameters(Parameters):
 
 
 class PasswordParameters(Parameters):
-    """The user, and their new password."""
+    """The user and their new password."""
 
     user_id: Id
     password: str
@@ -53,28 +54,28 @@ class PasswordParameters(Parameters):
 
 
 class ListParameters(Parameters):
-    """A page of all users."""
+    """Which page."""
 
     after: After = ""
     limit: PageLimit = 0
 
 
 class DisabledParameters(Parameters):
-    """The user, and whether they are disabled from now on."""
+    """The user, and whether to disable or enable them."""
 
     user_id: Id
     disabled: bool
 
 
 class TokenParameters(Parameters):
-    """The user, and for how many seconds the token is good."""
+    """The user, and the lifetime of the token in seconds."""
 
     user_id: Id
     ttl_seconds: int
 
     def __post_init__(self) -> None:
         if not 1 <= self.ttl_seconds <= MAX_TTL:
-            raise ValueError(f"a token lives for 1 to {MAX_TTL} seconds, not {self.ttl_seconds}")
+            raise ValueError(f"a token is valid for 1 to {MAX_TTL} seconds, not {self.ttl_seconds}")
 
 
 class UserView(msgspec.Struct):
@@ -90,27 +91,27 @@ class UserView(msgspec.Struct):
 
 
 class ListResult(msgspec.Struct):
-    """Users by id; `next` is empty on the last page."""
+    """One page, ordered by user id. `next` is empty on the last page."""
 
     users: list[UserView]
     next: str
 
 
 class GetResult(msgspec.Struct):
-    """A user, and the groups they are in."""
+    """A user and their memberships."""
 
     user: UserView
     groups: list[Membership]
 
 
 class TokenResult(msgspec.Struct):
-    """A signed token."""
+    """A signed access token."""
 
     token: str
 
 
 class Accounts:
-    """The handlers. `issue_token` makes a token of a user for some seconds."""
+    """The handlers. `issue_token(user, seconds)` returns a signed token, valid for that many seconds."""
 
     def __init__(
         self,
@@ -127,7 +128,7 @@ class Accounts:
         self._issue_token = issue_token
 
     def register(self, operations: Operations) -> None:
-        """Offer the methods."""
+        """See `Handlers.register`."""
         operations.add("admin.users.add", self.add)
         operations.add("admin.users.set_password", self.set_password)
         operations.add("admin.users.list", self.list_users)
@@ -148,27 +149,27 @@ class Accounts:
         return Done()
 
     async def list_users(self, caller: Caller, parameters: ListParameters) -> ListResult:
-        """All users."""
+        """List all users."""
         limit = parameters.limit or PAGE
         accounts = await self._directory.accounts(parameters.after, limit + 1)
         page, following = page_of(accounts, limit, lambda account: account.user_id)
         return ListResult([_view(account) for account in page], following)
 
     async def get(self, caller: Caller, parameters: UserParameters) -> GetResult:
-        """A user and the groups they are in."""
+        """Get a user and their groups."""
         account = await need_account(self._directory, parameters.user_id)
         return GetResult(_view(account), await self._directory.memberships(parameters.user_id))
 
     async def set_disabled(self, caller: Caller, parameters: DisabledParameters) -> Done:
-        """Disable or enable a user. A disabled user keeps everything and cannot connect."""
+        """Disable or enable a user. A disabled user cannot connect; their data is kept."""
         await self._directory.set_disabled(parameters.user_id, parameters.disabled)
         return Done()
 
     async def remove(self, caller: Caller, parameters: UserParameters) -> Done:
-        """Remove an account and its memberships; its messages stay.
+        """Remove an account and its memberships. Its messages stay.
 
-        Refused (`is_owner`) while the user owns a group, as on other platforms an owner cannot leave.
-        The other members would not expect the group to end, or to get another owner."""
+        Refused (`is_owner`) while the user owns a group: its members would expect neither that the group
+        ends, nor that it gets another owner."""
         user_id = parameters.user_id
         await need_account(self._directory, user_id)
         memberships = await self._directory.memberships(user_id)
@@ -184,23 +185,23 @@ class Accounts:
             raise RefusedError(
                 "is_owner",
                 f"user {user_id} owns {count} ({', '.join(owned[:_OWNED_SHOWN])}{more}): "
-                "dismiss first, or disable the user instead",
+                "dismiss or transfer first, or disable the user instead",
             )
         await self._members.remove_user(user_id)
         return Done()
 
     async def issue_token(self, caller: Caller, parameters: TokenParameters) -> TokenResult:
-        """A token that stands for the user's password for a time."""
+        """Issue an access token: until it expires, it can be used in place of the user's password."""
         account = await need_enabled_account(self._directory, parameters.user_id)
-        # If the tokens of this second were revoked, one issued now would not be accepted.
+        # A revocation may cover the current second. A token issued before its end would not be accepted.
         if (early := account.tokens_after - self._now_ms() / 1000) > 0:
             await asyncio.sleep(min(early, 1.0) + _TIMER_SECONDS)
         return TokenResult(self._issue_token(parameters.user_id, float(parameters.ttl_seconds)))
 
     async def revoke_tokens(self, caller: Caller, parameters: UserParameters) -> Done:
-        """Accept no token of a user that was issued before; who is connected by one is disconnected."""
+        """Revoke all tokens of a user, and end the connections made with them."""
         await need_account(self._directory, parameters.user_id)
-        # A token carries whole seconds: those issued in this second are revoked, too.
+        # The directory stores whole seconds: rounded up, so that tokens of this second are revoked, too.
         await self._directory.revoke_tokens(parameters.user_id, self._now_ms() // 1000 + 1)
         return Done()
 

@@ -1,4 +1,4 @@
-"""Who is connected: `admin.sessions.list` and `admin.sessions.kick`."""
+"""Connected devices: `admin.sessions.list` and `admin.sessions.kick`."""
 
 from typing import Annotated
 
@@ -12,12 +12,12 @@ from broker.ports import AccountDirectory, BrokerPort
 
 
 class ListParameters(Parameters):
-    """A page of the connected devices."""
+    """Which devices, and which page."""
 
     user_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}\Z")] = ""
-    """Those of this user; empty, of all."""
+    """Only devices of this user; empty means all users."""
     after: str = ""
-    """`next` of the page before, empty to begin. It holds a client id, so it may be long."""
+    """The `next` of the previous page; empty for the first. It holds a client id, so it may be long."""
     limit: PageLimit = 0
 
 
@@ -28,18 +28,18 @@ class SessionView(msgspec.Struct):
     """Empty for an anonymous client."""
     client_id: str
     address: str
-    """`host:port` of the other end."""
+    """The client's `host:port`."""
 
 
 class ListResult(msgspec.Struct):
-    """Devices by user and client id; `next` is empty on the last page."""
+    """One page, ordered by user id and client id. `next` is empty on the last page."""
 
     sessions: list[SessionView]
     next: str
 
 
 class KickResult(msgspec.Struct):
-    """How many connections there were."""
+    """How many connections were ended."""
 
     connections: int
 
@@ -52,12 +52,12 @@ class Connections:
         self._broker = broker
 
     def register(self, operations: Operations) -> None:
-        """Offer the methods."""
+        """See `Handlers.register`."""
         operations.add("admin.sessions.list", self.list_sessions)
         operations.add("admin.sessions.kick", self.kick)
 
     async def list_sessions(self, caller: Caller, parameters: ListParameters) -> ListResult:
-        """The devices that are connected, of one user or of all."""
+        """List the connected devices of one user or of all."""
         user, after, limit = parameters.user_id, parameters.after, parameters.limit or PAGE
         if user:
             await need_account(self._directory, user)
@@ -67,6 +67,6 @@ class Connections:
         return ListResult(views, following)
 
     async def kick(self, caller: Caller, parameters: UserParameters) -> KickResult:
-        """End all connections of a user, who may come back."""
+        """End all connections of a user. They may connect again; to prevent that, disable the user."""
         await need_account(self._directory, parameters.user_id)
         return KickResult(await self._broker.kick(parameters.user_id))

@@ -1,4 +1,4 @@
-"""What the node counts: `admin.stats`."""
+"""The node's counters and gauges: `admin.stats`."""
 
 import msgspec
 
@@ -7,7 +7,7 @@ from broker.ports import BrokerPort
 
 
 class StatsParameters(Parameters):
-    """Nothing."""
+    """There are none."""
 
 
 class StatsResult(msgspec.Struct):
@@ -23,9 +23,9 @@ class Counters:
         self._broker = broker
 
     def register(self, operations: Operations) -> None:
-        """Offer the method."""
+        """See `Handlers.register`."""
         operations.add("admin.stats", self.stats)
 
     async def stats(self, caller: Caller, parameters: StatsParameters) -> StatsResult:
-        """Counters and gauges of the node."""
+        """Get the counters and gauges of the node."""
         return StatsResult(dict(sorted((await self._broker.stats()).items())))

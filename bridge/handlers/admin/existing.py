@@ -1,4 +1,4 @@
-"""Accounts and groups that must exist, and the pages of listings."""
+"""Checks that accounts and groups exist, and the page size of administration lists."""
 
 from typing import Annotated
 
@@ -8,10 +8,10 @@ from broker.domain.errors import RefusedError
 from broker.ports import Account, AccountDirectory, Group, GroupDirectory
 
 PAGE = 100
-"""How many a page has when `limit` is 0."""
+"""The size of a page when `limit` is 0."""
 
 PageLimit = Annotated[
-    int, msgspec.Meta(ge=0, le=1000, description=f"how many a page has at most; 0 is {PAGE}")
+    int, msgspec.Meta(ge=0, le=1000, description=f"The most items a page may have; 0 means {PAGE}.")
 ]
 
 
@@ -24,7 +24,7 @@ async def need_account(directory: AccountDirectory, user_id: str) -> Account:
 
 
 async def need_enabled_account(directory: AccountDirectory, user_id: str) -> Account:
-    """The account of a user who may connect. Refused: `not_found`, `disabled`."""
+    """The account of a user who may connect. Refused with `not_found` or `disabled`."""
     account = await need_account(directory, user_id)
     if account.disabled:
         raise RefusedError("disabled", f"user {user_id} is disabled")

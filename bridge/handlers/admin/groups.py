@@ -1,4 +1,4 @@
-"""Any group, as an operator sees it: `admin.groups.…`."""
+"""Groups for operators, who act as the system: `admin.groups.…`."""
 
 import msgspec
 
@@ -17,21 +17,21 @@ class CreateParameters(Parameters):
 
     group_id: Id
     owner: Id
-    """Becomes a member, named in `members` or not."""
+    """Becomes a member whether or not `members` names them."""
     name: Name = ""
-    """Empty: the group's id."""
+    """Empty means the group's id."""
     members: Users = msgspec.field(default_factory=list)
 
 
 class ListParameters(Parameters):
-    """A page of all groups."""
+    """Which page."""
 
     after: After = ""
     limit: PageLimit = 0
 
 
 class GetParameters(Parameters):
-    """The group, and a page of its members."""
+    """The group, and which page of its members."""
 
     group_id: Id
     after: After = ""
@@ -48,18 +48,18 @@ class GroupView(msgspec.Struct):
     created_at: int
     """Unix ms."""
     dismissed_at: int
-    """Unix ms; 0 is not dismissed."""
+    """Unix ms; 0: not dismissed."""
 
 
 class ListResult(msgspec.Struct):
-    """Groups by id; `next` is empty on the last page."""
+    """One page, ordered by group id. `next` is empty on the last page."""
 
     groups: list[GroupView]
     next: str
 
 
 class GetResult(msgspec.Struct):
-    """A group, and members by user id; `next` is empty on the last page."""
+    """A group and one page of its members, ordered by user id. `next` is empty on the last page."""
 
     group: GroupView
     members: list[Membership]
@@ -67,7 +67,7 @@ class GetResult(msgspec.Struct):
 
 
 class ChangedResult(msgspec.Struct):
-    """How many users this changed: who was a member already, or was none, is not counted."""
+    """How many users were added or removed, without those who were members before, or who were not."""
 
     changed: int
 
@@ -81,7 +81,7 @@ class GroupAdministration:
         self._members = members
 
     def register(self, operations: Operations) -> None:
-        """Offer the methods."""
+        """See `Handlers.register`."""
         operations.add("admin.groups.create", self.create)
         operations.add("admin.groups.add_members", self.add_members)
         operations.add("admin.groups.remove_members", self.remove_members)
@@ -90,37 +90,37 @@ class GroupAdministration:
         operations.add("admin.groups.dismiss", self.dismiss)
 
     async def create(self, caller: Caller, parameters: CreateParameters) -> GroupView:
-        """Make a group. An id may be used again after its group was dismissed: the new members do not
-        see what the old ones wrote."""
+        """Create a group. The id of a dismissed group can be used again; the new members do not see the
+        messages of the old group."""
         group_id, users = parameters.group_id, list(dict.fromkeys(parameters.members))
         new = handlers.CreateParameters(group_id, parameters.name, users)
         await self._groups.create_for(SYSTEM, parameters.owner, new)
         return _view(await need_group(self._directory, group_id))
 
     async def add_members(self, caller: Caller, parameters: UsersParameters) -> ChangedResult:
-        """Bring users into a group. One unknown user refuses all."""
+        """Add users to a group. If one of them does not exist, nobody is added."""
         return ChangedResult(len((await self._members.add(THE_SYSTEM, parameters)).user_ids))
 
     async def remove_members(self, caller: Caller, parameters: UsersParameters) -> ChangedResult:
-        """Take members out of a group. The owner among them refuses all (`is_owner`)."""
+        """Remove members from a group. If the owner is among them, nobody is removed (`is_owner`)."""
         return ChangedResult(len((await self._members.remove(THE_SYSTEM, parameters)).user_ids))
 
     async def list_groups(self, caller: Caller, parameters: ListParameters) -> ListResult:
-        """All groups, those that were dismissed, too."""
+        """List all groups, dismissed ones included."""
         limit = parameters.limit or PAGE
         groups = await self._directory.groups(parameters.after, limit + 1)
         page, following = page_of(groups, limit, lambda group: group.group_id)
         return ListResult([_view(group) for group in page], following)
 
     async def get(self, caller: Caller, parameters: GetParameters) -> GetResult:
-        """A group and its members."""
+        """Get a group and its members."""
         limit = parameters.limit or PAGE
         group = await need_group(self._directory, parameters.group_id)
         found = await self._directory.members(parameters.group_id, parameters.after, limit + 1)
         return GetResult(_view(group), *page_of(found, limit, lambda membership: membership.user_id))
 
     async def dismiss(self, caller: Caller, parameters: GroupParameters) -> Done:
-        """End a group; its members can still read it."""
+        """Dismiss a group. Its members can still read it."""
         return await self._groups.dismiss(THE_SYSTEM, parameters)
 
 

@@ -1,4 +1,4 @@
-"""Messages of any conversation: `admin.messages.…`."""
+"""Messages of any conversation, for operators: `admin.messages.…`."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -18,16 +18,16 @@ from broker.domain.topics import LOG_KINDS, Kind, Topic, parse_topic
 from broker.ports import BrokerPort, Directory, MessageLog, Post
 
 HISTORY = 20
-"""How many messages an answer of `history` has when `limit` is 0."""
+"""How many messages `history` returns when `limit` is 0."""
 HISTORY_BYTES = 1024 * 1024
-"""About how much one answer of `history` holds, whatever the size of the messages."""
+"""Roughly the most bytes of messages that `history` returns."""
 
 _END = 2**62
-"""An offset behind every entry."""
+"""A seq beyond every entry."""
 
 
 class SendParameters(Parameters):
-    """What to publish, where, and who does it."""
+    """The sender, the topic and the payload to publish."""
 
     sender: Id
     topic: str
@@ -36,12 +36,12 @@ class SendParameters(Parameters):
 
 
 class TailParameters(Parameters):
-    """Which log, and from where."""
+    """The log, and where to start."""
 
     topic: str
     """`users/<id>/inbox` or `groups/<id>`."""
     after: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    """Entries after this offset; without it, from now on."""
+    """Start after this offset. Without it, start with the next entry to be stored."""
 
 
 class TailEntry(msgspec.Struct):
@@ -51,18 +51,18 @@ class TailEntry(msgspec.Struct):
 
 
 class HistoryParameters(Parameters):
-    """Which messages."""
+    """The conversation, and which of its messages."""
 
     conversation_id: str
-    """`p:<user>:<user>`, in either order, or `g:<group>`."""
+    """`p:<user>:<user>`, the users in either order, or `g:<group>`."""
     before_seq: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Messages before this one; 0, the last ones."""
+    """The last messages with a smaller seq; 0: the last messages of the conversation."""
     limit: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
-    """0 is 20."""
+    """0 means 20."""
 
 
 class HistoryResult(msgspec.Struct):
-    """Messages in ascending order, without `offset`."""
+    """Messages by ascending seq, without `offset`."""
 
     messages: list[Message]
 
@@ -76,18 +76,20 @@ class MessageAdministration:
         self._broker = broker
 
     def register(self, operations: Operations) -> None:
-        """Offer the methods."""
+        """See `Handlers.register`."""
         operations.add("admin.messages.send", self.send)
         operations.add("admin.messages.tail", self.tail)
         operations.add("admin.messages.history", self.history)
 
     async def send(self, caller: Caller, parameters: SendParameters) -> SentResult:
-        """Send as a user, to whom the rules of the topic apply as if they had published it."""
+        """Send a message as a user. The permissions of that user apply, as if they had published it."""
         await need_enabled_account(self._directory, parameters.sender)
         _log_topic(parameters.topic)
         size = len(parameters.payload)
         if size > MAX_PAYLOAD:
-            raise RefusedError("invalid_payload", f"a payload has at most {MAX_PAYLOAD} bytes, not {size}")
+            raise RefusedError(
+                "invalid_payload", f"a payload may have at most {MAX_PAYLOAD} bytes, not {size}"
+            )
         (posted,) = await self._broker.publish(
             parameters.sender, [Post(parameters.topic, parameters.payload)]
         )
@@ -95,19 +97,19 @@ class MessageAdministration:
         return SentResult(body.id, body.conversation_id, body.seq, body.created_at)
 
     async def tail(self, caller: Caller, parameters: TailParameters) -> AsyncIterator[TailEntry]:
-        """The entries of an inbox or group topic, then new ones as they are stored. Nothing that is
-        stored once this has returned is missed."""
+        """Stream the entries of an inbox or group topic, then new ones as they are stored. No entry that is
+        stored after this returns is missed."""
         topic = _log_topic(parameters.topic)
         last = await head(self._log, topic.name)
-        if last == 0:  # nothing was written, perhaps because the user or group does not exist
+        if last == 0:  # empty, perhaps because the user or group does not exist
             await (need_group if topic.kind is Kind.GROUP else need_account)(self._directory, topic.owner)
         after = last if parameters.after is None else parameters.after
         entries = tail(self._log, self._broker, topic.name, after)
         return (TailEntry(msgspec.Raw(entry)) async for entry in entries)
 
     async def history(self, caller: Caller, parameters: HistoryParameters) -> HistoryResult:
-        """The messages of a conversation: about `HISTORY_BYTES`, but at least one if there is one.
-        What was written in a dismissed group, or by removed users, can still be read."""
+        """Read messages of a conversation: at most about `HISTORY_BYTES`, but at least one if there is one.
+        Messages of dismissed groups and of removed users can be read, too."""
         log = _conversation_log(parameters.conversation_id)
         before = parameters.before_seq
         limit = parameters.limit or HISTORY
@@ -129,13 +131,13 @@ def _log_topic(topic: str) -> Topic:
     if parsed.kind not in LOG_KINDS:
         raise RefusedError(
             "invalid_params",
-            f"{topic[:200]!r} is not an inbox or group topic: users/<id>/inbox or groups/<id>",
+            f"{topic[:200]!r} is not an inbox or group topic: expected users/<id>/inbox or groups/<id>",
         )
     return parsed
 
 
 def _conversation_log(conversation_id: str) -> str:
-    """The log of a conversation; a private one may name its users in either order."""
+    """The log of a conversation. The id of a private one may name its users in either order."""
     match conversation_id.split(":"):
         case ["p", one, other] if is_id(one) and is_id(other):
             return conversation.private_id(one, other)
@@ -143,12 +145,12 @@ def _conversation_log(conversation_id: str) -> str:
             return conversation_id
     raise RefusedError(
         "invalid_params",
-        f"{conversation_id[:200]!r} is not a conversation: p:<user>:<user> or g:<group>",
+        f"{conversation_id[:200]!r} is not a conversation id: expected p:<user>:<user> or g:<group>",
     )
 
 
 def _newest(entries: list[Entry], max_bytes: int) -> list[bytes]:
-    """The bodies of the last entries that come to at most `max_bytes`, but at least one."""
+    """The bodies of the last entries: as many as fit into `max_bytes`, but at least one."""
     size = 0
     first = len(entries)
     while first > 0:

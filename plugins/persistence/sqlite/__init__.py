@@ -1,4 +1,5 @@
-"""The embedded default: one SQLite file for messages, conversations, sessions, retained messages."""
+"""The default store, embedded: one SQLite file for messages, conversations, sessions and retained
+messages."""
 
 from plugins.persistence.sqlite.conversation_store import SqliteConversationStore
 from plugins.persistence.sqlite.database import Database, open_database

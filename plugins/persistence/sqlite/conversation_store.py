@@ -8,8 +8,8 @@ from broker.ports import ConversationState, Watermark
 from plugins.persistence.sqlite.database import Database, json_list
 from plugins.persistence.sqlite.schema import OFFSET_BITS, OFFSETS
 
-# CROSS JOIN keeps the order of the tables: from the few rows that are asked for to those they
-# refer to. A + keeps a column's index from being used.
+# CROSS JOIN fixes the order of the tables, which SQLite's planner would otherwise choose: first the few
+# requested rows, then the rows they refer to. The unary + keeps SQLite from using a column's index.
 _PRIVATE = """
 SELECT name FROM conversations CROSS JOIN names ON id = conversation
 WHERE user = ? AND +name >= 'p:' AND +name < 'p;'
@@ -25,15 +25,16 @@ LEFT JOIN messages AS last
 LEFT JOIN sent ON sent.sender = ?1 AND sent.conversation = names.id AND sent.client_msg_id = ''
 LEFT JOIN conversations ON user = ?1 AND conversations.conversation = names.id
 """
-# A user's name is that of their inbox, users/<id>/inbox.
+# Users are interned under the name of their inbox, users/<id>/inbox: 6 characters before the id, 6 after.
 _WATERMARKS = """
 SELECT substr(name, 7, length(name) - 12) AS user_id, read_seq, delivered_seq
 FROM conversations CROSS JOIN names ON id = user
 WHERE conversation = ? AND read_seq >= ? AND (read_seq > 0 OR delivered_seq > 0) AND user_id > ?
 ORDER BY user_id LIMIT ?
 """
-# An inbox has all messages of its conversations in their order: those of a range of entries are the ones
-# from the lowest to the highest. Few of them are read, from the end back to the last one of another user.
+# An inbox holds all messages of its private conversations, in their order. So within a range of entries,
+# a conversation's messages are all those from the lowest to the highest key. The subquery reads backwards
+# from the highest and stops at the first message of another user.
 _ARRIVALS = """
 SELECT name, (
     SELECT key FROM messages WHERE key >= low AND key <= high AND sender <> ?3 ORDER BY key DESC LIMIT 1
@@ -81,7 +82,7 @@ class SqliteConversationStore:
             if number is None:
                 return {}
             base = number << OFFSET_BITS
-            # Whatever offsets are asked for, no other inbox is read.
+            # Clamped: an offset beyond 32 bits would reach into the key range of another inbox.
             lower, upper = (base + max(0, min(offset, OFFSETS - 1)) for offset in (after, upto))
             rows = connection.execute(_ARRIVALS, (lower, upper, number))
             return {name: seq for name, seq in rows if seq is not None}
@@ -105,7 +106,7 @@ def _state(
     hidden: int | None = None,
     changed_at: int | None = None,
 ) -> ConversationState:
-    """A row of `_STATES`; None where there is nothing."""
+    """The state of one row of `_STATES`. The outer joins give None where there is no row."""
     return ConversationState(
         conversation_id,
         head or 0,

@@ -1,7 +1,7 @@
-"""One SQLite file, one thread that writes it and one that reads it.
+"""One SQLite file with one writer thread and one reader thread.
 
-SQLite releases the GIL while it works, so the event loop goes on meanwhile. Jobs of the writer
-run in the order they were given: a load after a save sees what was saved.
+SQLite releases the GIL while it works, so the event loop keeps running. The writer runs its jobs in the
+order they were submitted: a load after a save sees what was saved.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ Args = TypeVarTuple("Args")
 
 
 class Database:
-    """Runs functions of a connection on the writer's or the reader's thread.
+    """Runs jobs (functions that take a connection) on the writer or the reader thread.
 
-    A write is a transaction: it commits when the function returns and is undone when it raises.
-    Both methods raise `StoreError` for whatever SQLite raises, with SQLite's error as its cause.
-    `written_names` are for jobs of `write`, `read_names` for jobs of `read`.
+    A write job is one transaction: it commits when the job returns and rolls back when it raises.
+    `write` and `read` raise `StoreError` for every error of SQLite, with SQLite's error as the cause.
+    `written_names` is for write jobs, `read_names` for read jobs: each belongs to one connection.
     """
 
     def __init__(self, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
@@ -38,15 +38,15 @@ class Database:
         self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-reader")
 
     async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `job` in a transaction; on return it is on disk."""
+        """Run `job` in a transaction. On return its changes are fsynced."""
         return await _run(self._write_thread, _transaction, self._writer, self.written_names, job)
 
     async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `job` on what is committed."""
+        """Run `job` on the committed state."""
         return await _run(self._read_thread, _query, self._reader, job)
 
     async def close(self) -> None:
-        """Finish what was given, then close the file."""
+        """Finish the submitted jobs, then close the file."""
         for thread, connection in (
             (self._read_thread, self._reader),
             (self._write_thread, self._writer),
@@ -72,9 +72,10 @@ def _transaction(connection: sqlite3.Connection, names: Names, job: Callable[[sq
         return result
     except BaseException as error:
         names.rolled_back()
-        # Some errors have SQLite roll back by itself.
+        # After some errors, such as a full disk, SQLite has rolled back already.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+        # OverflowError: the sqlite3 module raises it for an integer beyond 64 bits.
         if isinstance(error, (sqlite3.Error, OverflowError)):
             raise StoreError(str(error)) from error
         raise
@@ -88,7 +89,7 @@ def _query(connection: sqlite3.Connection, job: Callable[[sqlite3.Connection], T
 
 
 def json_list(values: Sequence[str]) -> str:
-    """A list as one parameter of a statement, to be read with `json_each`."""
+    """A list as one statement parameter, for `json_each`. SQLite limits the number of parameters."""
     return msgspec.json.encode(values).decode()
 
 
@@ -96,7 +97,7 @@ def open_database(path: Path) -> Database:
     """Open or create the file and bring its schema up to date.
 
     Raises:
-        StoreError: the file cannot be opened, is no database, or is newer than this program.
+        StoreError: the file cannot be opened, is not a database, or has a newer schema.
     """
     try:
         writer = _connect(path)
@@ -110,9 +111,11 @@ def open_database(path: Path) -> Database:
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    # WAL: the reader does not block the writer, nor the writer the reader.
     connection.execute("PRAGMA journal_mode = WAL")
-    # FULL syncs the WAL at every commit: what is acknowledged survives a power cut.
+    # FULL syncs the WAL at every commit: an acknowledged message survives a power cut.
     connection.execute("PRAGMA synchronous = FULL")
+    # In pages of 4 KiB: about every 16 MiB of WAL. The default, 1000, would sync the database more often.
     connection.execute("PRAGMA wal_autocheckpoint = 4000")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA busy_timeout = 5000")

@@ -33,7 +33,8 @@ _LOCATE = (
     "WHERE ids.id = ?"
 )
 
-# The row for '' says which message is the sender's last: one for all their messages of a batch.
+# The row with client_msg_id '' points to the sender's last message in the conversation. It is written
+# once per batch, however many messages of the sender the batch holds.
 _LAST = (
     "INSERT INTO sent VALUES (?, ?, '', ?) ON CONFLICT DO UPDATE SET message = max(message, excluded.message)"
 )
@@ -64,6 +65,7 @@ class SqliteMessageLog:
         try:
             await self._database.write(job)
         except StoreError as error:
+            # A unique key is taken: a (log, offset), a message id, or an idempotency key.
             if isinstance(error.__cause__, sqlite3.IntegrityError):
                 raise DuplicateMessageError(str(error)) from error
             raise
@@ -97,7 +99,7 @@ class SqliteMessageLog:
             return
         sql = _READ[_table(log)].format(order=order)
         base = number << OFFSET_BITS
-        # Whatever offsets are asked for, no other log is read.
+        # Clamped: an offset beyond 32 bits would reach into the key range of another log.
         lower, upper = (base + max(0, min(offset, OFFSETS)) for offset in (after, before))
         for key, body, qos, properties in connection.execute(sql, (lower, upper, limit)):
             yield Entry(key - base, body, qos, from_column(properties))
@@ -122,7 +124,7 @@ class SqliteMessageLog:
         def job(connection: sqlite3.Connection) -> dict[int, Located]:
             found = {}
             for number in ids:
-                if not 0 <= number < 1 << 63:  # clients may ask for any
+                if not 0 <= number < 1 << 63:  # a client may send any number; SQLite takes 64 bits
                     continue
                 row = connection.execute(_LOCATE, (number,)).fetchone()
                 if row is not None:
@@ -176,7 +178,7 @@ def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stampe
     connection.executemany(_LAST, [(*place, key) for place, key in last.items()])
     connection.executemany("INSERT INTO ids VALUES (?, ?)", ids)
     connection.executemany("INSERT INTO entries VALUES (?, ?)", entries)
-    # A user who has marked the conversation before is in it already.
+    # OR IGNORE: the row exists already if the user marked the conversation before its first message.
     connection.executemany("INSERT OR IGNORE INTO conversations (user, conversation) VALUES (?, ?)", listed)
     for key, amendment in amended:
         _amend(connection, key, amendment)
@@ -193,7 +195,9 @@ def _append_events(
 
 
 def _amend(connection: sqlite3.Connection, key: int, amendment: Amendment) -> None:
-    """Replace the body of a message that stands before the one with `key` in its conversation."""
+    """Replace the body of the message at `amendment.seq` in the conversation of the message `key`.
+
+    The amended message must be the older one."""
     base, seq = key - key % OFFSETS, amendment.seq
     found = 0
     if base < base + seq < key:
@@ -207,7 +211,7 @@ def _amend(connection: sqlite3.Connection, key: int, amendment: Amendment) -> No
 
 
 def _within(entries: Iterable[Entry], max_bytes: int) -> list[Entry]:
-    """Entries until they exceed `max_bytes`, at least one."""
+    """Entries up to `max_bytes` of bodies in all, but at least one: a reader must get ahead."""
     taken: list[Entry] = []
     size = 0
     for entry in entries:

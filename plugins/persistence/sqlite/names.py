@@ -1,4 +1,4 @@
-"""Interned names: logs as numbers, so that rows and indexes stay narrow."""
+"""Interned names: logs and users are stored as numbers, which keeps rows and indexes narrow."""
 
 import sqlite3
 
@@ -6,9 +6,9 @@ _CACHED = 100_000
 
 
 class Names:
-    """The numbers of names as one connection sees them, the last used ones in memory.
+    """The numbers of names as one connection sees them, with a cache.
 
-    To be used on the connection's thread."""
+    Not thread-safe: use it on the thread of its connection only."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -25,7 +25,7 @@ class Names:
         return known
 
     def intern(self, name: str) -> int:
-        """The number of a name, given now if it had none: part of the transaction."""
+        """The number of a name. A new name gets one as part of the running transaction."""
         known = self._ids.get(name)
         if known is None:
             known = self.find(name)
@@ -36,11 +36,11 @@ class Names:
         return known
 
     def committed(self) -> None:
-        """The transaction is on disk, and so are its names."""
+        """The transaction was committed: its new names are valid."""
         self._new.clear()
 
     def rolled_back(self) -> None:
-        """The transaction was undone, and so were its names."""
+        """The transaction was rolled back: its new names must leave the cache."""
         for name in self._new:
             self._ids.pop(name, None)
         self._new.clear()

@@ -1,4 +1,4 @@
-"""The embedded store as an amqtt plugin."""
+"""The SQLite store as an amqtt plugin."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from plugins.persistence.sqlite.message_log import SqliteMessageLog
 from plugins.persistence.sqlite.state_store import SqliteStateStore
 
 FILE = "parley.db"
-"""The database's name in the data directory."""
+"""The database file in the data directory."""
 
 
 class SqlitePersistencePlugin(BasePlugin[BaseContext]):
@@ -20,7 +20,7 @@ class SqlitePersistencePlugin(BasePlugin[BaseContext]):
 
     @classmethod
     async def open_stores(cls, options: "SqlitePersistencePlugin.Config", context: StoreContext) -> Stores:
-        """Open `parley.db` in the data directory."""
+        """Open or create `parley.db` in the data directory. Raises `StoreError`."""
         database = open_database(context.data_dir / FILE)
         return Stores(
             SqliteMessageLog(database),

@@ -1,4 +1,4 @@
-"""The column `properties` of messages and retained messages."""
+"""The column `properties` of messages and retained messages: msgpack, NULL for none."""
 
 import msgspec
 
@@ -9,10 +9,10 @@ _decode = msgspec.msgpack.Decoder(Properties).decode
 
 
 def to_column(properties: Properties | None) -> bytes | None:
-    """NULL for none."""
+    """The value to store."""
     return None if properties is None else _encode(properties)
 
 
 def from_column(value: bytes | None) -> Properties | None:
-    """What `to_column` made."""
+    """The properties in a stored value."""
     return None if value is None else _decode(value)

@@ -1,7 +1,7 @@
-"""The schema, as the list of steps that lead to it.
+"""The schema as a list of migration steps.
 
-A step is never edited once released: a change is a new step. `schema_version` says how many
-have been taken.
+A released step is never edited: a change is a new step. The table `schema_version` holds the number of
+steps the database has taken.
 """
 
 import sqlite3
@@ -10,12 +10,11 @@ from broker.domain.errors import StoreError
 
 OFFSET_BITS = 32
 OFFSETS = 1 << OFFSET_BITS
-"""How many offsets a log has: the keys of log n lie between n * OFFSETS and (n + 1) * OFFSETS."""
+"""The number of offsets of a log: the keys of log n lie between n * OFFSETS and (n + 1) * OFFSETS."""
 
-# messages.key and entries.key are (log << 32 | offset): an integer primary key keeps each
-# insertion at the end of its log, and a read of a log is one range scan. A message lies in its
-# conversation's log; an inbox entry refers to it. Names are interned once, so that the rows and
-# the one unique index stay narrow.
+# messages.key and entries.key are (log << 32 | offset). With this integer primary key an insertion goes
+# to the end of its log, and reading a log is one range scan. A message is stored in the log of its
+# conversation; an inbox entry refers to it. Interned names keep the rows and the one unique index narrow.
 _STEP_1 = """
 CREATE TABLE names (
     id    INTEGER PRIMARY KEY,
@@ -67,20 +66,21 @@ CREATE TABLE retained (
 CREATE INDEX retained_live ON retained (topic) WHERE live;
 """
 
-# ids: where the message with an id stands. Ids grow, so each insertion is at the end.
+# ids: message id -> key. Ids grow, so each insertion goes to the end.
 #
-# sent: what a sender has said in a conversation. A row for each client_msg_id, which makes it unique;
-# and with '' one for the last message, so that it is found at once. Both in one tree, since a commit
-# costs by the pages it changes, and these two are mostly the same page: an index of all messages by
-# sender would add a page to each message.
+# sent: the messages of a sender in a conversation. One row per client_msg_id, which makes it unique, and
+# one row with '' for the last message, which is thus found at once. Both are in one table because a commit
+# costs by the pages it changes, and the two rows are mostly on the same page. An index of all messages by
+# sender would change one more page per message.
 #
-# conversations: what a user has of a conversation. A private one has a row for each user from its first
-# message on, so that they can be listed; a group's come when a user reads or marks something.
+# conversations: a user's watermarks and marks in a conversation. A private conversation has a row for each
+# of its two users from the first message on, so that it can be listed. A group has a row for a user once
+# they read or mark something.
 #
-# amendments: which messages have changed an earlier one, that all which was ever said can be taken back.
+# amendments: which messages have amended an earlier one, so that a recall can also empty the earlier edits.
 #
-# Users (as their inboxes) and conversations are numbers of `names`. A body begins with {"id":"<digits>":
-# a cast to INTEGER takes the digits a text begins with.
+# Users (as their inboxes) and conversations are numbers of `names`. A body begins with {"id":"<digits>", and
+# a cast to INTEGER takes the leading digits of a text.
 _STEP_2 = """
 CREATE TABLE ids (
     id       INTEGER PRIMARY KEY,
@@ -132,7 +132,7 @@ INSERT INTO conversations (user, conversation)
     SELECT names.id, users.id FROM users JOIN names ON names.name = 'users/' || users.user || '/inbox';
 """
 
-# What a publication carries beside topic and payload, as msgpack; NULL for most.
+# The properties of a publication as msgpack; NULL for most.
 _STEP_3 = """
 ALTER TABLE messages ADD COLUMN properties BLOB;
 ALTER TABLE retained ADD COLUMN properties BLOB;
@@ -150,7 +150,8 @@ STEPS = (_STEP_1, _STEP_2, _STEP_3, _STEP_4)
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a database to the newest schema, each step in a transaction of its own.
+    """Bring a database to the newest schema. Each step is a transaction of its own, so a node that is
+    killed in between goes on with the next step.
 
     Raises:
         StoreError: the file was written by a newer version.
@@ -160,10 +161,11 @@ def migrate(connection: sqlite3.Connection) -> None:
     version = row[0] or 0
     if version > len(STEPS):
         raise StoreError(
-            f"the database has schema version {version}, this program knows {len(STEPS)}: use a newer one"
+            f"the database has schema version {version}, newer than version {len(STEPS)} of this program: "
+            "use a newer Parley"
         )
     for number, step in enumerate(STEPS[version:], start=version + 1):
-        # executescript() would commit by itself, so the transaction is part of the script.
+        # executescript() commits any open transaction first, so the script brings its own.
         connection.executescript(
             f"BEGIN IMMEDIATE; {step} INSERT INTO schema_version VALUES ({number}); COMMIT;"
         )

@@ -1,4 +1,4 @@
-"""StateStore on SQLite: persistent sessions, retained messages, and what users have seen."""
+"""StateStore on SQLite: persistent sessions, retained messages, and users' watermarks and marks."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -33,6 +33,7 @@ _inflight = msgspec.msgpack.Decoder(list[Redelivery]).decode
 _received = msgspec.msgpack.Decoder(list[int]).decode
 _queued = msgspec.msgpack.Decoder(QueuedMessage).decode
 
+# Watermarks never go back. A change that moves none, and clears no "unread" mark, leaves `changed_at` alone.
 _SEE = """
 INSERT INTO conversations (user, conversation, read_seq, delivered_seq, changed_at)
     VALUES (?, ?, ?, ?, ?)
@@ -44,6 +45,7 @@ ON CONFLICT DO UPDATE SET
 WHERE excluded.read_seq > read_seq OR excluded.delivered_seq > delivered_seq
     OR (unread AND excluded.read_seq > 0)
 """
+# NULL leaves a mark as it is.
 _MARK = """
 INSERT INTO conversations (user, conversation, pinned, muted, unread, hidden_seq, changed_at)
     VALUES (?1, ?2, ifnull(?3, 0), ifnull(?4, 0), ifnull(?5, 0), ifnull(?6, 0), ?7)
@@ -54,6 +56,8 @@ ON CONFLICT DO UPDATE SET
     hidden_seq = ifnull(?6, hidden_seq),
     changed_at = ?7
 """
+# An id passes to a new account. Group rows go. Private rows stay, so that the conversations stay listed,
+# with everything read up to the head: it was said to the earlier account.
 _UNSEE_GROUPS = """
 DELETE FROM conversations WHERE user = ?
     AND EXISTS (SELECT 1 FROM names WHERE id = conversation AND name >= 'g:' AND name < 'g;')
@@ -81,7 +85,7 @@ class SqliteStateStore:
         return await self._database.write(job)
 
     async def load(self, key: SessionKey) -> SessionState | None:
-        # On the writer's thread, behind the saves that were given before.
+        # On the writer thread, so it runs after the saves submitted before it.
         return await self._database.write(lambda connection: _load(connection, key))
 
     async def subscriptions(
@@ -107,8 +111,8 @@ class SqliteStateStore:
 
     async def retained(self, topic_filter: str, after: str, limit: int) -> list[Retained]:
         def job(connection: sqlite3.Connection) -> list[Retained]:
-            # The levels before the first wildcard bound the topics to look at: `base` itself and
-            # what is below it ("0" is the character after "/").
+            # The levels before the first wildcard bound the scan: `base` itself and the topics below it
+            # ("0" is the character after "/").
             base = topic_filter if not is_wild(topic_filter) else _literal_levels(topic_filter)
             rows = connection.execute(
                 "SELECT topic, payload, qos, live, properties FROM retained WHERE topic > ?1 "
@@ -148,6 +152,7 @@ def _retained(topic: str, payload: bytes, qos: int, live: int, properties: bytes
 
 
 def _literal_levels(topic_filter: str) -> str | None:
+    """The levels before the first wildcard, or None if the filter begins with one."""
     levels = []
     for level in topic_filter.split("/"):
         if level in ("+", "#"):
@@ -157,6 +162,7 @@ def _literal_levels(topic_filter: str) -> str | None:
 
 
 def _apply(connection: sqlite3.Connection, names: Names, change: StateChange) -> int:
+    """Make one change; returns how many queued messages it dropped."""
     match change:
         case Saved():
             _save(connection, change)
@@ -184,7 +190,7 @@ def _apply(connection: sqlite3.Connection, names: Names, change: StateChange) ->
 
 
 def _observe(connection: sqlite3.Connection, names: Names, change: Seen | Marked | Unseen) -> None:
-    """What users have seen of conversations, and want of them."""
+    """Apply a change of a user's watermarks or marks in a conversation."""
     match change:
         case Seen(user, conversation_id, at, read, delivered):
             if read > 0 or delivered > 0:
@@ -244,7 +250,7 @@ def _enqueue(connection: sqlite3.Connection, change: Enqueued) -> int:
 
 
 def _filters(column: bytes) -> dict[str, Subscription]:
-    """Subscriptions by filter. Before there were options, filters were kept with their QoS."""
+    """Subscriptions by filter. Earlier versions stored a map of filter -> QoS, without options."""
     kept = _decode_filters(column)
     return by_filter(starmap(Subscription, kept.items()) if isinstance(kept, dict) else kept)
 

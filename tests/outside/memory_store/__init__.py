@@ -1,7 +1,7 @@
-"""A persistence plugin as somebody outside the project would write it: everything in memory.
+"""A persistence plugin as one written outside the project: everything in memory.
 
-It stands on broker.ports, broker.domain, msgspec and amqtt's base class, and passes the suites in
-tests/ports. What it keeps lasts as long as the process, so it is for tests and demonstrations.
+It imports broker.ports, broker.domain, msgspec and amqtt's base class only, and passes the suites in
+tests/ports. Its contents last as long as the process, so it is for tests and demonstrations.
 """
 
 from .contents import Contents, Opened

@@ -1,4 +1,4 @@
-"""What the three stores share."""
+"""The contents that the three stores share."""
 
 import msgspec
 
@@ -8,7 +8,7 @@ from broker.ports import DedupKey, Retained, SessionKey, SessionState
 
 
 class Message(msgspec.Struct):
-    """A message of a conversation. Inboxes refer to the same objects."""
+    """A message of a conversation. Inboxes hold the same objects, so an amendment shows in both."""
 
     id: int
     sender: str
@@ -29,7 +29,7 @@ class KeptSession(msgspec.Struct):
 
 
 class View(msgspec.Struct):
-    """What a user has seen of a conversation, and wants of it: see `ConversationState`."""
+    """A user's watermarks and marks in a conversation: see `ConversationState`."""
 
     read: int = 0
     delivered: int = 0
@@ -41,16 +41,16 @@ class View(msgspec.Struct):
 
 
 class Contents:
-    """All that is stored. Of `capacity` messages at most."""
+    """All that is stored: at most `capacity` messages."""
 
     def __init__(self, capacity: int = 1_000_000) -> None:
         self.capacity = capacity
         self.conversations: dict[str, list[Message]] = {}
-        """Conversation -> its messages: the one with seq n stands at n - 1."""
+        """Conversation -> its messages; the one with seq n has the index n - 1."""
         self.inboxes: dict[str, list[Message]] = {}
-        """Inbox -> the messages its entries refer to, likewise."""
+        """Inbox -> the messages of its entries; the one with offset n has the index n - 1."""
         self.events: dict[str, dict[int, bytes]] = {}
-        """Events of a user by offset; the oldest are gone."""
+        """Events topic -> the bodies of its last events by offset."""
         self.by_id: dict[int, Message] = {}
         self.by_key: dict[DedupKey, Message] = {}
         self.sessions: dict[SessionKey, KeptSession] = {}
@@ -63,24 +63,24 @@ class Contents:
         return max(self.events.get(name, {}), default=0)
 
     def log(self, name: str) -> list[Message]:
-        """The messages of a conversation or inbox, none if it is unknown."""
+        """The messages of a conversation or inbox; empty if it is unknown."""
         logs = self.inboxes if name.startswith("users/") else self.conversations
         return logs.get(name, [])
 
     def view(self, user: str, conversation_id: str) -> View:
-        """A user's view of a conversation, made if there was none."""
+        """A user's view of a conversation, created if there is none."""
         return self.views.setdefault(user, {}).setdefault(conversation_id, View())
 
 
 class Opened:
-    """Contents, until they are closed."""
+    """One opening of contents that outlive it."""
 
     def __init__(self, contents: Contents) -> None:
         self._contents: Contents | None = contents
 
     @property
     def contents(self) -> Contents:
-        """Raises `StoreError` once closed."""
+        """The contents. Raises `StoreError` once closed."""
         if self._contents is None:
             raise StoreError("the store is closed")
         return self._contents

@@ -35,7 +35,7 @@ class MemoryConversationStore:
 
     async def arrivals(self, user: str, after: int, upto: int) -> dict[str, int]:
         entries = self._opened.contents.log(inbox_topic(user))[max(0, after) : max(0, upto)]
-        # In ascending order: the last of a conversation stays.
+        # Entries ascend, so the last message of each conversation wins.
         return {message.conversation_id: message.seq for message in entries if message.sender != user}
 
 

@@ -18,7 +18,7 @@ class MemoryMessageLog:
 
     async def append(self, batch: Sequence[Stamped]) -> None:
         contents = self._opened.contents
-        _check(contents, batch)  # after this nothing can fail, so it is all or nothing
+        _check(contents, batch)  # nothing can fail after this, so the batch is atomic
         for stamped in batch:
             _add(contents, stamped)
 
@@ -80,7 +80,7 @@ class MemoryMessageLog:
 
 
 def _check(contents: Contents, batch: Sequence[Stamped]) -> None:
-    """Raises what `MessageLog.append` raises."""
+    """Raise what `MessageLog.append` raises, before anything is changed."""
     if len(contents.by_id) + len(batch) > contents.capacity:
         raise StoreError(f"the store is full: it keeps {contents.capacity} messages")
     keys: set[DedupKey] = set()
@@ -125,7 +125,7 @@ def _add(contents: Contents, stamped: Stamped) -> None:
         contents.by_key[key] = message
     if message.seq == 1:
         for user in participants(conversation_id) or ():
-            contents.view(user, conversation_id)  # so that it is listed
+            contents.view(user, conversation_id)  # so that `private_conversations` lists it
     for amendment in draft.amends:
         target = conversation[amendment.seq - 1]
         target.body = amendment.body
@@ -149,7 +149,7 @@ def _entries(messages: Sequence[Message], indexes: Iterable[int]) -> Iterable[En
 
 
 def _within(entries: Iterable[Entry], max_bytes: int) -> list[Entry]:
-    """Entries until they exceed `max_bytes`, at least one."""
+    """Entries up to `max_bytes` of bodies in all, but at least one."""
     taken: list[Entry] = []
     size = 0
     for entry in entries:

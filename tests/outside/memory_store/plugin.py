@@ -14,7 +14,7 @@ from .message_log import MemoryMessageLog
 from .state_store import MemoryStateStore
 
 _contents: dict[Path, Contents] = {}
-"""Data directory -> what was stored for it by this process: it is found again when opened again."""
+"""Data directory -> its contents, which survive closing and opening again."""
 
 
 class MemoryPersistencePlugin(BasePlugin[BaseContext]):
@@ -22,7 +22,7 @@ class MemoryPersistencePlugin(BasePlugin[BaseContext]):
 
     @classmethod
     async def open_stores(cls, options: "MemoryPersistencePlugin.Config", context: StoreContext) -> Stores:
-        """Nothing is opened: what this process has stored for the data directory is there still."""
+        """The stores over what this process has stored for the data directory before."""
         contents = _contents.setdefault(context.data_dir, Contents())
         contents.capacity = options.capacity
         opened = Opened(contents)
@@ -35,4 +35,4 @@ class MemoryPersistencePlugin(BasePlugin[BaseContext]):
         """Options in config/broker.yaml."""
 
         capacity: int = 1_000_000
-        """Messages that are kept at most; more are not accepted."""
+        """The most messages that are stored. Further ones are refused."""

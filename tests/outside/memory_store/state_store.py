@@ -33,7 +33,7 @@ class MemoryStateStore:
         for number in (number for change in changes for number in _numbers(change)):
             if not -(1 << 63) <= number < 1 << 63:
                 raise StoreError(f"{number} is beyond 64 bits")
-        # After this nothing can fail, so it is all or nothing.
+        # Nothing can fail after this, so the changes are atomic.
         return sum(_apply(contents, change) for change in changes)
 
     async def load(self, key: SessionKey) -> SessionState | None:
@@ -74,7 +74,7 @@ class MemoryStateStore:
 
 
 def _numbers(change: StateChange) -> Iterable[int]:
-    """The seqs and offsets of a change."""
+    """The seqs and offsets in a change."""
     match change:
         case Saved(_, state, _):
             return state.cursors.values()
@@ -88,7 +88,7 @@ def _numbers(change: StateChange) -> Iterable[int]:
 
 
 def _apply(contents: Contents, change: StateChange) -> int:
-    """Make a change; returns how many messages a queue dropped."""
+    """Make one change; returns how many queued messages it dropped."""
     sessions = contents.sessions
     match change:
         case Saved(key, state, at):
@@ -129,14 +129,14 @@ def _observe(contents: Contents, change: Seen | Marked | Unseen) -> None:
             view.hidden = view.hidden if hidden is None else hidden
             view.changed_at = at
         case Unseen(user):
-            # Private conversations stay listed, and what was said in them counts as seen.
+            # Private conversations stay listed and count as read up to the head.
             private = [name for name in contents.views.pop(user, {}) if name.startswith("p:")]
             heads = {name: len(contents.log(name)) for name in private}
             contents.views[user] = {name: View(head, head) for name, head in heads.items()}
 
 
 def _copy(state: SessionState) -> SessionState:
-    """What is stored and what its owner goes on with are two: sessions change their own."""
+    """A copy, because the session goes on changing its own state."""
     return SessionState(
         dict(state.filters),
         dict(state.cursors),
