@@ -75,8 +75,12 @@ class LocalBridge:
 
     async def emit(self, users: Sequence[str], event: Mapping[str, Any], *, keep: bool = True) -> None:
         """See `BrokerPort`."""
-        for user in users:
-            self._node.events.emit(user, event, keep=keep)
+        events = self._node.events
+        if keep:
+            await events.keep(users, event)
+        else:
+            for user in users:
+                events.tell(user, event)
 
     async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:
         """See `BrokerPort`."""

@@ -135,6 +135,8 @@ class Feeder:
     async def _advance(self, session: Session, tail: Tail, room: int) -> None:
         """Send one chunk of a tail's log, or find that it has caught up."""
         entries = await self._log.read(tail.log, tail.position, min(room, _CHUNK), _CHUNK_BYTES)
+        if entries and entries[0].offset > tail.position + 1:
+            _tell_gap(session, tail.topic, tail.position + 1, entries[0].offset - 1)
         for entry in entries:
             if session.tails.get(tail.topic) is not tail:
                 return  # the right to read was lost meanwhile
@@ -181,3 +183,12 @@ class Feeder:
 
 def _outgoing(tail: Tail, entry: Entry) -> Outgoing:
     return Outgoing(Publication(tail.topic, entry.payload, entry.qos, properties=entry.properties))
+
+
+def _tell_gap(session: Session, topic: str, first: int, last: int) -> None:
+    """Entries that a cursor points to are gone: a bounded log keeps its last ones only. The session goes
+    on behind them, and its client is told."""
+    events = f"users/{session.key.user}/events"
+    if events in session.grants:
+        gap = {"event": "gap", "topic": topic, "from": first, "to": last}
+        session.offer(Outgoing(Publication(events, msgspec.json.encode(gap), 1)), session.grants[events])

@@ -1,6 +1,7 @@
 """Events of users. Events that must not be missed form one bounded log per user; each session reads it by
 its own cursor, as it reads an inbox. All other events go to connected sessions only."""
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,8 @@ class Waiting(msgspec.Struct, frozen=True):
 
     log: str
     body: bytes
+    done: asyncio.Future[None]
+    """Resolved when the event is stored, or given up."""
 
 
 class Events:
@@ -54,19 +57,36 @@ class Events:
         # Errors told in this second, by user; those beyond the rate are summed up at its end.
         self._errors: Counter[str] = Counter()
 
-    def emit(self, user: str, event: Mapping[str, Any], *, keep: bool = True) -> None:
-        """Send an event to a user's sessions; with `keep` those that are away read it later."""
-        topic, body = f"users/{user}/events", msgspec.json.encode(event)
-        if not keep:
-            self._fanout.forward(Publication(topic, body, 1))
-        elif len(self._waiting) < _MOST_WAITING:
-            self._waiting.submit(Waiting(topic, body))
-        else:
-            self._metrics.dropped["events_waiting"] += 1
+    def tell(self, user: str, event: Mapping[str, Any]) -> None:
+        """Send an event to the sessions of a user that are connected."""
+        self._fanout.forward(Publication(_topic(user), msgspec.json.encode(event), 1))
+
+    async def keep(self, users: Sequence[str], event: Mapping[str, Any]) -> None:
+        """Send an event to the sessions of some users. On return it is stored, so that sessions that
+        are away read it later; or it is lost, which is logged and counted."""
+        body = msgspec.json.encode(event)
+        loop = asyncio.get_running_loop()
+        waiting = []
+        for user in users:
+            if len(self._waiting) < _MOST_WAITING:
+                waiting.append(Waiting(_topic(user), body, loop.create_future()))
+                self._waiting.submit(waiting[-1])
+            else:
+                self._metrics.dropped["events_waiting"] += 1
+        for each in waiting:
+            await each.done
 
     # --- kept events -----------------------------------------------------------------
 
     async def _commit(self, batch: Sequence[Waiting]) -> None:
+        try:
+            await self._store(batch)
+        finally:
+            for each in batch:
+                if not each.done.done():
+                    each.done.set_result(None)
+
+    async def _store(self, batch: Sequence[Waiting]) -> None:
         for _ in range(_ATTEMPTS):
             try:
                 events = await self._append(batch)
@@ -107,7 +127,7 @@ class Events:
             self._later(1.0, self._sum_up)
         self._errors[user] += 1
         if self._errors[user] <= _ERRORS_A_SECOND:
-            self.emit(user, {"event": "error", **error}, keep=False)
+            self.tell(user, {"event": "error", **error})
 
     def _sum_up(self) -> None:
         counted, self._errors = self._errors, Counter()
@@ -115,6 +135,9 @@ class Events:
             if (more := count - _ERRORS_A_SECOND) > 0:
                 self._metrics.dropped["error_events"] += more
                 detail = f"{more} more refusals within a second"
-                self.emit(
-                    user, {"event": "error", "code": "more", "count": more, "detail": detail}, keep=False
-                )
+                summary = {"event": "error", "code": "more", "count": more, "detail": detail}
+                self.tell(user, summary)
+
+
+def _topic(user: str) -> str:
+    return f"users/{user}/events"

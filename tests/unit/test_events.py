@@ -7,6 +7,7 @@ from typing import Any
 from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
 from broker.delivery.router import Router
+from broker.domain.errors import StoreError
 from broker.metrics import Metrics
 from broker.ports import KeptEvent
 from broker.publish.events import Events
@@ -52,9 +53,7 @@ class Parts:
 async def test_kept_events_are_entries_of_a_bounded_log() -> None:
     parts = Parts()
     for n in range(1, 6):
-        parts.events.emit("bob", {"event": "group", "n": n})
-        parts.events.emit("carol", {"event": "group", "n": n})
-    await parts.events.drain()
+        await parts.events.keep(["bob", "carol"], {"event": "group", "n": n})
     assert await parts.stored() == [(3, 3), (4, 4), (5, 5)]
     assert parts.reader.entries == [(n, {"offset": n, "event": "group", "n": n}) for n in range(1, 6)]
     assert parts.reader.live == []
@@ -62,20 +61,26 @@ async def test_kept_events_are_entries_of_a_bounded_log() -> None:
 
 async def test_other_events_are_for_who_is_connected() -> None:
     parts = Parts()
-    parts.events.emit("bob", {"event": "receipt", "n": 1}, keep=False)
-    await parts.events.drain()
+    parts.events.tell("bob", {"event": "receipt", "n": 1})
     assert parts.reader.live == [{"event": "receipt", "n": 1}]
     assert await parts.stored() == []
 
 
 async def test_places_that_are_taken_are_asked_for_anew() -> None:
     parts = Parts()
-    parts.events.emit("bob", {"event": "group", "n": 1})
-    await parts.events.drain()
+    await parts.events.keep(["bob"], {"event": "group", "n": 1})
     await parts.log.append_events([KeptEvent(TOPIC, 2, b'{"n":2}')], 3)  # another writer
-    parts.events.emit("bob", {"event": "group", "n": 3})
-    await parts.events.drain()
+    await parts.events.keep(["bob"], {"event": "group", "n": 3})
     assert await parts.stored() == [(1, 1), (2, 2), (3, 3)]
+
+
+async def test_an_event_that_cannot_be_stored_is_counted() -> None:
+    parts = Parts()
+    parts.log.failures = [StoreError("the disk is full")]
+    await parts.events.keep(["bob"], {"event": "group", "n": 1})
+    assert parts.metrics.dropped["events_not_stored"] == 1
+    await parts.events.keep(["bob"], {"event": "group", "n": 2})
+    assert await parts.stored() == [(1, 2)]
 
 
 async def test_errors_beyond_ten_a_second_are_summed_up() -> None:
