@@ -1,6 +1,6 @@
 """What is certain of contacts, groups and messages, whoever does what: a model in memory.
 
-Each operation says how it must end: None, or the contract's code of its refusal. One that ends well has
+Each operation says how it must end: None, or the error code of its refusal. One that ends well has
 changed the model. Users are names; time does not pass.
 """
 

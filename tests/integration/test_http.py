@@ -44,7 +44,7 @@ def new_address() -> str:
 
 
 def code(response: httpx.Response) -> tuple[int, str]:
-    """Status and error code; what else the contract's shape of errors says is checked."""
+    """The status and the error code. Checks the rest of the error body (docs/http.md, "Errors")."""
     assert response.headers["content-type"] == "application/json"
     body = response.json()
     assert set(body) == {"error"}

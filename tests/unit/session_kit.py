@@ -309,7 +309,7 @@ class Bench:
         return [] if after else [m for m in self.retained if matches(topic_filter, m.topic)]
 
     async def _grant(self, session: Session, topic_filter: str) -> Grant | None:
-        """As `Node._grant` and the contract's rules do."""
+        """As `Readers.grant` with the topic rules."""
         rights = dict(self.rights)
         await asyncio.sleep(0)
         await self.directory.wait()

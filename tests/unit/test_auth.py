@@ -1,4 +1,4 @@
-"""Passwords, tokens with rotating keys, and the contract's topic table."""
+"""Passwords, tokens with rotating keys, and the topic table of docs/topics.md."""
 
 import asyncio
 import json
