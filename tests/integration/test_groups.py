@@ -1,4 +1,4 @@
-"""Groups: who may do what, one history for all members, and the end."""
+"""Groups: permissions, one history for all members, and dismissal."""
 
 import json
 import sqlite3
@@ -13,7 +13,7 @@ from tests.integration.raw import publish
 
 
 def events(device: Device, group: str) -> list[str]:
-    """What happened in a group, as its log tells it to the device."""
+    """The `system` events in the group's log, as the device received them."""
     return [entry["content"]["event"] for entry in device.group(group) if entry["type"] == "system"]
 
 

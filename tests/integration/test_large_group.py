@@ -30,7 +30,7 @@ class Crowd:
         self.online = online
 
     def settle(self) -> None:
-        """Wait until everybody has what was sent."""
+        """Wait until all have received the messages."""
         for client in self.online:
             client.send(packet(0xC0))
             while client.expect_any().type != 13:

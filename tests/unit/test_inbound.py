@@ -196,8 +196,8 @@ def test_a_repeat_is_answered_once_and_taken_once() -> None:
 
 
 def test_after_a_crash_a_packet_id_may_be_used_anew() -> None:
-    """What was restored may be old: a publish without DUP is another one, and from there on it is as
-    if nothing had been restored."""
+    """The restored state may be out of date: a publish without DUP is a new one. After it the packet id
+    behaves as if nothing had been restored."""
     client = Client()
     client.inbound.restore([7, 9])
     assert client.does("PUBLISH") == "take"

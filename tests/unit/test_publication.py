@@ -45,7 +45,7 @@ class Gate:
 
 
 class Reader:
-    """A session to which the properties of what it is offered are told."""
+    """A session that records the properties of the messages it is offered."""
 
     def __init__(self) -> None:
         self.seen: list[Properties | None] = []
@@ -96,7 +96,7 @@ def decoded(topic: str, retain: bool = False) -> Publish:
 
 
 class Catching(Session):
-    """A session that keeps the properties of what is read for it."""
+    """A session that records the properties of the entries read for it."""
 
     def __init__(self, seen: list[Properties | None]) -> None:
         wire = Wire()

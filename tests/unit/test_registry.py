@@ -1,4 +1,4 @@
-"""Sessions nobody is connected to: their stand-ins, and events that happen while one comes back."""
+"""Sessions without a connection: their stand-ins, and events while one reconnects."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,7 +26,7 @@ ONE = Publication(EVENTS, b"one", 1)
 
 
 class Parts:
-    """What has to do with sessions that are away, over a real store."""
+    """The parts that handle sessions that are away, over a real store."""
 
     def __init__(self, store: SqliteStateStore) -> None:
         metrics = Metrics()
