@@ -281,7 +281,12 @@ def _outgoing(message: QueuedMessage) -> Outgoing:
 
 def _queued(outgoing: Outgoing, qos: int, packet_id: int = 0) -> QueuedMessage:
     return QueuedMessage(
-        outgoing.topic, outgoing.payload, qos, outgoing.retain, outgoing.properties, packet_id
+        outgoing.publication.topic,
+        outgoing.payload,
+        qos,
+        outgoing.retain,
+        outgoing.publication.properties,
+        packet_id,
     )
 
 

@@ -51,10 +51,10 @@ class Reader:
         self.seen: list[Properties | None] = []
 
     def offer(self, outgoing: Outgoing, _qos: int) -> None:
-        self.seen.append(outgoing.properties)
+        self.seen.append(outgoing.publication.properties)
 
     def offer_entry(self, _topic: str, _offset: int, outgoing: Outgoing) -> None:
-        self.seen.append(outgoing.properties)
+        self.seen.append(outgoing.publication.properties)
 
 
 class Parts:
@@ -104,11 +104,11 @@ class Catching(Session):
         self.seen = seen
 
     def send_entry(self, tail: Tail, offset: int, outgoing: Outgoing) -> None:
-        self.seen.append(outgoing.properties)
+        self.seen.append(outgoing.publication.properties)
         super().send_entry(tail, offset, outgoing)
 
     def offer(self, outgoing: Outgoing, qos: int) -> None:
-        self.seen.append(outgoing.properties)
+        self.seen.append(outgoing.publication.properties)
         super().offer(outgoing, qos)
 
 
