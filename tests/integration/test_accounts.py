@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import jwt
@@ -194,7 +194,7 @@ def test_too_many_wrong_passwords_are_told_to_come_later(make_node: MakeNode) ->
 def make_cheap(node: Node, user: str) -> None:
     """Make the check of a user's password four times faster, so that tests end sooner."""
     hashed = PasswordHasher(time_cost=2, memory_cost=19456 // 4, parallelism=1).hash(password(user))
-    with sqlite3.connect(node.data_dir / "directory.db") as database:
+    with closing(sqlite3.connect(node.data_dir / "directory.db")) as database, database:
         database.execute("UPDATE users SET password_hash = ? WHERE user_id = ?", (hashed, user))
 
 
