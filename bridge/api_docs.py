@@ -107,7 +107,7 @@ _CODES = {
     "already",
     "too_late": "The message is too old to be edited or recalled (`messages` in the configuration)",
     "quota": "The group would have too many members (`limits.group_members`)",
-    "invalid_payload": "The message has an invalid field; the rules are those of a published message",
+    "invalid_payload": "The message has an invalid field; see [What to publish](topics.md#what-to-publish)",
     "duplicate_conflict": "The sender has used the `client_msg_id` for a message with other content",
     "conflict": "Other calls kept changing the same data. Nothing was changed. Try again",
     "unavailable": "A store failed, so it is unknown whether the call took effect. Try again later",

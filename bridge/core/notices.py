@@ -77,7 +77,7 @@ class Notices:
                 await self.recover()
             except StoreError:
                 continue
-            except Exception:  # a bug of ours; the notices must get there all the same
+            except Exception:  # a bug must not end the retries: a stored notice must reach its log
                 logger.exception("publishing notices")
                 continue
             self._retry = None

@@ -52,8 +52,9 @@ S = TypeVar("S", bound=_HasGroupTurns)
 
 
 def in_turn(handler: Callable[[S, Caller, P], Awaitable[R]]) -> Callable[[S, Caller, P], Awaitable[R]]:
-    """Run the changes of a group one at a time. Each is worked out from what was read before: of many
-    concurrent ones only one would succeed, and all others would have to run again (see `retrying`)."""
+    """Run a handler while it holds the lock of its group. A change of a group succeeds only if the group has
+    not changed since the handler read it. Without the lock, one of many concurrent changes would succeed
+    and all others would have to run again (see `retrying`)."""
 
     @wraps(handler)
     async def call(self: S, caller: Caller, parameters: P) -> R:

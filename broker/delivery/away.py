@@ -104,10 +104,15 @@ class AwaySessions:
         for key in [key for key in self._stand_ins if key.user == user]:
             self.wake(key)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no session that is away has a stand-in."""
+        return not self._stand_ins
+
     def queue(self, publication: Publication) -> list[Enqueued]:
         """The changes that queue a message for the subscribed sessions that are away. The caller must
         commit them. Messages with QoS 0 are not queued (MQTT 3.1.1, 3.1.2.4)."""
-        if not self._stand_ins or not publication.qos:
+        if not publication.qos:
             return []
         plan = self._router.plan(publication.topic)
         for away in plan:

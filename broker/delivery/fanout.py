@@ -87,13 +87,15 @@ class Fanout:
     def deliver(self, publication: Publication) -> Sequence[StateChange]:
         """Hand a message to the connected subscribers. Returns the changes that queue it for sessions that
         are away; the caller must commit them."""
+        qos = publication.qos
         plan = self._router.plan(publication.topic)
         if plan:
-            qos = publication.qos
             outgoing = Outgoing(publication)
             for session, granted in plan.items():
                 session.offer(outgoing, granted if granted < qos else qos)
             self._totals["delivered"] += len(plan)
+        if not qos or self._away.is_empty:  # mostly: QoS 0 is queued for nobody (3.1.2.4)
+            return ()
         queued = self._away.queue(publication)
         self._totals["delivered"] += len(queued)
         return queued

@@ -1,8 +1,7 @@
-"""Serves sessions that are not live: what is retained, and entries after their cursors.
+"""Reads logs for sessions that are behind, and retained messages for new subscriptions.
 
-A slow reader, a device that comes back and a tail that missed a push are all the same here:
-"entries after offset n", paced by the session's room. There is one task per session that is
-behind, and none for the others.
+A slow reader, a device that reconnects and a tail that missed a push need the same: the entries after an
+offset, as fast as the session has room. A session that is behind has one task; the others have none.
 """
 
 import asyncio
@@ -31,7 +30,8 @@ _RETRY_SECONDS = 1.0
 
 
 class RetainedQuery(msgspec.Struct, frozen=True):
-    """What to send of the retained messages: `only_open` leaves out topics of the table."""
+    """The retained messages to send: those whose topic matches the filter, with at most `qos`. `only_open`
+    restricts them to open topics."""
 
     topic_filter: str
     qos: int
@@ -47,18 +47,20 @@ class _Job:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, work: Coroutine[object, object, None]) -> None:
-        """Do the work in a task of its own."""
+        """Run `work` in a task."""
         self._task = asyncio.get_running_loop().create_task(work)
 
     def cancel(self) -> None:
-        """End the task."""
+        """Cancel the task."""
         if self._task is not None:
             self._task.cancel()
 
 
 class Feeder:
-    """Lets sessions catch up. `retained` reads as `StateStore.retained` does; `may_receive(session,
-    topic)`, if given, is asked about each retained message."""
+    """Lets sessions catch up with their logs. `len` is the number of sessions that are behind.
+
+    `retained` reads as `StateStore.retained`. `may_receive(session, topic)`, if not None, is asked about
+    each retained message."""
 
     def __init__(
         self,
@@ -77,17 +79,17 @@ class Feeder:
         return len(self._jobs)
 
     def lagging(self, session: Session) -> None:
-        """Some tail of the session is behind: see to it."""
+        """A tail of the session is behind: start to read its log."""
         if session.connected:
             self._job(session)
 
     def send_retained(self, session: Session, queries: list[RetainedQuery]) -> None:
-        """Send what is retained."""
+        """Send retained messages."""
         if session.connected:
             self._job(session).retained.extend(queries)
 
     def forget(self, session: Session) -> None:
-        """The session is not connected any more."""
+        """The session has lost its connection: stop reading for it."""
         job = self._jobs.pop(session, None)
         if job is not None:
             session.when_room(None)
@@ -112,13 +114,13 @@ class Feeder:
             except StoreError as error:
                 logger.error("reading for session %s: %s; trying again", session.key, error)
                 await asyncio.sleep(_RETRY_SECONDS)
-        # No await since the loop's test: a push from here on finds the tails live.
+        # No await since the test of the loop, so no push comes in between: the next one finds the tails live.
         del self._jobs[session]
         session.when_room(None)
 
     async def _catch_up(self, session: Session, job: _Job) -> None:
-        """A round over the tails that are behind. First what must be sent again: it may be all that
-        fills the window. Then a chunk of each log there is room for."""
+        """One round over the tails that are behind. First the entries that must be sent again: they may
+        fill the whole window, and only their acknowledgements make room. Then a chunk of each log."""
         for tail in list(session.behind.values()):
             while session.tails.get(tail.topic) is tail and (again := tail.to_resend()):
                 while session.outbox.full:
@@ -133,13 +135,13 @@ class Feeder:
             await self._wait(job)
 
     async def _advance(self, session: Session, tail: Tail, room: int) -> None:
-        """Send one chunk of a tail's log, or find that it has caught up."""
+        """Send one chunk of a tail's log. If there are no more entries, the tail is live."""
         entries = await self._log.read(tail.log, tail.position, min(room, _CHUNK), _CHUNK_BYTES)
         if entries and entries[0].offset > tail.position + 1:
             _tell_gap(session, tail.topic, tail.position + 1, entries[0].offset - 1)
         for entry in entries:
             if session.tails.get(tail.topic) is not tail:
-                return  # the right to read was lost meanwhile
+                return  # the right to read the log was lost meanwhile
             if not session.window.room_for(tail):
                 return
             session.send_entry(tail, entry.offset, _outgoing(tail, entry))
@@ -148,7 +150,7 @@ class Feeder:
             session.logs.caught_up(tail)
 
     async def _resend(self, session: Session, tail: Tail, first: int) -> None:
-        """Send again what an earlier connection sent: a chunk of the log from `first` on."""
+        """Send again the entries that an earlier connection sent, in one chunk of the log from `first` on."""
         for entry in await self._log.read(tail.log, first - 1, _CHUNK, _CHUNK_BYTES):
             if session.tails.get(tail.topic) is not tail:
                 return
@@ -176,7 +178,7 @@ class Feeder:
             after = messages[-1].topic
 
     async def _wait(self, job: _Job) -> None:
-        """Till there may be room again."""
+        """Wait until there may be room."""
         job.room.clear()
         await job.room.wait()
 

@@ -14,7 +14,7 @@ _CACHED_LENGTH = 256
 class Router(Generic[T]):
     """Subscribers by topic.
 
-    Topics of the contract's table are subscribed to one by one: a user's wildcards are expanded to the
+    Topics of the table (docs/topics.md) are subscribed to one by one: a user's wildcards are expanded to the
     topics that the user may read. So a message to a group finds its members by one look-up, without
     matching every user's `groups/+`. Wildcards remain for open topics (`add_wild`), and for administrators,
     who may read everything (`add_everything`).

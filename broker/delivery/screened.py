@@ -23,7 +23,7 @@ class Screened:
 
     def offer(self, outgoing: Outgoing, qos: int) -> None:
         """Deliver if the topic may be received. While plugins are asked, messages wait in their order."""
-        topic = outgoing.topic
+        topic = outgoing.publication.topic
         if topic in self._asking:
             self._asking[topic].append((outgoing, qos))
         elif (known := self._known.get(topic)) is None:

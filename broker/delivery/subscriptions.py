@@ -1,8 +1,9 @@
-"""What each session is subscribed to, kept true while memberships change.
+"""The subscriptions of sessions, kept in line with the users' rights.
 
-A session's filters are turned into grants: the topics of the contract's table they match and
-the user may read, spelled out, and what remains of them as wildcards. When a right changes the
-grants are worked out anew, so a filter follows a membership without a new SUBSCRIBE.
+A session's filters are resolved to grants. Topics of the table (docs/topics.md) are granted one by one:
+those that a filter matches and that the user may read. For open topics, and for administrators, the filter
+itself is granted. When a right changes, the grants are determined again. So a filter follows a membership
+without a new SUBSCRIBE.
 """
 
 import asyncio
@@ -31,20 +32,22 @@ Granter = Callable[[Session, str], Awaitable[Grant | None]]
 
 
 class _Wanted(NamedTuple):
-    """What a session's filters come to."""
+    """The grants of a session's filters."""
 
     exact: dict[str, int]
     """Topic -> QoS."""
     floors: dict[str, int]
-    """Topic -> the offset at which the right to read it begins."""
+    """Topic -> offset. The user may read the entries after it."""
     wild: dict[str, tuple[int, bool]]
-    """Wildcard -> QoS, and whether it covers everything or open topics only."""
+    """Wildcard -> QoS, and whether it matches all topics (True) or open topics only."""
 
 
 class Subscriptions:
-    """`grant(session, filter)` asks who may read what; `now_ms` is the wall clock.
+    """Subscribes sessions, and maintains their grants, routes and tails.
 
-    `may_receive(session, topic)`, if given, is asked before each delivery, too.
+    `grant(session, filter)` is the right to read through a filter, see `Gate.grant`. `now_ms` is the wall
+    clock in Unix ms. `may_receive(session, topic)`, if not None, is asked before each delivery. A session
+    has at most `max_filters` filters.
     """
 
     def __init__(
@@ -71,8 +74,9 @@ class Subscriptions:
         self._locks: dict[Session, asyncio.Lock] = {}
 
     async def subscribe(self, session: Session, wanted: Sequence[Subscription]) -> list[int]:
-        """Subscribe (3.8.4); returns the SUBACK's codes. A persistent session's subscription is
-        on disk on return. Raises `StoreError`."""
+        """Subscribe (MQTT 3.1.1, 3.8.4). Returns a SUBACK code per subscription, in their order
+        [MQTT-3.8.4-5]: the granted QoS, or 0x80. The filters of a persistent session are on disk on
+        return. Raises `StoreError`."""
         async with self._lock(session):
             granted: list[Subscription] = []
             codes = []
@@ -104,7 +108,7 @@ class Subscriptions:
             return codes
 
     def send_retained(self, session: Session, filters: Iterable[str]) -> None:
-        """Send what is retained on filters just subscribed to [MQTT-3.3.1-6]."""
+        """Send the retained messages of filters just subscribed to [MQTT-3.3.1-6]. Call it after SUBACK."""
         grants = session.grants
         presence = [topic for topic in grants if parse_topic(topic).kind is Kind.PRESENCE]
         wanted = []
@@ -119,7 +123,8 @@ class Subscriptions:
             self._feeder.send_retained(session, wanted)
 
     async def unsubscribe(self, session: Session, filters: list[str]) -> None:
-        """Unsubscribe (3.10.4). Raises `StoreError`."""
+        """Unsubscribe (MQTT 3.1.1, 3.10.4). The change of a persistent session is on disk on return. Raises
+        `StoreError`."""
         async with self._lock(session):
             for topic_filter in filters:
                 session.filters.pop(topic_filter, None)
@@ -130,14 +135,15 @@ class Subscriptions:
             await self._save(session)
 
     async def resume(self, session: Session) -> None:
-        """Take up the filters of a session that came back, and its place in each log."""
+        """Subscribe a restored session to its filters, from its cursors on. Raises `StoreError`."""
         async with self._lock(session):
             await self._apply(session, frozenset(session.filters))
         if session.connected:
             session.forget_lost()
 
     async def follow(self, session: Session) -> None:
-        """Rights changed: work the grants out anew, and send the presence of new contacts."""
+        """Rights changed: determine the grants of a session again, and send it the presence of new contacts.
+        Raises `StoreError`."""
         async with self._lock(session):
             before = frozenset(session.grants)
             await self._apply(session, frozenset(session.filters))
@@ -149,8 +155,8 @@ class Subscriptions:
                 )
 
     def adopt(self, session: Session, held: Mapping[str, int]) -> None:
-        """Let a session have at once what its stand-in was subscribed to while it was away, all of it
-        topics outside the table, so that nothing is missed while its grants are worked out."""
+        """Route open topics to a session at once: those that its stand-in held while it was away, as
+        filter -> QoS. Otherwise it would miss messages until its grants are determined."""
         self._route(
             session,
             {topic: qos for topic, qos in held.items() if not is_wild(topic)},
@@ -158,11 +164,12 @@ class Subscriptions:
         )
 
     def rights_changed(self) -> None:
-        """What is being asked now may be out of date when it is answered: it is asked again."""
+        """Rights changed: grants that are being determined now are out of date, and determined again."""
         self._revocations += 1
 
     def revoke(self, session: Session, topics: Iterable[str]) -> None:
-        """Take topics of the table from a session at once; its filters stay."""
+        """Take the grants of table topics from a session at once. Its filters stay, so a right that returns
+        takes effect without a new SUBSCRIBE."""
         self.rights_changed()
         subscriber = self._subscriber(session)
         for topic in topics:
@@ -171,7 +178,7 @@ class Subscriptions:
             session.park_tail(topic)
 
     def release(self, session: Session) -> None:
-        """Take a session whose connection ended out of the routing tables."""
+        """Remove a session whose connection has ended from the routing tables."""
         session.disconnected()
         subscriber = self._screened.pop(session, session)
         for topic in session.grants:
@@ -180,7 +187,7 @@ class Subscriptions:
         self._locks.pop(session, None)
 
     def forget_screens(self) -> None:
-        """Have plugins asked anew about what sessions may receive."""
+        """Clear the cached answers of `may_receive`."""
         for screened in self._screened.values():
             screened.forget()
 
@@ -196,15 +203,15 @@ class Subscriptions:
 
     async def _save(self, session: Session) -> None:
         if session.persistent and session.connected:
-            session.logs.saved()  # older than what is saved now
+            session.logs.saved()  # the snapshot has newer cursors
             await self._states.save([Saved(session.key, session.snapshot(), self._now_ms())])
 
     async def _apply(self, session: Session, known: Collection[str]) -> None:
         """Bring grants, routes and tails in line with the session's filters.
 
-        A log that is new to the session begins at its stored cursor if there is one; else where the
-        right to read it began, if one of the filters `known` before has waited for that; else at
-        the head.
+        Where a new tail starts: at the stored cursor, if there is one. Otherwise, if a filter of `known`
+        matched the group before the user joined it, where the right to read it starts: the subscription
+        has waited for these entries. Otherwise at the head of the log.
         """
         while True:
             revocations = self._revocations
@@ -212,9 +219,9 @@ class Subscriptions:
             tails = [topic for topic in wanted.exact if parse_topic(topic).kind in CURSOR_KINDS]
             heads = await self._heads(session, tails)
             if not session.connected:
-                return  # the connection went while the directory was asked
+                return  # the connection has ended while the directory was asked
             if revocations == self._revocations:
-                break  # else what was granted may have been lost meanwhile
+                break  # otherwise a right granted above may be lost already
         exact, floors = wanted.exact, wanted.floors
         self._route(session, exact, wanted.wild)
         for topic in [topic for topic in session.tails if topic not in exact]:

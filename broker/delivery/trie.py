@@ -14,7 +14,7 @@ class _Node(Generic[T]):
 
 
 class Trie(Generic[T]):
-    """Maps topic filters to subscribers and their QoS."""
+    """Maps topic filters to subscribers and their QoS. `len` is the number of subscriptions."""
 
     def __init__(self) -> None:
         self._root: _Node[T] = _Node()

@@ -19,7 +19,8 @@ class ReasonCode:
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Why a publish was not accepted: the contract's error code, its MQTT reason code, and a text."""
+    """Why a publish was not accepted: the error code (docs/topics.md, "Events"), its MQTT reason code, and
+    a text for people."""
 
     code: str
     reason_code: int
@@ -27,7 +28,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class RefusedError(Exception):
-    """An operation is refused: the contract's error `code`, and `detail`, a text for people."""
+    """An operation is refused: the error `code` (docs/api.md, "Errors"), and `detail`, a text for people."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)

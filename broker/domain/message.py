@@ -78,7 +78,7 @@ class Stamped(msgspec.Struct, frozen=True, gc=False):
 
 
 class Body(msgspec.Struct, omit_defaults=True, gc=False):
-    """The JSON of contract.md, "Receiving", without `offset`."""
+    """The JSON of docs/api.md, "A message", without `offset`."""
 
     id: str
     conversation_id: str
@@ -163,7 +163,7 @@ def amending(sender: str, target: Body, content: Content, amends: tuple[Amendmen
 
 
 def parse_payload(payload: bytes) -> Content | Refusal:
-    """Read a published payload (contract.md, "Sending").
+    """Read a published payload.
 
     A JSON object with a `content` key is a message, and must be a valid one. Any other payload is itself
     the content: UTF-8 as type `text`, other bytes as base64 with type `binary`.

@@ -1,7 +1,7 @@
 """Who may do what: one table for the topic rules, RPC and gRPC.
 
 The actor's relation to another user (`Relation`) or rank in a group (`Rank`) selects a cell of the table.
-A cell is a rule: it looks at the facts of the case and returns None for yes, or the contract's error code.
+A cell is a rule: it looks at the facts of the case and returns None for yes, or an error code (docs/api.md).
 An operation on another member of a group needs two decisions: the table's for the actor's rank, and
 `_TOUCHES` for the ranks that the actor may act on.
 """

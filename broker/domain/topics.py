@@ -1,6 +1,6 @@
 """The topic grammar: the kinds of topics, and which filter matches which topic.
 
-A table topic (contract.md, "Topics") is `users/<id>/...` or `groups/<id>[/typing]`. `$SYS/...` belongs to
+A table topic (docs/topics.md) is `users/<id>/...` or `groups/<id>[/typing]`. `$SYS/...` belongs to
 the server. Any other topic is `OTHER`: refused unless the configuration opens it (`topics.open`).
 """
 

@@ -1,4 +1,4 @@
-"""The whole contract between the broker and its services. Either side may be another process.
+"""The whole interface between the broker and its services. Either side may be another process.
 
 All arguments and results are values that can be written as JSON. The services reach the stores through
 the stores' own ports. From the broker they need only what it alone has: the one way into the logs, and
@@ -46,7 +46,7 @@ class PresenceChange(msgspec.Struct, frozen=True):
 
 
 Posted = Body | Refusal
-"""The stored message, or the refusal with the contract's code, or `unavailable`."""
+"""The stored message, or the refusal: with a code of docs/topics.md, "Events", or `unavailable`."""
 
 
 class BrokerPort(Protocol):

@@ -51,8 +51,8 @@ class Grant(msgspec.Struct, frozen=True):
     """What a user may read through a topic filter now."""
 
     topics: Mapping[str, int]
-    """Topics of the contract's table that the filter matches and the user may read -> an offset. The user
-    may read the entries of the log after this offset; 0 for all."""
+    """Topics of the table (docs/topics.md) that the filter matches and the user may read -> an offset. The
+    user may read the entries of the log after this offset; 0 for all."""
     open: bool = False
     """Whether the filter also reaches topics outside the table."""
     everything: bool = False

@@ -25,8 +25,8 @@ T = TypeVar("T")
 _BATCH = 1000
 _WAITING_PER_SLOT = 16
 _MOST_WAITING = 100_000
-"""Arrivals, and presences, that wait for services which are slow. More are given up: the port says how
-they are made good."""
+"""The capacity of the queue of arrivals, and of that of presences. Reports beyond it are lost, with the
+consequences that `ServicesPort` describes."""
 _CLOSE_SECONDS = 2.0
 
 _UNAVAILABLE = msgspec.json.encode(

@@ -257,7 +257,7 @@ class Pipeline:
         The sender `system` needs no rights. A refusal is raised, not sent as an event.
 
         Raises:
-            RefusedError: refused; `code` is the contract's.
+            RefusedError: refused; `code` is one of docs/topics.md, "Events".
             StoreError: directory or store cannot answer now.
         """
         topic = parse_topic(publication.topic)

@@ -1,1 +1,1 @@
-"""A session: its windows, its readers' places in the logs, its queue. Sans-IO."""
+"""A session: its packet ids, its places in the logs, its queue. Sans-IO."""

@@ -1,19 +1,19 @@
-"""A client's publishes from their arrival to their answer: the receiving half of QoS 1 and 2
+"""A client's publishes from arrival to acknowledgement: the receiving side of QoS 1 and 2
 (MQTT 3.1.1, 4.3.2 and 4.3.3).
 
-The packet id of a QoS 2 publish goes
+The states of the packet id of a QoS 2 publish:
 
     new -> committing -> received -> released, which is new again
 
-new         nothing is known of it
-committing  its PUBLISH was taken and is not done with
-received    its PUBLISH is done with, stored or refused, and its PUBREL is awaited
+new         not in use
+committing  its PUBLISH was passed to the pipeline, and has no outcome yet
+received    its PUBLISH has an outcome (stored or refused), and its PUBREL is awaited
 earlier     it was `received` on an earlier connection of the session
 
-This is what happens, and the state that follows:
+Each cell has the action, if there is one, and the next state:
 
 ==========  ================  ================  ================  ===================  ==========
-            PUBLISH           PUBLISH with DUP  done with         PUBREL               connection
+            PUBLISH           PUBLISH with DUP  outcome           PUBREL               connection
 ==========  ================  ================  ================  ===================  ==========
 new         take, committing  take, committing                    PUBCOMP, new         new
 committing  wait, committing  wait, committing  PUBREC, received  PUBCOMP, committing  new
@@ -21,20 +21,22 @@ received    PUBREC, received  PUBREC, received                    PUBCOMP, new  
 earlier     take, committing  PUBREC, earlier                     PUBCOMP, new         earlier
 ==========  ================  ================  ================  ===================  ==========
 
-take        the publish goes to the pipeline
-wait        it does not: its PUBREC comes when the first one is done with
-PUBREC      an answer; so is PUBCOMP
-connection  the client's next one
+take        pass the publish to the pipeline
+wait        do nothing: the PUBREC follows the outcome of the first PUBLISH
+PUBREC      send a PUBREC; PUBCOMP likewise
+connection  event: the session continues on a new connection
 
 Laws:
 
-1. From the first PUBLISH to the PUBREL a packet id is one publish, taken once [MQTT-4.3.3-2].
-2. Of an earlier connection only what comes with DUP, as it must [MQTT-3.3.1-1], is the same publish:
-   what is known of that connection may be from before a crash.
-3. What is not done with has no answer, and ends with its connection: the client sends it again
-   [MQTT-4.4.0-1].
-4. PUBACK and PUBREC go out in the order of the publishes they are for [MQTT-4.6.0-2].
-5. Every PUBREL is answered [MQTT-4.3.3-2], known or not: the client may have lost the PUBCOMP.
+1. From the first PUBLISH to the PUBREL a packet id stands for one publish, which is taken once
+   [MQTT-4.3.3-2].
+2. A PUBLISH repeats one of an earlier connection only if it has the DUP flag, which a repeat must have
+   [MQTT-3.3.1-1]. Without it, it is a new publish: after a crash the stored packet ids may be out of date.
+3. A publish without an outcome has no answer, and is forgotten with its connection: the client sends
+   it again [MQTT-4.4.0-1].
+4. PUBACKs and PUBRECs are sent in the order of their publishes [MQTT-4.6.0-2].
+5. Every PUBREL is answered [MQTT-4.3.3-2], even if its packet id is unknown: the client may have missed
+   the PUBCOMP.
 """
 
 import enum
@@ -45,26 +47,26 @@ from broker.wire import encoder
 from broker.wire.packets import Publish
 
 _OVERHEAD = 256
-"""Bytes a publish takes while it is under way, beside its payload."""
+"""The memory of a publish without an outcome, beside its payload, in bytes."""
 
 Slot = list[bytes]
-"""The place of an answer among the others; it holds one item, which is empty till it is due."""
+"""The place of one answer in the order of answers: a list of one item, empty until the outcome is known."""
 
 
 class _State(enum.Enum):
-    """See the module's table. A packet id that is new has none."""
+    """See the table of the module. A new packet id has no state."""
 
     COMMITTING = enum.auto()
     RECEIVED = enum.auto()
     EARLIER = enum.auto()
 
 
-# Names of their own, as a member costs five times as much to look up on its class.
+# As module globals, because looking up a member on its enum class costs five times as much.
 _COMMITTING, _RECEIVED, _EARLIER = _State
 
 
 class Inbound:
-    """The publishes of one connection that are under way, and the packet ids of QoS 2."""
+    """The publishes of one connection that have no outcome yet, and the packet ids of QoS 2."""
 
     __slots__ = ("_outbox", "_states", "unanswered", "uncommitted")
 
@@ -72,12 +74,12 @@ class Inbound:
         self._outbox = outbox
         self._states: dict[int, _State] = {}
         self.unanswered: list[Slot] = []
-        """The answers that are not sent yet, in the order of the publishes."""
+        """The places of the answers not sent yet, in the order of their publishes."""
         self.uncommitted = 0
-        """Bytes of the publishes that are not done with, those of QoS 0 included."""
+        """Bytes of the publishes without an outcome, those of QoS 0 included."""
 
     def is_repeated(self, packet: Publish) -> bool:
-        """Whether a QoS 2 publish was taken before; if that one is done with, says PUBREC again."""
+        """Whether a QoS 2 publish was taken before. If that one has its outcome, sends the PUBREC again."""
         packet_id = packet.packet_id
         state = self._states.get(packet_id)
         if state is _COMMITTING:
@@ -89,7 +91,8 @@ class Inbound:
         return False
 
     def expect(self, packet: Publish) -> Slot | None:
-        """A publish is under way: counts it, and keeps its answer's place, which is for `done`."""
+        """Count a publish, and reserve the place of its answer. Returns the place, to be passed to `done`;
+        None for QoS 0."""
         self.uncommitted += len(packet.payload) + _OVERHEAD
         if not packet.qos:
             return None
@@ -98,7 +101,7 @@ class Inbound:
         return slot
 
     def done(self, packet: Publish, slot: Slot | None) -> None:
-        """A publish is done with, stored or refused: answers it as soon as those before it are."""
+        """A publish was stored or refused: answer it once all earlier ones are answered [MQTT-4.6.0-2]."""
         self.uncommitted -= len(packet.payload) + _OVERHEAD
         if slot is None:
             return
@@ -113,7 +116,7 @@ class Inbound:
             self._outbox.send(unanswered.pop(0)[0])
 
     def pubrel(self, packet_id: int) -> None:
-        """The client has the PUBREC, and uses the packet id for something else from here on."""
+        """The client has received the PUBREC, and may use the packet id for another message now."""
         if self._states.get(packet_id) is not _COMMITTING:
             self._states.pop(packet_id, None)
         self._outbox.send(encoder.pubcomp(packet_id))
@@ -122,9 +125,9 @@ class Inbound:
 
     @property
     def received(self) -> list[int]:
-        """Packet ids that wait for their PUBREL, for `restore` on the next connection."""
+        """The packet ids that wait for their PUBREL, to be passed to `restore` on the next connection."""
         return sorted(packet_id for packet_id, state in self._states.items() if state is not _COMMITTING)
 
     def restore(self, received: Iterable[int]) -> None:
-        """Take up what the last connection left, before anything is published on this one."""
+        """Set the packet ids `received` on the last connection. Call it before any publish of this one."""
         self._states = dict.fromkeys(received, _EARLIER)

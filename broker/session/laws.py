@@ -1,33 +1,33 @@
-"""The laws of what is under way to a client: three small state machines, as tables.
+"""Outgoing messages: three small state machines, as tables, and the laws they follow.
 
-A packet id (MQTT 3.1.1, chapters 4.3 and 4.4):
+A packet id (MQTT 3.1.1, 4.3 and 4.4):
 
     FREE --PUBLISH 1--> SENT_1 --PUBACK--> FREE
     FREE --PUBLISH 2--> SENT_2 --PUBREC--> RELEASED --PUBCOMP--> FREE
 
-1. A packet id is handed out when it is free, and stands for one message until it is free again
+1. A packet id is assigned when it is free, and stands for one message until it is free again
    [MQTT-2.3.1-2] [MQTT-2.3.1-4].
-2. Only PUBACK frees one of QoS 1 [MQTT-4.3.2-1], only PUBREC and then PUBCOMP one of QoS 2
-   [MQTT-4.3.3-1].
-3. On a new connection what was sent and not acknowledged is sent again, with the packet id it had
-   [MQTT-4.4.0-1] [MQTT-2.3.1-3]. An entry must be read from its log first: until then it is unsent.
-   An answer may come before that, as the client may have had it from the earlier connection.
-4. What is released is never sent again [MQTT-4.3.3-1]; its PUBREL is [MQTT-4.4.0-1].
-5. An unsent entry that cannot be sent any more, as the right to it was lost, gives its packet id
-   back. The client may hold one of QoS 2 (4.3.3), so that is released and not simply free.
+2. A packet id of QoS 1 is freed only by PUBACK [MQTT-4.3.2-1], one of QoS 2 only by PUBREC and then
+   PUBCOMP [MQTT-4.3.3-1].
+3. On a new connection every message that was sent and not acknowledged is sent again, with the same
+   packet id [MQTT-4.4.0-1] [MQTT-2.3.1-3]. An entry must be read from its log first; until then it is
+   unsent. Its acknowledgement may come before that, if the client received it on the earlier connection.
+4. A released message is never sent again [MQTT-4.3.3-1]; its PUBREL is [MQTT-4.4.0-1].
+5. An unsent entry may become impossible to send, because the right to read it was lost. Then it gives
+   up its packet id. One of QoS 1 is free. One of QoS 2 is released, because the client may hold it (4.3.3).
 
-An entry of a log, with regard to what earlier connections did:
+An entry of a log that an earlier connection sent:
 
-6. The reader sends each entry that it comes to, but not one that the receiver has had. Nothing is
-   remembered of an entry that the reader is past, unless it is to be sent again.
+6. The reader sends every entry it reaches, except those that the receiver already has. The state of an
+   entry is dropped when the reader has passed it, unless the entry must be sent again.
 
-A tail, a session's place in one log:
+A tail, which is a session's place in one log:
 
-7. A live tail takes the next entry as it is pushed. When it misses one it is behind, and reads the
-   log until there is nothing after its position. No push may overtake the log [MQTT-4.6.0-6].
+7. A live tail sends the next entry when it is pushed. If it misses one it is behind, and reads the log
+   until there is nothing after its position. No push may overtake the log [MQTT-4.6.0-6].
 
-Each table says, event by event, which state follows which; a row is one event in one state. What has
-no row leaves the state as it is: acknowledgements may come late, twice or for nothing.
+A table gives, for each event, the next state of each state that the event changes. In all other states
+the event changes nothing: acknowledgements may come late, twice, or for an unknown packet id.
 """
 
 from collections.abc import Mapping
@@ -35,43 +35,45 @@ from enum import Enum, IntEnum, auto
 from typing import Final, TypeVar
 
 
-class IdState(IntEnum):  # integers, as each message looks states up and their hash costs nothing
+class IdState(IntEnum):  # integers: each message looks states up, and their hash is cheap
     """The states of a packet id. The digit is the QoS; released is QoS 2."""
 
     FREE = auto()
     SENT_1 = auto()
-    """In the window: waits for PUBACK."""
+    """Sent, waits for PUBACK."""
     SENT_2 = auto()
-    """In the window: waits for PUBREC."""
+    """Sent, waits for PUBREC."""
     UNSENT_1 = auto()
-    """Sent by an earlier connection, to be sent again."""
+    """Sent by an earlier connection, must be sent again."""
     UNSENT_2 = auto()
     RELEASED = auto()
     """The receiver has the message; waits for PUBCOMP."""
 
 
 class EntryState(IntEnum):
-    """What is remembered of an entry that is not in the window."""
+    """The states of an entry that is not in the window."""
 
     PLAIN = auto()
-    """Nothing: it is sent when the reader comes to it."""
+    """The default: it is sent when the reader reaches it."""
     UNSENT = auto()
-    """Sent by an earlier connection, to be sent again."""
+    """Sent by an earlier connection, must be sent again."""
     HAD = auto()
-    """The receiver has it, and the reader is not past it."""
+    """The receiver has it, and the reader has not passed it."""
 
 
 class TailState(IntEnum):
     """The states of a tail."""
 
     PARKED = auto()
-    """The log is not read."""
+    """The session does not read the log."""
     BEHIND = auto()
+    """Entries are read from the log."""
     LIVE = auto()
+    """Entries are sent as they are pushed."""
 
 
 class Event(Enum):
-    """What happens to them."""
+    """The events of the three state machines."""
 
     PUBLISH_1 = auto()
     """A message is sent with QoS 1."""
@@ -80,27 +82,27 @@ class Event(Enum):
     PUBREC = auto()
     PUBCOMP = auto()
     RECONNECT = auto()
-    """A new connection takes up what the last one left."""
+    """The session continues on a new connection."""
     PUBLISH_AGAIN = auto()
     """The message is sent again, with DUP [MQTT-3.3.1-1]."""
     LOSE = auto()
-    """It cannot be sent again: the right to it is gone, or the entry is."""
+    """The message cannot be sent again: the right to read it is lost, or the entry is gone."""
 
     RESTORE_UNSENT = auto()
-    """An earlier connection sent the entry; the receiver is not known to have it."""
+    """An earlier connection sent the entry, and got no acknowledgement."""
     RESTORE_HAD = auto()
-    """The receiver had the entry on an earlier connection."""
+    """The receiver acknowledged the entry on an earlier connection."""
     ANSWER = auto()
-    """PUBACK or PUBREC came before the entry was sent again."""
+    """PUBACK or PUBREC arrived before the entry was sent again."""
     READ = auto()
-    """The reader has come to the entry, or begins past it."""
+    """The reader reaches the entry, or starts after it."""
 
     FOLLOW = auto()
-    """The session begins to read the log."""
+    """The session starts to read the log."""
     MISS = auto()
-    """An entry was pushed that cannot be sent now."""
+    """An entry is pushed that cannot be sent now."""
     CATCH_UP = auto()
-    """The log has nothing after the position."""
+    """The log has nothing after the position of the tail."""
     PARK = auto()
     """The session stops reading the log."""
 
@@ -136,5 +138,5 @@ TAIL: Final[Table[TailState]] = {
 
 
 def after(table: Table[State], event: Event, state: State) -> State:
-    """The state that follows."""
+    """The next state: the table's, or `state` itself if the event does not change it."""
     return table[event].get(state, state)

@@ -4,65 +4,65 @@ from broker.session.tail import Tail
 
 
 class Logs:
-    """A session's tails, which of them are behind, and where logs that are not read go on."""
+    """A session's tails, and its cursors in logs that it does not read now."""
 
     __slots__ = ("behind", "moved", "parked", "tails")
 
     def __init__(self) -> None:
         self.tails: dict[str, Tail] = {}
-        """By topic."""
+        """Topic -> tail."""
         self.behind: dict[str, Tail] = {}
-        """Those of `tails` that are not live."""
+        """Topic -> tail, for the tails that are not live."""
         self.parked: dict[str, int] = {}
-        """Log -> cursor, of logs that were read before and may be again."""
+        """Log -> cursor, for logs that the session has read before and does not read now."""
         self.moved: dict[str, Tail] = {}
-        """Log -> tail whose cursor may have gone forward since it was last stored."""
+        """Log -> tail, for tails whose cursor may have moved since it was last stored."""
 
     def follow(self, tail: Tail) -> None:
-        """Start to read a log; the tail is behind until the reader has looked."""
+        """Start to read a log. The tail is behind until the feeder has found nothing after its position."""
         self.tails[tail.topic] = self.behind[tail.topic] = tail
         self.parked.pop(tail.log, None)
 
     def park(self, topic: str) -> Tail | None:
-        """Stop reading a log; should it be read again, it is from here. Returns its tail."""
+        """Stop reading a log, and keep the position for a later `follow`. Returns its tail, if it had one."""
         tail = self.tails.pop(topic, None)
         self.behind.pop(topic, None)
         if tail is not None:
             tail.park()
-            if tail.qos:  # with QoS 0 it begins anew
+            if tail.qos:  # QoS 0 has no cursor: it starts at the head again
                 self.parked[tail.log] = tail.position
         return tail
 
     def go_back(self, log: str, offset: int) -> None:
-        """If a log is parked, its entry at `offset` is to be read when it is read again."""
+        """Move the cursor of a parked log back before `offset`, so that a later `follow` reads that entry."""
         if log in self.parked:
             self.parked[log] = min(self.parked[log], offset - 1)
 
     def missed(self, tail: Tail, offset: int) -> None:
-        """An entry that was pushed is left to the log."""
+        """A pushed entry could not be sent: the tail is behind."""
         tail.missed(offset)
         self.behind[tail.topic] = tail
 
     def caught_up(self, tail: Tail) -> None:
-        """The log has nothing after the tail's position: from here on it gets pushes."""
+        """The log has nothing after the tail's position: the tail is live."""
         tail.caught_up()
         self.behind.pop(tail.topic, None)
 
     def tail_of(self, log: str) -> Tail | None:
-        """The tail in a log, if it is read."""
+        """The tail of a log, or None if the log is not read."""
         return next((tail for tail in self.tails.values() if tail.log == log), None)
 
     def positions(self) -> dict[str, int]:
-        """Log -> the last entry that was sent. With QoS 0 nothing is kept."""
+        """Log -> the offset of the last entry sent. Tails of QoS 0 are left out: they have no cursor."""
         return self.parked | {tail.log: tail.position for tail in self.tails.values() if tail.qos}
 
     # --- cursors to store ------------------------------------------------------------
 
     @property
     def to_save(self) -> dict[str, int]:
-        """Log -> cursor, of those that moved since they were last stored."""
+        """Log -> cursor, for cursors that moved since they were last stored."""
         return {log: tail.cursor for log, tail in self.moved.items()}
 
     def saved(self) -> None:
-        """The cursors are on their way to the store."""
+        """The cursors were handed to the store."""
         self.moved.clear()

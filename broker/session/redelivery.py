@@ -1,8 +1,8 @@
-"""What earlier connections of a session left: entries of logs that were sent and not acknowledged.
+"""Redelivery of log entries that earlier connections of a session sent and that were not acknowledged.
 
-With each goes a packet id in the window, whose state says whether it is unsent or released. What is
-remembered of the entry itself has the states of `laws.ENTRY`. Entries are read from their logs when
-those are followed again: this hands them to the tails, and takes up answers that come earlier.
+Each entry has a packet id in the window, which is unsent or released. The entry itself has a state of
+`laws.ENTRY`. Entries are not kept in memory: when their log is read again, the tail gets their offsets
+and sends them again. Acknowledgements that arrive before that are applied here.
 """
 
 from collections.abc import Collection, Iterable
@@ -19,7 +19,7 @@ Address = tuple[str, int]
 
 
 class Redeliveries:
-    """Entries that earlier connections sent, till the reader is past them."""
+    """The entries that earlier connections sent and that the reader has not passed yet."""
 
     __slots__ = ("_addresses", "_entries", "_logs", "_window")
 
@@ -27,16 +27,16 @@ class Redeliveries:
         self._window = window
         self._logs = logs
         self._addresses: dict[int, Address] = {}
-        """Of packet ids that an earlier connection handed out and this one has not used."""
+        """Packet id -> entry, for packet ids that an earlier connection used and this one has not yet."""
         self._entries: dict[Address, EntryState] = {}
-        """What is not plain."""
+        """Entry -> its state. Entries in the state PLAIN are left out."""
 
     def state(self, address: Address) -> EntryState:
-        """What is remembered of an entry."""
+        """The state of an entry."""
         return self._entries.get(address, EntryState.PLAIN)
 
     def _unsent(self) -> set[int]:
-        """Packet ids of the entries that are to be sent again."""
+        """The packet ids of the entries that must be sent again."""
         return {i for i, address in self._addresses.items() if self.state(address) is EntryState.UNSENT}
 
     def _move(self, address: Address, event: Event) -> None:
@@ -49,8 +49,8 @@ class Redeliveries:
     # --- between connections ---------------------------------------------------------
 
     def restore(self, item: Redelivery) -> None:
-        """Take up what the last connection left. Its packet id is taken till the entry is read and
-        sent again, or released for good."""
+        """Add an entry that the last connection left. Its packet id stays in use until the entry is sent
+        again and acknowledged, or given up [MQTT-2.3.1-3]."""
         address = (item.log, item.offset)
         if item.released:
             self._move(address, Event.RESTORE_HAD)
@@ -58,7 +58,7 @@ class Redeliveries:
             return
         is_listed = address in self._addresses.values()
         self._window.restore(item.packet_id, item.qos, item.released)
-        if is_listed:  # it was sent with two packet ids, and is sent again with one
+        if is_listed:  # the entry was sent with two packet ids: one redelivery is enough
             self._window.lose(item.packet_id)
             return
         self._addresses[item.packet_id] = address
@@ -66,7 +66,8 @@ class Redeliveries:
             self._move(address, Event.RESTORE_UNSENT)
 
     def snapshot(self, in_flight: Iterable[tuple[int, InFlight]]) -> list[Redelivery]:
-        """Those of the window that are entries, then what the receiver has had beyond a cursor."""
+        """What the next connection must `restore`: the entries in the window, then the acknowledged entries
+        after a cursor, with packet id 0."""
         listed = []
         for packet_id, sent in in_flight:
             if (address := self._address(packet_id, sent)) is not None:
@@ -83,7 +84,7 @@ class Redeliveries:
     # --- reading ---------------------------------------------------------------------
 
     def hand_over(self, tail: Tail) -> None:
-        """A log is read again: tell its tail what is to be sent again, and what is not to be sent."""
+        """A log is read again: tell its tail which entries to send again, and which to skip."""
         for packet_id in self._unsent():
             log, offset = self._addresses[packet_id]
             if log == tail.log:
@@ -96,14 +97,15 @@ class Redeliveries:
                     self._move(address, Event.READ)
 
     def read(self, tail: Tail, offset: int, outgoing: Outgoing, packet_id: int) -> None:
-        """The reader has come to an entry of `tail.resend`: send it again, or pass over it."""
+        """The reader has reached an entry of `tail.resend`. Send it again, or skip it if `packet_id` is 0."""
         self._move((tail.log, offset), Event.READ)
         if packet_id:
             self._addresses.pop(packet_id, None)
             self._window.publish_entry_again(packet_id, outgoing, tail, offset)
 
     def lose(self, packet_ids: Iterable[int]) -> None:
-        """Give up entries that cannot be sent again: cursors go back before them."""
+        """Give up entries that cannot be sent again. Cursors move back before them, so that they are read if
+        the right to read them returns."""
         for packet_id in packet_ids:
             log, offset = address = self._addresses.pop(packet_id)
             self._move(address, Event.LOSE)
@@ -111,13 +113,13 @@ class Redeliveries:
             self._window.lose(packet_id)
 
     def unsent_outside(self, logs: Collection[str]) -> list[int]:
-        """Packet ids of entries of other logs that are to be sent again."""
+        """The packet ids of entries that must be sent again and whose log is not in `logs`."""
         return [packet_id for packet_id in self._unsent() if self._addresses[packet_id][0] not in logs]
 
     # --- answers ---------------------------------------------------------------------
 
     def answered(self, packet_id: int) -> None:
-        """The receiver has the message of a packet id. If it is an entry to be sent again, it is not."""
+        """The receiver has the message of a packet id. If it was to be sent again, it is not."""
         address = self._addresses.get(packet_id)
         if address is None or self.state(address) is not EntryState.UNSENT:
             return

@@ -1,4 +1,4 @@
-"""What a session needs of others."""
+"""The interfaces that a session needs."""
 
 from typing import Protocol, TypeVar
 
@@ -6,38 +6,40 @@ S_contra = TypeVar("S_contra", contravariant=True)
 
 
 class Outbox(Protocol):
-    """The bytes on their way to one client."""
+    """The outgoing bytes of one connection."""
 
     full: bool
-    """Whether the byte budget is reached: what can wait should."""
+    """Whether the byte budget is exceeded. No message is sent then; acknowledgements still are."""
 
     def send(self, data: bytes) -> None:
-        """Append bytes; they are written with the rest of this turn of the event loop."""
+        """Append whole packets. They are written at the end of this turn of the event loop."""
         ...
 
     def send_publish(self, head: bytes, packet_id: bytes, payload: bytes) -> None:
-        """Append a PUBLISH in its three parts."""
+        """Append a PUBLISH in three parts. `packet_id`: two bytes, big-endian."""
         ...
 
 
 class Watcher(Protocol[S_contra]):
-    """Told what a session cannot do by itself."""
+    """The events of a session."""
 
     def lagging(self, session: S_contra) -> None:
-        """A tail left the live stream."""
+        """A tail is behind: its log must be read."""
         ...
 
     def moved(self, session: S_contra) -> None:
-        """Cursors of a session went forward."""
+        """Cursors of a session may have moved and should be stored."""
         ...
 
     def dropped(self, reason: str) -> None:
-        """A message was given up."""
+        """A message was dropped. `reason` is the name of its counter in the metrics."""
         ...
 
 
 class Limits(Protocol):
-    """What a session may hold."""
+    """The limits of a session, in messages."""
 
     max_inflight: int
+    """Sent with QoS 1 or 2 and not acknowledged."""
     max_queued: int
+    """Waiting for room in the window."""

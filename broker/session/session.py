@@ -1,17 +1,17 @@
-"""Session state and the delivery half of QoS 0, 1 and 2 (MQTT 3.1.1, chapter 4).
+"""A session's state, and the sending side of QoS 0, 1 and 2 (MQTT 3.1.1, 4.3).
 
-Messages come two ways. Entries of logs go by tails: nothing is queued, a session that cannot
-take an entry now leaves the live stream and has it read from the log later. Messages of other
-topics go by the window and, when it is full, a bounded queue.
+Entries of logs are sent through tails and never queued. If a session cannot take an entry now, its tail
+leaves the live stream, and the entry is read from the log later. Messages of other topics are sent with
+QoS 1 or 2 through the window and, when it is full, wait in a bounded queue; with QoS 0 they are dropped
+when the outbox is full.
 
-The states of packet ids, entries and tails, and which follows which, stand in `laws`. They are kept
-by the parts that a session puts together:
+`laws` defines the states of packet ids, entries and tails. The parts of a session keep them:
 
     offer_entry ─▶ Tail ──┐                         ┌──▶ outbox
                           ├──▶ Window (packet ids) ─┤
     offer ───▶ the queue ─┘    ▲                    └◀── puback, pubrec, pubcomp
                                │
-    restore ─▶ Redeliveries ───┘   what earlier connections sent
+    restore ─▶ Redeliveries ───┘   entries that earlier connections sent
 """
 
 from collections import deque
@@ -76,12 +76,12 @@ class Session:
         self.outbox = outbox
         self.filters: dict[str, Subscription] = {}
         self.grants: dict[str, int] = {}
-        """Topic or wildcard filter in the routing tables -> QoS: what `filters` come to."""
+        """Topic or wildcard filter in the routing tables -> QoS, as determined from `filters` and rights."""
         self.open_wildcards: frozenset[str] = frozenset()
-        """Those of `grants` that are wildcards for topics outside the contract's table only."""
+        """The wildcards of `grants` that match open topics only (docs/topics.md)."""
         self.window = Window(outbox, limits)
         self.logs = Logs()
-        # Those of `logs`, as each push and each acknowledgement looks something up in them.
+        # The same objects as in `logs`: pushes and acknowledgements are frequent, and save one look-up here.
         self.tails = self.logs.tails
         self.parked = self.logs.parked
         self.behind = self.logs.behind
@@ -93,25 +93,26 @@ class Session:
         self._waiter: Callable[[], None] | None = None
         self._pending: deque[tuple[Outgoing, int]] | None = None
 
-    # --- who asks for it -------------------------------------------------------------
+    # --- set from outside ------------------------------------------------------------
 
     def grant(self, grants: dict[str, int], open_wildcards: frozenset[str]) -> None:
-        """What the filters come to was worked out anew."""
+        """Set `grants` and `open_wildcards`, after filters or rights changed."""
         self.grants = grants
         self.open_wildcards = open_wildcards
 
     def disconnected(self) -> None:
-        """The connection has ended: nothing is to be sent any more."""
+        """The connection has ended: send nothing any more."""
         self.connected = False
 
     def when_room(self, waiter: Callable[[], None] | None) -> None:
-        """Have `waiter` called each time there may be room again; None to stop that."""
+        """Call `waiter` whenever there may be room again. None stops that."""
         self._waiter = waiter
 
     # --- entries of logs -------------------------------------------------------------
 
     def offer_entry(self, topic: str, offset: int, outgoing: Outgoing) -> None:
-        """A new entry of a subscribed log was committed: send it now, or leave it to the log."""
+        """A new entry of a subscribed log was committed. Send it now, or leave the tail behind: then the
+        entry is read from the log."""
         try:
             tail = self.tails[topic]
         except KeyError:
@@ -131,24 +132,24 @@ class Session:
             self._watcher.lagging(self)
 
     def add_tail(self, tail: Tail) -> None:
-        """Start reading a log; the tail is behind until the reader has looked."""
+        """Start to read a log. The tail is behind until the feeder has found nothing after its position."""
         self.logs.follow(tail)
         self.redeliveries.hand_over(tail)
         self.window.hand_over(tail)
 
     def park_tail(self, topic: str) -> None:
-        """Stop reading a log; should it be read again, it is from here."""
+        """Stop reading a log, and keep the position in case it is read again."""
         tail = self.logs.park(topic)
         if tail is not None:
             self._lose([packet_id for packet_id in tail.resend.values() if packet_id])
 
     def forget_lost(self) -> None:
-        """Free the packet ids of entries of logs that may not be read now. Should the right come
-        back, they are read anew: their cursors go back before them."""
+        """Give up the unsent entries of logs that the session does not read any more. Cursors move back
+        before them, so that they are read if the right to read them returns."""
         self._lose(self.redeliveries.unsent_outside({tail.log for tail in self.tails.values()}))
 
     def give_up(self, tail: Tail, offset: int) -> None:
-        """An entry cannot be sent again."""
+        """An entry that must be sent again is not in the log any more."""
         packet_id = tail.resend.pop(offset)
         if packet_id:
             self._lose([packet_id])
@@ -159,8 +160,8 @@ class Session:
             self.refill()
 
     def send_entry(self, tail: Tail, offset: int, outgoing: Outgoing) -> None:
-        """An entry was read from the log: the one after the tail's position, for which the caller has
-        asked `Window.room_for`, or one before it that is to be sent again."""
+        """Send an entry that was read from the log: the one after the tail's position, or an earlier one
+        that must be sent again. For the former the caller must have found room by `Window.room_for`."""
         packet_id = tail.resend.pop(offset, None) if tail.resend else None
         if packet_id is not None:
             if offset > tail.position:
@@ -175,7 +176,8 @@ class Session:
     # --- other messages --------------------------------------------------------------
 
     def offer(self, outgoing: Outgoing, qos: int) -> None:
-        """Send a message of a topic that is not a log, or queue it within bounds."""
+        """Send a message of a topic that is not a log, or queue it. If the queue is full, its oldest message
+        is dropped; a QoS 0 message is not queued but dropped."""
         if not qos:
             if self.outbox.full:
                 self._watcher.dropped("slow_consumer")
@@ -193,7 +195,7 @@ class Session:
         self._pending.append((outgoing, qos))
 
     def refill(self) -> None:
-        """There is room again: send what waited, then wake who waits for room."""
+        """There may be room again: send queued messages, then call the waiter."""
         pending = self._pending
         while pending and self.window.room:
             self.window.publish(*pending.popleft())
@@ -203,21 +205,22 @@ class Session:
     # --- acknowledgements ------------------------------------------------------------
 
     def puback(self, packet_id: int) -> None:
-        """4.3.2: the receiver has it. It may be late, or for a packet of an earlier connection."""
+        """The receiver has a QoS 1 message (4.3.2). A late or unknown PUBACK is ignored."""
         sent = self.window.take(packet_id, _PUBACK)
         if sent is not None:
             self._done(packet_id, sent)
 
     def pubrec(self, packet_id: int) -> None:
-        """4.3.3: the receiver has it; release it [MQTT-4.3.3-1]. An unknown packet id is released too,
-        as its owner may have forgotten what this side has."""
+        """The receiver has a QoS 2 message (4.3.3). Send its PUBREL [MQTT-4.3.3-1], also for an unknown
+        packet id: after a crash this side may have forgotten it, and the receiver waits for the PUBREL."""
         sent = self.window.take(packet_id, _PUBREC)
         if sent is not None and sent.tail is None:
             self.redeliveries.answered(packet_id)
         self.outbox.send(pubrel(packet_id))
 
     def pubcomp(self, packet_id: int) -> None:
-        """4.3.3: done. Only now does a cursor pass it: a receiver may wait for its PUBREL."""
+        """A QoS 2 message is complete (4.3.3). Only now may a cursor pass it: until then the PUBREL may
+        have to be sent again [MQTT-4.4.0-1]."""
         sent = self.window.take(packet_id, _PUBCOMP)
         if sent is not None:
             self._done(packet_id, sent)
@@ -231,7 +234,7 @@ class Session:
             if tail.qos and tail.state is not _PARKED:
                 if not self._moved:
                     self._watcher.moved(self)
-                self._moved[tail.log] = tail  # where its cursor is, is asked twice a second
+                self._moved[tail.log] = tail  # its cursor is read when it is stored, twice a second
         if self._pending or self._waiter is not None:
             self.refill()
 
@@ -239,12 +242,12 @@ class Session:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Messages in the window, and queued."""
+        """The number of messages in the window, and of queued ones."""
         return len(self.window), len(self._pending or ())
 
     def snapshot(self) -> SessionState:
-        """What must be kept for the next connection: a log's cursor is the last entry that was
-        sent, as those that were not acknowledged are listed one by one."""
+        """The state to store for the next connection. A log's cursor is the last entry sent, because the
+        entries that were not acknowledged are listed one by one in `inflight`."""
         inflight = self.redeliveries.snapshot(self.window)
         listed = {item.packet_id for item in inflight}
         queue = [_kept(packet_id, sent) for packet_id, sent in self.window if packet_id not in listed]
@@ -253,8 +256,8 @@ class Session:
         return SessionState(dict(self.filters), positions, inflight, self.inbound.received, queue)
 
     def restore(self, state: SessionState) -> None:
-        """Take up what the last connection left: resend what it had in its window
-        [MQTT-4.4.0-1], then what was queued. Entries of logs follow as their tails are read."""
+        """Set the state that the last connection stored. Send the messages of its window again
+        [MQTT-4.4.0-1], then the queued ones. Entries of logs follow when their tails are read."""
         self.filters = state.filters
         self.parked.update(state.cursors)
         self.inbound.restore(state.received)
@@ -269,7 +272,7 @@ class Session:
                 self.window.publish_again(message.packet_id, _outgoing(message))
 
 
-# --- messages as they are kept ------------------------------------------------------------
+# --- stored messages ----------------------------------------------------------------------
 
 
 def _outgoing(message: QueuedMessage) -> Outgoing:
@@ -278,12 +281,17 @@ def _outgoing(message: QueuedMessage) -> Outgoing:
 
 def _queued(outgoing: Outgoing, qos: int, packet_id: int = 0) -> QueuedMessage:
     return QueuedMessage(
-        outgoing.topic, outgoing.payload, qos, outgoing.retain, outgoing.properties, packet_id
+        outgoing.publication.topic,
+        outgoing.payload,
+        qos,
+        outgoing.retain,
+        outgoing.publication.properties,
+        packet_id,
     )
 
 
 def _kept(packet_id: int, sent: InFlight) -> QueuedMessage:
-    """A message of the window. Of one that is released only the packet id is left."""
+    """A message of the window. A released one has only its packet id."""
     if sent.outgoing is None:
         return QueuedMessage("", b"", sent.qos, packet_id=packet_id, released=True)
     return _queued(sent.outgoing, sent.qos, packet_id)

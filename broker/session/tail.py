@@ -1,19 +1,16 @@
-"""A reader's place in one log."""
+"""A session's place in one log."""
 
 from broker.session.laws import TAIL, Event, TailState, after
 
 
 class Tail:
-    """Where a session stands in a log it is subscribed to.
+    """A session's place in a log it is subscribed to. Its states are those of `laws.TAIL`.
 
-    `position` is the last offset handed to the connection, `cursor` the last before which
-    everything is acknowledged. A live tail gets entries pushed; one that is not reads the log
-    until it has caught up with `head`, the last offset it was told of.
+    `position` is the offset of the last entry sent; all entries up to `cursor` are acknowledged. `head`
+    is the highest offset known to be in the log: a tail that is behind reads the log at least that far.
 
-    `resend` holds what an earlier connection sent and did not get acknowledged: offset -> packet
-    id, or 0 for what the receiver has but `position` is not past.
-
-    Its states are those of `laws.TAIL`.
+    `resend` has the entries that an earlier connection sent, as offset -> packet id. Packet id 0 marks
+    an entry that the receiver has and that `position` has not passed: it is skipped.
     """
 
     __slots__ = (
@@ -37,25 +34,25 @@ class Tail:
         self.head = position
         self.state = after(TAIL, Event.FOLLOW, TailState.PARKED)
         self.live = False
-        """Whether its state is LIVE: each push asks."""
+        """Whether the state is LIVE. A flag, because every push reads it."""
         self.resend: dict[int, int] = {}
         self.reported = position
-        """Up to where it was reported that the receiver has the entries."""
+        """The entries up to this offset were reported as acknowledged, see `report`."""
         self._unacknowledged: dict[int, None] = {}
 
     # --- its state -------------------------------------------------------------------
 
     def caught_up(self) -> None:
-        """The log has nothing after the position."""
+        """The log has nothing after the position: the tail is live."""
         self._move(Event.CATCH_UP)
 
     def missed(self, offset: int) -> None:
-        """An entry after the position was not sent: it is to be read."""
+        """A pushed entry after the position could not be sent: the tail is behind."""
         self.head = max(self.head, offset)
         self._move(Event.MISS)
 
     def park(self) -> None:
-        """The log is not read any more."""
+        """The session stops reading the log."""
         self._move(Event.PARK)
 
     def _move(self, event: Event) -> None:
@@ -63,36 +60,36 @@ class Tail:
         self.live = self.state is TailState.LIVE
 
     def grant(self, qos: int) -> None:
-        """Entries go with at most this QoS from here on."""
+        """Set the highest QoS with which entries are sent."""
         self.qos = qos
 
-    # --- where it stands -------------------------------------------------------------
+    # --- position and cursor ---------------------------------------------------------
 
     @property
     def cursor(self) -> int:
-        """What a reader that comes back has had for certain."""
+        """The receiver has acknowledged all entries up to this offset."""
         for offset in self._unacknowledged:  # in the order sent: the first is the lowest
             return offset - 1
         return self.position
 
     def report(self) -> tuple[int, int] | None:
-        """What the receiver has acknowledged since the last report: entries after the first offset,
-        up to the second."""
+        """The entries acknowledged since the last report: those after the first offset, up to and
+        including the second. None if there are none."""
         before, cursor = self.reported, self.cursor
         self.reported = max(before, cursor)
         return (before, cursor) if cursor > before else None
 
     def advance(self, offset: int) -> None:
-        """The entry at `offset` needs no acknowledgement: it went with QoS 0, or before."""
+        """The entry at `offset` needs no acknowledgement: its QoS is 0, or an earlier connection sent it."""
         self.position = offset
 
     def sent(self, offset: int) -> None:
-        """The entry at `offset` went out, and is to be acknowledged."""
+        """The entry at `offset` was sent, and must be acknowledged."""
         self.position = offset
         self._unacknowledged[offset] = None
 
     def await_acknowledgement(self, offset: int) -> None:
-        """The entry at `offset`, at or before the position, went out again."""
+        """The entry at `offset`, not after the position, was sent again and must be acknowledged."""
         later = self._unacknowledged
         self._unacknowledged = dict.fromkeys(sorted((*later, offset)))
 
@@ -100,17 +97,17 @@ class Tail:
         """The receiver has the entry at `offset`."""
         self._unacknowledged.pop(offset, None)
 
-    # --- what an earlier connection sent ---------------------------------------------
+    # --- entries that an earlier connection sent -------------------------------------
 
     def owe(self, offset: int, packet_id: int) -> None:
-        """The entry at `offset` is to be sent again with this packet id."""
+        """The entry at `offset` must be sent again with this packet id."""
         self.resend[offset] = packet_id
         self.reported = min(self.reported, offset - 1)
 
     def skip(self, offset: int) -> None:
-        """The entry at `offset`, after the position, is not to be sent."""
+        """The entry at `offset`, after the position, must not be sent: the receiver has it."""
         self.resend[offset] = 0
 
     def to_resend(self) -> list[int]:
-        """Offsets before the position that are to be sent again."""
+        """The offsets, not after the position, of entries that must be sent again."""
         return [offset for offset in self.resend if offset <= self.position]

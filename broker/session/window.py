@@ -1,6 +1,6 @@
-"""The window: packet ids in flight, and the packets that carry them.
+"""The window: the packet ids in use, and the messages sent with them.
 
-Each packet id has one of the states of `laws.PACKET_ID`, and changes it as that table says only.
+Each packet id has one of the states of `laws.PACKET_ID`, and changes it only as that table says.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,16 +15,17 @@ _SENT = (
     after(PACKET_ID, Event.PUBLISH_1, IdState.FREE),
     after(PACKET_ID, Event.PUBLISH_2, IdState.FREE),
 )
-"""QoS -> the state of a packet id whose PUBLISH has gone out."""
+"""QoS -> the state of a packet id whose PUBLISH was sent."""
 _AGAIN = PACKET_ID[Event.PUBLISH_AGAIN]
 _FREE = IdState.FREE
 _RELEASED = IdState.RELEASED
 
 
 class InFlight:
-    """What a packet id in use stands for: an entry of a tail, or another message.
+    """The message of a packet id in use: an entry, with `tail` and `offset`, or another message, with
+    `outgoing`.
 
-    While an entry is unsent it has no tail. What is released has no message any more.
+    An unsent entry has no tail yet. A released message has no `outgoing` any more.
     """
 
     __slots__ = ("offset", "outgoing", "state", "tail")
@@ -42,28 +43,28 @@ class InFlight:
 
     @property
     def is_released(self) -> bool:
-        """Whether only PUBCOMP is missing."""
+        """Whether only the PUBCOMP is awaited."""
         return self.state is IdState.RELEASED
 
     def become(self, state: IdState) -> None:
-        """Take another state."""
+        """Set the state."""
         self.state = state
         if state is _RELEASED:  # [MQTT-4.3.3-1]: never sent again
             self.outgoing = None
 
     def keep(self, outgoing: Outgoing) -> None:
-        """It is this message."""
+        """Set the message, to be sent again on a later connection."""
         self.outgoing = outgoing
 
     def follow(self, tail: Tail, offset: int) -> None:
-        """It is an entry of this tail."""
+        """Set the tail and the offset of an entry."""
         self.tail = tail
         self.offset = offset
 
 
 class Window:
-    """The packet ids of one session that are not free: at most `limits.max_inflight`, and those that
-    an earlier connection left."""
+    """The packet ids of one session that are not free. `publish` adds at most `limits.max_inflight`;
+    `restore` adds those that the last connection left, whatever the limit."""
 
     __slots__ = ("_in_flight", "_last_id", "_limits", "_outbox")
 
@@ -77,7 +78,7 @@ class Window:
         return len(self._in_flight)
 
     def __iter__(self) -> Iterator[tuple[int, InFlight]]:
-        """Packet ids in use, in the order they were handed out."""
+        """The packet ids in use with their messages, in the order of assignment [MQTT-4.6.0-1]."""
         return iter(self._in_flight.items())
 
     @property
@@ -86,39 +87,40 @@ class Window:
         return 0 if self._outbox.full else max(0, self._limits.max_inflight - len(self._in_flight))
 
     def room_for(self, tail: Tail) -> int:
-        """How many entries of this tail may be sent now. One that is sent again has its place."""
+        """How many entries of this tail may be sent now. An entry that is sent again has its packet id
+        already, so it needs no room in the window."""
         if self._outbox.full:
             return 0
         return self.room or int(tail.position + 1 in tail.resend)
 
     def publish(self, outgoing: Outgoing, qos: int, tail: Tail | None = None, offset: int = 0) -> bool:
-        """Send a message, or an entry of a tail, with QoS 1 or 2; false if the window is full.
-        Whether the outbox is, the caller has asked."""
+        """Send a message, or an entry of a tail, with QoS 1 or 2. Returns False if the window is full.
+        The caller must check that the outbox is not full."""
         in_flight = self._in_flight
         if len(in_flight) >= self._limits.max_inflight:
             return False
         packet_id = self._last_id % 65535 + 1
-        while packet_id in in_flight:  # [MQTT-2.3.1-2] [MQTT-2.3.1-4]: a free one
+        while packet_id in in_flight:  # [MQTT-2.3.1-2] [MQTT-2.3.1-4]: not in use
             packet_id = packet_id % 65535 + 1
         self._last_id = packet_id
         if tail is None:
             in_flight[packet_id] = InFlight(_SENT[qos], None, 0, outgoing)
-        else:  # an entry can be read again: it is not kept
+        else:  # an entry can be read from its log again, so it is not kept
             in_flight[packet_id] = InFlight(_SENT[qos], tail, offset, None)
             tail.sent(offset)
         self._outbox.send_publish(outgoing.head(qos), packet_id.to_bytes(2, "big"), outgoing.payload)
         return True
 
     def publish_again(self, packet_id: int, outgoing: Outgoing) -> None:
-        """Send what is unsent, with the packet id and the QoS it had
-        [MQTT-4.4.0-1] [MQTT-2.3.1-3]: a message that is kept for the next time."""
+        """Send an unsent message again, with the packet id and the QoS it had
+        [MQTT-4.4.0-1] [MQTT-2.3.1-3]. It is kept, in case it must be sent once more."""
         sent = self.take(packet_id, _AGAIN)
         if sent is not None:
             sent.keep(outgoing)
             self._outbox.send(outgoing.packet(sent.qos, packet_id, dup=True))
 
     def publish_entry_again(self, packet_id: int, outgoing: Outgoing, tail: Tail, offset: int) -> None:
-        """The same for an entry of a tail."""
+        """As `publish_again`, for an entry of a tail."""
         sent = self.take(packet_id, _AGAIN)
         if sent is not None:
             sent.follow(tail, offset)
@@ -126,8 +128,8 @@ class Window:
             self._outbox.send(outgoing.packet(sent.qos, packet_id, dup=True))
 
     def take(self, packet_id: int, change: Mapping[IdState, IdState]) -> InFlight | None:
-        """Let an event happen to a packet id: `change` is what the table says of it. Returns what the
-        packet id stands for, or None if the event changes nothing."""
+        """Apply an event to a packet id. `change` is the event's row of `laws.PACKET_ID`. Returns the message
+        of the packet id, or None if the event changes nothing."""
         sent = self._in_flight.get(packet_id)
         if sent is None or sent.state not in change:
             return None
@@ -139,22 +141,22 @@ class Window:
         return sent
 
     def lose(self, packet_id: int) -> None:
-        """Give up an unsent message."""
+        """Give up an unsent message. For QoS 2 send a PUBREL: the receiver may hold the packet id."""
         sent = self.take(packet_id, PACKET_ID[Event.LOSE])
         if sent is not None and sent.is_released:
             self._outbox.send(pubrel(packet_id))
 
     def restore(self, packet_id: int, qos: int, released: bool) -> None:
-        """Take up a packet id of the last connection. What was released there is released again
-        [MQTT-4.4.0-1]; else it is unsent."""
+        """Add a packet id of the last connection. If it was released, its PUBREL is sent again
+        [MQTT-4.4.0-1]; otherwise it is unsent."""
         last = IdState.RELEASED if released else _SENT[qos]
         state = after(PACKET_ID, Event.RECONNECT, last)
         self._in_flight[packet_id] = InFlight(state, None, 0, None)
         if state is IdState.RELEASED:
-            self._outbox.send(pubrel(packet_id))  # [MQTT-4.4.0-1]
+            self._outbox.send(pubrel(packet_id))
 
     def hand_over(self, tail: Tail) -> None:
-        """Entries of the tail's log that an earlier tail of this connection sent are this tail's."""
+        """Give a tail the unacknowledged entries that an earlier tail of this connection sent."""
         for sent in self._in_flight.values():
             if sent.tail is not None and sent.tail.log == tail.log:
                 sent.follow(tail, sent.offset)

@@ -67,13 +67,13 @@ class Outgoing:
     message.
     """
 
-    __slots__ = ("_frame", "_heads", "payload", "properties", "qos", "retain", "topic")
+    __slots__ = ("_frame", "_heads", "payload", "publication", "qos", "retain")
 
     def __init__(self, publication: Publication, retain: bool = False) -> None:
-        self.topic = publication.topic
+        self.publication = publication
+        # Copies, as each receiver looks at them.
         self.payload = publication.payload
         self.qos = publication.qos
-        self.properties = publication.properties
         self.retain = retain
         self._frame = b""
         self._heads: list[bytes | None] | None = None
@@ -81,7 +81,7 @@ class Outgoing:
     def frame(self) -> bytes:
         """The whole PUBLISH packet (3.3) with QoS 0."""
         if not self._frame:
-            name = self.topic.encode()
+            name = self.publication.topic.encode()
             length = remaining_length(2 + len(name) + len(self.payload))
             first = b"\x31" if self.retain else b"\x30"
             self._frame = b"%b%b%b%b%b" % (first, length, len(name).to_bytes(2, "big"), name, self.payload)
@@ -94,7 +94,7 @@ class Outgoing:
             heads = self._heads = [None, None, None]
         head = heads[qos]
         if head is None:
-            name = self.topic.encode()
+            name = self.publication.topic.encode()
             length = remaining_length(4 + len(name) + len(self.payload))
             first = 0x30 | qos << 1 | self.retain
             head = b"%c%b%b%b" % (first, length, len(name).to_bytes(2, "big"), name)

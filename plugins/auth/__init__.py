@@ -1,4 +1,4 @@
-"""Authentication by password or token, and the topic rules of the contract."""
+"""Authentication by password or token, and the topic rules of docs/topics.md."""
 
 from plugins.auth.plugin import TopicRulesPlugin, UserAuthPlugin
 

@@ -74,7 +74,7 @@ class UserAuthPlugin(BaseAuthPlugin):
 
 
 class TopicRulesPlugin(BaseTopicPlugin):
-    """The contract's topic table as a plugin.
+    """The topic table of docs/topics.md as a plugin.
 
     The broker asks `rules`, because it needs reasons and offsets. Other callers get the same decision
     as yes or no from amqtt's `topic_filtering`."""

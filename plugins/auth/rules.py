@@ -1,4 +1,4 @@
-"""The topic rules of contract.md, "Topics": who may publish and subscribe where.
+"""The topic rules of docs/topics.md: who may publish and subscribe where.
 
 `broker.domain.permissions` holds the rules between users and in groups. This module looks up the facts
 for them and resolves topic filters to topics. Answers of the directory are cached until the directory
@@ -49,8 +49,8 @@ def _no(code: str, detail: str) -> Refusal:
 
 
 class ContractRules:
-    """See `broker.ports.TopicRules`. `open_filters`: filters of the topics outside the contract's table
-    that everybody may use (`topics.open`)."""
+    """See `broker.ports.TopicRules`. `open_filters`: the filters of the open topics, which
+    everybody may use (`topics.open`)."""
 
     def __init__(self, directory: Directory, open_filters: Sequence[str], now_ms: Callable[[], int]) -> None:
         self._directory = directory

@@ -10,7 +10,7 @@ from tests.cli.fakes import FakeNode, running_node
 
 @pytest.fixture(scope="module")
 def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeNode]:
-    """A node for tests that only look."""
+    """A node for tests that only read."""
     with running_node(tmp_path_factory.mktemp("node") / "data") as node:
         custom = '{"content":\n{"k": [1]}, "type":"custom"}'
         node.say("alice", "users/bob/inbox", "hi bob", "\x1b[2Jbold\nmove", custom)
@@ -21,6 +21,6 @@ def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeNode]:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[FakeNode]:
-    """A node for tests that change something."""
+    """A node for tests that write."""
     with running_node(tmp_path / "data") as node:
         yield node

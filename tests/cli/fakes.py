@@ -1,5 +1,4 @@
-"""A node without a broker: the services and their stores are real, what they ask of the broker
-(`broker.ports.BrokerPort`) is not."""
+"""A node without a broker: services and stores are real, the broker (`broker.ports.BrokerPort`) is a fake."""
 
 import asyncio
 import json
@@ -57,7 +56,7 @@ class Clock:
 
 
 class Log(sqlite.SqliteMessageLog):
-    """`fails` makes it fail."""
+    """If `fails` is set, `read_back` raises `StoreError`."""
 
     fails = False
 
@@ -68,8 +67,8 @@ class Log(sqlite.SqliteMessageLog):
 
 
 class FakeBroker:
-    """`broker.ports.BrokerPort`: the real rules and the real committer, nobody connected but those a
-    test puts into `online`."""
+    """A `broker.ports.BrokerPort` with the real rules and the real committer. Only the users in `online`
+    are connected."""
 
     def __init__(self, clock: Clock, log: Log, rules: ContractRules, references: References) -> None:
         self._log = log
@@ -122,7 +121,7 @@ class FakeBroker:
         return message.read_body(entry.body)
 
     async def emit(self, users: Sequence[str], event: Mapping[str, Any], *, keep: bool = True) -> None:
-        """Nobody listens here."""
+        """No client listens here."""
 
     async def watch(self, topic: str, grown: Callable[[], None]) -> Callable[[], None]:
         watches = self._watches.setdefault(topic, set())
@@ -151,7 +150,7 @@ class FakeBroker:
 
 
 class FakeNode:
-    """A real gRPC server in a thread of its own, with a data directory as a running node keeps it."""
+    """A real gRPC server in a thread, with a data directory like that of a running node."""
 
     def __init__(self, data_dir: Path, loop: asyncio.AbstractEventLoop) -> None:
         self.data_dir = data_dir
@@ -228,16 +227,16 @@ class FakeNode:
         self.write_files()
 
     def ask(self, job: Coroutine[Any, Any, Any]) -> Any:
-        """Have the node do something, and wait for it."""
+        """Run a coroutine on the node's event loop and wait for its result."""
         return asyncio.run_coroutine_threadsafe(job, self._loop).result(10)
 
     def call(self, user: str, method: str, **parameters: Any) -> Any:
-        """Have a user, or the system, do something by a method of docs/api.md."""
+        """Call an operation of docs/api.md as a user, or as the system."""
         caller = THE_SYSTEM if user == SYSTEM else Caller(user)
         return self.ask(self.services.operations.call(caller, method, parameters))
 
     def say(self, sender: str, to: str, *texts: str) -> list[Body]:
-        """Store messages, nobody asked."""
+        """Store messages without checking rights."""
 
         async def store() -> list[Body]:
             drafts = []
@@ -255,7 +254,7 @@ def _token(user: str, ttl: float) -> str:
 
 
 def _breaking(account: Callable[[str], Any]) -> Callable[[str], Any]:
-    """The user `broken` makes it raise what nobody foresaw."""
+    """For the user `broken` it raises an unexpected exception."""
 
     async def ask(user_id: str) -> Account | None:
         if user_id == "broken":
@@ -268,8 +267,8 @@ def _breaking(account: Callable[[str], Any]) -> Callable[[str], Any]:
 
 @contextmanager
 def running_node(data_dir: Path) -> Iterator[FakeNode]:
-    """A node on a free port, in a thread of its own, with the users alice, bob and carol and the
-    group team of the first two."""
+    """A node on a free port, in a thread, with the users alice, bob and carol and the group team of alice
+    and bob."""
     loop = asyncio.new_event_loop()
     node = FakeNode(data_dir, loop)
     ready = threading.Event()

@@ -1,4 +1,4 @@
-"""How the tests run imctl: as its users do, in a process of its own."""
+"""Runs imctl in a process of its own, as users do."""
 
 import os
 import select
@@ -18,7 +18,7 @@ COMMAND = (sys.executable, "-m", "cli")
 
 
 def run(*arguments: str, input: str = "", **environment: str) -> Result:
-    """Run imctl; nothing it does may show a traceback."""
+    """Run imctl. It must never print a traceback."""
     result = subprocess.run(
         (*COMMAND, *arguments),
         capture_output=True,
@@ -39,13 +39,13 @@ def on(node: FakeNode, *arguments: str, input: str = "") -> Result:
 
 
 def done(result: Result) -> str:
-    """The output of a command that must have succeeded and been quiet about it."""
+    """The output of a command that must succeed without a word on standard error."""
     assert (result.returncode, result.stderr) == (0, "")
     return result.stdout
 
 
 def refused(result: Result) -> str:
-    """The one line of a command that must have been refused."""
+    """The one line of a command that must be refused."""
     assert (result.returncode, result.stdout) == (1, "")
     lines = result.stderr.splitlines()
     assert len(lines) == 1
@@ -54,13 +54,13 @@ def refused(result: Result) -> str:
 
 
 def misused(result: Result) -> str:
-    """What a command says that was used wrongly."""
+    """The message of a command with wrong usage."""
     assert (result.returncode, result.stdout) == (2, "")
     return " ".join(result.stderr.replace("│", " ").split())
 
 
 def wait(condition: Callable[[], bool]) -> None:
-    """Wait until it holds, 10 s at most."""
+    """Wait until the condition holds, 10 s at most."""
     until = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < until
@@ -68,7 +68,7 @@ def wait(condition: Callable[[], bool]) -> None:
 
 
 def expect(terminal: int, words: str) -> str:
-    """Read from a pseudo-terminal until the words have come, 10 s at most."""
+    """Read from a pseudo-terminal until the text appears, 10 s at most."""
     seen = ""
     while words not in seen:
         assert select.select([terminal], [], [], 10)[0], f"{words!r} did not come, only {seen!r}"

@@ -27,7 +27,7 @@ def send(node: FakeNode, *arguments: str) -> dict[str, Any]:
 
 
 def said(node: FakeNode, conversation: str) -> list[str]:
-    """What the history says, without the places, times and senders."""
+    """The lines of the history without offsets, times and senders."""
     lines = done(on(node, "history", conversation)).splitlines()[1:]
     return [" ".join(line.split(maxsplit=6)[5:]) for line in lines]
 

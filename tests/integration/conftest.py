@@ -15,40 +15,40 @@ SCENARIOS = frozenset(
     f"test_{name}"
     for name in (
         *("administration", "contacts", "conversations", "edits", "groups", "groups_presence", "grpc"),
-        *("im_machine", "imctl", "methods", "presence", "receipts", "rpc", "typing"),
+        *("im_machine", "methods", "presence", "receipts", "rpc", "typing"),
     )
 )
 assert all(Path(__file__).with_name(f"{name}.py").exists() for name in SCENARIOS)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if metafunc.module.__name__.rpartition(".")[2] in SCENARIOS and "kind" in metafunc.fixturenames:
-        metafunc.parametrize("kind", [Node, RemoteNode], ids=["", "by bytes"], scope="session")
+    if metafunc.module.__name__.rpartition(".")[2] in SCENARIOS and "node_kind" in metafunc.fixturenames:
+        metafunc.parametrize("node_kind", [Node, RemoteNode], ids=["", "by bytes"], scope="session")
 
 
 @pytest.fixture(scope="session")
-def kind() -> type[Node]:
+def node_kind() -> type[Node]:
     return Node
 
 
 @pytest.fixture(scope="session")
-def node(tmp_path_factory: pytest.TempPathFactory, kind: type[Node]) -> Iterator[Node]:
+def node(tmp_path_factory: pytest.TempPathFactory, node_kind: type[Node]) -> Iterator[Node]:
     """A node with the open topics `open/#` and anonymous clients allowed."""
     settings = ['topics.open=["open/#"]', "plugins.plugins.auth.UserAuthPlugin.allow_anonymous=true"]
-    shared = kind(tmp_path_factory.mktemp("node"), settings).start()
+    shared = node_kind(tmp_path_factory.mktemp("node"), settings).start()
     yield shared
     shared.stop()
 
 
 @pytest.fixture
-def make_node(tmp_path: Path, kind: type[Node]) -> Iterator[Callable[..., Node]]:
+def make_node(tmp_path: Path, node_kind: type[Node]) -> Iterator[Callable[..., Node]]:
     """Makes nodes of a test's own, not started yet: `make_node(*settings, config=FILE)`."""
     made: list[Node] = []
 
     def make(*settings: str, config: Path | None = None) -> Node:
         directory = tmp_path / f"node-{len(made)}"
         directory.mkdir()
-        made.append(kind(directory, settings, config))
+        made.append(node_kind(directory, settings, config))
         return made[-1]
 
     yield make

@@ -1,4 +1,4 @@
-"""Requests an operation must refuse, worked out from the types of its parameters."""
+"""Requests that an operation must refuse, derived from the types of its parameters."""
 
 import re
 from collections.abc import Iterator
@@ -54,21 +54,21 @@ _STRINGS = (
 
 
 class Fault(NamedTuple):
-    """A request with one thing wrong, and what the refusal must name."""
+    """A request with one fault, and the name that the refusal must mention."""
 
     request: Any
     named: str
 
 
 def faults(parameters: type[msgspec.Struct]) -> Iterator[Fault]:
-    """Each required field missing, each field of every wrong type and just beyond its bounds, and a
-    field that there is none of; so for what is nested, too."""
+    """Faulty requests: each required field left out, each field of every wrong type and just beyond its
+    bounds, and an unknown field. Nested structures likewise."""
     for request, named in _of_struct(_struct(parameters)):
         yield Fault(request, named)
 
 
 def sample(parameters: type[msgspec.Struct]) -> dict[str, Any]:
-    """A request that is well-formed."""
+    """A well-formed request."""
     return cast("dict[str, Any]", _sample(_struct(parameters)))
 
 

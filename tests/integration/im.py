@@ -1,4 +1,5 @@
-"""A chat client for scenarios: what it saw live, what it asked for, and what it would sync anew."""
+"""A chat client for scenarios: what it received live, the results of its calls, and what a new sync
+returns."""
 
 import itertools
 import json
@@ -27,8 +28,8 @@ class CallError(Exception):
 
 
 class Device:
-    """One device of a user, subscribed to all there is for it. It reads when it is asked to:
-    `settle` takes in all that the node has sent so far."""
+    """One device of a user, subscribed to all topics of the user. It reads only on request: `settle` reads
+    everything the node has sent so far."""
 
     def __init__(self, node: Node, user: str, name: str = "phone", *, clean: bool = False) -> None:
         self.node = node
@@ -61,11 +62,11 @@ class Device:
         return password(self.user)
 
     def vanish(self) -> None:
-        """The connection breaks."""
+        """Break the connection."""
         self.client.socket.close()
 
     def close(self) -> None:
-        """DISCONNECT."""
+        """Send DISCONNECT."""
         self.client.send(packet(0xE0))
         self.client.socket.close()
 
@@ -229,7 +230,7 @@ def _topic(entry: Entry, user: str) -> str:
 
 
 def fold(entries: list[Entry]) -> list[dict[str, Any]]:
-    """What a client shows of a log: each message as edits and recalls leave it."""
+    """A log as a client shows it: each message after its edits and recalls."""
     shown: dict[str, dict[str, Any]] = {}
     for entry in entries:
         target = shown.get(entry.get("target_id", ""))
@@ -250,7 +251,7 @@ def fold(entries: list[Entry]) -> list[dict[str, Any]]:
 
 
 def assert_same(*devices: Device) -> None:
-    """What devices saw live is what a fresh device syncs from zero, for each log they read."""
+    """Devices received live what a fresh device syncs from zero, in each log they read."""
     for device in devices:
         device.settle()
         synced = device.sync()

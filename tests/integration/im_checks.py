@@ -1,4 +1,4 @@
-"""What must hold of a user's devices whatever has happened: all views of the logs are one."""
+"""What must hold for a user's devices after any run of operations: all views of the logs agree."""
 
 import itertools
 
@@ -9,7 +9,7 @@ Logs = dict[str, list[Entry]]
 
 
 def assert_gapless(model: Model, user: str, synced: Logs) -> None:
-    """A fresh device gets each conversation whole: what was stored, each entry once, in order."""
+    """A fresh device gets each conversation complete: every stored entry once, in order."""
     inbox = synced.get(f"users/{user}/inbox", [])
     assert [entry["offset"] for entry in inbox] == _numbers(0, len(inbox))
     private: dict[str, list[int]] = {}
@@ -29,7 +29,7 @@ def _numbers(after: int, upto: int) -> list[int]:
 
 
 def assert_saw_the_same(model: Model, device: Device, synced: Logs) -> None:
-    """What a device saw live is what a fresh one syncs, and it saw nothing that was not for it."""
+    """A device received live what a fresh one syncs, and nothing that was not for it."""
     device.until(lambda: _has_all(device, synced), "all that is stored")
     assert device.entries.keys() <= synced.keys() | {group.topic for group in model.groups}
     for topic, log in synced.items():
@@ -67,7 +67,7 @@ def assert_only_forward(device: Device, since: int) -> None:
 
 
 def assert_counted(model: Model, devices: list[Device], synced: Logs) -> None:
-    """Conversations are listed alike on all devices, and counted as their logs say."""
+    """Conversations are listed alike on all devices, and their counts agree with their logs."""
     first, *others = [device.rpc("conversations.list") for device in devices]
     user = devices[0].user
     for other in others:
@@ -88,7 +88,7 @@ def assert_counted(model: Model, devices: list[Device], synced: Logs) -> None:
 
 
 def assert_related(model: Model, device: Device, users: list[str]) -> None:
-    """Contacts and groups are as the model has them."""
+    """Contacts and groups agree with the model."""
     user = device.user
     listed = device.rpc("contacts.list", state="all")["contacts"]
     found = {contact["user_id"]: (contact["state"], contact["blocked"]) for contact in listed}

@@ -1,6 +1,6 @@
-"""What is certain of contacts, groups and messages, whoever does what: a model in memory.
+"""A model in memory of contacts, groups and messages.
 
-Each operation says how it must end: None, or the contract's code of its refusal. One that ends well has
+Each operation returns its expected result: None, or the error code of its refusal. An accepted operation has
 changed the model. Users are names; time does not pass.
 """
 
@@ -22,7 +22,7 @@ class Message(msgspec.Struct):
 
 
 class Member(msgspec.Struct):
-    """A user's place in a group: entries up to `floor` are not for them."""
+    """A user's membership of a group. The user may not read entries up to `floor`."""
 
     role: str
     floor: int
@@ -30,7 +30,7 @@ class Member(msgspec.Struct):
 
 
 class Span(msgspec.Struct):
-    """A time in a group: entries after `floor`, up to `until` if it is over, are for the user."""
+    """A period of membership: the user may read entries after `floor`, and up to `until` if it has ended."""
 
     floor: int
     until: int | None = None
@@ -88,7 +88,7 @@ class Group:
         return self.members[user].role if user in self.members else None
 
     def ended(self, user: str) -> str | None:
-        """Why nobody does anything in it any more."""
+        """The code with which a dismissed group refuses a user; None if it is not dismissed."""
         if not self.dismissed:
             return None
         return "dismissed" if user in self.members else "not_member"
@@ -244,7 +244,7 @@ class Model:
         self.contacts: dict[tuple[str, str], str] = {}
         self.blocks: set[tuple[str, str]] = set()
         self.choosy: set[str] = set()
-        """Who takes messages of contacts only."""
+        """Users who accept messages from contacts only."""
         self.groups: list[Group] = []
         self.messages: list[Message] = []
         self.heads: Counter[str] = Counter()
@@ -260,7 +260,7 @@ class Model:
         return [group for group in self.groups if user in group.members]
 
     def private_of(self, user: str) -> set[str]:
-        """The private conversations that have begun."""
+        """The private conversations that have messages."""
         return {where for where, head in self.heads.items() if head and is_between(user, where)}
 
     # --- messages ----------------------------------------------------------------------------
@@ -275,7 +275,7 @@ class Model:
         return None
 
     def _amend(self, user: str, message: Message) -> str | None:
-        """What edit and recall have in common."""
+        """The checks that edit and recall share."""
         if message.content is None:
             return "not_found"
         group = self.group_of(message.conversation)

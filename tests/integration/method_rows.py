@@ -1,4 +1,4 @@
-"""What each method refuses beyond what its types say, and by which code."""
+"""The refusals of each operation that do not follow from its types, with their codes."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ MOST_MEMBERS = 8
 NOBODY, NOTHING = "nobody-here", "no-such-group"
 
 Row = tuple[str, dict[str, Any], str]
-"""Who calls, the parameters, the code. `{…}` stands for what `world` has made."""
+"""The caller, the parameters, the code. `{…}` stands for a value that `world` made."""
 
 
 def _of_groups(**more: Any) -> list[Row]:
-    """What any method refuses that is for members."""
+    """The refusals of every operation for members."""
     return [
         ("me", {"group_id": NOTHING} | more, "not_found"),
         ("me", {"group_id": "{closed}"} | more, "not_member"),
@@ -19,7 +19,7 @@ def _of_groups(**more: Any) -> list[Row]:
 
 
 def _of_admins(**more: Any) -> list[Row]:
-    """What any method refuses that is for the admins of a group that is alive."""
+    """The refusals of every operation for admins of a group that is not dismissed."""
     return [
         *_of_groups(**more),
         ("me", {"group_id": "{joined}"} | more, "not_authorized"),

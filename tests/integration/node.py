@@ -47,7 +47,7 @@ class Node:
     # --- its process -----------------------------------------------------------------
 
     program = "cli"
-    """The module that serves."""
+    """The module to run."""
 
     def command(self) -> list[str]:
         settings = [
@@ -71,7 +71,7 @@ class Node:
         return self.meet()
 
     def meet(self) -> "Node":
-        """Find out where the node that runs is to be reached."""
+        """Find the ports of the running node."""
         places = json.loads((self.data_dir / "node.json").read_bytes())
         self.port = int(places["listeners"]["default"].rpartition(":")[2])
         self.ws_port = int(places["listeners"].get("ws", ":0").rpartition(":")[2])
@@ -117,7 +117,7 @@ class Node:
         return getattr(self.admin, method)(request, metadata=self.metadata, timeout=DEADLINE)
 
     def user(self, prefix: str = "u", role: str = "user") -> str:
-        """A new user of a name nobody else uses, whose password is `password(name)`."""
+        """Add a user with a unique name and the password `password(name)`."""
         name = f"{prefix}-{next(_names)}"
         self.call("AddUser", pb.AddUserRequest(user_id=name, password=password(name), role=role))
         return name
@@ -151,7 +151,7 @@ class Node:
 
 
 class RemoteNode(Node):
-    """Its broker and services reach each other by bytes only."""
+    """A node whose broker and services exchange bytes only."""
 
     program = "tests.integration.remote_node"
 

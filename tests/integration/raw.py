@@ -10,7 +10,7 @@ TIMEOUT = 20.0
 
 
 class RawPacket(NamedTuple):
-    """A packet as it came: its type and flags, and what follows the fixed header."""
+    """A received packet: its type and flags, and the bytes after the fixed header."""
 
     first: int
     body: bytes
@@ -113,13 +113,13 @@ class RawClient:
         return None if body is None else RawPacket(first[0], body)
 
     def expect_any(self) -> RawPacket:
-        """The next packet, which must come."""
+        """The next packet. Fails if there is none."""
         received = self.receive()
         assert received is not None, "connection closed"
         return received
 
     def expect(self, kind: int) -> RawPacket:
-        """The next packet, which must be of this type."""
+        """The next packet. Fails unless it is of this type."""
         received = self.receive()
         assert received is not None, f"connection closed, expected a packet of type {kind}"
         assert received.type == kind, f"expected a packet of type {kind}, got {received}"
@@ -148,5 +148,5 @@ class RawClient:
         return topic, rest[2:], qos, packet_id
 
     def is_closed(self) -> bool:
-        """Read on until the node closes the connection (True) or sends a packet (False)."""
+        """Read until the node closes the connection (True) or sends a packet (False)."""
         return self.receive() is None

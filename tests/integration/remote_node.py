@@ -58,14 +58,14 @@ class End:
         self._is_cut = False
 
     def offer(self, offers: Any) -> None:
-        """Answer the other end with this from now on."""
+        """Answer the other end's calls with this object."""
         self._tasks.spawn(self._answer_all(offers))
 
     def _send(self, frame: _Frame) -> None:
         self._writer.write(msgspec.json.encode(frame) + b"\n")
 
     async def ask(self, method: str, /, **arguments: Any) -> msgspec.Raw:
-        """Have the other end do something; the answer as JSON."""
+        """Call the other end. Returns its answer as JSON."""
         if self._is_cut:
             raise StoreError("the other side is gone")
         number = next(self._numbers)

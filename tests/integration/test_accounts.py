@@ -1,4 +1,5 @@
-"""Accounts, tokens and wills that change while devices connect: who is gone is out, who is right is in."""
+"""Accounts, tokens and wills that change while devices connect: removed users are disconnected, others are
+not."""
 
 import json
 import select
@@ -6,7 +7,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import jwt
@@ -23,7 +24,7 @@ NOT_AUTHORIZED, UNAVAILABLE = 5, 3
 PINGREQ = packet(0xC0)
 DISCONNECT = packet(0xE0)
 DEVICES = 600
-"""Three times as many as passwords may wait to be checked."""
+"""Three times the number of passwords that may wait for a check."""
 
 
 def remove_user(node: Node, user: str) -> None:
@@ -39,7 +40,7 @@ def disable(node: Node, user: str) -> None:
 
 
 def connack(node: Node, user: str, secret: str, client_id: str = "d") -> int | None:
-    """The code a CONNECT is answered with; None if the connection is closed without one."""
+    """The code of the CONNACK; None if the connection is closed without one."""
     with RawClient(node.port) as client:
         client.send(connect(client_id, user, secret))
         answer = client.receive()
@@ -55,7 +56,7 @@ def call(client: RawClient, user: str, method: str, **parameters: Any) -> Any:
 
 
 def stored(node: Node, *users: str) -> list[str]:
-    """What is stored of the private conversation of two users."""
+    """The stored messages of the private conversation of two users."""
     return [message["content"] for message in node.history(":".join(["p", *sorted(users)]))]
 
 
@@ -69,8 +70,8 @@ def crowd(node: Node, count: int, stack: ExitStack) -> list[RawClient]:
 
 
 class Queue:
-    """Clients whose passwords are checked one after the other: wrong ones for about a second, and
-    whoever is added waits till these are done."""
+    """Clients whose passwords are checked one after the other. They keep the check busy for about a
+    second, so that later clients wait."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -97,7 +98,7 @@ class Queue:
         wait_for(lambda: self._node.stats()["bytes_received"] >= self._received, "the CONNECTs", 10)
 
     def finish(self) -> None:
-        """Till all that still wait have been answered."""
+        """Wait until all waiting clients are answered."""
         for client in self._waiting:
             if client.socket.fileno() >= 0:
                 client.receive()
@@ -159,7 +160,7 @@ def test_connection_that_died_before_it_was_let_in_takes_nothing_over(queued: tu
 
 
 def test_all_devices_return_at_once_after_a_restart(make_node: MakeNode) -> None:
-    """The same password is checked once, however many devices bring it."""
+    """A password is checked once, however many devices send it at the same time."""
     node = make_node().start()
     users = [node.user() for _ in range(8)]
     node.stop()
@@ -191,9 +192,9 @@ def test_too_many_wrong_passwords_are_told_to_come_later(make_node: MakeNode) ->
 
 
 def make_cheap(node: Node, user: str) -> None:
-    """Have a user's passwords checked in a quarter of the usual time, so that tests end sooner."""
+    """Make the check of a user's password four times faster, so that tests end sooner."""
     hashed = PasswordHasher(time_cost=2, memory_cost=19456 // 4, parallelism=1).hash(password(user))
-    with sqlite3.connect(node.data_dir / "directory.db") as database:
+    with closing(sqlite3.connect(node.data_dir / "directory.db")) as database, database:
         database.execute("UPDATE users SET password_hash = ? WHERE user_id = ?", (hashed, user))
 
 
@@ -236,7 +237,7 @@ def recreated(node: Node) -> tuple[str, str, str]:
 
 @pytest.mark.parametrize("method", ["RevokeTokens", "SetPassword"])
 def test_tokens_of_the_second_in_which_all_are_ended(node: Node, method: str) -> None:
-    """Those issued before it are no good, those issued after it are."""
+    """Tokens issued before it are refused, those issued after it are accepted."""
     alice = node.user("alice")
     wait_for(lambda: time.time() % 1 < 0.5, "a second's first half")
     before = node.token(alice)

@@ -27,7 +27,7 @@ AS_CONNACK = {0: 0, 0x87: NOT_AUTHORIZED}
 
 
 class Message(NamedTuple):
-    """A message as a client got it."""
+    """A message as a client received it."""
 
     topic: str
     payload: bytes
@@ -150,7 +150,7 @@ class Amqtt:
 
 
 class Program:
-    """A client that is a program of its own and prints a line for whatever happens."""
+    """A client in a process of its own that prints a line for each event."""
 
     process: asyncio.subprocess.Process | None = None
 

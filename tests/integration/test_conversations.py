@@ -1,4 +1,4 @@
-"""Conversations: what a user sees of them, on all devices and from zero."""
+"""Conversations as a user sees them: on all devices, and in a sync from zero."""
 
 from bridge.grpc_api import im_admin_pb2 as pb
 from tests.integration.im import Device, assert_same, devices, private

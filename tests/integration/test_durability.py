@@ -4,6 +4,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def assert_gapless(node: Node, conversation: str, expected: set[str]) -> None:
 
 
 def inbox_offsets(data_dir: Path, user: str) -> list[int]:
-    with sqlite3.connect(data_dir / "parley.db") as database:
+    with closing(sqlite3.connect(data_dir / "parley.db")) as database:
         rows = database.execute(
             "SELECT key & 0xffffffff FROM entries JOIN names ON names.id = key >> 32 "
             "WHERE name = ? ORDER BY key",
@@ -174,7 +175,7 @@ def test_cursor_survives_kill_and_unacknowledged_comes_again(make_node: MakeNode
 
 
 def cursor(data_dir: Path, log: str) -> int | None:
-    with sqlite3.connect(data_dir / "parley.db") as database:
+    with closing(sqlite3.connect(data_dir / "parley.db")) as database:
         row = database.execute("SELECT offset FROM cursors WHERE log = ?", (log,)).fetchone()
     return None if row is None else int(row[0])
 

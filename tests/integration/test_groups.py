@@ -1,8 +1,9 @@
-"""Groups: who may do what, one history for all members, and the end."""
+"""Groups: permissions, one history for all members, and dismissal."""
 
 import json
 import sqlite3
 import time
+from contextlib import closing
 from functools import partial
 
 import pytest
@@ -13,7 +14,7 @@ from tests.integration.raw import publish
 
 
 def events(device: Device, group: str) -> list[str]:
-    """What happened in a group, as its log tells it to the device."""
+    """The `system` events in the group's log, as the device received them."""
     return [entry["content"]["event"] for entry in device.group(group) if entry["type"] == "system"]
 
 
@@ -234,7 +235,7 @@ def test_an_id_is_used_again_before_the_end_is_told(make_node) -> None:  # type:
         group = make(a1)
         end = json.dumps({"group_id": group, "request_id": "end"}).encode()
         again = json.dumps({"group_id": group, "request_id": "again", "members": [bob]}).encode()
-        with sqlite3.connect(node.data_dir / "parley.db", isolation_level=None) as blocker:
+        with closing(sqlite3.connect(node.data_dir / "parley.db", isolation_level=None)) as blocker:
             blocker.execute("BEGIN IMMEDIATE")
             a1.client.send(publish(f"users/{alice}/rpc/groups.dismiss", end))
             wait_for(lambda: dismissed(node, group), "the dismissal")
@@ -246,7 +247,7 @@ def test_an_id_is_used_again_before_the_end_is_told(make_node) -> None:  # type:
 
 
 def dismissed(node: Node, group: str) -> bool:
-    with sqlite3.connect(node.data_dir / "directory.db") as directory:
+    with closing(sqlite3.connect(node.data_dir / "directory.db")) as directory:
         return bool(
             directory.execute("SELECT dismissed_at FROM groups WHERE group_id = ?", (group,)).fetchone()[0]
         )

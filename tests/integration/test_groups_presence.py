@@ -42,7 +42,7 @@ def error(client: RawClient) -> dict[str, Any]:
 
 
 def messages(node: Node, conversation: str) -> list[object]:
-    """What users said."""
+    """The content of the users' messages."""
     return [entry["content"] for entry in node.history(conversation) if entry["type"] != "system"]
 
 

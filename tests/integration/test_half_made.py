@@ -28,7 +28,7 @@ _names = itertools.count(1)
 
 
 class DyingNode(Node):
-    """A node that dies at a commit when it is told to, and comes back."""
+    """A node that crashes at a chosen commit, and starts again."""
 
     def __init__(self, directory: Path) -> None:
         # Nothing is written later on for who was connected: the commits that count are the operation's.
@@ -120,7 +120,7 @@ def login(node: Node, user: str, client_id: str, clean: bool) -> RawClient:
 
 
 def wait_for_presences(node: Node, *users: str) -> None:
-    """Wait until it is stored that these are online, and nobody else."""
+    """Wait until the store has exactly these users as online."""
     live = [(f"users/{user}/presence",) for user in users]
     query = "SELECT topic FROM retained WHERE live"
     wait_for(lambda: select(node, "parley.db", query) == live, "the presence to be stored")
@@ -266,7 +266,7 @@ def test_removing_a_user(node: DyingNode, moment: str) -> None:
 
 
 def assert_nothing_is_left(node: Node, user: str) -> None:
-    """Who has the id next finds nothing of who had it before."""
+    """The next user with the same id finds nothing of the earlier one."""
     node.call("AddUser", pb.AddUserRequest(user_id=user))
     kept = select(node, "parley.db", f"SELECT * FROM sessions WHERE user = '{user}'")
     assert kept == [], "another's session"

@@ -1,4 +1,4 @@
-"""Clients that send what no honest one would: nobody else notices, nothing grows, nothing is lost."""
+"""Clients that break the rules: other clients notice nothing, memory stays bounded, no message is lost."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def wait_connected(node: Node, count: int) -> None:
 
 
 def peak_kb(node: Node) -> int:
-    """The most memory the node has ever had."""
+    """The peak memory of the node."""
     assert node.process is not None
     status = Path(f"/proc/{node.process.pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0])
@@ -259,7 +259,7 @@ def test_refused_topics_of_any_length_take_no_memory(make_node: MakeNode) -> Non
 
 
 class SmallClient(RawClient):
-    """A client with little room for what it is sent."""
+    """A client that reads slowly, into a small buffer."""
 
     def __init__(self, port: int) -> None:
         self._buffer = b""
@@ -351,7 +351,7 @@ def test_qos_2_packet_id_used_again_after_a_crash(make_node: MakeNode) -> None:
 
 
 class Chatter:
-    """A client that publishes to another, one message after the other, and acknowledges what it gets."""
+    """A client that publishes messages to another one by one, and acknowledges what it receives."""
 
     def __init__(self, node: Node, user: str, other: str) -> None:
         self.acknowledged = 0

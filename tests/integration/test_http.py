@@ -5,7 +5,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import grpc
 import httpx
@@ -44,7 +44,7 @@ def new_address() -> str:
 
 
 def code(response: httpx.Response) -> tuple[int, str]:
-    """Status and error code; what else the contract's shape of errors says is checked."""
+    """The status and the error code. Checks the rest of the error body (docs/http.md, "Errors")."""
     assert response.headers["content-type"] == "application/json"
     body = response.json()
     assert set(body) == {"error"}
@@ -352,7 +352,7 @@ def test_health_and_readiness(make_node: Callable[..., Node]) -> None:
             answer = client.get(path)
             assert (answer.status_code, answer.json()) == (200, {"status": status})
             assert client.head(path).content == b""
-        with sqlite3.connect(node.data_dir / "directory.db") as database:
+        with closing(sqlite3.connect(node.data_dir / "directory.db")) as database, database:
             database.execute("ALTER TABLE users RENAME TO elsewhere")
         answer = client.get("/readyz")
         assert code(answer) == (503, "unavailable")
@@ -417,7 +417,7 @@ def test_not_ready_while_nothing_can_be_stored(make_node: Callable[..., Node]) -
     node = make_node().start()
     with httpx.Client(base_url=node.http) as client:
         assert client.get("/readyz").status_code == 200
-        with sqlite3.connect(node.data_dir / "parley.db", isolation_level=None) as blocker:
+        with closing(sqlite3.connect(node.data_dir / "parley.db", isolation_level=None)) as blocker:
             blocker.execute("BEGIN IMMEDIATE")
             answer = client.get("/readyz")
             assert answer.status_code == 503

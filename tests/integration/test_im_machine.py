@@ -109,7 +109,7 @@ class ImMachine(RuleBasedStateMachine):
     # --- how operations are done ---------------------------------------------------------
 
     def phone(self, user: str) -> Phone:
-        """A device of the user that is online; if there is none, one comes back."""
+        """An online device of the user; if there is none, one connects first."""
         found = [device for device in self.devices[user] if device.online]
         # They take turns.
         device = found[self.done % len(found)] if found else self.devices[user][0]
@@ -319,7 +319,7 @@ class ImMachine(RuleBasedStateMachine):
         assert " ERROR " not in said, said
 
     def teardown(self) -> None:
-        """Everybody comes back, and has missed nothing."""
+        """All devices reconnect, and have missed nothing."""
         devices = [device for each in getattr(self, "devices", {}).values() for device in each]
         try:
             for device in devices:

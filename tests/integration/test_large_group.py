@@ -15,7 +15,8 @@ from tests.ports.directories import add_many
 
 MEMBERS = 10_000
 ONLINE = 100
-ROUNDS = 20
+ROUNDS = 10
+TRIES = 3
 MOST_MS = 20.0
 """CPU of the node for one operation."""
 
@@ -30,7 +31,7 @@ class Crowd:
         self.online = online
 
     def settle(self) -> None:
-        """Wait until everybody has what was sent."""
+        """Wait until all have received the messages."""
         for client in self.online:
             client.send(packet(0xC0))
             while client.expect_any().type != 13:
@@ -44,8 +45,12 @@ class Crowd:
         return sum(int(task.read_text().split()[0]) for task in tasks) / 1e6
 
     def cost(self, operation: Callable[[], object]) -> float:
-        """Milliseconds of CPU for one operation, all that follows from it included."""
+        """Milliseconds of CPU for one operation, all that follows from it included: the least of some
+        tries, as what else the machine does adds to it and never takes away."""
         operation()
+        return min(self._cost(operation) for _ in range(TRIES))
+
+    def _cost(self, operation: Callable[[], object]) -> float:
         self.settle()
         before = self.cpu_ms()
         for _ in range(ROUNDS):

@@ -33,7 +33,7 @@ NO_REQUESTS = (
 
 
 class World:
-    """Some users with a device each, and what stands between them."""
+    """Users with a device each, and their relations."""
 
     def __init__(self, node: Node, callers: dict[str, Device]) -> None:
         self.node = node
@@ -100,7 +100,7 @@ class World:
         return [self.fill(each) for each in value] if isinstance(value, list) else value
 
     def stored(self) -> dict[str, Any]:
-        """All that the users can see of what is stored."""
+        """All stored data that the users can see."""
         return {name: dict(_seen(device)) for name, device in self.callers.items()}
 
 
@@ -146,7 +146,7 @@ def wrongs(world: World, method: str, parameters: type[Any]) -> Iterator[str | N
 
 
 def depths(world: World) -> Iterator[str | None]:
-    """JSON about as deep as can be read: what can be read must be written, or refused."""
+    """JSON nested almost too deep to be read: a node that reads it must be able to write it, or refuse it."""
     me = world.callers["me"]
     for depth in (100, *range(900, 1010)):
         content = b"[" * depth + b"]" * depth
@@ -161,7 +161,7 @@ def depths(world: World) -> Iterator[str | None]:
 
 
 def leaks(world: World) -> Iterator[str | None]:
-    """Message ids can be guessed: who tries them must not learn who writes to whom."""
+    """Message ids can be guessed. Guessing must not tell who writes to whom."""
     me = world.callers["me"]
     for method in ("messages.readers", "messages.edit", "messages.recall"):
         content = {"content": "x"} if method == "messages.edit" else {}

@@ -319,7 +319,7 @@ def test_when_the_token_ends_so_does_the_right_to_receive(start: Start, topic: s
 
 
 def recorded(file: Path, *kinds: str) -> list[list[Any]]:
-    """The events that a Recorder has seen, those of some kinds or all."""
+    """The events that a Recorder has recorded, of some kinds or of all."""
     events = [json.loads(line) for line in file.read_text().splitlines()]
     return [event for event in events if not kinds or event[0] in kinds]
 

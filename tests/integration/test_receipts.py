@@ -1,4 +1,4 @@
-"""Receipts: delivered by the PUBACK of a device, read by its word; they only go forward."""
+"""Receipts: `delivered` by a device's PUBACK, `read` by its call. They only move forward."""
 
 from tests.integration.im import Device, assert_same, devices, private
 from tests.integration.node import Node

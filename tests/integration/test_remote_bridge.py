@@ -24,7 +24,7 @@ class Watched:
 
 
 async def line() -> tuple[End, asyncio.StreamWriter]:
-    """An end, and what to close to cut it off."""
+    """One end of the connection, and the writer whose closing cuts it."""
     here, there = socket.socketpair()
     end = End(*await asyncio.open_connection(sock=here), BrokerPort)
     end.offer(NOTHING)

@@ -19,7 +19,7 @@ STORE = "  plugins.persistence.sqlite.SqlitePersistencePlugin: {}"
 
 
 def serve(config: Path | str, *arguments: str, env: dict[str, str] | None = None) -> tuple[int, str]:
-    """`imctl serve` with what must make it end by itself: (exit status, standard error)."""
+    """Run `imctl serve` with options that must make it exit. Returns (exit status, standard error)."""
     command = [sys.executable, "-m", "cli", "serve", "--config", str(config), *arguments]
     done = subprocess.run(
         command,

@@ -41,7 +41,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class OpenedStores:
-    """The stores of one implementation. The attributes are those that are open now."""
+    """The stores of one implementation. The attributes are the stores that are open now."""
 
     def __init__(self, persistence: Persistence, data_dir: Path) -> None:
         self._persistence = persistence

@@ -174,15 +174,16 @@ async def test_the_steps_lead_to_the_tables(path: Path, script: str) -> None:
     engine.dispose()
 
 
-def test_opening_says_nothing_and_leaves_logging_as_it_is(
+async def test_opening_says_nothing_and_leaves_logging_as_it_is(
     path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     handlers = list(logging.getLogger().handlers)
     with caplog.at_level(logging.INFO):
-        open_directory(url(path), hash_password, Clock().now_ms)
+        directory = open_directory(url(path), hash_password, Clock().now_ms)
     assert caplog.records == []
     assert capfd.readouterr() == ("", "")
     assert logging.getLogger().handlers == handlers
+    await directory.close()
 
 
 def test_what_cannot_be_opened_says_so(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ async def test_entries_before_an_offset(
 async def test_a_cursor_below_zero_reads_no_other_log(
     stores: "OpenedStores", scribe: "Scribe", after: int
 ) -> None:
-    """Cursors come from clients."""
+    """Clients choose cursors, so any value may arrive."""
     await fill(stores, scribe, 3, "secret")
     await fill(stores, scribe, 2, "team")
     await stores.log.append(

@@ -69,7 +69,7 @@ class TinyDirectory:
 
 
 class TinyLogs:
-    """Logs that are read page by page, and who may read which group."""
+    """Logs that are read page by page, and the rights to read groups."""
 
     def __init__(self, directory: TinyDirectory) -> None:
         self._directory = directory

@@ -150,7 +150,7 @@ def offer(session: Session, *offsets: int, topic: str = INBOX, qos: int = 1) -> 
 
 
 def read(session: Session, tail: Tail, *offsets: int, qos: int = 1) -> None:
-    """As the feeder does with what comes after the tail's position."""
+    """Send the entries after the tail's position, as the feeder does."""
     for offset in offsets:
         assert session.window.room_for(tail) > 0
         session.send_entry(tail, offset, entry(tail.topic, offset, qos))
@@ -265,7 +265,7 @@ class Bench:
         self.metrics = Metrics()
         self.tasks: set[asyncio.Task[None]] = set()
         self.plugins_say: Callable[[], Awaitable[bool]] = yes
-        """Whether plugins let a client have what was queued."""
+        """Whether plugins let a client receive the queued messages."""
         router: Router[Subscriber] = Router()
         self.router = router
         self.states = States(self.store, self.metrics)
@@ -309,7 +309,7 @@ class Bench:
         return [] if after else [m for m in self.retained if matches(topic_filter, m.topic)]
 
     async def _grant(self, session: Session, topic_filter: str) -> Grant | None:
-        """As `Node._grant` and the contract's rules do."""
+        """As `Readers.grant` with the topic rules."""
         rights = dict(self.rights)
         await asyncio.sleep(0)
         await self.directory.wait()
@@ -398,7 +398,7 @@ class Link:
             self.waiting.pop(0)()
 
     def take(self, action: Callable[[], None]) -> None:
-        """A packet came: what it does is done in its turn."""
+        """A packet arrived: handle it when the packets before it are handled."""
         if self.busy:
             self.waiting.append(action)
         elif not self.closed:
@@ -426,7 +426,7 @@ class Link:
         await self.bench.subscriptions.unsubscribe(self.session, filters)
 
     def answer_all(self) -> list[int]:
-        """Acknowledge what came, released messages included; returns its numbers."""
+        """Acknowledge everything received, released messages included. Returns the packet ids."""
         session, numbers = self.session, []
         assert session is not None
         for packet in self.outbox.take():
@@ -444,6 +444,6 @@ class Link:
 
 
 async def settle(turns: int = 60) -> None:
-    """Let all that can go on go on."""
+    """Run some turns of the event loop, enough for all pending work."""
     for _ in range(turns):
         await asyncio.sleep(0)

@@ -1,7 +1,7 @@
-"""A model of a persistent session, by the tables of `broker.session.laws`.
+"""A model of a persistent session, driven by the tables of `broker.session.laws`.
 
-`Ledger` keeps what the wire said, as states of those tables: which packet ids are taken and by which
-entries, what is remembered of entries, which tails are live. `Client` reads, delivers and answers.
+`Ledger` tracks the states of those tables from the packets on the wire: the packet ids in use and their
+entries, the states of entries, the live tails. `Client` reads, delivers and acknowledges.
 """
 
 from collections import Counter
@@ -32,7 +32,7 @@ from tests.unit.session_kit import (
 ONE, TWO = "groups/one", "groups/two"
 TOPICS = (INBOX, ONE, TWO)
 GROUPS = (ONE, TWO)
-"""Rights to these come and go."""
+"""Topics whose rights are granted and lost."""
 NAMES = {log_of(topic): topic for topic in TOPICS}
 
 Place = tuple[str, int]
@@ -80,7 +80,7 @@ class Ledger:
         self.rows = rows
         self.ids: dict[int, Taken] = {}
         self.open: dict[int, Exchange] = {}
-        """The same by the specification alone, whatever the tables say."""
+        """As above, but from the specification alone and not from the tables."""
         self.entries: dict[Place, EntryState] = {}
         self.tails: dict[str, TailState] = {}
         self.acknowledged: set[Place] = set()
@@ -98,7 +98,7 @@ class Ledger:
         self.tails[topic] = self._step(TAIL, event, self.tails.get(topic, TailState.PARKED))
 
     def reconnect(self) -> None:
-        """A new connection takes up what the last one left."""
+        """The session continues on a new connection."""
         had = [place for place, state in self.entries.items() if state is EntryState.HAD]
         self.entries = {}
         self.tails = {}
@@ -114,7 +114,7 @@ class Ledger:
             self._entry(place, Event.RESTORE_HAD)
 
     def restart(self, state: SessionState) -> None:
-        """The node died: what was stored is all it knows."""
+        """The node crashed: only the stored state is left."""
         self.ids = {m.packet_id: Taken("", 0, IdState.RELEASED, lost=True) for m in state.queue}
         self.entries = {}
         for item in state.inflight:
@@ -157,7 +157,7 @@ class Ledger:
         return taken is None or taken.state not in PACKET_ID[Event[kind.name]]
 
     def confirmed_by(self, kind: Type, packet_id: int) -> set[Place]:
-        """The entry that the client says it has. One that was lost is read anew, and comes again."""
+        """The entry that the client acknowledges. A lost one is read again, and sent again."""
         taken = self.ids.get(packet_id)
         if taken is None or taken.lost or kind != (Type.PUBREC if taken.state in QOS_2 else Type.PUBACK):
             return set()
@@ -196,7 +196,7 @@ class Ledger:
         return lost
 
     def look(self, session: Session) -> None:
-        """Take in what the wire does not show: where the readers have come to."""
+        """Record what the wire does not show: the positions of the readers."""
         for place, state in list(self.entries.items()):
             tail = session.tails.get(place[0])
             if state is EntryState.HAD and tail is not None and tail.position >= place[1]:
@@ -234,7 +234,7 @@ class Client:
         self.had: Counter[Place] = Counter()
         self.had_as_2: Counter[Place] = Counter()
         self.again: Counter[Place] = Counter()
-        """How much oftener than once an entry may come with QoS 2."""
+        """How many times more than once an entry may be delivered with QoS 2."""
 
     def read(self, packet: Packet) -> None:
         packet_id = packet.packet_id

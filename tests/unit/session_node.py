@@ -1,6 +1,6 @@
-"""What is around one session, by hand: its feeder, the store, the directory, the registry, the wire.
+"""The surroundings of one session, written by hand: feeder, store, directory, registry and wire.
 
-It tells the model (`session_model`) what the session sends and what happens to it.
+They report to the model (`session_model`) what the session sends and which events happen to it.
 """
 
 import asyncio
@@ -155,7 +155,7 @@ class Node:
             self.feeder.lagging(session)
 
     def _lose(self) -> None:
-        """What is to be sent again cannot be without a right: cursors go back before it."""
+        """An entry cannot be sent again without the right to read it: the cursor moves back before it."""
         for topic, offset in self.ledger.lose(self.rights):
             self.may_come_again(topic, offset - 1)
             if not self.filters[topic]:
@@ -186,7 +186,7 @@ class Node:
             self.client.read(self.wire.unread.popleft())
 
     def take(self, kind: Type, packet_id: int) -> None:
-        """An answer of the client comes."""
+        """An acknowledgement of the client arrives."""
         session = self.session
         self.confirmed |= self.ledger.confirmed_by(kind, packet_id)
         self.ledger.answer(kind, packet_id)

@@ -1,4 +1,4 @@
-"""Passwords, tokens with rotating keys, and the contract's topic table."""
+"""Passwords, tokens with rotating keys, and the topic table of docs/topics.md."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ async def test_passwords() -> None:
 
 
 async def test_one_password_at_the_same_time_is_one_computation_with_and_without_a_user() -> None:
-    """Else who asks ten times at once would learn from the time it takes whether there is a user."""
+    """Otherwise the duration of ten parallel attempts would tell whether the user exists."""
     passwords = Passwords()
     for hashed in (await passwords.hash("right"), None):
         asking = [asyncio.ensure_future(passwords.verify(b"wrong", hashed, "alice")) for _ in range(10)]

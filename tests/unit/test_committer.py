@@ -22,7 +22,7 @@ class FixedClock:
 
 
 class Bench:
-    """A committer, and all that came of what was submitted: (what, name or seq)."""
+    """A committer, and the calls that followed each submission, as (call, name or seq)."""
 
     def __init__(self, max_batch: int = 1000, log: MemoryLog | None = None) -> None:
         self.log = log or MemoryLog()
@@ -240,7 +240,7 @@ async def test_a_store_that_cannot_tell_its_heads() -> None:
 
 
 async def test_places_that_somebody_else_took() -> None:
-    """The heads this node knows are stale: it learns them anew."""
+    """The heads that this node knows are out of date: it reads them again."""
     log = MemoryLog()
     mine, theirs = Bench(log=log), Bench(log=log)
     mine.submit("a", private("a"))

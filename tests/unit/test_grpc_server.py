@@ -1,4 +1,4 @@
-"""Calls over gRPC: who may make them, what they are turned into, and how they fail."""
+"""Calls over gRPC: who may make them, how they map to operations, and how they fail."""
 
 import asyncio
 import json

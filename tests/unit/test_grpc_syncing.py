@@ -1,4 +1,4 @@
-"""`SyncMessages`: pages, what comes later, and rights that come and go meanwhile."""
+"""`SyncMessages`: pages, later entries, and rights that change meanwhile."""
 
 import asyncio
 import json

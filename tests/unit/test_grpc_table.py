@@ -1,4 +1,4 @@
-"""The .proto files are the operations and nothing else: whatever one of them has, the other has."""
+"""The .proto files and the operations agree, in both directions."""
 
 from collections.abc import AsyncIterator
 from types import UnionType
@@ -15,8 +15,7 @@ from bridge.grpc_api.services import ADMINISTRATION, DESCRIPTORS, SERVICES
 from bridge.services import offered_operations
 
 STREAMS = {"SyncMessages": ({"limit"}, {"follow", "all_logs"})}
-"""Methods whose stream is more than what the operation returns: what of its parameters they have not,
-and what they have beside."""
+"""Methods whose stream differs from the operation's result: the parameters they lack, and those they add."""
 
 _SCALARS = {
     str: (FieldDescriptor.TYPE_STRING,),
@@ -105,7 +104,7 @@ def _compare_kind(field: Any, kind: Any) -> None:
 
 
 def _plain(kind: Any) -> Any:
-    """A type without what it is annotated with; a choice of words is a string."""
+    """A type without its annotations; a choice of strings becomes a string."""
     while hasattr(kind, "__metadata__"):
         kind = kind.__origin__
     if args := get_args(kind):

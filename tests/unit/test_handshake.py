@@ -21,7 +21,7 @@ NO = Refusal("not_authorized", ReasonCode.NOT_AUTHORIZED, "not a member")
 
 
 def run(step: Coroutine[Any, Any, Any]) -> Any:
-    """Run what never waits to its end."""
+    """Run a coroutine that never waits to its end."""
     try:
         step.send(None)
     except StopIteration as stopped:
@@ -72,7 +72,7 @@ class Desk:
 
 
 class Applicant:
-    """A connection that notes what happens to it."""
+    """A connection that records the calls it gets."""
 
     def __init__(self) -> None:
         self.introduced: list[tuple[str | None]] = []

@@ -1,4 +1,4 @@
-"""The HTTP server's own bounds, and what failures look like."""
+"""The HTTP server's limits and error bodies."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ async def hello(_request: Request) -> Response:
 
 
 async def exchange(port: int, *pieces: bytes) -> bytes:
-    """Send pieces, the next one when something came for the last; all that comes until the end."""
+    """Send pieces, each after the response to the one before. Returns all bytes received until the end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     received = b""
     try:

@@ -10,14 +10,14 @@ from broker.session.inbound import Inbound, Slot
 from broker.wire.packets import Ack, Publish, Type
 from tests.unit.session_kit import Wire
 
-EVENTS = ["PUBLISH", "PUBLISH with DUP", "done with", "PUBREL", "connection"]
+EVENTS = ["PUBLISH", "PUBLISH with DUP", "outcome", "PUBREL", "connection"]
 
 Cell = tuple[str | None, str]
-"""What is done, if anything, and the state that follows."""
+"""The action, if there is one, and the next state."""
 
 
 def read_table() -> dict[tuple[str, str], Cell]:
-    """(state, event) -> cell, as the module's docstring says; an event that cannot be has none."""
+    """(state, event) -> cell, as the module's docstring says; an impossible event has none."""
     assert inbound.__doc__ is not None
     lines = inbound.__doc__.splitlines()
     above, between, below = (i for i, line in enumerate(lines) if line.startswith("==="))
@@ -46,8 +46,8 @@ STATES = ["new", "committing", "received", "earlier"]
 WAYS = {
     "new": [],
     "committing": ["PUBLISH"],
-    "received": ["PUBLISH", "done with"],
-    "earlier": ["PUBLISH", "done with", "connection"],
+    "received": ["PUBLISH", "outcome"],
+    "earlier": ["PUBLISH", "outcome", "connection"],
 }
 
 
@@ -60,7 +60,7 @@ class Client:
         self.slots: dict[int, Slot | None] = {}
 
     def does(self, event: str, packet_id: int = 7) -> str | None:
-        """Let something happen; returns what came of it, in the table's words."""
+        """Apply an event. Returns the action, in the words of the table."""
         if event in ("PUBLISH", "PUBLISH with DUP"):
             packet = Publish("t", b"x", 2, packet_id=packet_id, dup=event != "PUBLISH")
             if not self.inbound.is_repeated(packet):
@@ -68,7 +68,7 @@ class Client:
                 assert self.wire.bytes == b""
                 return "take"
             return self.answer(packet_id) or "wait"
-        if event == "done with":
+        if event == "outcome":
             self.inbound.done(Publish("t", b"x", 2, packet_id=packet_id), self.slots.pop(packet_id))
         elif event == "PUBREL":
             self.inbound.pubrel(packet_id)
@@ -90,7 +90,7 @@ class Client:
         return names[data[:2]]
 
     def state(self, packet_id: int = 7) -> str:
-        """What can be told from outside. Publishes once without DUP, which ends the walk."""
+        """The state as seen from outside. Publishes once without DUP, which ends the walk."""
         is_kept = packet_id in self.inbound.received
         match is_kept, self.does("PUBLISH", packet_id):
             case False, "take":
@@ -108,7 +108,7 @@ def test_the_table_is_whole() -> None:
     assert {state for state, _ in TABLE} == set(STATES)
     assert {after for _, after in TABLE.values()} == set(STATES)
     cannot_be = {(state, event) for state in STATES for event in EVENTS} - set(TABLE)
-    assert cannot_be == {(state, "done with") for state in ("new", "received", "earlier")}
+    assert cannot_be == {(state, "outcome") for state in ("new", "received", "earlier")}
 
 
 @pytest.mark.parametrize(("state", "event"), TABLE)
@@ -131,12 +131,12 @@ def test_the_ways_lead_to_their_states(state: str) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(1, 3)), max_size=40))
 def test_a_walk_goes_by_the_table(walk: list[tuple[str, int]]) -> None:
-    """Several packet ids do not disturb each other. One is done with at a time, in the order of the
-    publishes, so that each answer is seen at once."""
+    """Several packet ids do not disturb each other. One gets its outcome at a time, in the order of
+    the publishes, so that each answer is seen at once."""
     client = Client()
     states = dict.fromkeys((1, 2, 3), "new")
     for event, chosen in walk:
-        packet_id = next(iter(client.slots), chosen) if event == "done with" else chosen
+        packet_id = next(iter(client.slots), chosen) if event == "outcome" else chosen
         if (states[packet_id], event) not in TABLE:
             continue
         effect, after = TABLE[states[packet_id], event]
@@ -157,7 +157,7 @@ def test_a_walk_goes_by_the_table(walk: list[tuple[str, int]]) -> None:
     )
 )
 def test_answers_come_in_the_order_of_the_publishes(case: tuple[list[int], list[int]]) -> None:
-    """[MQTT-4.6.0-2], whatever is done with first. QoS 0 has no answer and holds nothing back."""
+    """[MQTT-4.6.0-2], whichever gets its outcome first. QoS 0 has no answer and holds nothing back."""
     qualities, order = case
     wire = Wire()
     publishes = Inbound(wire)
@@ -191,13 +191,13 @@ def test_a_repeat_is_answered_once_and_taken_once() -> None:
         "wait",
         "wait",
     ]
-    assert client.does("done with") == "PUBREC"
+    assert client.does("outcome") == "PUBREC"
     assert client.inbound.unanswered == []
 
 
 def test_after_a_crash_a_packet_id_may_be_used_anew() -> None:
-    """What was restored may be old: a publish without DUP is another one, and from there on it is as
-    if nothing had been restored."""
+    """The restored state may be out of date: a publish without DUP is a new one. After it the packet id
+    behaves as if nothing had been restored."""
     client = Client()
     client.inbound.restore([7, 9])
     assert client.does("PUBLISH") == "take"

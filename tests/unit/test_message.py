@@ -1,4 +1,4 @@
-"""From payload to what readers get (contract, "Sending" and "Receiving")."""
+"""From the published payload to the message that readers get (docs/api.md, "A message")."""
 
 import base64
 import json

@@ -23,7 +23,7 @@ class Loop:
 
 
 class Transport:
-    """Buffers what the peer does not take; `keeps` says whether it takes anything."""
+    """Buffers the bytes that the peer does not read. `keeps`: whether it reads nothing."""
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
@@ -40,7 +40,7 @@ class Transport:
 
 
 class Bench:
-    """An outbox with all it needs."""
+    """An outbox, its transport and its flusher."""
 
     def __init__(self, observer: Callable[[object, bytes], None] | None = None) -> None:
         self.loop = Loop()
@@ -151,7 +151,7 @@ def test_room_that_is_used_at_once() -> None:
 
 
 def test_bytes_are_kept_beyond_the_budget() -> None:
-    """`full` is advice: an acknowledgement is sent whatever waits."""
+    """`full` is advice: acknowledgements are sent even then."""
     bench = Bench()
     bench.transport.keeps = True
     bench.outbox.send(b"x" * 1000)

@@ -168,7 +168,7 @@ def group_facts(group: Group, muted_until: int, rank: Rank, sent_at: int) -> Fac
 
 
 def test_every_operation_has_a_golden_row() -> None:
-    """Who adds an operation, relation or rank says here what is to come of it."""
+    """A new operation, relation or rank must be added to these expectations."""
     assert set(GOLDEN_USERS) == {operation.name for operation in UserOperation}
     assert set(GOLDEN_GROUPS) == {operation.name for operation in GroupOperation}
     assert set(GOLDEN_DISMISSED) <= set(GOLDEN_GROUPS) | {"-"}

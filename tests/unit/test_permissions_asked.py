@@ -1,4 +1,4 @@
-"""Topics and operations do what the table of permissions says, in each of its cells."""
+"""Topics and operations follow the permission table, in each of its cells."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,7 +31,7 @@ from tests.unit.test_rules import FewPeople
 ALICE = Identity("alice")
 CODES = {"blocked", "not_contact", "too_late", "muted", "not_member", "not_authorized", "exists"}
 CODES |= {"banned", "is_owner", "dismissed", "invalid_params"}
-"""What the table refuses with. All else an operation answers comes after it."""
+"""The codes with which the table refuses. An operation checks everything else later."""
 
 INSIDE = (Rank.OWNER, Rank.ADMIN, Rank.MEMBER)
 
@@ -41,7 +41,7 @@ class WritingError(Exception):
 
 
 class People(FewPeople):
-    """Alice, whom it is about; bob, who is a member of the group `team`; and how she stands there."""
+    """Alice, who acts; bob, a member of the group `team`; and alice's rank in it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class People(FewPeople):
         self.memberships_of["bob"] = {"team": Membership("team", "bob", "member", 0)}
 
     def stand(self, relation: Relation, profile: Profile | None) -> str:
-        """Have alice stand so to another, who wishes this; returns the other."""
+        """Set alice's relation to another user, and that user's settings. Returns the other user."""
         peer = "alice" if relation is Relation.SELF else "bob"
         if relation is Relation.CONTACT:
             self.befriend("alice", "bob")
@@ -62,7 +62,7 @@ class People(FewPeople):
         return peer
 
     def sit(self, rank: Rank, group: Group, muted_until: int) -> None:
-        """Have alice be this in a group."""
+        """Set the group, and alice's rank in it."""
         self.group_of["team"] = group
         if rank in INSIDE:
             seat = Membership("team", "alice", rank.value, 0, muted_until)
@@ -127,7 +127,7 @@ class Logs:
 
 
 class States:
-    """The stores of what users have seen, and of what is retained."""
+    """The stores of watermarks and retained messages."""
 
     async def states(self, user: str, ids: Sequence[str]) -> list[ConversationState]:
         return [ConversationState(each, 1, 0, 0, 0, False, False, False, 0, 0, 0) for each in ids]

@@ -45,16 +45,16 @@ class Gate:
 
 
 class Reader:
-    """A session to which the properties of what it is offered are told."""
+    """A session that records the properties of the messages it is offered."""
 
     def __init__(self) -> None:
         self.seen: list[Properties | None] = []
 
     def offer(self, outgoing: Outgoing, _qos: int) -> None:
-        self.seen.append(outgoing.properties)
+        self.seen.append(outgoing.publication.properties)
 
     def offer_entry(self, _topic: str, _offset: int, outgoing: Outgoing) -> None:
-        self.seen.append(outgoing.properties)
+        self.seen.append(outgoing.publication.properties)
 
 
 class Parts:
@@ -96,7 +96,7 @@ def decoded(topic: str, retain: bool = False) -> Publish:
 
 
 class Catching(Session):
-    """A session that keeps the properties of what is read for it."""
+    """A session that records the properties of the entries read for it."""
 
     def __init__(self, seen: list[Properties | None]) -> None:
         wire = Wire()
@@ -104,11 +104,11 @@ class Catching(Session):
         self.seen = seen
 
     def send_entry(self, tail: Tail, offset: int, outgoing: Outgoing) -> None:
-        self.seen.append(outgoing.properties)
+        self.seen.append(outgoing.publication.properties)
         super().send_entry(tail, offset, outgoing)
 
     def offer(self, outgoing: Outgoing, qos: int) -> None:
-        self.seen.append(outgoing.properties)
+        self.seen.append(outgoing.publication.properties)
         super().offer(outgoing, qos)
 
 

@@ -20,7 +20,7 @@ KEY = SessionKey("bob", "phone")
 
 
 class Parts:
-    """What has to do with sessions that are away, over a real store."""
+    """The parts that handle sessions that are away, over a real store."""
 
     def __init__(self, store: SqliteStateStore) -> None:
         metrics = Metrics()

@@ -1,4 +1,4 @@
-"""The contract's topic table."""
+"""The topic table of docs/topics.md."""
 
 import asyncio
 from collections.abc import Callable, Sequence

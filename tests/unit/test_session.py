@@ -111,7 +111,7 @@ def test_acknowledgements_of_nothing() -> None:
 
 
 def test_cursors_of_a_clean_session_are_told_too() -> None:
-    """They are not saved, but who sent the entries is told that they have arrived."""
+    """They are not saved, but the senders of the entries get delivered receipts."""
     wire = Wire()
     session = connect(wire, persistent=False)
     follow(session)
@@ -149,7 +149,7 @@ def test_acknowledgements_out_of_order() -> None:
 
 @pytest.mark.parametrize("acknowledged", [[], [1], [2], [3, 1], [1, 2, 3]])
 def test_a_snapshot_lists_what_was_not_acknowledged(acknowledged: list[int]) -> None:
-    """Its cursor is what was sent, so that nothing acknowledged is sent again."""
+    """Its cursor is the last entry sent, so that no acknowledged entry is sent again."""
     session = connect(Wire())
     follow(session)
     offer(session, 1, 2, 3)

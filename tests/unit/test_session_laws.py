@@ -1,6 +1,6 @@
-"""The tables of `broker.session.laws` say what the laws above them say.
+"""The tables of `broker.session.laws` agree with the laws above them.
 
-That sessions keep to the tables, and the tables to what clients rely on, is for the machine to show.
+`test_session_machine` checks that sessions follow the tables, and that clients can rely on them.
 """
 
 from enum import IntEnum

@@ -35,14 +35,14 @@ topics = st.sampled_from(TOPICS)
 qualities = st.sampled_from([2, 1, 0])
 turns = st.integers(0, 6)
 meanwhile = st.lists(st.tuples(topics, qualities), max_size=3)
-"""What is published while nobody is connected."""
+"""A publication while no client is connected."""
 
 
 ROWS = [(event, state) for event, row in PACKET_ID.items() for state in row]
 
 
 class SessionMachine(RuleBasedStateMachine):
-    """Rules take some turns of the event loop, or none: any other may come in between."""
+    """A rule takes some turns of the event loop, or none, so that other rules may run in between."""
 
     rows: ClassVar[set[Row]] = set()
     """Those of the tables that were taken, in all runs."""
@@ -59,7 +59,7 @@ class SessionMachine(RuleBasedStateMachine):
         topic=topics, several=st.lists(qualities, max_size=3), pushed=st.booleans(), turns=st.integers(0, 12)
     )
     def append(self, topic: str, several: list[int], pushed: bool, turns: int) -> None:
-        """A push is a hint: it may come late or never."""
+        """A push is a hint: it may be late or missing."""
         node = self.node
         for qos in several:
             node.commit_entry(topic, qos)
@@ -169,7 +169,7 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda machine: machine.client.answers)
     @rule(which=st.integers(0, 4), turns=turns)
     def answer(self, which: int, turns: int) -> None:
-        """In any order; also what an earlier connection brought and this one has not sent again."""
+        """In any order, including messages of an earlier connection that this one has not sent again yet."""
         answers, node = self.client.answers, self.node
         packet_id = list(answers)[which % len(answers)]
         kind = answers.pop(packet_id)
@@ -252,7 +252,7 @@ class SessionMachine(RuleBasedStateMachine):
             assert all(t.live and t.position >= node.pushed[t.topic] for t in session.tails.values())
 
     def is_safe(self, state: SessionState) -> None:
-        """No cursor is past what may have to be sent again, unless it is listed."""
+        """A cursor has passed no entry that may have to be sent again, unless that entry is listed."""
         listed = {(NAMES[item.log], item.offset) for item in state.inflight}
         for topic, wanted in self.node.wanted.items():
             cursor = state.cursors.get(log_of(topic), 0)

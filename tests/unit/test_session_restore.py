@@ -1,4 +1,4 @@
-"""A session taken up again: what one connection leaves, the next one sends."""
+"""A restored session: the next connection sends again what the last one left unacknowledged."""
 
 import pytest
 
@@ -65,7 +65,7 @@ def test_a_session_that_came_back_sends_what_was_in_its_window() -> None:
 
 
 def test_an_entry_is_sent_again_with_the_qos_it_had() -> None:
-    """The filter was subscribed to anew with QoS 0 meanwhile."""
+    """Meanwhile the filter was subscribed to again, with QoS 0."""
     wire = Wire()
     session = connect(wire, state=left(Redelivery(4, INBOX, 5, 2), Redelivery(7, INBOX, 6, 1)))
     feed(session, open_tail(session, qos=0), [2] * 7)
@@ -83,7 +83,7 @@ def test_a_connection_that_ends_before_its_logs_are_followed_loses_nothing() -> 
 
 @pytest.mark.parametrize("resent", range(4))
 def test_a_connection_that_ends_while_entries_are_sent_again_loses_nothing(resent: int) -> None:
-    """The cursor is lower than what is in the window, as after a crash."""
+    """The cursor is lower than the entries in the window, as after a crash."""
     state = left(Redelivery(1, INBOX, 5, 1), Redelivery(4, INBOX, 6, 2), Redelivery(7, INBOX, 8, 1))
     session = connect(Wire(), state=state)
     tail = open_tail(session, qos=2)
@@ -155,8 +155,8 @@ def test_a_released_entry_stays_known_till_the_reader_is_past_it() -> None:
     ],
 )
 def test_an_answer_may_come_before_the_reader(kept_as: Redelivery, answers: list[str], cursor: int) -> None:
-    """A client that acknowledges by hand answers what an earlier connection brought it. The packet
-    id is free then, and the entry has nothing to do with what gets it next."""
+    """A client that acknowledges by hand acknowledges a message of an earlier connection. This frees the
+    packet id, and the entry is independent of the next message with this id."""
     wire = Wire()
     session = connect(wire, state=left(kept_as, inbox=cursor))
     tail = open_tail(session, qos=2)
@@ -183,7 +183,7 @@ def test_rights_that_were_lost_free_their_packet_ids(offset: int) -> None:
 
 
 def test_a_packet_id_the_client_may_still_hold_is_released_before_it_is_used_again() -> None:
-    """4.3.3: a client that has had it takes another PUBLISH with the id for the same message."""
+    """A client that has the message takes another PUBLISH with the same packet id for a repeat (4.3.3)."""
     wire = Wire()
     session = connect(wire, Limits(max_inflight=1), left(Redelivery(1, "g:team", 5, 2), team=5))
     session.forget_lost()

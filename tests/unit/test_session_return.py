@@ -1,6 +1,5 @@
-"""A session that comes back to a node: any await may be the one during which the connection goes, a
-right is lost or the node dies.
-"""
+"""A session that reconnects to a node. During any await the connection may end, a right may be lost, or
+the node may crash."""
 
 import asyncio
 
@@ -157,7 +156,8 @@ async def test_a_log_that_is_not_read_has_no_cursor_stored() -> None:
 
 
 async def test_an_entry_whose_release_was_lost_is_not() -> None:
-    """A client may deliver at PUBREL (4.3.3): a cursor is not past what may still need one."""
+    """A client may deliver a message at PUBREL (4.3.3), so no cursor passes an entry that may still need
+    one."""
     bench = Bench()
     link = await opened(bench, (INBOX, 2))
     bench.append(INBOX, 2)

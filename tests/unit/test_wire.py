@@ -22,7 +22,7 @@ malformed = pytest.mark.parametrize("row", MALFORMED, ids=lambda row: row.name)
 
 
 def decode(*chunks: bytes, limit: int = MAX_PACKET) -> tuple[list[Packet], str]:
-    """What a stream comes to: its packets, and the error that ended it, if one did."""
+    """Decode a stream: its packets, and the error that ended it, or ""."""
     decoder = Decoder(limit)
     packets: list[Packet] = []
     for chunk in chunks:
@@ -121,7 +121,7 @@ def test_a_stream_of_all_packets() -> None:
 
 
 def test_packets_may_be_taken_later() -> None:
-    """Whoever drives the decoder stops between two packets, and more bytes come meanwhile."""
+    """The caller of the decoder stops between two packets, and more bytes arrive meanwhile."""
     stream = b"".join(row.data for row in RECEIVED)
     decoder = Decoder(MAX_PACKET)
     taken = []

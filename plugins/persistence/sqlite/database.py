@@ -8,6 +8,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
@@ -99,18 +100,22 @@ def open_database(path: Path) -> Database:
     Raises:
         StoreError: the file cannot be opened, is not a database, or has a newer schema.
     """
-    try:
-        writer = _connect(path)
-        migrate(writer)
-        reader = _connect(path)
-        reader.execute("PRAGMA query_only = ON")
-    except sqlite3.Error as error:
-        raise StoreError(f"{path}: {error}") from error
+    with ExitStack() as opened:
+        try:
+            writer = _connect(path, opened)
+            migrate(writer)
+            reader = _connect(path, opened)
+            reader.execute("PRAGMA query_only = ON")
+        except sqlite3.Error as error:
+            raise StoreError(f"{path}: {error}") from error
+        opened.pop_all()  # from here on the Database closes them
     return Database(writer, reader)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, opened: ExitStack) -> sqlite3.Connection:
+    """A connection, closed with `opened` from the start: its first statement may fail already."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    opened.callback(connection.close)
     # WAL: the reader does not block the writer, nor the writer the reader.
     connection.execute("PRAGMA journal_mode = WAL")
     # FULL syncs the WAL at every commit: an acknowledged message survives a power cut.

@@ -22,7 +22,7 @@ class MemoryPersistencePlugin(BasePlugin[BaseContext]):
 
     @classmethod
     async def open_stores(cls, options: "MemoryPersistencePlugin.Config", context: StoreContext) -> Stores:
-        """The stores over what this process has stored for the data directory before."""
+        """The stores over the data that this process stored earlier for the same data directory."""
         contents = _contents.setdefault(context.data_dir, Contents())
         contents.capacity = options.capacity
         opened = Opened(contents)
