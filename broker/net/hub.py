@@ -5,6 +5,7 @@ from typing import Protocol, cast
 
 from broker.delivery.fanout import Fanout
 from broker.delivery.subscriptions import Subscriptions
+from broker.domain.rates import Allowances
 from broker.metrics import Metrics
 from broker.net.deadlines import Deadlines
 from broker.net.outbox import Flusher
@@ -21,6 +22,7 @@ class ConnectionLimits(Protocol):
     outbox_bytes: int
     uncommitted_bytes: int
     connect_timeout: float
+    publishes_per_second: int
 
 
 class Connected(Protocol):
@@ -63,6 +65,7 @@ class Hub:
         self.events = events
         self.flusher = Flusher(loop.call_soon, self._packets_sent if events.packets else None)
         self.deadlines = Deadlines()
+        self.publishes = Allowances(limits.publishes_per_second)
         self.connections: set[Connected] = set()
 
     def _packets_sent(self, owner: object, packets: bytes) -> None:

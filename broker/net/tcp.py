@@ -23,13 +23,15 @@ class TcpProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast("asyncio.Transport", transport)
-        if not self._slots.take():
+        peer = stream.get_extra_info("peername") or ("", 0)
+        address = str(peer[0])
+        wait = self._slots.take(address, self._hub.loop.time())
+        if wait is None:
             stream.abort()
             return
         # At most the budget: a full outbox must be told when the transport has drained.
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
-        peer = stream.get_extra_info("peername") or ("", 0)
-        self._connection = Connection(self._hub, stream, (str(peer[0]), int(peer[1])))
+        self._connection = Connection(self._hub, stream, (address, int(peer[1])), wait)
 
     def data_received(self, data: bytes) -> None:
         if self._connection is not None:
@@ -42,5 +44,5 @@ class TcpProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connection is not None:
             self._connection.lost()
+            self._slots.give_back(self._connection.peer[0])
             self._connection = None
-            self._slots.give_back()
