@@ -260,6 +260,7 @@ class Node:
 
     def _tick(self) -> None:
         self._hub.deadlines.tick(self._hub.loop.time())
+        self._hub.budget.look_again()
         if self.host.gate.screens:
             # Plugins that cannot say when a right changes are asked again every second.
             self._rights.forget_permits()
@@ -277,6 +278,7 @@ class Node:
             "subscriptions": len(self._router) + self._away.subscriptions,
             "sessions_catching_up": len(self._feeder),
             "commits_waiting": len(self.committer),
+            "outboxes_bytes": self._hub.budget.held,
             "rss_bytes": resident_bytes(),
         }
 

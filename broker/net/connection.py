@@ -96,7 +96,7 @@ class Connection:
         self._transport = transport
         self.peer = peer
         limits = hub.limits
-        self.outbox = ByteOutbox(transport, hub.flusher, limits.outbox_bytes, self._room_again, self)
+        self.outbox = ByteOutbox(transport, hub.flusher, hub.budget, self._room_again, self)
         self._decoder = Decoder(limits.max_packet_bytes_before_connect)
         self._state = _WAITING
         self.session: Session | None = None

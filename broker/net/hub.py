@@ -7,6 +7,7 @@ from broker.delivery.fanout import Fanout
 from broker.delivery.subscriptions import Subscriptions
 from broker.domain.rates import Allowances
 from broker.metrics import Metrics
+from broker.net.budget import Budget
 from broker.net.deadlines import Deadlines
 from broker.net.outbox import Flusher
 from broker.ports import Gate, PluginEvents, Principal
@@ -20,6 +21,7 @@ class ConnectionLimits(Protocol):
     max_packet_bytes: int
     max_packet_bytes_before_connect: int
     outbox_bytes: int
+    outboxes_bytes: int
     uncommitted_bytes: int
     connect_timeout: float
     publishes_per_second: int
@@ -64,6 +66,7 @@ class Hub:
         self.loop = loop
         self.events = events
         self.flusher = Flusher(loop.call_soon, self._packets_sent if events.packets else None)
+        self.budget = Budget(limits.outbox_bytes, limits.outboxes_bytes, metrics.limited)
         self.deadlines = Deadlines()
         self.publishes = Allowances(limits.publishes_per_second)
         self.connections: set[Connected] = set()

@@ -3,12 +3,14 @@
 import asyncio
 from typing import cast
 
+from broker.net.budget import LEAST
 from broker.net.connection import Connection
 from broker.net.hub import Hub
 from broker.net.listeners import Slots
 
-HIGH_WATER = 64 * 1024
-"""The high-water mark of a transport's buffer in bytes: above it, the transport reports that it drained."""
+HIGH_WATER = LEAST
+"""The high-water mark of a transport's buffer in bytes: above it, the transport reports that it drained. An
+outbox is never full with less."""
 
 
 class TcpProtocol(asyncio.Protocol):

@@ -1,14 +1,15 @@
 """What one user, and one address, may have and do. Whatever bites is counted, and bites nobody else."""
 
 import json
+import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
 
 from tests.integration.im import Device, devices
-from tests.integration.node import Node, wait_for
-from tests.integration.raw import RawClient, connect, packet, publish, subscribe
+from tests.integration.node import HOST, Node, wait_for
+from tests.integration.raw import TIMEOUT, RawClient, connect, packet, publish, subscribe
 from tests.integration.test_websocket import WebSocketClient
 
 MakeNode = Callable[..., Node]
@@ -328,6 +329,50 @@ def test_retained_messages_in_bytes(make_node: MakeNode) -> None:
         assert retain(alice, "open/1", "x" * 500) is None
         last.login("last", alice.user, node.token(alice.user), will=will)
     wait_for(lambda: limited(node, "retained_bytes") == 2, "the will to be refused")
+
+
+# --- readers that do not read ------------------------------------------------------------
+
+
+class Silent(RawClient):
+    """A client whose system takes little in its stead while it does not read."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.settimeout(TIMEOUT)
+        self.socket.connect((HOST, port))
+        self._buffer = b""
+
+
+@pytest.mark.parametrize(("topic", "qos"), [("users/{}/inbox", 0), ("users/{}/inbox", 1), ("open/a", 0)])
+def test_who_never_reads_takes_a_share_of_the_memory(make_node: MakeNode, topic: str, qos: int) -> None:
+    node = make_node(
+        "limits.outboxes_bytes=16777216", "limits.max_inflight=1000", "limits.presence_grace=0", OPEN
+    ).start()
+    alice, bob = node.user("alice"), node.user("bob")
+    topic = topic.format(alice)
+    with ExitStack() as stack, Device(node, bob) as other:
+        token = node.token(alice)
+        for number in range(150):
+            silent = stack.enter_context(Silent(node.port))
+            silent.login(f"d{number}", alice, token)
+            silent.send(subscribe(1, (topic, qos)))
+            silent.expect(9)
+        before = node.rss_kb()
+        # 600 MB in all, of which a node without a budget keeps more than 1 MiB for each.
+        for _ in range(250):
+            other.publish(topic, "x" * 16_000)
+        assert limited(node, "outboxes_bytes") >= 100
+        assert node.stats()["outboxes_bytes"] < 24 * 1024 * 1024
+        assert node.rss_kb() - before < 96 * 1024
+        # Who reads notices nothing.
+        other.say(bob, "still there")
+        other.until(lambda: [e["content"] for e in other.inbox][-1:] == ["still there"], "a message")
+        if topic != "open/a":
+            with Device(node, alice) as reader:
+                reader.say(alice, "and here")
+                reader.until(lambda: [e["content"] for e in reader.inbox][-1:] == ["and here"], "a message")
 
 
 # --- what is shipped ---------------------------------------------------------------------
