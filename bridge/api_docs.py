@@ -70,8 +70,9 @@ programs and is one of [these](#errors). Its `detail` is for people; its wording
 - If the request is not a JSON object, or its `request_id` is not valid, the reply has no `request_id`.
 - An unknown parameter, or one of the wrong type, is refused with `invalid_params`. A parameter with a
   default may be left out. `null` is accepted only where the default is `null`.
-- If the node is serving too many calls (`limits.rpc_concurrency`), the call is refused with an
-  `overloaded` event instead of a reply, see [topics.md](topics.md#events).
+- If the node is serving too many calls (`limits.rpc_concurrency`), or too many of this user
+  (`limits.calls_per_user`), the call is refused with an `overloaded` event instead of a reply, see
+  [topics.md](topics.md#events).
 
 ## Calling over gRPC
 
@@ -106,7 +107,8 @@ _CODES = {
     "exists": "The group id is taken, or the two users are contacts already, or the caller is a member "
     "already",
     "too_late": "The message is too old to be edited or recalled (`messages` in the configuration)",
-    "quota": "The group would have too many members (`limits.group_members`)",
+    "quota": "The group would have too many members (`limits.group_members`), or the caller has done this "
+    "too often within the hour (`limits.groups_per_hour`, `limits.contact_requests_per_hour`)",
     "invalid_payload": "The message has an invalid field; see [What to publish](topics.md#what-to-publish)",
     "duplicate_conflict": "The sender has used the `client_msg_id` for a message with other content",
     "conflict": "Other calls kept changing the same data. Nothing was changed. Try again",

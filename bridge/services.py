@@ -6,6 +6,7 @@ from bridge.core.access import Access, AmendmentLimits
 from bridge.core.group_changes import GroupChanges
 from bridge.core.notices import Notices
 from bridge.core.operations import Handlers, Operations, operations_of
+from bridge.core.quotas import Quotas
 from bridge.handlers.amendments import Amendments
 from bridge.handlers.contacts import Contacts
 from bridge.handlers.conversations import Conversations
@@ -59,11 +60,12 @@ class Services:
         now_ms: Callable[[], int],
         limits: AmendmentLimits,
         most_members: int,
+        quotas: Quotas,
     ) -> None:
         access = Access(directory, now_ms, limits)
         self.notices = Notices(directory, broker)
         changes = GroupChanges(directory, broker, self.notices)
-        self.groups = Groups(directory, access, log, changes, most_members)
+        self.groups = Groups(directory, access, log, changes, most_members, quotas.groups)
         self.members = Members(directory, access, log, changes, most_members)
         self._receipts = Receipts(log, conversations, directory, access, broker, save)
         self._presences = Presences(directory, states, broker)
@@ -74,7 +76,7 @@ class Services:
             self._receipts,
             Amendments(log, access, broker),
             Conversations(log, conversations, directory, access, broker, save),
-            Contacts(directory, access, broker, self.notices),
+            Contacts(directory, access, broker, self.notices, quotas.contact_requests),
             self.groups,
             self.members,
             self._presences,

@@ -44,10 +44,22 @@ _GONE = {
 _ORIGIN = re.compile(r"https?://[^/?#\s]+")
 
 
+def _checked_networks(networks: list[str]) -> list[str]:
+    for network in networks:
+        ip_network(network)  # raises ValueError with the reason
+    return networks
+
+
 class Node(_Section):
     """`node`."""
 
     id: Annotated[int, Field(ge=0, le=1023)] = 0
+    trusted_proxies: list[str] = []
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: list[str]) -> list[str]:
+        return _checked_networks(proxies)
 
 
 class Storage(_Section):
@@ -86,9 +98,20 @@ class Limits(_Section):
     events_kept: Count = 1000
     max_subscriptions: Count = 1000
     outbox_bytes: Annotated[int, Field(ge=4096)] = 1024 * 1024
+    outboxes_bytes: Annotated[int, Field(ge=65_536)] = 256 * 1024 * 1024
     uncommitted_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024
     session_expiry: Seconds = 30 * 86400.0
+    sessions_per_user: Count = 200
+    connections_per_user: Count = 200
+    connections_per_address: Count = 10_000
+    connects_per_second: Count = 200
+    publishes_per_second: Count = 2000
     rpc_concurrency: Count = 64
+    calls_per_user: Count = 256
+    groups_per_hour: Count = 200
+    contact_requests_per_hour: Count = 500
+    retained_messages: Count = 100_000
+    retained_bytes: Count = 256 * 1024 * 1024
     group_members: Annotated[int, Field(ge=2, le=100_000)] = 10_000
     presence_grace: Annotated[float, Field(ge=0, le=60)] = 3.0
 
@@ -129,9 +152,7 @@ class Http(_Section):
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, proxies: list[str]) -> list[str]:
-        for proxy in proxies:
-            ip_network(proxy)  # raises ValueError with the reason
-        return proxies
+        return _checked_networks(proxies)
 
     @field_validator("cors_origins")
     @classmethod
@@ -174,6 +195,11 @@ class Config(_Section):
         if isinstance(value, dict):
             return {name: {} if options is None else options for name, options in value.items()}
         return value
+
+    @property
+    def trusted_proxies(self) -> list[str]:
+        """Addresses and networks of the proxies in front of the node."""
+        return [*self.node.trusted_proxies, *self.http.trusted_proxies]
 
     @property
     def data_dir(self) -> Path:

@@ -26,6 +26,7 @@ from broker.domain.topics import Kind, parse_topic, presence_topic
 from broker.housekeeping import Housekeeping
 from broker.metrics import Metrics
 from broker.net import tcp, websocket
+from broker.net.addresses import Addresses
 from broker.net.hub import Hub
 from broker.net.listeners import Listener, Slots, bind
 from broker.ports import Directory, MessageLog, PresenceChange, Retained
@@ -34,6 +35,7 @@ from broker.publish.events import Events
 from broker.publish.for_services import ForServices
 from broker.publish.pipeline import Pipeline
 from broker.publish.references import References
+from broker.publish.retained_space import RetainedSpace
 from broker.publish.sequencer import Sequencer
 from broker.registry import Client, Registry
 from broker.rights import Rights
@@ -84,7 +86,7 @@ class Node:
         self.metrics = metrics
         self._states = states
         self._tasks = Tasks()
-        self.for_services = ForServices(limits.rpc_concurrency, metrics)
+        self.for_services = ForServices(limits.rpc_concurrency, limits.calls_per_user, metrics)
         # Delivery: from a publication to its readers.
         self._router: Router[Subscriber] = Router()
         self.online: Online[Client] = Online()
@@ -116,6 +118,7 @@ class Node:
         self._presence = Presence(
             self._publish_presence, partial(loop.call_later, limits.presence_grace), clock.now_ms
         )
+        self._retained = RetainedSpace(limits.retained_messages, limits.retained_bytes, metrics.limited)
         self.pipeline = Pipeline(
             gate,
             References(log, directory),
@@ -125,6 +128,7 @@ class Node:
             self.for_services,
             self._presence,
             TypingNotices(clock.now_ms, metrics.drop),
+            self._retained,
             metrics,
         )
         # Connections and their sessions.
@@ -177,10 +181,18 @@ class Node:
             limits.session_expiry,
             config.sys.interval,
         )
+        self._addresses = Addresses(
+            limits.connections_per_address,
+            limits.connects_per_second,
+            limits.connect_timeout,
+            config.trusted_proxies,
+            metrics.limited,
+        )
         self._servers: list[asyncio.Server] = []
         self._following: asyncio.Task[None] | None = None
         self.fanout.on_retained(self.host.events.retained)
         self.fanout.on_retained(self._tell_services)
+        self.fanout.on_retained(self._retained.retained)
         directory.on_change(self._rights.changed)
 
     def _publish_presence(self, user: str, document: bytes, live: bool) -> None:
@@ -205,8 +217,9 @@ class Node:
         await self.host.starting()
         await self._housekeeping.mark_offline()
         await self.registry.load()
+        self._retained.load(await self._states.store.retained_sizes())
         for listener, bound in sockets:
-            slots = Slots(listener.max_connections)
+            slots = Slots(listener.max_connections, self._addresses)
             for sock in bound:
                 self._servers.append(await self._serve(listener, slots, sock))
         await self.host.started()
@@ -247,6 +260,7 @@ class Node:
 
     def _tick(self) -> None:
         self._hub.deadlines.tick(self._hub.loop.time())
+        self._hub.budget.look_again()
         if self.host.gate.screens:
             # Plugins that cannot say when a right changes are asked again every second.
             self._rights.forget_permits()
@@ -264,6 +278,7 @@ class Node:
             "subscriptions": len(self._router) + self._away.subscriptions,
             "sessions_catching_up": len(self._feeder),
             "commits_waiting": len(self.committer),
+            "outboxes_bytes": self._hub.budget.held,
             "rss_bytes": resident_bytes(),
         }
 

@@ -7,6 +7,7 @@ from broker.delivery.away import AwaySessions
 from broker.delivery.feeder import Feeder
 from broker.delivery.online import Online
 from broker.delivery.subscriptions import Subscriptions
+from broker.domain.errors import RefusedError
 from broker.domain.publication import Publication
 from broker.domain.topics import inbox_topic
 from broker.metrics import Metrics
@@ -61,6 +62,13 @@ class Client(Protocol):
         ...
 
 
+class RegistryLimits(Limits, Protocol):
+    """What a user may hold."""
+
+    connections_per_user: int
+    sessions_per_user: int
+
+
 class Registry:
     """Gives connections their sessions.
 
@@ -77,7 +85,7 @@ class Registry:
         states: States,
         pipeline: Pipeline,
         metrics: Metrics,
-        limits: Limits,
+        limits: RegistryLimits,
         now_ms: Callable[[], int],
         devices_changed: Callable[[str, int], None],
         arrived: Callable[[Arrival], None],
@@ -138,6 +146,7 @@ class Registry:
         authenticated: it must be authenticated again.
 
         Raises:
+            RefusedError: `quota`: the user has as many connections or persistent sessions as allowed.
             StoreError: the session could not be loaded.
         """
         # Several connections of one session may be here at a time. Only the newest gets it.
@@ -156,6 +165,8 @@ class Registry:
             return True
         if client.publisher.epoch != self.epoch:
             return False
+        if key.user and len(self._online.of(key.user)) >= self._limits.connections_per_user:
+            raise self._too_many("connections_per_user")
         session = self._open(client, key, clean)
         accept(state is not None)
         if client.closed:  # `accept` closes a client whose credential has expired by now
@@ -178,6 +189,8 @@ class Registry:
                 old.close(_TAKEN_OVER)
             self._away.begin_load(key)
             state = None if clean else await self._states.load(key)
+            if state is None and not clean and key.user:
+                await self._check_sessions(key)
             if state is not None and self._may_receive is not None:
                 state = await self._screened(state, client.publisher.principal, self._may_receive)
             if self._attaching.get(key) is not client:
@@ -187,6 +200,23 @@ class Registry:
             if key not in self._online and not self._away.is_out_of_date(key):
                 return state
         return None
+
+    async def _check_sessions(self, key: SessionKey) -> None:
+        """A new persistent session is about to begin: check that its user may have one more."""
+        most = self._limits.sessions_per_user
+        client_ids = set(await self._states.store.client_ids(key.user, most + 1))
+        # Those that are connected are perhaps not stored yet.
+        client_ids |= {
+            other.client_id
+            for other, client in self._online.of(key.user).items()
+            if client.session is not None and client.session.persistent
+        }
+        if len(client_ids - {key.client_id}) >= most:
+            raise self._too_many("sessions_per_user")
+
+    def _too_many(self, limit: str) -> RefusedError:
+        self._metrics.limited[limit] += 1
+        return RefusedError("quota", f"too many for one user (limits.{limit})")
 
     def _open(self, client: Client, key: SessionKey, clean: bool) -> Session:
         self._anonymous_kept = self._anonymous_kept or not (clean or key.user)

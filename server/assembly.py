@@ -14,6 +14,7 @@ from bridge.administration import administration
 from bridge.core.access import AmendmentLimits
 from bridge.core.accounts import NewAccounts
 from bridge.core.operations import Operations
+from bridge.core.quotas import Quotas
 from bridge.grpc_api import server as grpc_server
 from bridge.grpc_api.tls import Tls
 from bridge.http_api import server as http_server
@@ -110,7 +111,10 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
     log, states, directory = opened.log, opened.states, opened.directory
     node = Node(config, log, states, directory, opened.passwords, opened.metrics)
     broker = await joint.to_broker(LocalBridge(node, log))
-    messages = config.messages
+    messages, limits = config.messages, config.limits
+    quotas = Quotas(
+        limits.groups_per_hour, limits.contact_requests_per_hour, time.monotonic, opened.metrics.limited
+    )
     services = Services(
         log,
         states.store,
@@ -120,7 +124,8 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
         broker,
         now_ms,
         AmendmentLimits(int(messages.recall_seconds * 1000), int(messages.edit_seconds * 1000)),
-        config.limits.group_members,
+        limits.group_members,
+        quotas,
     )
     stack.push_async_callback(services.close)
     node.for_services.serve(await joint.to_services(services))
@@ -145,6 +150,8 @@ async def open_apis(
         opened.directory,
         joined.authenticator,
         config.limits.rpc_concurrency,
+        config.limits.calls_per_user,
+        opened.metrics.limited,
     )
     grpc = await grpc_server.start(operations, config.grpc.bind, token, offer, tls)
     stack.push_async_callback(grpc.stop)
@@ -200,4 +207,4 @@ async def _serve_http(
         }
     )
     app = application(logins, readiness, http.cors_origins)
-    return await http_server.start(app, http.bind, http.trusted_proxies)
+    return await http_server.start(app, http.bind, config.trusted_proxies)

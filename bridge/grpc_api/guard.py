@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeAlias
@@ -10,7 +11,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from bridge.grpc_api.admission import Admission
+from bridge.grpc_api.admission import Admission, Streams
 from bridge.grpc_api.authentication import CALL, Call, CallAuthenticator, Metadata
 from bridge.grpc_api.errors import describe, trailer
 from broker.domain.errors import RefusedError
@@ -23,6 +24,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]"
 
 CONCURRENCY = 64
+CALLS_PER_USER = 256
 _CLOSE_SECONDS = 2.0
 
 _FOR_EVERYBODY = "/grpc.health.v1.Health/"
@@ -36,14 +38,23 @@ class Guard(grpc.aio.ServerInterceptor):
     for the system, too, but may not use it.
 
     At most `concurrency` calls run at once, fewer if they are large; some more wait, and further ones are
-    refused (`Admission`). Streams are not counted. A call that is cancelled while it waits is not started.
-    A call that has started runs to its end, even if its client has gone: half a change would be worse than
+    refused, as are those of a user beyond `calls_per_user` (`Admission`). Streams are counted by
+    themselves: a user may have as many open. A call that is cancelled while it waits is not started. A
+    call that has started runs to its end, even if its client has gone: half a change would be worse than
     a change that nobody waits for.
     """
 
-    def __init__(self, authenticator: CallAuthenticator, concurrency: int = CONCURRENCY) -> None:
+    def __init__(
+        self,
+        authenticator: CallAuthenticator,
+        concurrency: int = CONCURRENCY,
+        calls_per_user: int = CALLS_PER_USER,
+        limited: Counter[str] | None = None,
+    ) -> None:
         self._authenticator = authenticator
-        self._admission = Admission(concurrency)
+        counter = limited if limited is not None else Counter[str]()
+        self._admission = Admission(concurrency, calls_per_user, counter)
+        self._streams = Streams(calls_per_user, counter)
         self._running: set[asyncio.Future[Any]] = set()
 
     async def close(self) -> None:
@@ -112,10 +123,11 @@ class Guard(grpc.aio.ServerInterceptor):
     def _stream(self, handler: Any, method: str, call: Call, metadata: Metadata) -> Callable[..., Any]:
         async def serve(data: bytes, context: Context) -> AsyncIterator[Any]:
             try:
-                responses = handler.unary_stream(_parse(handler, data), context)
-                async with aclosing(self._while_accepted(responses, call, metadata)) as accepted:
-                    async for response in accepted:
-                        yield response
+                with self._streams.one(call.caller):
+                    responses = handler.unary_stream(_parse(handler, data), context)
+                    async with aclosing(self._while_accepted(responses, call, metadata)) as accepted:
+                        async for response in accepted:
+                            yield response
             except Exception as error:
                 await _abort(context, error, method)
 

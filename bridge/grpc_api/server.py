@@ -1,6 +1,7 @@
 """The node's gRPC server."""
 
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -14,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from bridge.core.operations import Operations
 from bridge.grpc_api.authentication import CallAuthenticator, TokenReader
 from bridge.grpc_api.changes import Changes
-from bridge.grpc_api.guard import CONCURRENCY, Guard
+from bridge.grpc_api.guard import CALLS_PER_USER, CONCURRENCY, Guard
 from bridge.grpc_api.services import ADMINISTRATION, SERVICES, OperationService
 from bridge.grpc_api.syncing import Syncing
 from bridge.grpc_api.tls import Tls
@@ -38,13 +39,16 @@ class Service(Protocol):
 
 class Offer(msgspec.Struct, frozen=True):
     """What the server offers besides the administration: the operations, to users and services. Without
-    `tokens`, only the admin token is accepted."""
+    `tokens`, only the admin token is accepted. `limited` counts how often a limit had an effect, by its
+    key."""
 
     operations: Operations
     broker: BrokerPort
     directory: Directory
     tokens: TokenReader | None
     concurrency: int = CONCURRENCY
+    calls_per_user: int = CALLS_PER_USER
+    limited: Counter[str] = msgspec.field(default_factory=Counter)
 
 
 class Server:
@@ -92,7 +96,8 @@ async def start(
     offered = (name for name in SERVICES if name != ADMINISTRATION)
     services += [OperationService(name, offer.operations, streams) for name in offered]
     authenticator = CallAuthenticator(token, offer.directory, offer.tokens, changes)
-    return await serve(services, bind, Guard(authenticator, offer.concurrency), tls)
+    guard = Guard(authenticator, offer.concurrency, offer.calls_per_user, offer.limited)
+    return await serve(services, bind, guard, tls)
 
 
 async def serve(services: Sequence[Service], bind: str, guard: Guard, tls: Tls | None = None) -> Server:

@@ -13,6 +13,7 @@ from bridge.core.access import Access, Pair
 from bridge.core.notices import Notices, notice
 from bridge.core.operations import After, Caller, Done, Id, Name, Note, Operations, PageSize, Parameters
 from bridge.core.paging import page_of
+from bridge.core.quotas import Quota
 from bridge.core.retrying import retrying
 from broker.domain.directory import Contact
 from broker.domain.errors import RefusedError
@@ -87,11 +88,14 @@ class RemarkParameters(Parameters):
 class Contacts:
     """The handlers."""
 
-    def __init__(self, directory: Directory, access: Access, broker: BrokerPort, notices: Notices) -> None:
+    def __init__(
+        self, directory: Directory, access: Access, broker: BrokerPort, notices: Notices, requests: Quota
+    ) -> None:
         self._directory = directory
         self._access = access
         self._broker = broker
         self._notices = notices
+        self._requests = requests
 
     def register(self, operations: Operations) -> None:
         """See `Handlers.register`."""
@@ -129,7 +133,8 @@ class Contacts:
     @retrying
     async def request(self, caller: Caller, parameters: RequestParameters) -> Done:
         """Ask a user to become a contact. If they have already asked the caller, this accepts their
-        request. Refused with `exists` if the two are contacts."""
+        request. Refused with `exists` if the two are contacts, and with `quota` if the caller has sent too
+        many requests within the hour."""
         pair = await self._access.between(caller, parameters.user_id, UserOperation.REQUEST)
         if pair.mine.state == "received":
             await self._become_contacts(pair)
@@ -140,7 +145,8 @@ class Contacts:
         theirs = self._changed(pair.theirs, state="received", note=parameters.note)
         asks = self._notice(caller.user, parameters.user_id, "contact_requested", note=parameters.note)
         # A repeated request only changes the note. It must not fill the other user's inbox.
-        await self._write([mine, theirs], [] if pair.mine.state == "sent" else [asks])
+        with self._requests.once(caller.user):
+            await self._write([mine, theirs], [] if pair.mine.state == "sent" else [asks])
         return Done()
 
     @retrying

@@ -28,6 +28,7 @@ from bridge.core.operations import (
     Url,
 )
 from bridge.core.paging import page_of
+from bridge.core.quotas import Quota
 from bridge.core.retrying import retrying
 from bridge.core.tails import head
 from bridge.core.turns import in_turn
@@ -159,7 +160,13 @@ class Groups:
     """The handlers."""
 
     def __init__(
-        self, directory: GroupDirectory, access: Access, log: MessageLog, changes: GroupChanges, most: int
+        self,
+        directory: GroupDirectory,
+        access: Access,
+        log: MessageLog,
+        changes: GroupChanges,
+        most: int,
+        creations: Quota,
     ) -> None:
         self._directory = directory
         self._access = access
@@ -167,6 +174,7 @@ class Groups:
         self._changes = changes
         self.turns = changes.turns
         self._most = most
+        self._creations = creations
 
     def register(self, operations: Operations) -> None:
         """See `Handlers.register`."""
@@ -182,10 +190,12 @@ class Groups:
     async def create(self, caller: Caller, parameters: CreateParameters) -> GroupView:
         """Create a group. The caller becomes its owner. If one of the members does not exist, nothing is
         created (`not_found`). The id of a dismissed group can be used again by its owner; the new members
-        do not see its messages."""
+        do not see its messages. Refused with `quota` if the caller has created too many groups within the
+        hour."""
         if caller.is_system:
             raise RefusedError("invalid_params", "a group needs an owner: create it on behalf of a user")
-        return await self.create_for(caller.user, caller.user, parameters)
+        with self._creations.once(caller.user):
+            return await self.create_for(caller.user, caller.user, parameters)
 
     @retrying
     async def create_for(self, by: str, owner: str, parameters: CreateParameters) -> GroupView:

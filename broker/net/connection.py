@@ -6,7 +6,8 @@
 
 Packets are handled one by one in the order of arrival (MQTT 3.1.1, 4.6). Some need to wait: a CONNECT for the
 authentication, a SUBSCRIBE for the store, the first PUBLISH to a topic for the gate. Such a packet suspends
-the connection: the next packet is not taken until it is done.
+the connection: the next packet is not taken until it is done. So does a limit: a client that connects or
+publishes faster than it may is read from later (`_hold`).
 """
 
 import asyncio
@@ -17,7 +18,9 @@ from functools import partial
 
 from broker.domain.errors import Refusal, RemoteError, StoreError
 from broker.domain.publication import Publication
+from broker.domain.rates import Allowance
 from broker.net import handshake
+from broker.net.acknowledging import acknowledge
 from broker.net.hub import Hub
 from broker.net.lifetime import Lifetime
 from broker.net.outbox import ByteOutbox
@@ -39,7 +42,6 @@ from broker.wire.packets import (
     Pingreq,
     Publish,
     Subscribe,
-    Type,
     Unsubscribe,
 )
 
@@ -61,11 +63,16 @@ class State(enum.IntEnum):
 # As module globals, because looking up a member on its enum class costs five times as much.
 _WAITING, _AUTHENTICATING, _OPEN, _CLOSED = State
 
+# Why a connection is suspended, as bits.
+_STEP = 1  # a packet must be awaited
+_HELD = 2  # a limit makes the client wait
+
 
 class Connection:
     """A connection of a client, from its socket to its session."""
 
     __slots__ = (
+        "_allowance",
         "_decoder",
         "_hub",
         "_is_lost",
@@ -83,12 +90,13 @@ class Connection:
         "will",
     )
 
-    def __init__(self, hub: Hub, transport: Transport, peer: tuple[str, int]) -> None:
+    def __init__(self, hub: Hub, transport: Transport, peer: tuple[str, int], wait: float = 0.0) -> None:
+        """`wait`: seconds until the CONNECT may be read."""
         self._hub = hub
         self._transport = transport
         self.peer = peer
         limits = hub.limits
-        self.outbox = ByteOutbox(transport, hub.flusher, limits.outbox_bytes, self._room_again, self)
+        self.outbox = ByteOutbox(transport, hub.flusher, hub.budget, self._room_again, self)
         self._decoder = Decoder(limits.max_packet_bytes_before_connect)
         self._state = _WAITING
         self.session: Session | None = None
@@ -97,14 +105,16 @@ class Connection:
         """The client, once authenticated."""
         self.publisher: Publisher
         self.will: Publication | None = None
-        self._suspended = False
-        self._paused = False
-        self._is_lost = False
+        self._allowance: Allowance
+        self._suspended = 0
+        self._paused = self._is_lost = False
         self._task: asyncio.Task[None] | None = None
-        now = hub.loop.time()
-        self._lifetime = Lifetime(now, limits.connect_timeout)
+        begins = hub.loop.time() + wait
+        self._lifetime = Lifetime(begins, limits.connect_timeout)
         hub.connections.add(self)
-        hub.deadlines.watch(self, now + limits.connect_timeout)
+        hub.deadlines.watch(self, begins + limits.connect_timeout)
+        if wait:
+            self._hold(wait)
 
     # --- from the transport ----------------------------------------------------------
 
@@ -130,7 +140,7 @@ class Connection:
         self._is_lost = True
         if self._suspended and self._state is _OPEN:
             # Packets received before the loss are still handled: publishes, and perhaps a DISCONNECT,
-            # which discards the will. `_go_on_after` calls this method again.
+            # which discards the will. `_go_on` calls this method again.
             self.outbox.close()
             return
         self.close("connection lost")
@@ -184,7 +194,7 @@ class Connection:
         elif isinstance(packet, Publish):
             self._publish(packet, session)
         elif isinstance(packet, Ack):
-            _acknowledged(packet, session)
+            acknowledge(packet, session)
         elif isinstance(packet, Pingreq):
             self.outbox.send(encoder.PINGRESP)
         elif isinstance(packet, Subscribe):
@@ -199,7 +209,7 @@ class Connection:
 
     def _await(self, step: Awaitable[None]) -> None:
         """Suspend the connection until `step` is done."""
-        self._suspended = True
+        self._suspended |= _STEP
         self._task = self._hub.loop.create_task(self._go_on_after(step))
 
     async def _go_on_after(self, step: Awaitable[None]) -> None:
@@ -214,20 +224,32 @@ class Connection:
             self.close("internal error")
         finally:
             self._task = None
-            self._suspended = False
+        self._go_on(_STEP)
+
+    def _hold(self, seconds: float) -> None:
+        """Suspend the connection for some time. What it has sent meanwhile is bounded by `_regulate`."""
+        self._suspended |= _HELD
+        self._hub.loop.call_later(seconds, self._go_on, _HELD)
+
+    def _go_on(self, reason: int) -> None:
+        """The reason for suspending the connection is gone."""
+        self._suspended &= ~reason
+        if self._suspended:
+            return
         if self._state is not _CLOSED:
-            if self._paused:
-                self._regulate()
             self._take_packets()
+            # Not before: what is buffered may suspend the connection again.
+            if self._paused and self._state is not _CLOSED:
+                self._regulate()
         if self._is_lost and not self._suspended:
             self.lost()
 
     def _regulate(self) -> None:
         """Pause or resume reading from the socket, so that memory stays bounded.
 
-        Reading pauses when too many bytes wait for a commit, when packets queue behind an awaited step, or
-        when the client does not read its answers. It resumes at half the first limit, so that it does not
-        flap."""
+        Reading pauses when too many bytes wait for a commit, when packets queue because the connection is
+        suspended, or when the client does not read its answers. It resumes at half the first limit, so that
+        it does not flap."""
         if self._is_lost:
             return
         limit = self._hub.limits.uncommitted_bytes
@@ -251,8 +273,7 @@ class Connection:
         refusal = await handshake.connect(self, packet, self.peer, hub.gate, hub.registry)
         if refusal is not None:
             hub.metrics.refused[f"connect_{refusal.code.name.lower()}"] += 1
-            if self._state is not _CLOSED:
-                self.outbox.send(encoder.connack(refusal.code))
+            self.outbox.send(encoder.connack(refusal.code))
             self.close(f"refused: {refusal.reason}")
 
     def introduce(self, publisher: Publisher, will: Publication | None) -> None:
@@ -265,14 +286,11 @@ class Connection:
         """See `handshake.Applicant`."""
         hub = self._hub
         self._state = _OPEN
+        self._allowance = hub.publishes.hold(self.publisher.principal.identity.user, hub.loop.time())
         self._decoder.allow(hub.limits.max_packet_bytes)
         self._lifetime.opened(keep_alive)
         self.outbox.send(encoder.connack(ConnectCode.ACCEPTED, session_present))
-        again = self.check(hub.loop.time())
-        if again is None:
-            hub.deadlines.forget(self)
-        else:
-            hub.deadlines.watch(self, again)
+        hub.deadlines.watch(self, self.check(hub.loop.time()))
         hub.events.connected(self.publisher.principal)
 
     # --- from the registry -----------------------------------------------------------
@@ -299,6 +317,10 @@ class Connection:
     def _publish(self, packet: Publish, session: Session) -> None:
         hub, inbound = self._hub, session.inbound
         events, pipeline = hub.events, hub.pipeline
+        allowance = self._allowance
+        allowance.left -= 1
+        if allowance.left < 0:
+            self._slow_down(allowance)
         if events.messages:
             events.message_received(packet, packet.packet_id, self.publisher.principal)
         if packet.qos == 2:
@@ -323,6 +345,12 @@ class Connection:
             self._await(waiting)
         elif inbound.uncommitted > hub.limits.uncommitted_bytes:
             self._regulate()
+
+    def _slow_down(self, allowance: Allowance) -> None:
+        """The user publishes too fast: this publish is taken, and the next one later."""
+        if wait := allowance.wait(self._hub.loop.time()):
+            self._hub.metrics.limited["publishes_per_second"] += 1
+            self._hold(wait)
 
     def _published(
         self, packet: Publish, inbound: Inbound, slot: Slot | None, outcome: Outcome | None
@@ -353,6 +381,7 @@ class Connection:
             logger.log(level, "closing %s: %s", str(self), reason)
         self._state = _CLOSED
         if was_open:
+            self._hub.publishes.release(self._allowance)
             self._hub.registry.detach(self, reason.partition(":")[0])
             self._hub.events.disconnected(self.publisher.principal)
         else:
@@ -368,16 +397,3 @@ class Connection:
             return address
         key = self.session.key
         return f"{address} (user {key.user or 'anonymous'}, client {key.client_id!r})"
-
-
-def _acknowledged(packet: Ack, session: Session) -> None:
-    packet_id = packet.packet_id
-    match packet.type:
-        case Type.PUBACK:
-            session.puback(packet_id)
-        case Type.PUBREC:
-            session.pubrec(packet_id)
-        case Type.PUBCOMP:
-            session.pubcomp(packet_id)
-        case Type.PUBREL:
-            session.inbound.pubrel(packet_id)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from broker.domain.errors import StoreError
+from broker.domain.errors import RefusedError, StoreError
 from broker.domain.publication import Publication
 from broker.domain.topics import parse_topic
 from broker.ports import Credentials, Gate, Principal, SessionKey
@@ -68,7 +68,10 @@ async def connect(
             return principal
         client.introduce(Publisher(principal, epoch), packet.will)
         key = SessionKey(principal.identity.user, client_id)
-        is_attached = await registry.attach(client, key, packet.clean_session, accept)
+        try:
+            is_attached = await registry.attach(client, key, packet.clean_session, accept)
+        except RefusedError as error:
+            return ConnectRefusal(ConnectCode.SERVER_UNAVAILABLE, f"user {key.user}: {error.detail}")
     return None
 
 

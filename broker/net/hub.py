@@ -5,7 +5,9 @@ from typing import Protocol, cast
 
 from broker.delivery.fanout import Fanout
 from broker.delivery.subscriptions import Subscriptions
+from broker.domain.rates import Allowances
 from broker.metrics import Metrics
+from broker.net.budget import Budget
 from broker.net.deadlines import Deadlines
 from broker.net.outbox import Flusher
 from broker.ports import Gate, PluginEvents, Principal
@@ -19,8 +21,10 @@ class ConnectionLimits(Protocol):
     max_packet_bytes: int
     max_packet_bytes_before_connect: int
     outbox_bytes: int
+    outboxes_bytes: int
     uncommitted_bytes: int
     connect_timeout: float
+    publishes_per_second: int
 
 
 class Connected(Protocol):
@@ -62,7 +66,9 @@ class Hub:
         self.loop = loop
         self.events = events
         self.flusher = Flusher(loop.call_soon, self._packets_sent if events.packets else None)
+        self.budget = Budget(limits.outbox_bytes, limits.outboxes_bytes, metrics.limited)
         self.deadlines = Deadlines()
+        self.publishes = Allowances(limits.publishes_per_second)
         self.connections: set[Connected] = set()
 
     def _packets_sent(self, owner: object, packets: bytes) -> None:

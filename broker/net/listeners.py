@@ -4,6 +4,8 @@ import socket
 
 import msgspec
 
+from broker.net.addresses import Addresses
+
 
 class Listener(msgspec.Struct, frozen=True):
     """One listener. `type` is `tcp` or `ws`. `max_connections` 0 means no limit."""
@@ -20,24 +22,30 @@ class ListenError(Exception):
 
 
 class Slots:
-    """Counts the connections of a listener."""
+    """Counts the connections of a listener: at most `limit`, 0 for any number, and as many of one address
+    as `addresses` allows."""
 
-    __slots__ = ("_limit", "used")
+    __slots__ = ("_addresses", "_limit", "used")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, addresses: Addresses) -> None:
         self._limit = limit
+        self._addresses = addresses
         self.used = 0
 
-    def take(self) -> bool:
-        """Count one more connection if the limit allows it; returns whether it does."""
+    def take(self, address: str, now: float) -> float | None:
+        """Count one more connection, from `address` at `now`. Returns the seconds after which its CONNECT
+        may be read; or None if a limit forbids the connection, which must then be closed."""
         if self._limit and self.used >= self._limit:
-            return False
-        self.used += 1
-        return True
+            return None
+        wait = self._addresses.enter(address, now)
+        if wait is not None:
+            self.used += 1
+        return wait
 
-    def give_back(self) -> None:
+    def give_back(self, address: str) -> None:
         """A connection has ended."""
         self.used -= 1
+        self._addresses.leave(address)
 
 
 def bind(listener: Listener) -> list[socket.socket]:

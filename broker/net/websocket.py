@@ -66,13 +66,17 @@ class WebSocketClient(WSListener):
         self._in_message = False
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        if not self._slots.take():
+        stream = transport.underlying_transport
+        peer = stream.get_extra_info("peername") or ("", 0)
+        address = str(peer[0])
+        wait = self._slots.take(address, self._hub.loop.time())
+        if wait is None:
             transport.disconnect(graceful=False)
             return
-        stream = transport.underlying_transport
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
-        peer = transport.underlying_transport.get_extra_info("peername") or ("", 0)
-        self._connection = Connection(self._hub, _WebSocketTransport(transport), (str(peer[0]), int(peer[1])))
+        self._connection = Connection(
+            self._hub, _WebSocketTransport(transport), (address, int(peer[1])), wait
+        )
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         connection = self._connection
@@ -110,8 +114,8 @@ class WebSocketClient(WSListener):
             if sent is not None and sent.code in _OFFENCES:
                 self._connection.close(f"protocol error: WebSocket: {sent.reason}")
             self._connection.lost()
+            self._slots.give_back(self._connection.peer[0])
             self._connection = None
-            self._slots.give_back()
 
 
 def accept(

@@ -159,6 +159,10 @@ class StateStore(Protocol):
         """Key and subscriptions by filter of all stored sessions, or of one user's."""
         ...
 
+    async def client_ids(self, user: str, limit: int) -> list[str]:
+        """The client ids of a user's stored sessions, `limit` of them if there are more."""
+        ...
+
     async def expire(self, before: int, keep: Sequence[SessionKey], now: int) -> int:
         """Delete sessions last saved before `before` (Unix ms). Those in `keep` stay and count as saved at
         `now` (Unix ms). Returns the number of deleted sessions."""
@@ -171,6 +175,11 @@ class StateStore(Protocol):
 
     async def retained_on(self, topics: Sequence[str]) -> dict[str, Retained]:
         """Topic -> retained message. Topics without one are left out."""
+        ...
+
+    async def retained_sizes(self) -> dict[str, int]:
+        """Topic -> the bytes of its retained message, topic included. Without the platform's own topics,
+        which are those under `users/`."""
         ...
 
     async def live_retained(self) -> list[str]:

@@ -6,6 +6,7 @@ wait.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -36,12 +37,15 @@ _UNAVAILABLE = msgspec.json.encode(
 
 class ForServices:
     """Calls the services. At most `concurrency` calls run at once, and 16 times as many wait. Further calls
-    are refused, because waiting calls take memory."""
+    are refused, because waiting calls take memory. So are further calls of a user who has `calls_per_user`
+    that run or wait."""
 
-    def __init__(self, concurrency: int, metrics: Metrics) -> None:
+    def __init__(self, concurrency: int, calls_per_user: int, metrics: Metrics) -> None:
         self._services: asyncio.Future[ServicesPort] = asyncio.get_running_loop().create_future()
         self._slots = asyncio.Semaphore(concurrency)
         self._most_calls = concurrency * (1 + _WAITING_PER_SLOT)
+        self._calls_per_user = calls_per_user
+        self._of_users: Counter[str] = Counter()
         self._calls = Tasks()
         self._metrics = metrics
         self._arrivals = GroupCommit(self._bring_arrivals, _BATCH)
@@ -67,13 +71,26 @@ class ForServices:
 
     def call(self, user: str, method: str, payload: bytes, reply: Callable[[bytes], None]) -> Refusal | None:
         """Call a method; `reply` gets the payload of the answer. Refused with `overloaded` if too many
-        calls wait."""
-        if len(self._calls) >= self._most_calls:
-            return Refusal("overloaded", ReasonCode.QUOTA_EXCEEDED, "too many calls at once, try again later")
-        self._calls.spawn(self._call(user, method, payload, reply))
-        return None
+        calls wait, of all users or of this one."""
+        if self._of_users[user] >= self._calls_per_user:
+            self._metrics.limited["calls_per_user"] += 1
+        elif len(self._calls) >= self._most_calls:
+            self._metrics.limited["rpc_concurrency"] += 1
+        else:
+            self._of_users[user] += 1
+            self._calls.spawn(self._call(user, method, payload, reply))
+            return None
+        return Refusal("overloaded", ReasonCode.QUOTA_EXCEEDED, "too many calls at once, try again later")
 
     async def _call(self, user: str, method: str, payload: bytes, reply: Callable[[bytes], None]) -> None:
+        try:
+            await self._answered(user, method, payload, reply)
+        finally:
+            self._of_users[user] -= 1
+            if not self._of_users[user]:
+                del self._of_users[user]
+
+    async def _answered(self, user: str, method: str, payload: bytes, reply: Callable[[bytes], None]) -> None:
         services = await self._services
         async with self._slots:
             try:

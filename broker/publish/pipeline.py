@@ -33,6 +33,7 @@ from broker.publish.events import Events
 from broker.publish.for_services import ForServices
 from broker.publish.publisher import Publisher
 from broker.publish.references import References
+from broker.publish.retained_space import RetainedSpace
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class Pipeline:
         services: ForServices,
         presence: PresenceClaims,
         typing: TypingStamps,
+        retained: RetainedSpace,
         metrics: Metrics,
     ) -> None:
         self._gate = gate
@@ -86,6 +88,7 @@ class Pipeline:
         self._services = services
         self._presence = presence
         self._typing = typing
+        self._retained = retained
         self._metrics = metrics
         self._totals = metrics.totals
 
@@ -140,7 +143,10 @@ class Pipeline:
     ) -> Coroutine[Any, Any, None] | None:
         kind = topic.kind
         if kind is Kind.OTHER:
-            self._fanout.forward(publication, answer)
+            if publication.retain:
+                self._retain(publisher, publication, answer)
+            else:
+                self._fanout.forward(publication, answer)
         elif kind in LOG_KINDS:
             return self._store(publisher, topic, publication, answer)
         elif kind is Kind.RPC:
@@ -148,6 +154,23 @@ class Pipeline:
         else:
             self._notify(publisher, topic, publication, answer)
         return None
+
+    def _retain(self, publisher: Publisher, publication: Publication, answer: Answer | None) -> None:
+        """A publish to an open topic that is to be retained."""
+        topic, space = publication.topic, self._retained
+        if not space.has_room(topic, publication.payload):
+            refusal = Refusal("quota", ReasonCode.QUOTA_EXCEEDED, "too much is retained on this node")
+            self._refuse(publisher, publication, answer, refusal)
+            return
+        before = space.size(topic)
+
+        def kept(error: StoreError | None) -> None:
+            if error is not None:
+                space.set(topic, before)
+            if answer is not None:
+                answer(error)
+
+        self._fanout.forward(publication, kept)
 
     def _call(
         self, publisher: Publisher, topic: Topic, publication: Publication, answer: Answer | None

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from bridge.core.access import AmendmentLimits
 from bridge.core.accounts import NewAccounts
 from bridge.core.operations import THE_SYSTEM, Caller
 from bridge.core.posting import stored
+from bridge.core.quotas import Quotas
 from bridge.grpc_api.server import Offer, start
 from bridge.services import Services
 from broker.domain import message
@@ -200,8 +202,9 @@ class FakeNode:
         conversations = sqlite.SqliteConversationStore(database)
         limits = AmendmentLimits(recall_ms=2 * MINUTE, edit_ms=60 * MINUTE)
         now_ms = self.clock.now_ms
+        quotas = Quotas(1000, 1000, lambda: now_ms() / 1000, Counter())
         self.services = services = Services(
-            log, states, save, conversations, directory, broker, now_ms, limits, 10_000
+            log, states, save, conversations, directory, broker, now_ms, limits, 10_000, quotas
         )
         stack.push_async_callback(services.close)
         accounts = NewAccounts(directory, log, save)

@@ -167,6 +167,15 @@ async def test_subscriptions(stores: "OpenedStores") -> None:
     assert await stores.states.subscriptions("carol") == []
 
 
+async def test_client_ids(stores: "OpenedStores") -> None:
+    await stores.states.apply([Saved(key, state(), 0) for key in KEYS])
+    assert sorted(await stores.states.client_ids("alice", 10)) == ["phone", "tablet"]
+    assert len(await stores.states.client_ids("alice", 1)) == 1
+    assert await stores.states.client_ids("carol", 10) == []
+    await stores.states.apply([Forgotten("alice", "phone")])
+    assert await stores.states.client_ids("alice", 10) == ["tablet"]
+
+
 async def test_expiry(stores: "OpenedStores") -> None:
     await stores.states.apply([Saved(key, FULL, at) for key, at in zip(KEYS, (10, 20, 30, 40), strict=True)])
     assert await stores.states.expire(10, [], 50) == 0
@@ -344,6 +353,25 @@ async def test_retained_on_many_topics(stores: "OpenedStores") -> None:
     await retain(stores, topics)
     found = await stores.states.retained_on([*topics, *(f"users/u{i}" for i in range(3000))])
     assert sorted(found) == sorted(topics)
+
+
+async def test_retained_sizes(stores: "OpenedStores") -> None:
+    assert await stores.states.retained_sizes() == {}
+    await stores.states.apply(
+        [
+            Retained("a", b"\x00\xff", 1),
+            Retained("é/b", b"x" * 100_000, 0),
+            Retained("users", b"1", 0),
+            Retained("users0", b"1", 0),
+            Retained("users/alice/presence", b"{}", 1),
+            Retained("gone", b"1", 0),
+        ]
+    )
+    await stores.states.apply([Retained("gone", b"", 0), Retained("a", b"1", 0)])
+    sizes = {"a": 2, "é/b": 100_004, "users": 6, "users0": 7}
+    assert await stores.states.retained_sizes() == sizes
+    await stores.reopen()
+    assert await stores.states.retained_sizes() == sizes
 
 
 async def test_live_ones(stores: "OpenedStores") -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -132,6 +133,7 @@ class TinyNode:
         self.gate.set()
         self.begun: list[Any] = []
         self.ended: list[Any] = []
+        self.limited: Counter[str] = Counter()
         self.operations = Operations()
         self.operations.add("messages.send", self.send)
         self.operations.add("messages.send_batch", self.send_batch)
@@ -194,11 +196,11 @@ class TinyNode:
 
 
 @asynccontextmanager
-async def tiny_node(concurrency: int = 64) -> AsyncIterator[TinyNode]:
+async def tiny_node(concurrency: int = 64, calls_per_user: int = 256) -> AsyncIterator[TinyNode]:
     node = TinyNode()
     directory: Any = node.directory
     broker: Any = node.logs
-    offer = Offer(node.operations, broker, directory, directory, concurrency)
+    offer = Offer(node.operations, broker, directory, directory, concurrency, calls_per_user, node.limited)
     administration = Operations()
     administration.add("admin.stats", _stats)
     node.server = await start(administration, "127.0.0.1:0", ADMIN, offer)

@@ -57,6 +57,8 @@ NOTES = "notes"
 class Limits(msgspec.Struct):
     max_inflight: int = 3
     max_queued: int = 2
+    connections_per_user: int = 1000
+    sessions_per_user: int = 1000
 
 
 class Wire:
@@ -229,6 +231,10 @@ class Store:
         self, _user: str | None = None
     ) -> list[tuple[SessionKey, dict[str, Subscription]]]:
         return [(key, dict(state.filters)) for key, state in self.sessions.items()]
+
+    async def client_ids(self, user: str, limit: int) -> list[str]:
+        await asyncio.sleep(0)
+        return [key.client_id for key in self.sessions if key.user == user][:limit]
 
     async def heads(self, logs: Sequence[str]) -> dict[str, int]:
         await self._log_asked()

@@ -324,6 +324,26 @@ async def test_one_user_leaves_room_for_others() -> None:
         await asyncio.wait(of_alice)
 
 
+async def test_a_user_has_so_many_calls_in_progress() -> None:
+    async with tiny_node(concurrency=8, calls_per_user=5) as node:
+        node.gate.clear()
+
+        def call(text: str, token: str) -> asyncio.Future[Any]:
+            return asyncio.ensure_future(node.call("MessageService/SendMessage", send(text), token))
+
+        of_alice = [call("alice", "token-of-alice") for _ in range(9)]
+        await until(lambda: sum(call.done() for call in of_alice) == 4)
+        for refused in (call for call in of_alice if call.done()):
+            assert failure(refused.exception())[:2] == (grpc.StatusCode.RESOURCE_EXHAUSTED, "overloaded")
+        assert node.limited == {"calls_per_user": 4}
+        others = [call("bob", "token-of-bob"), *(call("root", ADMIN) for _ in range(9))]
+        await until(lambda: len(node.begun) == 8)
+        node.gate.set()
+        await asyncio.gather(*others)
+        await asyncio.wait(of_alice)
+        assert (await call("again", "token-of-alice")) is not None
+
+
 async def test_a_large_request_takes_the_place_of_many() -> None:
     async with tiny_node(concurrency=4) as node:
         node.gate.clear()

@@ -1,5 +1,6 @@
 """Topics and operations follow the permission table, in each of its cells."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from msgspec.structs import replace
 
 from bridge.core.access import AmendmentLimits
 from bridge.core.operations import Caller, Operations
+from bridge.core.quotas import Quotas
 from bridge.services import Services, offered_operations
 from broker.domain.directory import Account, Ban, Contact, Group, JoinRequest, Membership, Profile
 from broker.domain.errors import RefusedError
@@ -164,7 +166,8 @@ class World:
         some: Any = States()
         parts: tuple[Any, ...] = (self.log, some, save, some, self.people, self.broker)
         limits = AmendmentLimits(RECALL_MS, EDIT_MS)
-        self.operations: Operations = Services(*parts, lambda: NOW, limits, 100).operations
+        quotas = Quotas(1000, 1000, lambda: NOW / 1000, Counter())
+        self.operations: Operations = Services(*parts, lambda: NOW, limits, 100, quotas).operations
         self.rules = ContractRules(self.people, [], lambda: NOW)  # type: ignore[arg-type]
 
     async def publish(self, topic: str) -> str | None:

@@ -10,6 +10,7 @@ from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
 from broker.delivery.feeder import Feeder, RetainedQuery
 from broker.delivery.router import Router
+from broker.domain.errors import StoreError
 from broker.domain.message import Stamped
 from broker.domain.publication import Properties
 from broker.domain.topics import Topic
@@ -18,6 +19,7 @@ from broker.ports import Identity, Principal, SessionKey
 from broker.publish.committer import MessageCommitter, Outcome
 from broker.publish.pipeline import Pipeline
 from broker.publish.publisher import Publisher
+from broker.publish.retained_space import RetainedSpace
 from broker.publish.sequencer import Sequencer
 from broker.session.session import Session
 from broker.session.tail import Tail
@@ -64,11 +66,14 @@ class Parts:
         metrics = Metrics()
         router: Router[Any] = Router()
         self.log = MemoryLog()
-        self.states = States(MemoryStateStore(Opened(Contents())), metrics)
+        self.opened = Opened(Contents())
+        self.states = States(MemoryStateStore(self.opened), metrics)
         self.fanout = Fanout(router, AwaySessions(self.states, ["open/#"], 10), self.states, metrics)
         committer = MessageCommitter(self.log, Sequencer(0), Clock(), self.fanout.push, 100)
         gate: Any = Gate()
-        rest = (NOTHING, NOTHING, NOTHING, NOTHING, metrics)
+        self.space = RetainedSpace(10, 1000, metrics.limited)
+        self.fanout.on_retained(self.space.retained)
+        rest = (NOTHING, NOTHING, NOTHING, NOTHING, self.space, metrics)
         self.pipeline = Pipeline(gate, NOTHING, committer, self.fanout, *rest)
         self.feeder = Feeder(self.log, self.states.retained, metrics)
         self.reader = Reader()
@@ -141,6 +146,17 @@ async def test_through_what_is_retained() -> None:
     parts.feeder.send_retained(session, [RetainedQuery("open/#", 1, only_open=True)])
     await settle()
     assert seen == [CARRIED]
+
+
+async def test_what_could_not_be_retained_takes_no_room() -> None:
+    parts = Parts()
+    await parts.publish(decoded("open/a", retain=True))
+    assert parts.space.size("open/a") == 8
+    await parts.opened.close()
+    for topic in ("open/a", "open/b"):
+        outcome = await parts.publish(replace(decoded(topic, retain=True), payload=b"another"))
+        assert isinstance(outcome, StoreError)
+    assert (parts.space.size("open/a"), parts.space.size("open/b")) == (8, 0)
 
 
 async def test_without_any_nothing_is_made() -> None:

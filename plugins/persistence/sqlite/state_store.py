@@ -99,6 +99,13 @@ class SqliteStateStore:
 
         return await self._database.read(job)
 
+    async def client_ids(self, user: str, limit: int) -> list[str]:
+        def job(connection: sqlite3.Connection) -> list[str]:
+            rows = connection.execute("SELECT client_id FROM sessions WHERE user = ? LIMIT ?", (user, limit))
+            return [client_id for (client_id,) in rows]
+
+        return await self._database.read(job)
+
     async def expire(self, before: int, keep: Sequence[SessionKey], now: int) -> int:
         def job(connection: sqlite3.Connection) -> int:
             connection.executemany(
@@ -137,6 +144,19 @@ class SqliteStateStore:
                 (json_list(topics),),
             )
             return {row[0]: _retained(*row) for row in rows}
+
+        return await self._database.read(job)
+
+    async def retained_sizes(self) -> dict[str, int]:
+        def job(connection: sqlite3.Connection) -> dict[str, int]:
+            # "0" is the character after "/". The length of a BLOB is in its row's header: payloads are not
+            # read.
+            return dict(
+                connection.execute(
+                    "SELECT topic, length(CAST(topic AS BLOB)) + length(payload) FROM retained "
+                    "WHERE topic < 'users/' OR topic >= 'users0'"
+                )
+            )
 
         return await self._database.read(job)
 

@@ -50,6 +50,10 @@ class MemoryStateStore:
             if user is None or key.user == user
         ]
 
+    async def client_ids(self, user: str, limit: int) -> list[str]:
+        sessions = self._opened.contents.sessions
+        return [key.client_id for key in sessions if key.user == user][:limit]
+
     async def expire(self, before: int, keep: Sequence[SessionKey], now: int) -> int:
         sessions = self._opened.contents.sessions
         for key in keep:
@@ -68,6 +72,13 @@ class MemoryStateStore:
     async def retained_on(self, topics: Sequence[str]) -> dict[str, Retained]:
         retained = self._opened.contents.retained
         return {topic: retained[topic] for topic in topics if topic in retained}
+
+    async def retained_sizes(self) -> dict[str, int]:
+        return {
+            topic: len(topic.encode()) + len(message.payload)
+            for topic, message in self._opened.contents.retained.items()
+            if not topic.startswith("users/")
+        }
 
     async def live_retained(self) -> list[str]:
         return [message.topic for message in self._opened.contents.retained.values() if message.live]
