@@ -287,10 +287,15 @@ class Model:
             return "not_found"
         return group.ended(user)
 
+    def _send(self, user: str, conversation: str) -> str | None:
+        """Why the user may not send there."""
+        if (group := self.group_of(conversation)) is not None:
+            return group.post(user)
+        one, other = conversation.split(":")[1:]
+        return self.say(user, other if user == one else one)
+
     def edit(self, user: str, message: Message, content: str) -> str | None:
-        code = self._amend(user, message)
-        if code is None and self.group_of(message.conversation) is None:
-            code = "blocked" if self._is_blocked(*message.conversation.split(":")[1:]) else None
+        code = self._amend(user, message) or self._send(user, message.conversation)
         if code is None and message.sender != user:
             code = "not_authorized"
         if code is None:
