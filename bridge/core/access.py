@@ -13,6 +13,7 @@ from broker.domain.errors import RefusedError
 from broker.domain.ids import is_id
 from broker.domain.message import Body
 from broker.domain.permissions import Facts, GroupOperation, Rank, Relation, UserOperation
+from broker.domain.visibility import Horizon
 from broker.ports import Directory
 
 
@@ -59,6 +60,11 @@ class Room(msgspec.Struct, frozen=True):
     """Messages up to this seq are hidden from the caller."""
     since: int
     """Messages sent before this time (Unix ms) are hidden from the caller."""
+
+    @property
+    def horizon(self) -> Horizon:
+        """Both bounds."""
+        return Horizon(self.floor, self.since)
 
 
 _AFTER_REMOVAL = frozenset((UserOperation.RECALL,))

@@ -16,14 +16,18 @@ from bridge.handlers.messages import REPLY_BYTES
 from broker.domain.conversation import group_id, group_of
 from broker.domain.errors import RefusedError
 from broker.domain.ids import Snowflakes
+from broker.domain.message import Entry
+from broker.domain.visibility import Horizon
 from broker.ports import (
     BrokerPort,
     ConversationState,
     ConversationStore,
     GroupDirectory,
+    Located,
     Marked,
     MessageLog,
     SaveChanges,
+    shown,
 )
 
 # A message gets its time before it is stored, so one that is stored after this call may carry an earlier
@@ -98,11 +102,13 @@ class SetParameters(Parameters):
 
 
 class _Seen(msgspec.Struct):
-    """A conversation, when it last changed for the user (Unix ms), and the id of its last entry (0: none)."""
+    """A conversation, when it last changed for the user (Unix ms), the id of its last entry (0: none), and
+    what of it the user may not see."""
 
     view: ConversationView
     changed_at: int
     last_id: int
+    horizon: Horizon
 
 
 class Conversations:
@@ -157,13 +163,19 @@ class Conversations:
             chunk = seen[start : start + _CHUNK]
             found = await self._log.locate([each.last_id for each in chunk if each.last_id])
             for each in chunk:
-                located = found.get(each.last_id)
+                located = await self._as_seen(found.get(each.last_id), each.horizon)
                 space -= _VIEW_BYTES + (len(located.body) if located else 0)
                 if space < 0 and page:
                     return page
                 last = msgspec.Raw(located.body) if located else None
                 page.append(replace(each.view, last_message=last))
         return page
+
+    async def _as_seen(self, located: Located | None, horizon: Horizon) -> Entry | None:
+        if located is None:
+            return None
+        (entry,) = await shown(self._log, [Entry(located.seq, located.body)], horizon)
+        return entry
 
     async def _all(self, user: str) -> list[_Seen]:
         private = await self._store.private_conversations(user)
@@ -233,7 +245,7 @@ def _view(state: ConversationState, floor: int, since: int) -> _Seen | None:
         active_at=active_at,
         last_message=None,
     )
-    return _Seen(view, max(active_at, state.changed_at), last_id)
+    return _Seen(view, max(active_at, state.changed_at), last_id, Horizon(floor, since))
 
 
 def _place(seen: _Seen) -> tuple[int, str]:

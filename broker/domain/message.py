@@ -48,6 +48,15 @@ class Amendment(msgspec.Struct, frozen=True, gc=False):
     body: bytes
 
 
+class Target(msgspec.Struct, frozen=True, gc=False):
+    """The message that an edit or recall is about."""
+
+    id: str
+    seq: int
+    created_at: int
+    """Unix ms."""
+
+
 class Draft(msgspec.Struct, frozen=True, gc=False):
     """A message that is authorized and addressed, but has no id, seq or offset yet."""
 
@@ -60,8 +69,8 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     content: Content
     qos: int = 1
     """As published. It bounds the QoS of every delivery (MQTT 3.1.1, 3.8.4)."""
-    target_id: str | None = None
-    """For an edit or recall: the id of the message it changes."""
+    target: Target | None = None
+    """For an edit or recall: the message it changes."""
     amends: tuple[Amendment, ...] = ()
     properties: Properties | None = None
 
@@ -159,7 +168,8 @@ def amending(sender: str, target: Body, content: Content, amends: tuple[Amendmen
         logs = tuple(inbox_topic(user) for user in users)
         other = target.from_user_id if target.to_user_id == sender else str(target.to_user_id)
         topic = parse_topic(inbox_topic(other))
-    return Draft(sender, topic, target.conversation_id, logs, content, target_id=target.id, amends=amends)
+    about = Target(target.id, target.seq, target.created_at)
+    return Draft(sender, topic, target.conversation_id, logs, content, target=about, amends=amends)
 
 
 def parse_payload(payload: bytes) -> Content | Refusal:
@@ -255,7 +265,7 @@ def stamp(draft: Draft, message_id: int, seq: int, offsets: tuple[int, ...], now
         group_id=draft.topic.owner if group else None,
         reply_to=content.reply_to,
         mentions=content.mentions,
-        target_id=draft.target_id,
+        target_id=draft.target.id if draft.target else None,
     )
     return Stamped(draft, message_id, seq, offsets, _encode(body))
 
