@@ -41,6 +41,19 @@ class Content(msgspec.Struct, frozen=True, gc=False):
     mentions: list[str] | Literal["all"] | None = None
 
 
+class Count(msgspec.Struct, frozen=True, gc=False):
+    """The messages of a conversation up to one of its entries. Edits, recalls and system entries are none."""
+
+    n: int = 0
+    """How many there are."""
+    last: int = 0
+    """The seq of the last one; 0 for none."""
+
+    def after(self, entry_type: str, seq: int) -> "Count":
+        """The count up to the next entry, which has this type and seq."""
+        return self if entry_type in SERVER_TYPES else Count(self.n + 1, seq)
+
+
 class Amendment(msgspec.Struct, frozen=True, gc=False):
     """The new body that an edit or recall gives to the message at `seq` of the same conversation."""
 
@@ -84,6 +97,13 @@ class Stamped(msgspec.Struct, frozen=True, gc=False):
     offsets: tuple[int, ...]
     """The offset in each of `draft.logs`, in that order."""
     body: bytes
+    count: Count = Count()
+    """Of the messages up to this one."""
+
+    @property
+    def is_message(self) -> bool:
+        """Whether this is a message, and not an edit, a recall or a system entry."""
+        return self.count.last == self.seq
 
 
 class Body(msgspec.Struct, omit_defaults=True, gc=False):
@@ -98,6 +118,9 @@ class Body(msgspec.Struct, omit_defaults=True, gc=False):
     content: msgspec.Raw
     created_at: int
     """Unix ms."""
+    n: int | None = None
+    """How many messages there are in the conversation up to this entry. Edits, recalls and system entries
+    are no messages."""
     client_msg_id: str | None = None
     """The sender's own id for the message. A message with the same id is stored once."""
     to_user_id: str | None = None
@@ -132,6 +155,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 class _HasContent(msgspec.Struct, gc=False):
     content: msgspec.Raw
 
+
+_NONE = Count()
 
 _decode_content = msgspec.json.Decoder(Content).decode
 _decode_body = msgspec.json.Decoder(Body).decode
@@ -247,8 +272,10 @@ def _check_mentions(mentions: list[str] | Literal["all"] | None) -> Refusal | No
     return None
 
 
-def stamp(draft: Draft, message_id: int, seq: int, offsets: tuple[int, ...], now_ms: int) -> Stamped:
-    """Give a draft its id, seq and offsets, and encode its body."""
+def stamp(
+    draft: Draft, message_id: int, seq: int, offsets: tuple[int, ...], now_ms: int, count: Count = _NONE
+) -> Stamped:
+    """Give a draft its id, seq and offsets, and encode its body. `count`: of the messages up to this one."""
     content = draft.content
     group = draft.topic.kind is Kind.GROUP
     body = Body(
@@ -260,6 +287,7 @@ def stamp(draft: Draft, message_id: int, seq: int, offsets: tuple[int, ...], now
         type=content.type,
         content=content.content,
         created_at=now_ms,
+        n=count.n,
         client_msg_id=content.client_msg_id,
         to_user_id=None if group else draft.topic.owner,
         group_id=draft.topic.owner if group else None,
@@ -267,7 +295,7 @@ def stamp(draft: Draft, message_id: int, seq: int, offsets: tuple[int, ...], now
         mentions=content.mentions,
         target_id=draft.target.id if draft.target else None,
     )
-    return Stamped(draft, message_id, seq, offsets, _encode(body))
+    return Stamped(draft, message_id, seq, offsets, _encode(body), count)
 
 
 def with_offset(body: bytes, offset: int) -> bytes:

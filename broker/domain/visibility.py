@@ -25,7 +25,7 @@ OPEN = Horizon()
 """Nothing is hidden."""
 
 
-class _Place(msgspec.Struct, gc=False):
+class _Place(msgspec.Struct, omit_defaults=True, gc=False):
     """What is left of an entry that is withheld."""
 
     id: str
@@ -33,10 +33,11 @@ class _Place(msgspec.Struct, gc=False):
     seq: int
     type: str
     created_at: int
+    n: int | None = None
 
 
 class _Withheld(_Place, kw_only=True, gc=False):
-    content: None = None
+    content: None
     withheld: str
 
 
@@ -60,4 +61,4 @@ def target_of(body: bytes) -> int | None:
 def withheld(body: bytes) -> bytes:
     """The body of an entry as a reader gets it who may not see the message it is about."""
     place = _decode_place(body)
-    return _encode(_Withheld(**msgspec.structs.asdict(place), withheld="not_visible"))
+    return _encode(_Withheld(**msgspec.structs.asdict(place), content=None, withheld="not_visible"))

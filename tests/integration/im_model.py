@@ -325,6 +325,26 @@ class Model:
         self.read[user, conversation] = max(seq, self.read[user, conversation])
         return None
 
+    def _floor(self, user: str, conversation: str) -> int:
+        group = self.group_of(conversation)
+        return group.members[user].floor if group else 0
+
+    def said(self, conversation: str, upto: float = float("inf")) -> list[Message]:
+        """The messages of a conversation, up to a seq."""
+        return [each for each in self.messages if each.conversation == conversation and each.seq <= upto]
+
+    def last(self, user: str, conversation: str) -> Message | None:
+        """The last message that the user may see."""
+        said = self.said(conversation)
+        return said[-1] if said and said[-1].seq > self._floor(user, conversation) else None
+
+    def unread(self, user: str, conversation: str) -> int:
+        """How many messages came after what the user has read or said last."""
+        said = self.said(conversation)
+        own = max((each.seq for each in said if each.sender == user), default=0)
+        seen = max(own, self.read[user, conversation], self._floor(user, conversation))
+        return sum(each.seq > seen for each in said)
+
     # --- contacts ----------------------------------------------------------------------------
 
     def _is_blocked(self, user: str, peer: str) -> bool:

@@ -131,8 +131,8 @@ class Logs:
 class States:
     """The stores of what users have seen, and of what is retained."""
 
-    async def states(self, user: str, ids: Sequence[str]) -> list[ConversationState]:
-        return [ConversationState(each, 1, 0, 0, 0, False, False, False, 0, 0, 0) for each in ids]
+    async def states(self, user: str, ids: Sequence[str], _: object = None) -> list[ConversationState]:
+        return [ConversationState(each, 1, 0, 0, 0, False, False, False, *[0] * 7) for each in ids]
 
     async def watermarks(self, *_: object) -> list[object]:
         return []

@@ -9,7 +9,7 @@ import pytest
 from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
 from broker.delivery.router import Router
-from broker.domain.message import Content, Stamped, amending, draft, read_body, stamp
+from broker.domain.message import Content, Count, Stamped, amending, draft, read_body, stamp
 from broker.domain.topics import parse_topic
 from broker.domain.visibility import OPEN, Horizon, target_of, withheld
 from broker.metrics import Metrics
@@ -115,3 +115,8 @@ def test_a_push_is_encoded_once_for_all_who_see_it_and_once_for_all_others() -> 
     assert json.loads(new[0].offered[0].payload)["offset"] == 3
     assert {id(reader.offered[1]) for reader in old + new} == {id(old[0].offered[1])}
     assert b"secret" in new[0].offered[1].payload
+
+
+def test_what_is_withheld_keeps_its_number() -> None:
+    first = stamp(draft("alice", parse_topic(TEAM), Content(msgspec.Raw(b'"x"'))), 1, 1, (), 0, Count(1, 1))
+    assert json.loads(withheld(first.body))["n"] == 1
