@@ -132,12 +132,12 @@ def read(
     where = parsing.conversation(conversation)
     with connect(context) as node:
         if seq is None:
-            from broker.domain.message import read_body
+            import msgspec
 
             last = node.ask("MessageService/GetMessages", user, conversation_id=where, limit=1).messages
             if not last:
                 raise CommandError(f"{where} has no messages")
-            seq = read_body(last[0]).seq
+            seq = msgspec.json.decode(last[0])["seq"]
         node.ask("MessageService/MarkRead", user, conversation_id=where, seq=seq)
     output.line(f"{where} read by {user} up to seq {seq}")
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from bridge.core.operations import Caller
 from broker.domain import permissions
@@ -10,7 +11,9 @@ from broker.domain.conversation import group_of, participants
 from broker.domain.directory import Account, Contact, Group, Membership, Profile
 from broker.domain.errors import RefusedError
 from broker.domain.ids import is_id
+from broker.domain.message import Body
 from broker.domain.permissions import Facts, GroupOperation, Rank, Relation, UserOperation
+from broker.domain.visibility import Horizon
 from broker.ports import Directory
 
 
@@ -58,8 +61,13 @@ class Room(msgspec.Struct, frozen=True):
     since: int
     """Messages sent before this time (Unix ms) are hidden from the caller."""
 
+    @property
+    def horizon(self) -> Horizon:
+        """Both bounds."""
+        return Horizon(self.floor, self.since)
 
-_AFTER_REMOVAL = frozenset((UserOperation.EDIT, UserOperation.RECALL))
+
+_AFTER_REMOVAL = frozenset((UserOperation.RECALL,))
 """Operations on a private message that stay possible after the other user's account was removed."""
 
 
@@ -97,38 +105,36 @@ class Access:
         theirs = contacts.get((peer, user)) or Contact(peer, user)
         return Pair(mine, theirs, permissions.relation(user, peer, contacts), profile)
 
-    async def between(self, caller: Caller, peer: str, operation: UserOperation, sent_at: int = 0) -> Pair:
-        """How the caller stands to another user. Refused if that does not allow the operation. `sent_at`
-        (Unix ms) is when the message was sent that is to be edited or recalled."""
+    async def between(
+        self, caller: Caller, peer: str, operation: UserOperation, message: Body | None = None
+    ) -> Pair:
+        """How the caller stands to another user. Refused if that does not allow the operation. `message`:
+        the message to edit or recall."""
         pair = await self.pair(caller.user, peer, must_exist=operation not in _AFTER_REMOVAL)
-        if not caller.is_system:
-            facts = Facts(
-                self.now_ms(),
-                profile=pair.profile,
-                sent_at=sent_at,
-                recall_ms=self._limits.recall_ms,
-                edit_ms=self._limits.edit_ms,
-            )
-            _allow(permissions.between_users(operation, pair.relation, facts), peer)
+        relation = Relation.SYSTEM if caller.is_system else pair.relation
+        facts = replace(self._facts(caller, message), profile=pair.profile)
+        _allow(permissions.between_users(operation, relation, facts), peer)
         return pair
+
+    def _facts(self, caller: Caller, message: Body | None) -> Facts:
+        """What does not depend on where somebody stands."""
+        facts = Facts(self.now_ms(), recall_ms=self._limits.recall_ms, edit_ms=self._limits.edit_ms)
+        if message is None:
+            return facts
+        return replace(facts, is_sender=message.from_user_id == caller.user, sent_at=message.created_at)
 
     # --- groups ----------------------------------------------------------------------
 
-    async def seat(self, caller: Caller, group_id: str, operation: GroupOperation, sent_at: int = 0) -> Seat:
-        """The caller's standing in a group. Refused if that does not allow the operation. `sent_at` (Unix
-        ms) is when the message was sent that is to be edited or recalled."""
+    async def seat(
+        self, caller: Caller, group_id: str, operation: GroupOperation, message: Body | None = None
+    ) -> Seat:
+        """The caller's standing in a group. Refused if that does not allow the operation. `message`: the
+        message to edit or recall."""
         group = await self._directory.group(group_id)
         if group is None:
             raise RefusedError("not_found", f"no group {group_id}")
         seat = await self._seat(caller, group)
-        facts = Facts(
-            self.now_ms(),
-            group=group,
-            membership=seat.membership,
-            sent_at=sent_at,
-            recall_ms=self._limits.recall_ms,
-            edit_ms=self._limits.edit_ms,
-        )
+        facts = replace(self._facts(caller, message), group=group, membership=seat.membership)
         _allow(permissions.in_group(operation, seat.rank, facts), f"group {group_id}")
         return seat
 
@@ -166,11 +172,11 @@ class Access:
         if group is not None:
             seat = await self.seat(caller, group, GroupOperation.READ)
             return Room(conversation_id, seat, (), seat.floor, 0)
+        peers = tuple(user for user in users if user != caller.user)
         if caller.is_system:
-            return Room(conversation_id, None, users, 0, 0)
+            return Room(conversation_id, None, peers, 0, 0)
         if caller.user not in users:
             raise RefusedError("not_authorized", f"you are not part of {conversation_id}")
-        peers = tuple(user for user in users if user != caller.user)
         # Messages older than the account were sent to an earlier account that had the same id.
         return Room(conversation_id, None, peers, 0, (await self.account(caller.user)).created_at)
 

@@ -65,17 +65,15 @@ class Amendments:
 
     async def edit(self, caller: Caller, parameters: EditParameters) -> EntryResult:
         """Replace the content of a message that the caller sent. This is possible for a limited time
-        (`messages.edit_seconds`, one day by default; else `too_late`), and neither between users of whom one
-        has blocked the other, nor in a group that the caller has left. An entry of type `edit` announces it
-        to readers; later readers get the new content with `edited_at`."""
+        (`messages.edit_seconds`, one day by default; else `too_late`), and only while the caller may send
+        messages there: who is muted, blocked or not a member any more may not edit either. An entry of type
+        `edit` announces it to readers; later readers get the new content with `edited_at`."""
         content = msgspec.Raw(content_json(parameters.content))
         if len(bytes(content)) > MAX_CONTENT:
             raise RefusedError("invalid_params", f"content: more than {MAX_CONTENT} bytes of JSON")
         async with self._turns.of(int(parameters.id)):
             located, body = await self._target(parameters.id)
             await self._may(caller, body, UserOperation.EDIT, GroupOperation.EDIT)
-            if body.from_user_id != caller.user:
-                raise RefusedError("not_authorized", "only the sender of a message may edit it")
             now = self._access.now_ms()
             changed = msgspec.structs.replace(body, content=content, edited_at=now)
             return await self._append(caller, located, body, Content(content, type="edit"), changed, ())
@@ -87,11 +85,7 @@ class Amendments:
         without content and with `recalled_at`."""
         async with self._turns.of(int(parameters.id)):
             located, body = await self._target(parameters.id)
-            own = body.from_user_id == caller.user
-            in_group = GroupOperation.RECALL if own else GroupOperation.RECALL_OTHERS
-            await self._may(caller, body, UserOperation.RECALL, in_group)
-            if body.group_id is None and not own and not caller.is_system:
-                raise RefusedError("not_authorized", "only the sender of a private message may recall it")
+            await self._may(caller, body, UserOperation.RECALL, GroupOperation.RECALL)
             now = self._access.now_ms()
             changed = msgspec.structs.replace(
                 body, content=_NOTHING, recalled_at=now, reply_to=None, mentions=None
@@ -129,10 +123,10 @@ class Amendments:
         if body.type in SERVER_TYPES:
             raise RefusedError("not_authorized", f"an entry of type {body.type} cannot be changed")
         if body.group_id is not None:
-            await self._access.seat(caller, body.group_id, in_group, body.created_at)
+            await self._access.seat(caller, body.group_id, in_group, body)
         else:
             for peer in room.peers or (caller.user,):  # no peers: a conversation with oneself
-                await self._access.between(caller, peer, private, body.created_at)
+                await self._access.between(caller, peer, private, body)
 
     async def _append(
         self,

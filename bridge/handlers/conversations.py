@@ -1,7 +1,8 @@
 """Conversations as a user sees them: `conversations.list` and `conversations.set`.
 
-No counters are stored. The number of unread entries is computed from the head of the log, the user's
-read watermark and their own last message, so it cannot drift.
+No counters are stored. Each entry carries how many messages there are up to it. The number of unread
+messages is the difference between the head of the log and the user's read watermark or own last message,
+so it cannot drift.
 """
 
 from collections.abc import Sequence
@@ -59,7 +60,8 @@ class ConversationView(msgspec.Struct):
     read_seq: int
     """The seq up to which the caller has read the conversation; 0 if not at all."""
     unread: int
-    """How many entries come after the last one that the caller has read or sent."""
+    """How many messages of others come after the last entry that the caller has read and the last message
+    that the caller has sent. Edits, recalls and system entries do not count."""
     pinned: bool
     """Whether the caller has pinned it. A mark for the app, without effect on the server."""
     muted: bool
@@ -71,7 +73,8 @@ class ConversationView(msgspec.Struct):
     active_at: int
     """Unix ms of the last entry; 0 if there is none."""
     last_message: Message | None
-    """The last entry as it is now; null if there is none that the caller may see."""
+    """The last message as it is now; null if there is none that the caller may see. Edits, recalls and
+    system entries are no messages."""
 
 
 class ListResult(msgspec.Struct):
@@ -98,7 +101,8 @@ class SetParameters(Parameters):
 
 
 class _Seen(msgspec.Struct):
-    """A conversation, when it last changed for the user (Unix ms), and the id of its last entry (0: none)."""
+    """A conversation, when it last changed for the user (Unix ms), and the id of the last message that the
+    user may see (0: none)."""
 
     view: ConversationView
     changed_at: int
@@ -169,7 +173,7 @@ class Conversations:
         private = await self._store.private_conversations(user)
         memberships = await self._directory.memberships(user)
         floors = {group_id(membership.group_id): membership.joined_seq for membership in memberships}
-        states = await self._store.states(user, [*private, *floors])
+        states = await self._store.states(user, [*private, *floors], floors)
         since = (await self._access.account(user)).created_at
         every = (_view(state, floors.get(state.conversation_id, 0), since) for state in states)
         return [seen for seen in every if seen is not None]
@@ -195,7 +199,8 @@ class Conversations:
             hidden=hidden,
         )
         await self._save([marked])
-        (state,) = await self._store.states(caller.user, [room.conversation_id])
+        floors = {room.conversation_id: room.floor}
+        (state,) = await self._store.states(caller.user, [room.conversation_id], floors)
         seen = _view(state, room.floor, room.since)
         if seen is None:
             raise RefusedError("not_found", f"there is no conversation {room.conversation_id}")
@@ -215,8 +220,7 @@ class Conversations:
 def _view(state: ConversationState, floor: int, since: int) -> _Seen | None:
     """A conversation as seen by a user who may read entries after seq `floor` that were sent at `since`
     (Unix ms) or later. None if a private one has no such entry."""
-    last_id = state.last_id if state.head_seq > floor else 0
-    active_at = Snowflakes.created_ms(last_id) if last_id else 0
+    active_at = Snowflakes.created_ms(state.head_id) if state.head_seq > floor else 0
     is_group = group_of(state.conversation_id) is not None
     if not is_group and active_at < since:
         return None  # it belonged to an earlier account with the same id
@@ -225,7 +229,7 @@ def _view(state: ConversationState, floor: int, since: int) -> _Seen | None:
         conversation_type="group" if is_group else "private",
         head_seq=state.head_seq,
         read_seq=state.read_seq,
-        unread=max(0, state.head_seq - max(state.read_seq, state.own_seq, floor)),
+        unread=max(0, state.messages - state.seen),
         pinned=state.pinned,
         muted=state.muted,
         hidden=state.hidden_seq >= state.head_seq > 0,
@@ -233,6 +237,9 @@ def _view(state: ConversationState, floor: int, since: int) -> _Seen | None:
         active_at=active_at,
         last_message=None,
     )
+    last_id = state.last_id if state.last_seq > floor else 0
+    if last_id and Snowflakes.created_ms(last_id) < since:
+        last_id = 0
     return _Seen(view, max(active_at, state.changed_at), last_id)
 
 

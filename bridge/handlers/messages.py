@@ -1,6 +1,6 @@
 """Reading stored messages: `messages.sync` by log, `messages.history` by conversation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -14,7 +14,8 @@ from broker.domain.errors import RefusedError
 from broker.domain.message import Entry, read_body
 from broker.domain.permissions import GroupOperation
 from broker.domain.topics import LOG_KINDS, Kind, group_topic, inbox_topic, parse_topic
-from broker.ports import GroupDirectory, MessageLog
+from broker.domain.visibility import Horizon
+from broker.ports import GroupDirectory, MessageLog, shown
 
 # A reply travels as one MQTT message, so it must stay below the packet limit of clients and of the node.
 REPLY_BYTES = 128 * 1024
@@ -35,7 +36,8 @@ class SyncResult(msgspec.Struct):
     """Entries, the new cursors, and whether there are more entries."""
 
     messages: list[Message]
-    """The entries of each log, in its order."""
+    """The entries of each log, in its order. An edit or recall of a message that the caller may not see has
+    `content` null and `withheld`."""
     cursors: dict[str, int]
     """The cursors for the next call, for each topic that was read."""
     more: bool
@@ -60,7 +62,16 @@ class HistoryResult(msgspec.Struct):
 
     messages: list[Message]
     """By ascending seq. An edited message has `edited_at`. A recalled one has `recalled_at` and no content.
-    Messages of a private conversation have no `offset`, as it would differ between the two inboxes."""
+    An edit or recall of a message that the caller may not see has `content` null and `withheld`. Messages
+    of a private conversation have no `offset`, as it would differ between the two inboxes."""
+
+
+class _Start(msgspec.Struct, frozen=True):
+    """Where a caller may begin to read a log."""
+
+    floor: int
+    """The last offset that is not for the caller."""
+    horizon: Horizon
 
 
 class Messages:
@@ -85,9 +96,8 @@ class Messages:
             wanted = dict.fromkeys([inbox_topic(caller.user), *map(group_topic, own)], 0)
         elif len(wanted) > _MAX_TOPICS:
             raise RefusedError("invalid_params", f"cursors: at most {_MAX_TOPICS} topics")
-        cursors = {
-            topic: max(cursor, await self._floor(caller, topic, own)) for topic, cursor in wanted.items()
-        }
+        starts = {topic: await self._start(caller, topic, own) for topic in wanted}
+        cursors = {topic: max(cursor, starts[topic].floor) for topic, cursor in wanted.items()}
         logs = {topic: log_name(parse_topic(topic)) for topic in cursors}
         heads = await self._log.heads(list(logs.values()))
         messages: list[msgspec.Raw] = []
@@ -96,7 +106,8 @@ class Messages:
         for topic, log in logs.items():
             room = parameters.limit - len(messages)
             if heads[log] > cursors[topic] and room > 0 and space > 0:
-                entries = await self._log.read(log, cursors[topic], room, space)
+                found = await self._log.read(log, cursors[topic], room, space)
+                entries = await shown(self._log, found, starts[topic].horizon)
                 taken = _fitting(entries, room, space, at_least_one=not messages)
                 if taken:
                     messages += [msgspec.Raw(entry.payload) for entry in taken]
@@ -105,8 +116,8 @@ class Messages:
             more = more or heads[log] > cursors[topic]
         return SyncResult(messages, cursors, more)
 
-    async def _floor(self, caller: Caller, topic_name: str, own: Mapping[str, Membership]) -> int:
-        """The offset after which the caller may read the topic. `own` are the caller's memberships by group.
+    async def _start(self, caller: Caller, topic_name: str, own: Mapping[str, Membership]) -> "_Start":
+        """Where the caller may begin to read a topic. `own` are the caller's memberships by group.
 
         Raises:
             RefusedError: `invalid_params`, `not_found`, `not_member`, `not_authorized`.
@@ -119,11 +130,15 @@ class Messages:
         if topic.kind is Kind.GROUP:
             membership = own.get(topic.owner)
             if membership is not None and permissions.may_read(membership):
-                return membership.joined_seq
-            return (await self._access.seat(caller, topic.owner, GroupOperation.READ)).floor
+                floor = membership.joined_seq
+            else:
+                floor = (await self._access.seat(caller, topic.owner, GroupOperation.READ)).floor
+            return _Start(floor, Horizon(seq=floor))
         if topic.owner != caller.user and not caller.is_system:
             raise RefusedError("not_authorized", f"{topic_name} is not your inbox")
-        return (await self._access.account(topic.owner)).inbox_floor
+        account = await self._access.account(topic.owner)
+        since = account.created_at if account.inbox_floor else 0
+        return _Start(account.inbox_floor, Horizon(since=since))
 
     async def history(self, caller: Caller, parameters: HistoryParameters) -> HistoryResult:
         """Read part of a conversation. A reply holds about 128 KiB, so it may have fewer messages than
@@ -138,6 +153,7 @@ class Messages:
             last = (1 << 32) - 1 if before is None else before
             found = await self._log.read_back(room.conversation_id, last, parameters.limit, REPLY_BYTES)
             entries = [entry for entry in found if _is_for(room, entry)]
+        entries = list(await shown(self._log, entries, room.horizon))
         if room.seat is not None:
             return HistoryResult([msgspec.Raw(entry.payload) for entry in entries])
         return HistoryResult([msgspec.Raw(entry.body) for entry in entries])
@@ -159,7 +175,7 @@ def _is_for(room: Room, entry: Entry) -> bool:
     return not room.since or read_body(entry.body).created_at >= room.since
 
 
-def _fitting(entries: list[Entry], count: int, size: int, *, at_least_one: bool) -> list[Entry]:
+def _fitting(entries: Sequence[Entry], count: int, size: int, *, at_least_one: bool) -> list[Entry]:
     taken: list[Entry] = []
     for entry in entries[:count]:
         size -= len(entry.body)

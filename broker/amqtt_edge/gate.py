@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 from amqtt.contexts import Action
 from amqtt.plugins.base import BaseAuthPlugin, BasePlugin, BaseTopicPlugin
 from amqtt.session import Session
+from msgspec.structs import replace
 
 from broker.amqtt_edge.context import PluginSession
 from broker.domain.errors import ReasonCode, Refusal, StoreError
@@ -91,7 +92,7 @@ class AmqttGate:
             return None
         if self._filters:
             topics = {t: n for t, n in grant.topics.items() if await self.may_receive(principal, t)}
-            grant = Grant(topics, grant.open, grant.everything)
+            grant = replace(grant, topics=topics)
         return grant
 
     async def may_receive(self, principal: Principal, topic: str) -> bool:

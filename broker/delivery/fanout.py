@@ -8,9 +8,10 @@ from broker.delivery.router import Router
 from broker.delivery.subscriber import Subscriber
 from broker.domain import message
 from broker.domain.errors import StoreError
-from broker.domain.message import Stamped
-from broker.domain.publication import Properties, Publication
+from broker.domain.message import Draft, Stamped, Target
+from broker.domain.publication import Publication
 from broker.domain.topics import LOG_KINDS, Kind, parse_topic
+from broker.domain.visibility import withheld
 from broker.metrics import Metrics
 from broker.ports import KeptEvent, Retained, StateChange
 from broker.states import States
@@ -42,26 +43,35 @@ class Fanout:
         self._totals["stored"] += 1
         draft = stamped.draft
         if draft.topic.kind is Kind.GROUP:
-            self._push(draft.topic.name, stamped.seq, stamped.body, draft.qos, draft.properties)
+            self._push(draft.topic.name, stamped.seq, stamped.body, draft)
         else:
             for log, offset in zip(draft.logs, stamped.offsets, strict=True):
-                self._push(log, offset, stamped.body, draft.qos, draft.properties)
+                self._push(log, offset, stamped.body, draft)
 
     def push_event(self, event: KeptEvent) -> None:
         """Hand a stored event to its live readers. A hint, too."""
-        self._push(event.log, event.offset, event.body, 1, None)
+        self._push(event.log, event.offset, event.body, None)
 
-    def _push(self, topic: str, offset: int, body: bytes, qos: int, properties: Properties | None) -> None:
+    def _push(self, topic: str, offset: int, body: bytes, draft: Draft | None) -> None:
+        """Hand an entry to the live readers of its log. `draft`: that of a message, None for an event."""
         for grown in self._watchers.get(topic, ()):
             grown()
         readers = self._router.exact(topic)
         observers = self._router.wild(topic)
         if not readers and not observers:
             return
+        qos, properties = (1, None) if draft is None else (draft.qos, draft.properties)
         payload = message.with_offset(body, offset)
         outgoing = Outgoing(Publication(topic, payload, qos, properties=properties))
-        for session in readers:
-            session.offer_entry(topic, offset, outgoing)
+        if draft is None or draft.target is None:
+            for session in readers:
+                session.offer_entry(topic, offset, outgoing)
+        else:
+            less = message.with_offset(withheld(body), offset)
+            hidden = Outgoing(Publication(topic, less, qos, properties=properties))
+            for session in readers:
+                seen = _may_see(session, topic, draft.target)
+                session.offer_entry(topic, offset, outgoing if seen else hidden)
         self._totals["delivered"] += len(readers)
         for session, granted in observers.items():
             if session not in readers:
@@ -139,6 +149,12 @@ class Fanout:
         if parse_topic(topic).kind in LOG_KINDS:
             raise ValueError(f"{topic} is a log: its entries must be stored and have a sender")
         self.forward(Publication(topic, payload, qos))
+
+
+def _may_see(reader: Subscriber, topic: str, target: Target) -> bool:
+    """Whether a reader may see the message that an edit or recall is about."""
+    tail = reader.tails.get(topic)
+    return tail is None or not tail.horizon.hides(target.seq, target.created_at)
 
 
 def _tell(kept: Kept | None, error: StoreError | None) -> None:

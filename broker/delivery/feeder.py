@@ -15,7 +15,7 @@ from broker.domain.message import Entry
 from broker.domain.publication import Publication
 from broker.domain.topics import Kind, parse_topic
 from broker.metrics import Metrics
-from broker.ports import MessageLog, Retained
+from broker.ports import MessageLog, Retained, shown
 from broker.session.session import Session
 from broker.session.tail import Tail
 from broker.wire.encoder import Outgoing
@@ -139,7 +139,7 @@ class Feeder:
         entries = await self._log.read(tail.log, tail.position, min(room, _CHUNK), _CHUNK_BYTES)
         if entries and entries[0].offset > tail.position + 1:
             _tell_gap(session, tail.topic, tail.position + 1, entries[0].offset - 1)
-        for entry in entries:
+        for entry in await shown(self._log, entries, tail.horizon):
             if session.tails.get(tail.topic) is not tail:
                 return  # the right to read the log was lost meanwhile
             if not session.window.room_for(tail):
@@ -150,8 +150,9 @@ class Feeder:
             session.logs.caught_up(tail)
 
     async def _resend(self, session: Session, tail: Tail, first: int) -> None:
-        """Send again the entries that an earlier connection sent, in one chunk of the log from `first` on."""
-        for entry in await self._log.read(tail.log, first - 1, _CHUNK, _CHUNK_BYTES):
+        """Send again what an earlier connection sent: a chunk of the log from `first` on."""
+        entries = await self._log.read(tail.log, first - 1, _CHUNK, _CHUNK_BYTES)
+        for entry in await shown(self._log, entries, tail.horizon):
             if session.tails.get(tail.topic) is not tail:
                 return
             if entry.offset <= tail.position and entry.offset in tail.resend:

@@ -20,6 +20,7 @@ from broker.domain.conversation import log_name, log_topic
 from broker.domain.errors import StoreError
 from broker.domain.subscription import Subscription, by_filter
 from broker.domain.topics import CURSOR_KINDS, MAX_LEVELS, Kind, any_match, is_wild, matches, parse_topic
+from broker.domain.visibility import OPEN, Horizon
 from broker.ports import Grant, MessageLog, Saved
 from broker.session.session import Session
 from broker.session.tail import Tail
@@ -39,7 +40,18 @@ class _Wanted(NamedTuple):
     floors: dict[str, int]
     """Topic -> offset. The user may read the entries after it."""
     wild: dict[str, tuple[int, bool]]
-    """Wildcard -> QoS, and whether it matches all topics (True) or open topics only."""
+    """Wildcard -> QoS, and whether it covers everything or open topics only."""
+    since: int
+    """See `Grant.since`."""
+
+    def horizon(self, topic: str) -> Horizon:
+        """The messages of a topic's log that are hidden."""
+        match parse_topic(topic).kind:
+            case Kind.GROUP:
+                return Horizon(seq=self.floors.get(topic, 0))
+            case Kind.INBOX:
+                return Horizon(since=self.since)
+        return OPEN
 
 
 class Subscriptions:
@@ -228,7 +240,7 @@ class Subscriptions:
             session.park_tail(topic)
         for topic in tails:
             if (tail := session.tails.get(topic)) is not None:
-                tail.grant(exact[topic])
+                tail.grant(exact[topic], wanted.horizon(topic))
                 continue
             log = log_name(parse_topic(topic))
             if log in session.parked:
@@ -237,17 +249,18 @@ class Subscriptions:
                 position = floors.get(topic, heads[log])
             else:
                 position = heads[log]
-            session.add_tail(Tail(topic, log, position, exact[topic]))
+            session.add_tail(Tail(topic, log, position, exact[topic], wanted.horizon(topic)))
         if session.behind:
             self._feeder.lagging(session)
 
     async def _wanted(self, session: Session) -> "_Wanted":
-        wanted = _Wanted({}, {}, {})
+        wanted = _Wanted({}, {}, {}, 0)
         for topic_filter, subscription in list(session.filters.items()):
             qos = subscription.qos
             grant = await self._grant(session, topic_filter)
             if grant is None:
                 continue
+            wanted = wanted._replace(since=max(wanted.since, grant.since))
             topics = dict(grant.topics)
             if grant.open or grant.everything:
                 if is_wild(topic_filter):

@@ -34,6 +34,11 @@ def group_of(conversation_id: str) -> str | None:
     return None
 
 
+def is_conversation(log: str) -> bool:
+    """Whether a log is that of a conversation, and not an inbox or a user's events."""
+    return not log.startswith("users/")
+
+
 def log_topic(log: str) -> str:
     """The topic under which a log is read. A private conversation has no topic: its id is returned."""
     group = group_of(log)

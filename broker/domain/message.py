@@ -41,11 +41,33 @@ class Content(msgspec.Struct, frozen=True, gc=False):
     mentions: list[str] | Literal["all"] | None = None
 
 
+class Count(msgspec.Struct, frozen=True, gc=False):
+    """The messages of a conversation up to one of its entries. Edits, recalls and system entries are none."""
+
+    n: int = 0
+    """How many there are."""
+    last: int = 0
+    """The seq of the last one; 0 for none."""
+
+    def after(self, entry_type: str, seq: int) -> "Count":
+        """The count up to the next entry, which has this type and seq."""
+        return self if entry_type in SERVER_TYPES else Count(self.n + 1, seq)
+
+
 class Amendment(msgspec.Struct, frozen=True, gc=False):
     """The new body that an edit or recall gives to the message at `seq` of the same conversation."""
 
     seq: int
     body: bytes
+
+
+class Target(msgspec.Struct, frozen=True, gc=False):
+    """The message that an edit or recall is about."""
+
+    id: str
+    seq: int
+    created_at: int
+    """Unix ms."""
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
@@ -60,8 +82,8 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     content: Content
     qos: int = 1
     """As published. It bounds the QoS of every delivery (MQTT 3.1.1, 3.8.4)."""
-    target_id: str | None = None
-    """For an edit or recall: the id of the message it changes."""
+    target: Target | None = None
+    """For an edit or recall: the message it changes."""
     amends: tuple[Amendment, ...] = ()
     properties: Properties | None = None
 
@@ -75,6 +97,13 @@ class Stamped(msgspec.Struct, frozen=True, gc=False):
     offsets: tuple[int, ...]
     """The offset in each of `draft.logs`, in that order."""
     body: bytes
+    count: Count = Count()
+    """Of the messages up to this one."""
+
+    @property
+    def is_message(self) -> bool:
+        """Whether this is a message, and not an edit, a recall or a system entry."""
+        return self.count.last == self.seq
 
 
 class Body(msgspec.Struct, omit_defaults=True, gc=False):
@@ -89,6 +118,9 @@ class Body(msgspec.Struct, omit_defaults=True, gc=False):
     content: msgspec.Raw
     created_at: int
     """Unix ms."""
+    n: int | None = None
+    """How many messages there are in the conversation up to this entry. Edits, recalls and system entries
+    are no messages."""
     client_msg_id: str | None = None
     """The sender's own id for the message. A message with the same id is stored once."""
     to_user_id: str | None = None
@@ -123,6 +155,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 class _HasContent(msgspec.Struct, gc=False):
     content: msgspec.Raw
 
+
+_NONE = Count()
 
 _decode_content = msgspec.json.Decoder(Content).decode
 _decode_body = msgspec.json.Decoder(Body).decode
@@ -159,7 +193,8 @@ def amending(sender: str, target: Body, content: Content, amends: tuple[Amendmen
         logs = tuple(inbox_topic(user) for user in users)
         other = target.from_user_id if target.to_user_id == sender else str(target.to_user_id)
         topic = parse_topic(inbox_topic(other))
-    return Draft(sender, topic, target.conversation_id, logs, content, target_id=target.id, amends=amends)
+    about = Target(target.id, target.seq, target.created_at)
+    return Draft(sender, topic, target.conversation_id, logs, content, target=about, amends=amends)
 
 
 def parse_payload(payload: bytes) -> Content | Refusal:
@@ -237,8 +272,10 @@ def _check_mentions(mentions: list[str] | Literal["all"] | None) -> Refusal | No
     return None
 
 
-def stamp(draft: Draft, message_id: int, seq: int, offsets: tuple[int, ...], now_ms: int) -> Stamped:
-    """Give a draft its id, seq and offsets, and encode its body."""
+def stamp(
+    draft: Draft, message_id: int, seq: int, offsets: tuple[int, ...], now_ms: int, count: Count = _NONE
+) -> Stamped:
+    """Give a draft its id, seq and offsets, and encode its body. `count`: of the messages up to this one."""
     content = draft.content
     group = draft.topic.kind is Kind.GROUP
     body = Body(
@@ -250,14 +287,15 @@ def stamp(draft: Draft, message_id: int, seq: int, offsets: tuple[int, ...], now
         type=content.type,
         content=content.content,
         created_at=now_ms,
+        n=count.n,
         client_msg_id=content.client_msg_id,
         to_user_id=None if group else draft.topic.owner,
         group_id=draft.topic.owner if group else None,
         reply_to=content.reply_to,
         mentions=content.mentions,
-        target_id=draft.target_id,
+        target_id=draft.target.id if draft.target else None,
     )
-    return Stamped(draft, message_id, seq, offsets, _encode(body))
+    return Stamped(draft, message_id, seq, offsets, _encode(body), count)
 
 
 def with_offset(body: bytes, offset: int) -> bytes:

@@ -17,6 +17,8 @@ from broker.domain.directory import Contact, Group, Membership, Profile
 class Relation(enum.Enum):
     """The relation between two users."""
 
+    SYSTEM = "system"
+    """The actor is the server, an administrator, or a service that acts for it."""
     SELF = "self"
     CONTACT = "contact"
     STRANGER = "stranger"
@@ -60,7 +62,6 @@ class GroupOperation(enum.Enum):
     READ = "read"
     EDIT = "edit"
     RECALL = "recall"
-    RECALL_OTHERS = "recall others"
     SEE = "see"
     UPDATE = "update"
     INVITE = "invite"
@@ -86,6 +87,8 @@ class Facts(msgspec.Struct, frozen=True):
     group: Group | None = None
     membership: Membership | None = None
     """The actor's."""
+    is_sender: bool = True
+    """Whether the actor sent the message to edit or recall."""
     sent_at: int = 0
     """When the message to edit or recall was sent."""
     recall_ms: int = 0
@@ -105,6 +108,11 @@ def _no(code: str) -> Rule:
     return lambda _: code
 
 
+def _all(*rules: Rule) -> Rule:
+    """Allowed if each rule allows it. The first refusal counts."""
+    return lambda facts: next((code for rule in rules if (code := rule(facts)) is not None), None)
+
+
 def _if_open_to_all(facts: Facts) -> str | None:
     return None if facts.profile and facts.profile.who_may_message == "everyone" else "not_contact"
 
@@ -121,11 +129,15 @@ def _if_gives_receipts(facts: Facts) -> str | None:
     return None if facts.profile and facts.profile.read_receipts else "not_authorized"
 
 
-def _if_recallable(facts: Facts) -> str | None:
+def _if_sender(facts: Facts) -> str | None:
+    return None if facts.is_sender else "not_authorized"
+
+
+def _if_in_time_to_recall(facts: Facts) -> str | None:
     return None if facts.now - facts.sent_at <= facts.recall_ms else "too_late"
 
 
-def _if_editable(facts: Facts) -> str | None:
+def _if_in_time_to_edit(facts: Facts) -> str | None:
     return None if facts.now - facts.sent_at <= facts.edit_ms else "too_late"
 
 
@@ -154,24 +166,31 @@ _NOT_ALLOWED = _no("not_authorized")
 _NOT_ONESELF = _no("invalid_params")
 _NOT_MEMBER = _no("not_member")
 
-_Cells = tuple[Rule, Rule, Rule, Rule]
+_if_recallable = _all(_if_sender, _if_in_time_to_recall)
+_if_editable = _all(_if_sender, _if_in_time_to_edit)
 
+_Cells = tuple[Rule, Rule, Rule, Rule, Rule]
+
+# An edit says something new, as a message does: in each column its rule begins with the one for sending.
 _BETWEEN_USERS: Mapping[UserOperation, _Cells] = {
-    #                              self          contact                    stranger              blocked
-    UserOperation.MESSAGE:           (_yes,         _yes,                      _if_open_to_all,      _BLOCKED),
-    UserOperation.TYPE:              (_yes,         _yes,                      _if_open_to_all,      _BLOCKED),
-    UserOperation.SEE_PRESENCE:      (_yes,         _if_presence_for_contacts, _if_presence_for_all, _BLOCKED),
-    UserOperation.SEE_READ:          (_yes,         _if_gives_receipts,        _if_gives_receipts,   _BLOCKED),
-    UserOperation.SEE_DELIVERED:     (_yes,         _yes,                      _yes,                 _BLOCKED),
-    UserOperation.EDIT:              (_if_editable, _if_editable,              _if_editable,         _BLOCKED),
-    UserOperation.RECALL:            (_if_recallable, _if_recallable,          _if_recallable,       _if_recallable),
-    UserOperation.REQUEST:           (_NOT_ONESELF, _no("exists"),             _yes,                 _BLOCKED),
-    UserOperation.ANSWER:            (_NOT_ONESELF, _no("exists"),             _yes,                 _BLOCKED),
-    UserOperation.REMOVE:            (_NOT_ONESELF, _yes,                      _yes,                 _yes),
-    UserOperation.REMARK:            (_NOT_ONESELF, _yes,                      _yes,                 _yes),
-    UserOperation.BLOCK:             (_NOT_ONESELF, _yes,                      _yes,                 _yes),
+    #                              system       self            contact                    stranger                               blocked
+    UserOperation.MESSAGE:        (_yes,       _yes,           _yes,                      _if_open_to_all,                       _BLOCKED),
+    UserOperation.TYPE:           (_yes,       _yes,           _yes,                      _if_open_to_all,                       _BLOCKED),
+    UserOperation.SEE_PRESENCE:   (_yes,       _yes,           _if_presence_for_contacts, _if_presence_for_all,                  _BLOCKED),
+    UserOperation.SEE_READ:       (_yes,       _yes,           _if_gives_receipts,        _if_gives_receipts,                    _BLOCKED),
+    UserOperation.SEE_DELIVERED:  (_yes,       _yes,           _yes,                      _yes,                                  _BLOCKED),
+    UserOperation.EDIT:           (_if_sender, _if_editable,   _if_editable,              _all(_if_open_to_all, _if_editable),   _BLOCKED),
+    UserOperation.RECALL:         (_yes,       _if_recallable, _if_recallable,            _if_recallable,                        _if_recallable),
+    UserOperation.REQUEST:        (_yes,       _NOT_ONESELF,   _no("exists"),             _yes,                                  _BLOCKED),
+    UserOperation.ANSWER:         (_yes,       _NOT_ONESELF,   _no("exists"),             _yes,                                  _BLOCKED),
+    UserOperation.REMOVE:         (_yes,       _NOT_ONESELF,   _yes,                      _yes,                                  _yes),
+    UserOperation.REMARK:         (_yes,       _NOT_ONESELF,   _yes,                      _yes,                                  _yes),
+    UserOperation.BLOCK:          (_yes,       _NOT_ONESELF,   _yes,                      _yes,                                  _yes),
 }  # fmt: skip
 _RELATIONS = {relation: i for i, relation in enumerate(Relation)}
+
+_edit_as_admin = _all(_if_not_muted, _if_editable)
+_edit_as_member = _all(_if_may_post, _if_editable)
 
 _Row = tuple[Rule, Rule, Rule, Rule, Rule, Rule]
 
@@ -179,9 +198,8 @@ _IN_GROUPS: Mapping[GroupOperation, _Row] = {
     #                            system  owner                admin                member               outsider      banned
     GroupOperation.POST:          (_yes, _yes,                _if_not_muted,       _if_may_post,        _NOT_MEMBER,  _NOT_MEMBER),
     GroupOperation.READ:          (_yes, _yes,                _yes,                _yes,                _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.EDIT:          (_yes, _if_editable,        _if_editable,        _if_editable,        _NOT_MEMBER,  _NOT_MEMBER),
+    GroupOperation.EDIT:          (_if_sender, _if_editable,      _edit_as_admin,       _edit_as_member,     _NOT_MEMBER,  _NOT_MEMBER),
     GroupOperation.RECALL:        (_yes, _yes,                _yes,                _if_recallable,      _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.RECALL_OTHERS: (_yes, _yes,                _yes,                _NOT_ALLOWED,        _NOT_MEMBER,  _NOT_MEMBER),
     GroupOperation.SEE:           (_yes, _yes,                _yes,                _yes,                _if_joinable, _NOT_MEMBER),
     GroupOperation.UPDATE:        (_yes, _yes,                _yes,                _NOT_ALLOWED,        _NOT_MEMBER,  _NOT_MEMBER),
     GroupOperation.INVITE:        (_yes, _yes,                _yes,                _if_members_invite,  _NOT_MEMBER,  _NOT_MEMBER),

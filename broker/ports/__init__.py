@@ -55,6 +55,7 @@ from broker.ports.states import (
     StateStore,
     Unseen,
 )
+from broker.ports.visibility import shown
 
 __all__ = [
     "IDENTITY_ATTRIBUTE",
@@ -122,4 +123,5 @@ __all__ = [
     "Unseen",
     "Watermark",
     "all_contacts",
+    "shown",
 ]

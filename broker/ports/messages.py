@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from broker.domain.message import Entry, Stamped
+from broker.domain.message import Count, Entry, Stamped
 
 
 class Clock(Protocol):
@@ -70,6 +70,10 @@ class MessageLog(Protocol):
 
     async def heads(self, logs: Sequence[str]) -> dict[str, int]:
         """Log -> head: its last offset, 0 for an empty or unknown log."""
+        ...
+
+    async def counts(self, conversations: Sequence[str]) -> dict[str, Count]:
+        """Conversation -> the count of its messages; `Count()` for an empty or unknown one."""
         ...
 
     async def read(self, log: str, after: int, limit: int, max_bytes: int) -> list[Entry]:

@@ -57,6 +57,8 @@ class Grant(msgspec.Struct, frozen=True):
     """Whether the filter also reaches topics outside the table."""
     everything: bool = False
     """Whether the filter is not narrowed at all: the user is an administrator."""
+    since: int = 0
+    """Private messages sent before this time (Unix ms) were for an earlier account with the user's id."""
 
 
 class TopicRules(Protocol):

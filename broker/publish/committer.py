@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from broker.domain.conversation import is_conversation
 from broker.domain.errors import DuplicateMessageError, ReasonCode, Refusal, StoreError
 from broker.domain.message import Draft, Stamped, read_body, says_the_same
 from broker.group_commit import GroupCommit
@@ -75,7 +76,8 @@ class MessageCommitter:
         sequencer = self._sequencer
         try:
             if unknown := sequencer.unknown(drafts):
-                sequencer.learn(await self._log.heads(unknown))
+                counts = await self._log.counts(list(filter(is_conversation, unknown)))
+                sequencer.learn(await self._log.heads(unknown), counts)
             stamped = sequencer.stamp(drafts, self._clock.now_ms())
             await self._log.append(stamped)
         except BaseException:

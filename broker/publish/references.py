@@ -2,15 +2,15 @@
 
 from broker.domain import conversation
 from broker.domain.errors import ReasonCode, Refusal
-from broker.domain.message import Content
+from broker.domain.message import Content, read_body
 from broker.domain.topics import Kind, Topic
-from broker.ports import GroupDirectory, MessageLog
+from broker.ports import Directory, MessageLog
 
 
 class References:
     """Looks references up in the log and the directory, before the message is stored."""
 
-    def __init__(self, log: MessageLog, directory: GroupDirectory) -> None:
+    def __init__(self, log: MessageLog, directory: Directory) -> None:
         self._log = log
         self._directory = directory
 
@@ -41,7 +41,11 @@ class References:
         if located is None or located.conversation_id != where:
             return False
         if topic.kind is not Kind.GROUP:
-            return True
+            account = await self._directory.account(user)
+            if account is None or not account.inbox_floor:
+                return True
+            # Older messages are those of an earlier account with the same id.
+            return read_body(located.body).created_at >= account.created_at
         membership = await self._directory.membership(topic.owner, user)
         return membership is None or located.seq > membership.joined_seq
 

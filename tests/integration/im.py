@@ -224,9 +224,8 @@ class Device:
 
 
 def _topic(entry: Entry, user: str) -> str:
-    if entry["conversation_type"] == "group":
-        return f"groups/{entry['group_id']}"
-    return f"users/{user}/inbox"
+    kind, _, group = entry["conversation_id"].partition(":")
+    return f"groups/{group}" if kind == "g" else f"users/{user}/inbox"
 
 
 def fold(entries: list[Entry]) -> list[dict[str, Any]]:
@@ -241,7 +240,7 @@ def fold(entries: list[Entry]) -> list[dict[str, Any]]:
             for gone in ("reply_to", "mentions"):
                 target.pop(gone, None)
             for edit in shown.values():
-                if edit["type"] == "edit" and edit["target_id"] == entry["target_id"]:
+                if edit["type"] == "edit" and edit.get("target_id") == entry["target_id"]:
                     edit |= {"content": None, "recalled": True}
         kept = {key: value for key, value in entry.items() if key not in ("edited_at", "recalled_at")}
         kept["edited"] = "edited_at" in entry

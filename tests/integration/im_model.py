@@ -287,10 +287,15 @@ class Model:
             return "not_found"
         return group.ended(user)
 
+    def _send(self, user: str, conversation: str) -> str | None:
+        """Why the user may not send there."""
+        if (group := self.group_of(conversation)) is not None:
+            return group.post(user)
+        one, other = conversation.split(":")[1:]
+        return self.say(user, other if user == one else one)
+
     def edit(self, user: str, message: Message, content: str) -> str | None:
-        code = self._amend(user, message)
-        if code is None and self.group_of(message.conversation) is None:
-            code = "blocked" if self._is_blocked(*message.conversation.split(":")[1:]) else None
+        code = self._amend(user, message) or self._send(user, message.conversation)
         if code is None and message.sender != user:
             code = "not_authorized"
         if code is None:
@@ -319,6 +324,26 @@ class Model:
             return "not_found"
         self.read[user, conversation] = max(seq, self.read[user, conversation])
         return None
+
+    def _floor(self, user: str, conversation: str) -> int:
+        group = self.group_of(conversation)
+        return group.members[user].floor if group else 0
+
+    def said(self, conversation: str, upto: float = float("inf")) -> list[Message]:
+        """The messages of a conversation, up to a seq."""
+        return [each for each in self.messages if each.conversation == conversation and each.seq <= upto]
+
+    def last(self, user: str, conversation: str) -> Message | None:
+        """The last message that the user may see."""
+        said = self.said(conversation)
+        return said[-1] if said and said[-1].seq > self._floor(user, conversation) else None
+
+    def unread(self, user: str, conversation: str) -> int:
+        """How many messages came after what the user has read or said last."""
+        said = self.said(conversation)
+        own = max((each.seq for each in said if each.sender == user), default=0)
+        seen = max(own, self.read[user, conversation], self._floor(user, conversation))
+        return sum(each.seq > seen for each in said)
 
     # --- contacts ----------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from broker.amqtt_edge.loading import Persistence, find_persistence
-from broker.domain.message import Amendment, Content, Stamped, draft, stamp
+from broker.domain.message import Amendment, Content, Count, Stamped, draft, stamp
 from broker.domain.topics import Topic, parse_topic
 from broker.ports import ConversationStore, MessageLog, StateStore, StoreContext, Stores
 
@@ -78,6 +78,7 @@ class Scribe:
     def __init__(self) -> None:
         self.heads: dict[str, int] = {}
         self._ids = 0
+        self._counts: dict[str, dict[int, Count]] = {}
 
     def group(
         self,
@@ -97,7 +98,10 @@ class Scribe:
     def edit(self, target: Stamped, body: bytes, seq: int | None = None) -> Stamped:
         """A message that gives `target`, or the one at `seq`, another body."""
         amends = Amendment(target.seq if seq is None else seq, body)
-        return self._stamp(target.draft.topic, target.draft.sender, "edited", None, 1, (amends,))
+        return self._stamp(target.draft.topic, target.draft.sender, "edited", None, 1, (amends,), "edit")
+
+    def system(self, group: str, sender: str = "alice") -> Stamped:
+        return self._stamp(parse_topic(f"groups/{group}"), sender, "changed", None, 1, (), "system")
 
     def _stamp(
         self,
@@ -107,12 +111,16 @@ class Scribe:
         client_msg_id: str | None,
         qos: int,
         amends: tuple[Amendment, ...] = (),
+        entry_type: str = "text",
     ) -> Stamped:
-        content = Content(msgspec.Raw(msgspec.json.encode(text)), client_msg_id=client_msg_id)
+        content = Content(msgspec.Raw(msgspec.json.encode(text)), entry_type, client_msg_id)
         message = msgspec.structs.replace(draft(sender, topic, content, qos), amends=amends)
         self._ids += 1
         seq, *offsets = [self._next(log) for log in (message.conversation_id, *message.logs)]
-        return stamp(message, self._ids, seq, tuple(offsets), 1_764_000_000_000)
+        # After a failed append a test may set the heads back: the count is that of the entry before.
+        counts = self._counts.setdefault(message.conversation_id, {})
+        counts[seq] = counts.get(seq - 1, Count()).after(entry_type, seq)
+        return stamp(message, self._ids, seq, tuple(offsets), 1_764_000_000_000, counts[seq])
 
     def _next(self, log: str) -> int:
         self.heads[log] = self.heads.get(log, 0) + 1

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from broker.domain.errors import DuplicateMessageError, StoreError
+from broker.domain.message import Count
 from broker.ports import ConversationState, Forgotten, Marked, Seen, Unseen, Watermark
 
 if TYPE_CHECKING:
@@ -14,14 +15,20 @@ if TYPE_CHECKING:
 
 def state(conversation_id: str, head: int = 0, own: int = 0, **changes: object) -> ConversationState:
     """A state of which nothing else is known."""
-    nothing = ConversationState(conversation_id, head, own, 0, 0, False, False, False, 0, 0, 0)
+    nothing = ConversationState(conversation_id, head, own, 0, 0, False, False, False, *[0] * 7)
     return msgspec.structs.replace(nothing, **changes)
 
 
 async def one(stores: "OpenedStores", user: str, conversation_id: str) -> ConversationState:
-    """A state without its last message's id."""
+    """A state without ids and counts."""
     (found,) = await stores.conversations.states(user, [conversation_id])
-    return msgspec.structs.replace(found, last_id=0)
+    return msgspec.structs.replace(found, head_id=0, last_id=0, last_seq=0, messages=0, seen=0)
+
+
+async def counted(stores: "OpenedStores", user: str, where: str, floor: int = 0) -> tuple[int, int, int, int]:
+    """Messages, those seen, and the seqs of the last one and of the user's own last one."""
+    (found,) = await stores.conversations.states(user, [where], {where: floor})
+    return found.messages, found.seen, found.last_seq, found.own_seq
 
 
 # --- lists ----------------------------------------------------------------------------------
@@ -93,11 +100,20 @@ async def test_heads_own_messages_and_the_last_body(stores: "OpenedStores", scri
     team, private = batch[6].id, batch[2].id
     for user, own in {"alice": (3, 2), "bob": (2, 3), "carol": (4, 0), "nobody": (0, 0)}.items():
         assert await stores.conversations.states(user, asked) == [
-            state("g:team", 4, own[0], last_id=team),
+            state("g:team", 4, own[0], head_id=team, last_seq=4, last_id=team, messages=4, seen=own[0]),
             state("g:none"),
-            state("p:alice:bob", 3, own[1], last_id=private),
+            state(
+                "p:alice:bob",
+                3,
+                own[1],
+                head_id=private,
+                last_seq=3,
+                last_id=private,
+                messages=3,
+                seen=own[1],
+            ),
             state("users/bob/inbox"),
-            state("g:team", 4, own[0], last_id=team),
+            state("g:team", 4, own[0], head_id=team, last_seq=4, last_id=team, messages=4, seen=own[0]),
         ]
 
 
@@ -111,13 +127,34 @@ async def test_the_last_own_message_whatever_has_a_key(stores: "OpenedStores", s
     assert await one(stores, "alice", "g:team") == state("g:team", 10, 9)
 
 
-async def test_the_last_message_may_be_an_amendment(stores: "OpenedStores", scribe: "Scribe") -> None:
+async def test_the_head_may_be_an_amendment(stores: "OpenedStores", scribe: "Scribe") -> None:
     target = scribe.private("alice", "bob")
     await stores.log.append([target])
     edit = scribe.edit(target, b'{"id":"1","content":"new"}')
     await stores.log.append([edit])
     (found,) = await stores.conversations.states("bob", ["p:alice:bob"])
-    assert (found.head_seq, found.last_id) == (2, edit.id)
+    assert (found.head_seq, found.head_id) == (2, edit.id)
+    assert (found.last_seq, found.last_id) == (1, 1), "the id of its body as it is now"
+
+
+async def test_messages_are_counted_and_nothing_else(stores: "OpenedStores", scribe: "Scribe") -> None:
+    made, one, two = scribe.system("team"), scribe.group("team"), scribe.group("team", sender="bob")
+    await stores.log.append([made, one])
+    await stores.log.append([two])
+    edit = scribe.edit(one, b'{"id":"2","n":1}')
+    await stores.log.append([edit, scribe.system("team", "carol"), scribe.edit(two, b'{"id":"3","n":2}')])
+    for _ in range(2):
+        assert await stores.log.counts(["g:team", "g:none"]) == {"g:team": Count(2, 3), "g:none": Count()}
+        assert await counted(stores, "alice", "g:team") == (2, 1, 3, 2), "an edit does not mark as read"
+        assert await counted(stores, "bob", "g:team") == (2, 2, 3, 3)
+        assert await counted(stores, "carol", "g:team") == (2, 0, 3, 0), "nor does a system entry"
+        for floor, seen in ((1, 0), (2, 1), (3, 2), (6, 2), (1 << 40, 2)):
+            assert await counted(stores, "carol", "g:team", floor) == (2, seen, 3, 0)
+        await stores.reopen()
+    for read, seen in ((1, 0), (2, 1), (4, 2)):
+        await stores.states.apply([Seen("carol", "g:team", read, read=read)])
+        assert await counted(stores, "carol", "g:team") == (2, seen, 3, 0)
+    assert await counted(stores, "carol", "g:team", 1) == (2, 2, 3, 0)
 
 
 async def test_states_of_many_conversations(stores: "OpenedStores", scribe: "Scribe") -> None:

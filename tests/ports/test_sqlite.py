@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.domain.errors import DuplicateMessageError, StoreError
-from broker.domain.message import Entry, read_body
+from broker.domain.message import Count, Entry, read_body
 from broker.ports import DedupKey, Located, Moved, Retained, Saved, SessionKey, SessionState
 from plugins.persistence.sqlite import (
     Database,
@@ -199,6 +199,27 @@ async def test_conversations_of_schema_1_are_listed(migrated: Database) -> None:
     for user, own in {"alice": (3, 3), "bob": (2, 2), "carol": (0, 0)}.items():
         states = await conversations.states(user, ["p:alice:bob", "g:team"])
         assert [(s.head_seq, s.own_seq, s.changed_at) for s in states] == [(3, own[0], 0), (3, own[1], 0)]
+
+
+async def test_entries_of_schema_1_are_numbered(migrated: Database, scribe: "Scribe") -> None:
+    log, conversations = SqliteMessageLog(migrated), SqliteConversationStore(migrated)
+    wanted = {"p:alice:bob": 3, "g:team": 3, "p:carol:carol": 1, "p:al-x.1:alice": 1}
+    for name, head in wanted.items():
+        entries = await log.read(name, 0, 10, MUCH)
+        assert [read_body(entry.body).n for entry in entries] == list(range(1, head + 1))
+    assert await log.counts(list(wanted)) == {name: Count(head, head) for name, head in wanted.items()}
+    (state,) = await conversations.states("bob", ["p:alice:bob"])
+    assert (state.messages, state.seen, state.own_seq) == (3, 2, 2)
+
+
+async def test_a_private_message_changes_five_rows(database: Database, scribe: "Scribe") -> None:
+    """The message, its id, two entries, and the sender's last message: nothing for counting."""
+    log = SqliteMessageLog(database)
+    await log.append([scribe.private("alice", "bob"), scribe.private("bob", "alice")])
+    changes = asking("SELECT total_changes()")
+    before = (await database.write(changes))[0][0]
+    await log.append([scribe.private("alice", "bob")])
+    assert (await database.write(changes))[0][0] == before + 5
 
 
 async def test_sessions_of_schema_1_are_kept(migrated: Database) -> None:

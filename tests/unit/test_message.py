@@ -12,6 +12,7 @@ from broker.domain.errors import ReasonCode, Refusal
 from broker.domain.message import (
     MAX_DEPTH,
     Content,
+    Count,
     Entry,
     draft,
     parse_payload,
@@ -37,7 +38,9 @@ def raw(payload: bytes) -> bytes:
 
 
 def delivered(content: Content, topic: str = "users/bob/inbox", offset: int = 34) -> dict[str, object]:
-    stamped = stamp(draft("alice", parse_topic(topic), content), 7251, 12, (offset, 5), 1764000000123)
+    stamped = stamp(
+        draft("alice", parse_topic(topic), content), 7251, 12, (offset, 5), 1764000000123, Count(9, 12)
+    )
     value = json.loads(with_offset(stamped.body, offset))
     assert isinstance(value, dict)
     return value
@@ -271,6 +274,7 @@ def test_a_private_message_is_as_the_contract_says() -> None:
         "type": "text",
         "content": "hi",
         "created_at": 1764000000123,
+        "n": 9,
     }
 
 
@@ -287,6 +291,7 @@ def test_a_group_message_is_as_the_contract_says() -> None:
         "type": "custom",
         "content": None,
         "created_at": 1764000000123,
+        "n": 9,
         "reply_to": "7",
         "mentions": "all",
     }

@@ -1,11 +1,11 @@
 """ConversationStore on SQLite."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from broker.domain.topics import inbox_topic
 from broker.ports import ConversationState, Watermark
-from plugins.persistence.sqlite.database import Database, json_list
+from plugins.persistence.sqlite.database import Database, json_object
 from plugins.persistence.sqlite.schema import OFFSET_BITS, OFFSETS
 
 # CROSS JOIN fixes the order of the tables, which SQLite's planner would otherwise choose: first the few
@@ -17,11 +17,15 @@ ORDER BY +name
 """
 _STATES = """
 SELECT
-    name, last.key % (1 << 32), substr(last.body, 1, 32),
+    name, head.key % (1 << 32), substr(head.body, 1, 32), head.n, head.last, substr(last.body, 1, 32),
+    (SELECT n FROM messages WHERE key > (names.id << 32) AND key <= (names.id << 32) + min((1 << 32) - 1,
+        max(asked.value, ifnull(sent.message % (1 << 32), 0), ifnull(read_seq, 0)))
+     ORDER BY key DESC LIMIT 1),
     sent.message % (1 << 32), read_seq, delivered_seq, pinned, muted, unread, hidden_seq, changed_at
-FROM json_each(?2) CROSS JOIN names ON name = value
-LEFT JOIN messages AS last
-    ON last.key = (SELECT max(key) FROM messages WHERE key > (names.id << 32) AND key < (names.id + 1 << 32))
+FROM json_each(?2) AS asked CROSS JOIN names ON name = asked.key
+LEFT JOIN messages AS head
+    ON head.key = (SELECT max(key) FROM messages WHERE key > (names.id << 32) AND key < (names.id + 1 << 32))
+LEFT JOIN messages AS last ON head.last > 0 AND last.key = (names.id << 32) + head.last
 LEFT JOIN sent ON sent.sender = ?1 AND sent.conversation = names.id AND sent.client_msg_id = ''
 LEFT JOIN conversations ON user = ?1 AND conversations.conversation = names.id
 """
@@ -58,9 +62,13 @@ class SqliteConversationStore:
 
         return await self._database.read(job)
 
-    async def states(self, user: str, conversation_ids: Sequence[str]) -> list[ConversationState]:
+    async def states(
+        self, user: str, conversation_ids: Sequence[str], floors: Mapping[str, int] | None = None
+    ) -> list[ConversationState]:
+        asked = dict.fromkeys(conversation_ids, 0) | dict(floors or {})
+
         def job(connection: sqlite3.Connection) -> list[ConversationState]:
-            rows = connection.execute(_STATES, (self._number(user), json_list(conversation_ids)))
+            rows = connection.execute(_STATES, (self._number(user), json_object(asked)))
             found = {row[0]: _state(*row) for row in rows}
             return [found.get(wanted) or _state(wanted) for wanted in conversation_ids]
 
@@ -96,7 +104,11 @@ class SqliteConversationStore:
 def _state(
     conversation_id: str,
     head: int | None = None,
-    body: bytes | None = None,
+    head_body: bytes | None = None,
+    messages: int | None = None,
+    last: int | None = None,
+    last_body: bytes | None = None,
+    seen: int | None = None,
     own: int | None = None,
     read: int | None = None,
     delivered: int | None = None,
@@ -118,5 +130,14 @@ def _state(
         bool(unread),
         hidden or 0,
         changed_at or 0,
-        int(body.split(b'"')[3]) if body else 0,  # bodies begin with their id
+        _id(head_body),
+        last or 0,
+        _id(last_body),
+        messages or 0,
+        seen or 0,
     )
+
+
+def _id(body: bytes | None) -> int:
+    """The message id with which a body begins."""
+    return int(body.split(b'"')[3]) if body else 0

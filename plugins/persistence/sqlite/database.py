@@ -6,7 +6,7 @@ order they were submitted: a load after a save sees what was saved.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -91,6 +91,11 @@ def _query(connection: sqlite3.Connection, job: Callable[[sqlite3.Connection], T
 
 def json_list(values: Sequence[str]) -> str:
     """A list as one statement parameter, for `json_each`. SQLite limits the number of parameters."""
+    return msgspec.json.encode(values).decode()
+
+
+def json_object(values: Mapping[str, int]) -> str:
+    """As `json_list`, for a number by each key."""
     return msgspec.json.encode(values).decode()
 
 

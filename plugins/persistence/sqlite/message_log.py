@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from broker.domain.conversation import participants
 from broker.domain.errors import DuplicateMessageError, StoreError
-from broker.domain.message import Amendment, Entry, Stamped
+from broker.domain.message import Amendment, Count, Entry, Stamped
 from broker.domain.topics import inbox_topic
 from broker.ports import DedupKey, KeptEvent, Located
 from plugins.persistence.sqlite.database import Database
@@ -72,6 +72,13 @@ class SqliteMessageLog:
 
     async def heads(self, logs: Sequence[str]) -> dict[str, int]:
         return await self._database.read(lambda connection: self._heads(connection, logs))
+
+    async def counts(self, conversations: Sequence[str]) -> dict[str, Count]:
+        def job(connection: sqlite3.Connection) -> dict[str, Count]:
+            find = self._database.read_names.find
+            return {name: _count(connection, find(name)) for name in conversations}
+
+        return await self._database.read(job)
 
     def _heads(self, connection: sqlite3.Connection, logs: Sequence[str]) -> dict[str, int]:
         heads = {}
@@ -162,8 +169,11 @@ def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stampe
         conversation = intern(draft.conversation_id)
         key = conversation << OFFSET_BITS | stamped.seq
         sender = intern(inbox_topic(draft.sender))
-        messages.append((key, sender, draft.qos, stamped.body, to_column(draft.properties)))
-        last[sender, conversation] = key
+        count = stamped.count
+        properties = to_column(draft.properties)
+        messages.append((key, sender, draft.qos, stamped.body, properties, count.n, count.last))
+        if stamped.is_message:
+            last[sender, conversation] = key
         if draft.content.client_msg_id is not None:
             keyed.append((sender, conversation, draft.content.client_msg_id, key))
         ids.append((stamped.id, key))
@@ -173,7 +183,7 @@ def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stampe
             users = participants(draft.conversation_id) or ()
             listed += [(intern(inbox_topic(user)), conversation) for user in users]
         amended += [(key, amendment) for amendment in draft.amends]
-    connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", messages)
+    connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)", messages)
     connection.executemany("INSERT INTO sent VALUES (?, ?, ?, ?)", keyed)
     connection.executemany(_LAST, [(*place, key) for place, key in last.items()])
     connection.executemany("INSERT INTO ids VALUES (?, ?)", ids)
@@ -220,6 +230,14 @@ def _within(entries: Iterable[Entry], max_bytes: int) -> list[Entry]:
             break
         taken.append(entry)
     return taken
+
+
+def _count(connection: sqlite3.Connection, number: int | None) -> Count:
+    base = (number or 0) << OFFSET_BITS
+    row = connection.execute(
+        f"SELECT n, last FROM messages WHERE {_IN_LOG} ORDER BY key DESC LIMIT 1", (base, base + OFFSETS)
+    ).fetchone()
+    return Count() if row is None else Count(*row)
 
 
 def _head(connection: sqlite3.Connection, log: str, number: int) -> int:

@@ -5,8 +5,10 @@ steps the database has taken.
 """
 
 import sqlite3
+from collections.abc import Callable
 
 from broker.domain.errors import StoreError
+from plugins.persistence.sqlite.numbering import number_entries
 
 OFFSET_BITS = 32
 OFFSETS = 1 << OFFSET_BITS
@@ -146,12 +148,24 @@ CREATE TABLE events (
 ) STRICT;
 """
 
-STEPS = (_STEP_1, _STEP_2, _STEP_3, _STEP_4)
+# n: how many messages there are in the conversation up to the entry. last: the seq of the last of them.
+# Unread messages and the last message are found by them at once, without a row for each conversation that
+# every message would change. They are filled in by the step that follows.
+_STEP_5 = """
+ALTER TABLE messages ADD COLUMN n INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE messages ADD COLUMN last INTEGER NOT NULL DEFAULT 0;
+"""
+
+Step = str | Callable[[sqlite3.Connection], None]
+"""A script that is one transaction; or a function, for changes too large for one. A function may be called
+again after a node was killed in the middle of it."""
+
+STEPS: tuple[Step, ...] = (_STEP_1, _STEP_2, _STEP_3, _STEP_4, _STEP_5, number_entries)
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a database to the newest schema. Each step is a transaction of its own, so a node that is
-    killed in between goes on with the next step.
+    """Bring a database to the newest schema. A node that is killed in between goes on with the step that
+    was not finished.
 
     Raises:
         StoreError: the file was written by a newer version.
@@ -165,6 +179,10 @@ def migrate(connection: sqlite3.Connection) -> None:
             "use a newer Parley"
         )
     for number, step in enumerate(STEPS[version:], start=version + 1):
+        if not isinstance(step, str):
+            step(connection)
+            connection.execute("INSERT INTO schema_version VALUES (?)", (number,))
+            continue
         # executescript() commits any open transaction first, so the script brings its own.
         connection.executescript(
             f"BEGIN IMMEDIATE; {step} INSERT INTO schema_version VALUES ({number}); COMMIT;"

@@ -3,6 +3,7 @@
 import msgspec
 
 from broker.domain.errors import StoreError
+from broker.domain.message import Count
 from broker.domain.publication import Properties
 from broker.ports import DedupKey, Retained, SessionKey, SessionState
 
@@ -17,6 +18,8 @@ class Message(msgspec.Struct):
     qos: int
     body: bytes
     properties: Properties | None
+    count: Count
+    """Of the messages up to this one."""
     amended_by: list[int]
     """The seqs of the messages that have amended this one."""
 

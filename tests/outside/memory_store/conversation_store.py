@@ -1,7 +1,8 @@
 """ConversationStore in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from broker.domain.message import Count
 from broker.domain.topics import inbox_topic
 from broker.ports import ConversationState, Watermark
 
@@ -18,9 +19,11 @@ class MemoryConversationStore:
         views = self._opened.contents.views.get(user, {})
         return sorted(name for name in views if name.startswith("p:"))
 
-    async def states(self, user: str, conversation_ids: Sequence[str]) -> list[ConversationState]:
+    async def states(
+        self, user: str, conversation_ids: Sequence[str], floors: Mapping[str, int] | None = None
+    ) -> list[ConversationState]:
         contents = self._opened.contents
-        return [_state(contents, user, name) for name in conversation_ids]
+        return [_state(contents, user, name, (floors or {}).get(name, 0)) for name in conversation_ids]
 
     async def watermarks(
         self, conversation_id: str, least_read: int, after: str, limit: int
@@ -39,13 +42,19 @@ class MemoryConversationStore:
         return {message.conversation_id: message.seq for message in entries if message.sender != user}
 
 
-def _state(contents: Contents, user: str, conversation_id: str) -> ConversationState:
+def _state(contents: Contents, user: str, conversation_id: str, floor: int) -> ConversationState:
     messages = contents.conversations.get(conversation_id, [])
     view = contents.views.get(user, {}).get(conversation_id, View())
+    own = [
+        message.seq for message in messages if message.sender == user and message.count.last == message.seq
+    ]
+    own_seq = own[-1] if own else 0
+    count = messages[-1].count if messages else Count()
+    seen = messages[: max(own_seq, view.read, floor)]
     return ConversationState(
         conversation_id,
         head_seq=len(messages),
-        own_seq=next((message.seq for message in reversed(messages) if message.sender == user), 0),
+        own_seq=own_seq,
         read_seq=view.read,
         delivered_seq=view.delivered,
         pinned=view.pinned,
@@ -53,5 +62,9 @@ def _state(contents: Contents, user: str, conversation_id: str) -> ConversationS
         unread=view.unread,
         hidden_seq=view.hidden,
         changed_at=view.changed_at,
-        last_id=messages[-1].id if messages else 0,
+        head_id=messages[-1].id if messages else 0,
+        last_seq=count.last,
+        last_id=messages[count.last - 1].id if count.last else 0,
+        messages=count.n,
+        seen=seen[-1].count.n if seen else 0,
     )

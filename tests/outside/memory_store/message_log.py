@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from broker.domain.conversation import participants
 from broker.domain.errors import DuplicateMessageError, StoreError
-from broker.domain.message import Entry, Stamped
+from broker.domain.message import Count, Entry, Stamped
 from broker.ports import DedupKey, KeptEvent, Located
 
 from .contents import Contents, Message, Opened
@@ -42,6 +42,10 @@ class MemoryMessageLog:
             name: contents.event_head(name) if name.endswith("/events") else len(contents.log(name))
             for name in logs
         }
+
+    async def counts(self, conversations: Sequence[str]) -> dict[str, Count]:
+        logs = {name: self._opened.contents.log(name) for name in conversations}
+        return {name: messages[-1].count if messages else Count() for name, messages in logs.items()}
 
     async def read(self, log: str, after: int, limit: int, max_bytes: int) -> list[Entry]:
         if log.endswith("/events"):
@@ -114,6 +118,7 @@ def _add(contents: Contents, stamped: Stamped) -> None:
         draft.qos,
         stamped.body,
         draft.properties,
+        stamped.count,
         amended_by=[],
     )
     conversation = contents.conversations.setdefault(conversation_id, [])
