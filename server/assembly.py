@@ -17,7 +17,6 @@ from bridge.core.operations import Operations
 from bridge.grpc_api import server as grpc_server
 from bridge.grpc_api.tls import Tls
 from bridge.http_api import server as http_server
-from bridge.http_api.attempts import Attempts
 from bridge.http_api.logins import Logins
 from bridge.http_api.readiness import Readiness
 from bridge.http_api.routes import application
@@ -25,6 +24,7 @@ from bridge.services import Services
 from broker.amqtt_edge.loading import Persistence
 from broker.clock import SystemClock
 from broker.config import Config
+from broker.domain.attempts import Attempts
 from broker.domain.directory import SYSTEM
 from broker.domain.topics import inbox_topic
 from broker.local_bridge import LocalBridge

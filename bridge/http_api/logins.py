@@ -12,7 +12,7 @@ import msgspec
 from bridge.core.accounts import NewAccounts, check_password
 from bridge.core.bearer import Bearer, Token
 from bridge.core.operations import MAX_NAME
-from bridge.http_api.attempts import Attempts, TooManyAttemptsError
+from broker.domain.attempts import Attempts, TooManyAttemptsError
 from broker.domain.directory import SYSTEM
 from broker.domain.errors import StoreError
 from broker.domain.ids import is_id

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bridge.http_api.attempts import Attempts, TooManyAttemptsError
 from bridge.http_api.logins import GRACE, Logins, Pair
 from broker.config import Http
+from broker.domain.attempts import Attempts, TooManyAttemptsError
 from broker.domain.errors import StoreError
 from broker.ports import DirectoryError
 from plugins.auth.authenticator import Authenticator

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.http_api.attempts import Attempts, Buckets, TooManyAttemptsError, network_of
+from broker.domain.attempts import Attempts, Buckets, TooManyAttemptsError, network_of
 
 NOW = 1_795_000_000.0
 
