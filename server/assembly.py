@@ -71,13 +71,15 @@ class InOneProcess:
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """The open stores. `states` groups the commits of its store, for the broker and the services."""
+    """The open stores, and what all ways in share. `states` groups the commits of its store, for the broker
+    and the services."""
 
     log: MessageLog
     states: States
     conversations: ConversationStore
     directory: Directory
     passwords: Passwords
+    attempts: Attempts
     metrics: Metrics
 
 
@@ -102,13 +104,15 @@ async def open_stores(config: Config, persistence: Persistence, stack: AsyncExit
     stack.push_async_callback(directory.close)
     metrics = Metrics()
     states = States(stores.states, metrics)
-    return Opened(stores.messages, states, stores.conversations, directory, passwords, metrics)
+    http = config.http
+    attempts = Attempts(http.failures_per_user, http.failures_per_address, http.trusted_proxies)
+    return Opened(stores.messages, states, stores.conversations, directory, passwords, attempts, metrics)
 
 
 async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitStack) -> Joined:
     """Make the broker and the services and connect them. No port is open yet."""
     log, states, directory = opened.log, opened.states, opened.directory
-    node = Node(config, log, states, directory, opened.passwords, opened.metrics)
+    node = Node(config, log, states, directory, opened.passwords, opened.attempts, opened.metrics)
     broker = await joint.to_broker(LocalBridge(node, log))
     messages = config.messages
     services = Services(
@@ -186,9 +190,10 @@ async def _serve_http(
         joined.authenticator,
         directory,
         new_accounts,
-        Attempts(http.failures_per_user, http.failures_per_address),
+        opened.attempts,
         http,
         time.time,
+        time.monotonic,
         opened.metrics.refused,
     )
     readiness = Readiness(

@@ -16,6 +16,7 @@ from amqtt.plugins.base import BaseAuthPlugin, BasePlugin, BaseTopicPlugin
 from amqtt.session import Session
 
 from broker.amqtt_edge.context import PluginSession
+from broker.domain.attempts import TooManyAttemptsError
 from broker.domain.errors import ReasonCode, Refusal, StoreError
 from broker.domain.topics import Topic
 from broker.ports import IDENTITY_ATTRIBUTE, Credentials, Grant, Identity, Principal, TopicRules
@@ -27,6 +28,8 @@ T = TypeVar("T")
 _PLUGIN_SECONDS = 8.0
 """A plugin that takes longer to decide has said no. Less than the default `connect_timeout`, so that a client
 gets an answer before its connection is closed."""
+
+_UNDECIDED = (StoreError, TooManyAttemptsError)
 
 
 class AmqttGate:
@@ -47,7 +50,7 @@ class AmqttGate:
         """See `ports.Gate`. As in amqtt: at least one plugin must say yes, and none may say no."""
         session = PluginSession(credentials)
         answers = [
-            await self._decide(plugin, plugin.authenticate(session=session), unavailable=StoreError)
+            await self._decide(plugin, plugin.authenticate(session=session), raising=_UNDECIDED)
             for plugin in self._authenticators
         ]
         said = [answer for answer in answers if answer is not None]
@@ -110,12 +113,12 @@ class AmqttGate:
         self,
         plugin: BasePlugin[Any],
         asked: Coroutine[Any, Any, bool | None],
-        unavailable: type[StoreError] | tuple[()] = (),
+        raising: tuple[type[Exception], ...] = (),
     ) -> bool | None:
-        """A plugin's answer; no if it fails, except that errors of the type `unavailable` are raised."""
+        """A plugin's answer; no if it fails, except that errors of the types `raising` are raised."""
         try:
             return await _in_time(asked)
-        except unavailable:
+        except raising:
             raise  # this is not a no: the client is told to try again later
         except Exception as error:
             logger.error("plugin %s failed, refusing: %r", type(plugin).__name__, error)

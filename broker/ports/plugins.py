@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from broker.domain.attempts import Attempts
 from broker.domain.errors import Refusal
 from broker.domain.publication import Publication
 from broker.domain.subscription import Subscription
@@ -78,8 +79,12 @@ class Gate(Protocol):
     """
 
     async def authenticate(self, credentials: Credentials) -> Principal | None:
-        """The client, or None if the credentials are wrong. Raises `StoreError` if that cannot be decided
-        now."""
+        """The client, or None if the credentials are wrong.
+
+        Raises:
+            StoreError: that cannot be decided now.
+            TooManyAttemptsError: too many passwords were wrong; this one was not looked at.
+        """
         ...
 
     async def may_publish(self, principal: Principal, topic: Topic) -> Refusal | None:
@@ -114,6 +119,11 @@ class PluginServices(Protocol):
     @property
     def passwords(self) -> object:
         """The `plugins.auth` password hasher, shared with the directory."""
+        ...
+
+    @property
+    def attempts(self) -> Attempts:
+        """The count of wrong passwords that all ways in share."""
         ...
 
     @property
