@@ -250,7 +250,9 @@ class Connection:
         hub = self._hub
         refusal = await handshake.connect(self, packet, self.peer, hub.gate, hub.registry)
         if refusal is not None:
-            hub.metrics.refused[refusal.counter or f"connect_{refusal.code.name.lower()}"] += 1
+            hub.metrics.refused[f"connect_{refusal.code.name.lower()}"] += 1
+            if refusal.counter:
+                hub.metrics.refused[refusal.counter] += 1
             if self._state is not _CLOSED:
                 self.outbox.send(encoder.connack(refusal.code))
             self.close(f"refused: {refusal.reason}")

@@ -27,8 +27,8 @@ _MAX_CLIENT_ID = 256
 
 
 class ConnectRefusal(msgspec.Struct, frozen=True):
-    """Why a CONNECT is refused: the code for CONNACK, and a text for the log line. `counter` is the name
-    it is counted under, if not the code's."""
+    """Why a CONNECT is refused: the code for CONNACK, and a text for the log line. `counter` is a further
+    name it is counted under, besides the code's."""
 
     code: ConnectCode
     reason: str
