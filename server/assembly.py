@@ -93,7 +93,9 @@ class Joined(msgspec.Struct, frozen=True):
     """None if `plugins.auth.UserAuthPlugin` is not loaded."""
 
 
-async def open_stores(config: Config, persistence: Persistence, stack: AsyncExitStack) -> Opened:
+async def open_stores(
+    config: Config, persistence: Persistence, metrics: Metrics, stack: AsyncExitStack
+) -> Opened:
     """Open the stores that `plugins` and `storage` configure. Raises `StoreError`."""
     stores = await persistence.open(StoreContext(config.data_dir))
     stack.push_async_callback(stores.close)
@@ -102,7 +104,6 @@ async def open_stores(config: Config, persistence: Persistence, stack: AsyncExit
     url = config.storage.directory_url or f"sqlite:///{(config.data_dir / 'directory.db').absolute()}"
     directory = open_directory(url, passwords.hash, now_ms)
     stack.push_async_callback(directory.close)
-    metrics = Metrics()
     states = States(stores.states, metrics)
     http = config.http
     attempts = Attempts(http.failures_per_user, http.failures_per_address, http.trusted_proxies)

@@ -115,9 +115,11 @@ class Logins:
             raise
         if account is None:
             self._refused["login"] += 1
-            logger.info("login of %s from %s refused", user, address)
+            about = {"client": network_of(address), "reason": "login refused"}
+            logger.info("login of %s from %s refused, device %r", user, address, device, extra=about)
             raise DirectoryError("unauthenticated", "wrong user id or password")
-        logger.info("login of %s from %s, device %r", user, address, device)
+        about = {"client": user, "reason": "login"}
+        logger.info("login of %s from %s, device %r", user, address, device, extra=about)
         return await self._pair(account, started)
 
     async def refresh(self, text: str) -> Pair:
@@ -217,7 +219,11 @@ class Logins:
         """A revoked refresh token was used again: revoke all tokens of the user. Not if it was revoked by
         logging out, as then another tab has not noticed yet."""
         if not await self._directory.is_revoked(_ENDED + token.id):
-            logger.warning("a refresh token of %s was used twice: all their tokens are revoked", user)
+            logger.warning(
+                "a refresh token of %s was used twice: all their tokens are revoked",
+                user,
+                extra={"client": user, "reason": "refresh token used twice"},
+            )
             await self._revoke_all(user)
 
     async def _revoke_all(self, user: str) -> None:

@@ -57,7 +57,8 @@ class AmqttGate:
         if not said or not all(said):
             return None
         identity = session.attributes.get(IDENTITY_ATTRIBUTE) or Identity(session.username or "")
-        return Principal(identity, session)
+        peer = (credentials.remote_address, credentials.remote_port)
+        return Principal(identity, session, credentials.client_id, peer)
 
     async def may_publish(self, principal: Principal, topic: Topic) -> Refusal | None:
         """See `ports.Gate`."""

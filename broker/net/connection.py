@@ -15,6 +15,7 @@ import logging
 from collections.abc import Awaitable
 from functools import partial
 
+from broker.domain.attempts import network_of
 from broker.domain.errors import Refusal, RemoteError, StoreError
 from broker.domain.publication import Publication
 from broker.net import handshake
@@ -47,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0
 _READ_AHEAD = 16 * 1024
+_SHOWN = 256
+"""Characters of a client id that are logged before it is checked."""
 
 
 class State(enum.IntEnum):
@@ -168,7 +171,7 @@ class Connection:
         except RemoteError as error:
             self.close(f"protocol error: {error.reason}")
         except Exception:  # a bug in the broker: close the connection rather than leave it hanging
-            logger.exception("handling a packet of %s failed", str(self))
+            logger.exception("handling a packet of %s failed", str(self), extra=self._summed_up("bug"))
             self.close("internal error")
 
     def _take(self, packet: Packet) -> None:
@@ -210,7 +213,7 @@ class Connection:
         except StoreError as error:
             self.close(f"store failed: {error}")
         except Exception:  # as in _take_packets
-            logger.exception("handling a packet of %s failed", str(self))
+            logger.exception("handling a packet of %s failed", str(self), extra=self._summed_up("bug"))
             self.close("internal error")
         finally:
             self._task = None
@@ -255,7 +258,7 @@ class Connection:
                 hub.metrics.refused[refusal.counter] += 1
             if self._state is not _CLOSED:
                 self.outbox.send(encoder.connack(refusal.code))
-            self.close(f"refused: {refusal.reason}")
+            self.close(f"refused: {refusal.reason}, client {packet.client_id[:_SHOWN]!r}")
 
     def introduce(self, publisher: Publisher, will: Publication | None) -> None:
         """See `handshake.Applicant`."""
@@ -352,7 +355,8 @@ class Connection:
         was_open = self.session is not None
         level = logging.DEBUG if reason in ("disconnected", "connection lost") else logging.INFO
         if logger.isEnabledFor(level):
-            logger.log(level, "closing %s: %s", str(self), reason)
+            about = " ".join(reason.split(" ", 2)[:2])  # such as "protocol error:"
+            logger.log(level, "closing %s: %s", str(self), reason, extra=self._summed_up(about))
         self._state = _CLOSED
         if was_open:
             self._hub.registry.detach(self, reason.partition(":")[0])
@@ -362,6 +366,12 @@ class Connection:
         self.outbox.close()
         self._transport.close()
         self._hub.deadlines.watch(self, self._hub.loop.time() + _CLOSE_SECONDS)
+
+    def _summed_up(self, reason: str) -> dict[str, str]:
+        """As whose line, and for what reason, a log line is summed up."""
+        principal = self.principal
+        client = network_of(self.peer[0]) if principal is None else principal.counted_as
+        return {"client": client, "reason": reason}
 
     def __str__(self) -> str:
         """For log lines."""

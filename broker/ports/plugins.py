@@ -6,7 +6,7 @@ from typing import Protocol
 
 import msgspec
 
-from broker.domain.attempts import Attempts
+from broker.domain.attempts import Attempts, network_of
 from broker.domain.errors import Refusal
 from broker.domain.publication import Publication
 from broker.domain.subscription import Subscription
@@ -39,13 +39,27 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Principal:
-    """An authenticated client: its identity, and amqtt's session object, which plugins see."""
+    """An authenticated client: its identity, amqtt's session object, which plugins see, its client id, and
+    its address and port."""
 
-    __slots__ = ("identity", "plugin_session")
+    __slots__ = ("client_id", "identity", "peer", "plugin_session")
 
-    def __init__(self, identity: Identity, plugin_session: object = None) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        plugin_session: object = None,
+        client_id: str = "",
+        peer: tuple[str, int] = ("", 0),
+    ) -> None:
         self.identity = identity
         self.plugin_session = plugin_session
+        self.client_id = client_id
+        self.peer = peer
+
+    @property
+    def counted_as(self) -> str:
+        """The client whose log lines are summed up: the user, or the address of an anonymous client."""
+        return self.identity.user or network_of(self.peer[0])
 
 
 class Grant(msgspec.Struct, frozen=True):
