@@ -167,6 +167,7 @@ class Log(_Section):
     """`log`."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    repeats: Count = 10
 
 
 class Config(_Section):

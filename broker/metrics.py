@@ -2,7 +2,10 @@
 
 from collections import Counter
 
-_TOTALS = ("bytes_received", "commit_failures", "connections", "delivered", "published", "stored")
+_TOTALS = (
+    *("bytes_received", "commit_failures", "connections", "delivered"),
+    *("log_lines_left_out", "published", "stored"),
+)
 
 
 class Metrics:
@@ -25,6 +28,10 @@ class Metrics:
     def drop(self, reason: str) -> None:
         """Count a dropped message."""
         self.dropped[reason] += 1
+
+    def leave_out_lines(self, count: int) -> None:
+        """Count lines of the log that were summed up."""
+        self.totals["log_lines_left_out"] += count
 
     def as_dict(self) -> dict[str, int]:
         """Flat names -> values, sorted by name. A counter with reasons gives `name.reason` for each."""

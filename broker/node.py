@@ -21,6 +21,7 @@ from broker.delivery.readers import Readers
 from broker.delivery.router import Router
 from broker.delivery.subscriber import Subscriber
 from broker.delivery.subscriptions import Subscriptions
+from broker.domain.attempts import Attempts
 from broker.domain.publication import Publication
 from broker.domain.topics import Kind, parse_topic, presence_topic
 from broker.housekeeping import Housekeeping
@@ -53,9 +54,10 @@ _BACKLOG = 4096
 class _PluginServices:
     """See `ports.PluginServices`."""
 
-    def __init__(self, config: Config, directory: Directory, passwords: object) -> None:
+    def __init__(self, config: Config, directory: Directory, passwords: object, attempts: Attempts) -> None:
         self.directory = directory
         self.passwords = passwords
+        self.attempts = attempts
         self.data_dir: Path = config.data_dir
         self.open_filters = config.topics.open
         self.now_ms = SystemClock().now_ms
@@ -76,6 +78,7 @@ class Node:
         states: States,
         directory: Directory,
         passwords: object,
+        attempts: Attempts,
         metrics: Metrics,
     ) -> None:
         self._config = config
@@ -96,7 +99,7 @@ class Node:
         self.events = Events(log, self.fanout, metrics, limits.events_kept, loop.call_later)
         # Who may do what.
         view = BrokerView(self.fanout, self._sys, self.online)
-        self.host = AmqttHost(config, view, _PluginServices(config, directory, passwords))
+        self.host = AmqttHost(config, view, _PluginServices(config, directory, passwords, attempts))
         gate = self.host.gate
         readers = Readers(self.online, gate)
         may_receive = readers.may_receive if gate.screens else None

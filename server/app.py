@@ -18,10 +18,12 @@ from broker.amqtt_edge.listeners import read_listeners
 from broker.amqtt_edge.loading import find_persistence
 from broker.config import Config, ConfigError, load
 from broker.domain.errors import StoreError
+from broker.metrics import Metrics
 from broker.net.listeners import Listener, ListenError
 from server.assembly import InOneProcess, Joint, join, open_apis, open_stores
 from server.data_dir import StartError, admin_token, own, write
 from server.greeting import greet
+from server.logs import Repeats, start_logging, summing_up
 
 logger = logging.getLogger("parley")
 
@@ -44,9 +46,10 @@ def serve(
     try:
         config = load(config_file, os.environ, settings, data_dir)
         listeners = read_listeners(config)
-        _start_logging(config)
+        metrics = Metrics()
+        repeats = start_logging(config.log.level, config.log.repeats, metrics.leave_out_lines)
         _give_memory_back()
-        uvloop.run(_run(config, listeners, joint))
+        uvloop.run(_run(config, listeners, joint, metrics, repeats))
     except (ConfigError, CertificateError) as error:
         print(f"imctl serve: {error}", file=sys.stderr)
         return WRONG_USAGE
@@ -65,25 +68,14 @@ def _give_memory_back() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)
 
 
-def _start_logging(config: Config) -> None:
-    logging.basicConfig(
-        level=config.log.level.upper(),
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    logging.captureWarnings(True)
-    for noisy in ("amqtt", "transitions"):
-        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
-    # The WebSocket listener logs one line for each offence; picows would log another.
-    logging.getLogger("picows").setLevel(logging.CRITICAL)
-
-
-async def _run(config: Config, listeners: list[Listener], joint: Joint) -> None:
+async def _run(
+    config: Config, listeners: list[Listener], joint: Joint, metrics: Metrics, repeats: Repeats
+) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    async with running_node(config, listeners, joint) as addresses:
+    async with summing_up(repeats), running_node(config, listeners, joint, metrics) as addresses:
         greet(config, addresses)
         await stopping.wait()
         logger.info("shutting down")
@@ -91,7 +83,7 @@ async def _run(config: Config, listeners: list[Listener], joint: Joint) -> None:
 
 @contextlib.asynccontextmanager
 async def running_node(
-    config: Config, listeners: list[Listener], joint: Joint
+    config: Config, listeners: list[Listener], joint: Joint, metrics: Metrics
 ) -> AsyncIterator[dict[str, str]]:
     """A node that serves while the context lasts; yields its listeners: name -> host:port."""
     data_dir = config.data_dir
@@ -99,7 +91,7 @@ async def running_node(
     tls = read_tls(config.grpc.tls_cert, config.grpc.tls_key)
     with own(data_dir):
         async with contextlib.AsyncExitStack() as stack:
-            opened = await open_stores(config, persistence, stack)
+            opened = await open_stores(config, persistence, metrics, stack)
             joined = await join(config, opened, joint, stack)
             token = admin_token(data_dir)
             # Notices that an earlier run had recorded but not yet written to the logs: before anybody

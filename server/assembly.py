@@ -18,7 +18,6 @@ from bridge.core.quotas import Quotas
 from bridge.grpc_api import server as grpc_server
 from bridge.grpc_api.tls import Tls
 from bridge.http_api import server as http_server
-from bridge.http_api.attempts import Attempts
 from bridge.http_api.logins import Logins
 from bridge.http_api.readiness import Readiness
 from bridge.http_api.routes import application
@@ -26,6 +25,7 @@ from bridge.services import Services
 from broker.amqtt_edge.loading import Persistence
 from broker.clock import SystemClock
 from broker.config import Config
+from broker.domain.attempts import Attempts
 from broker.domain.directory import SYSTEM
 from broker.domain.topics import inbox_topic
 from broker.local_bridge import LocalBridge
@@ -72,13 +72,15 @@ class InOneProcess:
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """The open stores. `states` groups the commits of its store, for the broker and the services."""
+    """The open stores, and what all ways in share. `states` groups the commits of its store, for the broker
+    and the services."""
 
     log: MessageLog
     states: States
     conversations: ConversationStore
     directory: Directory
     passwords: Passwords
+    attempts: Attempts
     metrics: Metrics
 
 
@@ -92,7 +94,9 @@ class Joined(msgspec.Struct, frozen=True):
     """None if `plugins.auth.UserAuthPlugin` is not loaded."""
 
 
-async def open_stores(config: Config, persistence: Persistence, stack: AsyncExitStack) -> Opened:
+async def open_stores(
+    config: Config, persistence: Persistence, metrics: Metrics, stack: AsyncExitStack
+) -> Opened:
     """Open the stores that `plugins` and `storage` configure. Raises `StoreError`."""
     stores = await persistence.open(StoreContext(config.data_dir))
     stack.push_async_callback(stores.close)
@@ -101,15 +105,16 @@ async def open_stores(config: Config, persistence: Persistence, stack: AsyncExit
     url = config.storage.directory_url or f"sqlite:///{(config.data_dir / 'directory.db').absolute()}"
     directory = open_directory(url, passwords.hash, now_ms)
     stack.push_async_callback(directory.close)
-    metrics = Metrics()
     states = States(stores.states, metrics)
-    return Opened(stores.messages, states, stores.conversations, directory, passwords, metrics)
+    http = config.http
+    attempts = Attempts(http.failures_per_user, http.failures_per_address, config.trusted_proxies)
+    return Opened(stores.messages, states, stores.conversations, directory, passwords, attempts, metrics)
 
 
 async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitStack) -> Joined:
     """Make the broker and the services and connect them. No port is open yet."""
     log, states, directory = opened.log, opened.states, opened.directory
-    node = Node(config, log, states, directory, opened.passwords, opened.metrics)
+    node = Node(config, log, states, directory, opened.passwords, opened.attempts, opened.metrics)
     broker = await joint.to_broker(LocalBridge(node, log))
     messages, limits = config.messages, config.limits
     quotas = Quotas(
@@ -193,9 +198,10 @@ async def _serve_http(
         joined.authenticator,
         directory,
         new_accounts,
-        Attempts(http.failures_per_user, http.failures_per_address),
+        opened.attempts,
         http,
         time.time,
+        time.monotonic,
         opened.metrics.refused,
     )
     readiness = Readiness(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -15,6 +16,7 @@ from bridge.grpc_api.admission import Admission, Streams
 from bridge.grpc_api.authentication import CALL, Call, CallAuthenticator, Metadata
 from bridge.grpc_api.errors import describe, trailer
 from broker.domain.errors import RefusedError
+from broker.domain.rates import network_of
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +157,11 @@ class Guard(grpc.aio.ServerInterceptor):
             await responses.aclose()
 
 
+def host_of(peer: str) -> str:
+    """The IP address in gRPC's name of a client, such as `ipv4:192.0.2.1:5000` or `ipv6:%5B::1%5D:5000`."""
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
+
+
 def _parse(handler: Any, data: bytes) -> Any:
     try:
         return handler.request_deserializer(data)
@@ -165,7 +172,9 @@ def _parse(handler: Any, data: bytes) -> Any:
 def _refusing(error: Exception, method: str) -> Handler:
     async def refuse(_request: Any, context: Context) -> None:
         if isinstance(error, RefusedError):
-            logger.warning("gRPC: %s refused: %s", method[:200], error)
+            address = host_of(context.peer())
+            about = {"client": network_of(address), "reason": f"gRPC {error.code}"}
+            logger.warning("gRPC: %s refused for %s: %s", method[:200], address, error, extra=about)
         await _abort(context, error, method)
 
     # A handler for streams of requests answers calls of every kind, as it only sends a status. It does

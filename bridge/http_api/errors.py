@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from bridge.http_api.attempts import TooManyAttemptsError
+from broker.domain.attempts import TooManyAttemptsError
 from broker.domain.errors import StoreError
 from broker.ports import DirectoryError
 

@@ -12,10 +12,11 @@ import msgspec
 from bridge.core.accounts import NewAccounts, check_password
 from bridge.core.bearer import Bearer, Token
 from bridge.core.operations import MAX_NAME
-from bridge.http_api.attempts import Attempts, TooManyAttemptsError
+from bridge.core.turns import Turns
+from broker.domain.attempts import Attempts, TooManyAttemptsError
 from broker.domain.directory import SYSTEM
-from broker.domain.errors import StoreError
 from broker.domain.ids import is_id
+from broker.domain.rates import network_of
 from broker.ports import Account, AccountDirectory, DirectoryError, Profile
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,9 @@ _ENDED = "ended:"
 class LoginAuthenticator(Protocol):
     """Checks passwords, reads tokens and issues them. Methods raise `StoreError` if a store fails."""
 
-    async def by_password(self, user: str, password: bytes) -> Account | None:
-        """The account if the password is right and the account is not disabled, else None."""
+    async def by_password(self, user: str, password: bytes, address: str) -> Account | None:
+        """The account if the password is right and the account is not disabled, else None. The attempt of
+        this IP address is counted. Raises `TooManyAttemptsError`."""
         ...
 
     async def by_token(self, text: str, kind: Literal["access", "refresh"] = "access") -> Bearer | None:
@@ -69,7 +71,8 @@ class Logins:
 
     Methods raise `DirectoryError` (`unauthenticated`, `forbidden`, `invalid`, `exists`, `unavailable`),
     `TooManyAttemptsError`, and `StoreError` if a store failed. Their `address` is the client's IP address.
-    `now()` returns Unix seconds. `refused` counts refusals by reason.
+    `now()` returns Unix seconds, `monotonic()` seconds for the rate limits. `refused` counts refusals by
+    reason.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Logins:
         attempts: Attempts,
         settings: Settings,
         now: Callable[[], float],
+        monotonic: Callable[[], float],
         refused: Counter[str],
     ) -> None:
         self._authenticator_or_none = authenticator
@@ -88,6 +92,8 @@ class Logins:
         self._attempts = attempts
         self._settings = settings
         self._now = now
+        self._monotonic = monotonic
+        self._registering: Turns[str] = Turns()
         self._refused = refused
         self._used: dict[str, float] = {}
         """Ids of recently used refresh tokens -> when they were used, the latest last."""
@@ -104,21 +110,17 @@ class Logins:
         _need_id(user)  # before it is a key of the rate limits: it may be long
         started = self._now()
         try:
-            attempt = self._attempts.begin(user, address, started)
+            account = await self._authenticator.by_password(user, password.encode(), address)
         except TooManyAttemptsError:
             self._refused["login_rate"] += 1
             raise
-        try:
-            account = await self._authenticator.by_password(user, password.encode())
-        except StoreError:
-            attempt.give_back()
-            raise
         if account is None:
             self._refused["login"] += 1
-            logger.info("login of %s from %s refused", user, address)
+            about = {"client": network_of(address), "reason": "login refused"}
+            logger.info("login of %s from %s refused, device %r", user, address, device, extra=about)
             raise DirectoryError("unauthenticated", "wrong user id or password")
-        attempt.succeeded()
-        logger.info("login of %s from %s, device %r", user, address, device)
+        about = {"client": user, "reason": "login"}
+        logger.info("login of %s from %s, device %r", user, address, device, extra=about)
         return await self._pair(account, started)
 
     async def refresh(self, text: str) -> Pair:
@@ -178,13 +180,15 @@ class Logins:
             raise DirectoryError("invalid", f"user_id: {SYSTEM} is reserved for the server")
         if len(name) > MAX_NAME:
             raise DirectoryError("invalid", f"name: at most {MAX_NAME} characters, not {len(name)}")
-        self._attempts.count(address, self._now())
+        self._attempts.count(address, self._monotonic())
         _need_id(user)
         try:
             check_password(password)
         except ValueError as error:
             raise DirectoryError("invalid", str(error)) from None
-        account = await self._new_accounts.add(user, password)
+        # One at a time from each address: the hashes of new passwords wait in one line.
+        async with self._registering.of(network_of(address)):
+            account = await self._new_accounts.add(user, password)
         if name:
             await self._directory.write_profile(Profile(user, name))
         logger.info("%s has registered from %s", user, address)
@@ -216,7 +220,11 @@ class Logins:
         """A revoked refresh token was used again: revoke all tokens of the user. Not if it was revoked by
         logging out, as then another tab has not noticed yet."""
         if not await self._directory.is_revoked(_ENDED + token.id):
-            logger.warning("a refresh token of %s was used twice: all their tokens are revoked", user)
+            logger.warning(
+                "a refresh token of %s was used twice: all their tokens are revoked",
+                user,
+                extra={"client": user, "reason": "refresh token used twice"},
+            )
             await self._revoke_all(user)
 
     async def _revoke_all(self, user: str) -> None:

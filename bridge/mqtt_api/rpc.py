@@ -50,14 +50,19 @@ class RpcServer:
         except RefusedError as error:
             reply = _Reply(False, request_id, error=_Failure(error.code, error.detail))
         except StoreError as error:
-            logger.error("%s called by %s failed: %s", method, user, error)
+            logger.error("%s called by %s failed: %s", method, user, error, extra=_about(user, method))
             reply = _Reply(
                 False, request_id, error=_Failure("unavailable", "the store failed, try again later")
             )
         except Exception:
-            logger.exception("%s called by %s failed", method, user)
+            logger.exception("%s called by %s failed", method, user, extra=_about(user, method))
             reply = _Reply(False, request_id, error=_Failure("internal", "internal error"))
         return msgspec.json.encode(reply)
+
+
+def _about(user: str, method: str) -> dict[str, str]:
+    """As whose line, and for what reason, a log line is summed up."""
+    return {"client": user, "reason": method}
 
 
 def _invalid(detail: str) -> RefusedError:

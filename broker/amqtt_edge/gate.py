@@ -17,6 +17,7 @@ from amqtt.session import Session
 from msgspec.structs import replace
 
 from broker.amqtt_edge.context import PluginSession
+from broker.domain.attempts import TooManyAttemptsError
 from broker.domain.errors import ReasonCode, Refusal, StoreError
 from broker.domain.topics import Topic
 from broker.ports import IDENTITY_ATTRIBUTE, Credentials, Grant, Identity, Principal, TopicRules
@@ -28,6 +29,8 @@ T = TypeVar("T")
 _PLUGIN_SECONDS = 8.0
 """A plugin that takes longer to decide has said no. Less than the default `connect_timeout`, so that a client
 gets an answer before its connection is closed."""
+
+_UNDECIDED = (StoreError, TooManyAttemptsError)
 
 
 class AmqttGate:
@@ -48,14 +51,15 @@ class AmqttGate:
         """See `ports.Gate`. As in amqtt: at least one plugin must say yes, and none may say no."""
         session = PluginSession(credentials)
         answers = [
-            await self._decide(plugin, plugin.authenticate(session=session), unavailable=StoreError)
+            await self._decide(plugin, plugin.authenticate(session=session), raising=_UNDECIDED)
             for plugin in self._authenticators
         ]
         said = [answer for answer in answers if answer is not None]
         if not said or not all(said):
             return None
         identity = session.attributes.get(IDENTITY_ATTRIBUTE) or Identity(session.username or "")
-        return Principal(identity, session)
+        peer = (credentials.remote_address, credentials.remote_port)
+        return Principal(identity, session, credentials.client_id, peer)
 
     async def may_publish(self, principal: Principal, topic: Topic) -> Refusal | None:
         """See `ports.Gate`."""
@@ -111,12 +115,12 @@ class AmqttGate:
         self,
         plugin: BasePlugin[Any],
         asked: Coroutine[Any, Any, bool | None],
-        unavailable: type[StoreError] | tuple[()] = (),
+        raising: tuple[type[Exception], ...] = (),
     ) -> bool | None:
-        """A plugin's answer; no if it fails, except that errors of the type `unavailable` are raised."""
+        """A plugin's answer; no if it fails, except that errors of the types `raising` are raised."""
         try:
             return await _in_time(asked)
-        except unavailable:
+        except raising:
             raise  # this is not a no: the client is told to try again later
         except Exception as error:
             logger.error("plugin %s failed, refusing: %r", type(plugin).__name__, error)

@@ -111,7 +111,12 @@ class Subscriptions:
                 codes.append(subscription.qos)
                 granted.append(subscription)
                 if session.identity.role == "admin" and topic_filter not in grant.topics:
-                    logger.warning("admin %s subscribed to %r", session.key.user, topic_filter)
+                    logger.warning(
+                        "admin %s subscribed to %r",
+                        session.key.user,
+                        topic_filter,
+                        extra={"client": session.key.user, "reason": f"subscribed to {topic_filter}"},
+                    )
             if granted:
                 known = frozenset(session.filters)
                 session.filters.update(by_filter(granted))

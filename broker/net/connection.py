@@ -18,7 +18,7 @@ from functools import partial
 
 from broker.domain.errors import Refusal, RemoteError, StoreError
 from broker.domain.publication import Publication
-from broker.domain.rates import Allowance
+from broker.domain.rates import Allowance, network_of
 from broker.net import handshake
 from broker.net.acknowledging import acknowledge
 from broker.net.hub import Hub
@@ -49,6 +49,8 @@ logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0
 _READ_AHEAD = 16 * 1024
+_SHOWN = 256
+"""Characters of a client id that are logged before it is checked."""
 
 
 class State(enum.IntEnum):
@@ -178,7 +180,7 @@ class Connection:
         except RemoteError as error:
             self.close(f"protocol error: {error.reason}")
         except Exception:  # a bug in the broker: close the connection rather than leave it hanging
-            logger.exception("handling a packet of %s failed", str(self))
+            logger.exception("handling a packet of %s failed", str(self), extra=self._summed_up("bug"))
             self.close("internal error")
 
     def _take(self, packet: Packet) -> None:
@@ -220,7 +222,7 @@ class Connection:
         except StoreError as error:
             self.close(f"store failed: {error}")
         except Exception:  # as in _take_packets
-            logger.exception("handling a packet of %s failed", str(self))
+            logger.exception("handling a packet of %s failed", str(self), extra=self._summed_up("bug"))
             self.close("internal error")
         finally:
             self._task = None
@@ -273,8 +275,11 @@ class Connection:
         refusal = await handshake.connect(self, packet, self.peer, hub.gate, hub.registry)
         if refusal is not None:
             hub.metrics.refused[f"connect_{refusal.code.name.lower()}"] += 1
-            self.outbox.send(encoder.connack(refusal.code))
-            self.close(f"refused: {refusal.reason}")
+            if refusal.counter:
+                hub.metrics.refused[refusal.counter] += 1
+            if self._state is not _CLOSED:
+                self.outbox.send(encoder.connack(refusal.code))
+            self.close(f"refused: {refusal.reason}, client {packet.client_id[:_SHOWN]!r}")
 
     def introduce(self, publisher: Publisher, will: Publication | None) -> None:
         """See `handshake.Applicant`."""
@@ -378,7 +383,8 @@ class Connection:
         was_open = self.session is not None
         level = logging.DEBUG if reason in ("disconnected", "connection lost") else logging.INFO
         if logger.isEnabledFor(level):
-            logger.log(level, "closing %s: %s", str(self), reason)
+            about = " ".join(reason.split(" ", 2)[:2])  # such as "protocol error:"
+            logger.log(level, "closing %s: %s", str(self), reason, extra=self._summed_up(about))
         self._state = _CLOSED
         if was_open:
             self._hub.publishes.release(self._allowance)
@@ -389,6 +395,12 @@ class Connection:
         self.outbox.close()
         self._transport.close()
         self._hub.deadlines.watch(self, self._hub.loop.time() + _CLOSE_SECONDS)
+
+    def _summed_up(self, reason: str) -> dict[str, str]:
+        """As whose line, and for what reason, a log line is summed up."""
+        principal = self.principal
+        client = network_of(self.peer[0]) if principal is None else principal.counted_as
+        return {"client": client, "reason": reason}
 
     def __str__(self) -> str:
         """For log lines."""

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from broker.domain.attempts import TooManyAttemptsError
 from broker.domain.errors import RefusedError, StoreError
 from broker.domain.publication import Publication
 from broker.domain.topics import parse_topic
@@ -26,10 +27,12 @@ _MAX_CLIENT_ID = 256
 
 
 class ConnectRefusal(msgspec.Struct, frozen=True):
-    """Why a CONNECT is refused: the code for CONNACK, and a text for the log line."""
+    """Why a CONNECT is refused: the code for CONNACK, and a text for the log line. `counter` is a further
+    name it is counted under, besides the code's."""
 
     code: ConnectCode
     reason: str
+    counter: str = ""
 
 
 class Applicant(Client, Protocol):
@@ -94,6 +97,10 @@ async def admit(gate: Gate, credentials: Credentials, will: Publication | None) 
         principal = await gate.authenticate(credentials)
     except StoreError as error:
         return ConnectRefusal(ConnectCode.SERVER_UNAVAILABLE, str(error))
+    except TooManyAttemptsError as error:
+        # Not "wrong password": this one was not looked at, and may be right.
+        reason = f"authentication of {credentials.username!r}: {error}"
+        return ConnectRefusal(ConnectCode.SERVER_UNAVAILABLE, reason, "connect_rate")
     if principal is None:
         reason = f"authentication of {credentials.username!r} failed"
         return ConnectRefusal(ConnectCode.NOT_AUTHORIZED, reason)

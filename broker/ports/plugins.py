@@ -6,8 +6,10 @@ from typing import Protocol
 
 import msgspec
 
+from broker.domain.attempts import Attempts
 from broker.domain.errors import Refusal
 from broker.domain.publication import Publication
+from broker.domain.rates import network_of
 from broker.domain.subscription import Subscription
 from broker.domain.topics import Topic
 from broker.ports.directory import Directory
@@ -38,13 +40,27 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Principal:
-    """An authenticated client: its identity, and amqtt's session object, which plugins see."""
+    """An authenticated client: its identity, amqtt's session object, which plugins see, its client id, and
+    its address and port."""
 
-    __slots__ = ("identity", "plugin_session")
+    __slots__ = ("client_id", "identity", "peer", "plugin_session")
 
-    def __init__(self, identity: Identity, plugin_session: object = None) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        plugin_session: object = None,
+        client_id: str = "",
+        peer: tuple[str, int] = ("", 0),
+    ) -> None:
         self.identity = identity
         self.plugin_session = plugin_session
+        self.client_id = client_id
+        self.peer = peer
+
+    @property
+    def counted_as(self) -> str:
+        """The client whose log lines are summed up: the user, or the address of an anonymous client."""
+        return self.identity.user or network_of(self.peer[0])
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -80,8 +96,12 @@ class Gate(Protocol):
     """
 
     async def authenticate(self, credentials: Credentials) -> Principal | None:
-        """The client, or None if the credentials are wrong. Raises `StoreError` if that cannot be decided
-        now."""
+        """The client, or None if the credentials are wrong.
+
+        Raises:
+            StoreError: that cannot be decided now.
+            TooManyAttemptsError: too many passwords were wrong; this one was not looked at.
+        """
         ...
 
     async def may_publish(self, principal: Principal, topic: Topic) -> Refusal | None:
@@ -116,6 +136,11 @@ class PluginServices(Protocol):
     @property
     def passwords(self) -> object:
         """The `plugins.auth` password hasher, shared with the directory."""
+        ...
+
+    @property
+    def attempts(self) -> Attempts:
+        """The count of wrong passwords that all ways in share."""
         ...
 
     @property

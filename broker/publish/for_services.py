@@ -96,7 +96,8 @@ class ForServices:
             try:
                 answer = await services.call(user, method, payload)
             except StoreError as error:
-                logger.error("call of %r for %s failed: %s", method[:64], user, error)
+                about = {"client": user, "reason": "call failed"}
+                logger.error("call of %r for %s failed: %s", method[:64], user, error, extra=about)
                 answer = _UNAVAILABLE
         reply(answer)
 

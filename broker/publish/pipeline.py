@@ -27,7 +27,7 @@ from broker.domain.message import Content, Draft
 from broker.domain.publication import Publication
 from broker.domain.topics import LOG_KINDS, MAX_LEVELS, Kind, Topic, parse_topic
 from broker.metrics import Metrics
-from broker.ports import Gate, Identity, StateChange
+from broker.ports import Gate, Identity, Principal, StateChange
 from broker.publish.committer import Duplicate, MessageCommitter, Outcome, Submission
 from broker.publish.events import Events
 from broker.publish.for_services import ForServices
@@ -256,19 +256,21 @@ class Pipeline:
         """Count, log and report a refusal. MQTT 3.1.1 has no reason codes in PUBACK, so the reason goes to
         the user's events."""
         self._metrics.refused[refusal.code] += 1
-        user = publisher.principal.identity.user
+        principal = publisher.principal
+        user = principal.identity.user
         shown, detail = publication.topic[:_SHOWN], refusal.detail[: 2 * _SHOWN]
-        logger.info("refused %s publishing to %r: %r", user or "anonymous", shown, detail)
+        content = message.parse_payload(publication.payload) if user else None
+        client_msg_id = content.client_msg_id if isinstance(content, Content) else None
+        _log_refusal(principal, shown, refusal.code, detail, client_msg_id)
         if user:
-            content = message.parse_payload(publication.payload)
             error = {
                 "code": refusal.code,
                 "reason_code": refusal.reason_code,
                 "topic": shown,
                 "detail": detail,
             }
-            if isinstance(content, Content) and content.client_msg_id is not None:
-                error["client_msg_id"] = content.client_msg_id
+            if client_msg_id is not None:
+                error["client_msg_id"] = client_msg_id
             self._events.error(user, error)
         if answer is not None:
             answer(refusal)
@@ -312,6 +314,21 @@ class Pipeline:
 
     async def _checked(self, draft: Draft) -> Draft | Refusal:
         return await self._references.check(draft.sender, draft.topic, draft.content) or draft
+
+
+def _log_refusal(principal: Principal, topic: str, code: str, detail: str, client_msg_id: str | None) -> None:
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(
+            "refused %s publishing to %r: %s: %r (client %r at %s:%d, client_msg_id %r)",
+            principal.identity.user or "anonymous",
+            topic,
+            code,
+            detail,
+            principal.client_id,
+            *principal.peer,
+            client_msg_id,
+            extra={"client": principal.counted_as, "reason": f"publish {code}"},
+        )
 
 
 def _never(user: str, topic: Topic) -> Refusal | None:

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from bridge.grpc_api import im_admin_pb2, im_admin_pb2_grpc
 from bridge.grpc_api import im_pb2 as pb
 from bridge.grpc_api.admission import SLOT_BYTES
+from bridge.grpc_api.guard import host_of
 from bridge.grpc_api.services import SERVICES
 from bridge.grpc_api.tls import CertificateError, read_tls
 from tests.unit.grpc_kit import ADMIN, TinyNode, failure, tiny_node, until
@@ -397,3 +398,16 @@ def test_tls_that_is_not_to_be_had(tmp_path: Path) -> None:
             read_tls(cert, key)
         assert words in str(raised.value)
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("peer", "host"),
+    [
+        ("ipv4:192.0.2.1:5000", "192.0.2.1"),
+        ("ipv6:%5B2001:db8::1%5D:5000", "2001:db8::1"),
+        ("ipv6:[::1]:5000", "::1"),
+        ("unix:", ""),
+    ],
+)
+def test_the_address_in_grpcs_name_of_a_client(peer: str, host: str) -> None:
+    assert host_of(peer) == host
