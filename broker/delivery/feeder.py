@@ -126,7 +126,7 @@ class Feeder:
                 await self._resend(session, tail, min(again))
         is_stuck = True
         for tail in list(session.behind.values()):
-            if room := session.window.room_for(tail):
+            if room := session.room_for(tail):
                 is_stuck = False
                 await self._advance(session, tail, room)
         if is_stuck and session.behind:
@@ -140,7 +140,7 @@ class Feeder:
         for entry in entries:
             if session.tails.get(tail.topic) is not tail:
                 return  # the right to read was lost meanwhile
-            if not session.window.room_for(tail):
+            if not session.room_for(tail):
                 return
             session.send_entry(tail, entry.offset, _outgoing(tail, entry))
             self._totals["delivered"] += 1

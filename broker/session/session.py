@@ -79,7 +79,7 @@ class Session:
         """Topic or wildcard filter in the routing tables -> QoS: what `filters` come to."""
         self.open_wildcards: frozenset[str] = frozenset()
         """Those of `grants` that are wildcards for topics outside the contract's table only."""
-        self.window = Window(outbox, limits)
+        self.window = Window(outbox, limits, persistent)
         self.logs = Logs()
         # Those of `logs`, as each push and each acknowledgement looks something up in them.
         self.tails = self.logs.tails
@@ -158,9 +158,16 @@ class Session:
             self.redeliveries.lose(packet_ids)
             self.refill()
 
+    def room_for(self, tail: Tail) -> int:
+        """How many entries of this tail may be sent now: see `Window.room_for`."""
+        room = self.window.room_for(tail)
+        if not room:
+            self._ask_for_ids()
+        return room
+
     def send_entry(self, tail: Tail, offset: int, outgoing: Outgoing) -> None:
         """An entry was read from the log: the one after the tail's position, for which the caller has
-        asked `Window.room_for`, or one before it that is to be sent again."""
+        asked `room_for`, or one before it that is to be sent again."""
         packet_id = tail.resend.pop(offset, None) if tail.resend else None
         if packet_id is not None:
             if offset > tail.position:
@@ -191,12 +198,18 @@ class Session:
             self._pending.popleft()
             self._watcher.dropped("queue_full")
         self._pending.append((outgoing, qos))
+        self._ask_for_ids()
+
+    def _ask_for_ids(self) -> None:
+        if self.window.ids.is_wanted:
+            self._watcher.ids_wanted(self)
 
     def refill(self) -> None:
         """There is room again: send what waited, then wake who waits for room."""
         pending = self._pending
-        while pending and self.window.room:
-            self.window.publish(*pending.popleft())
+        while pending and self.window.room and self.window.publish(*pending[0]):
+            pending.popleft()
+        self._ask_for_ids()
         if self._waiter is not None:
             self._waiter()
 
@@ -250,12 +263,14 @@ class Session:
         queue = [_kept(packet_id, sent) for packet_id, sent in self.window if packet_id not in listed]
         queue += [_queued(outgoing, qos) for outgoing, qos in self._pending or ()]
         positions = self.logs.positions()
-        return SessionState(dict(self.filters), positions, inflight, self.inbound.received, queue)
+        packet_ids = self.window.ids.snapshot(at_end=not self.connected)
+        return SessionState(dict(self.filters), positions, inflight, self.inbound.received, queue, packet_ids)
 
     def restore(self, state: SessionState) -> None:
         """Take up what the last connection left: resend what it had in its window
         [MQTT-4.4.0-1], then what was queued. Entries of logs follow as their tails are read."""
         self.filters = state.filters
+        self.window.ids.restore(state.packet_ids)
         self.parked.update(state.cursors)
         self.inbound.restore(state.received)
         for item in state.inflight:

@@ -146,7 +146,12 @@ CREATE TABLE events (
 ) STRICT;
 """
 
-STEPS = (_STEP_1, _STEP_2, _STEP_3, _STEP_4)
+# The packet ids of sessions as msgpack; NULL for sessions that were last saved by an earlier version.
+_STEP_5 = """
+ALTER TABLE sessions ADD COLUMN packet_ids BLOB;
+"""
+
+STEPS = (_STEP_1, _STEP_2, _STEP_3, _STEP_4, _STEP_5)
 
 
 def migrate(connection: sqlite3.Connection) -> None:
