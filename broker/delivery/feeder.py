@@ -102,9 +102,11 @@ class Feeder:
         return job
 
     async def _feed(self, session: Session, job: _Job) -> None:
-        while job.retained or session.behind:
+        logs = session.logs
+        while job.retained or logs.behind or logs.finishing:
             try:
-                if job.retained and not any(tail.resend for tail in session.behind.values()):
+                owes = logs.finishing or any(tail.resend for tail in logs.behind.values())
+                if job.retained and not owes:
                     await self._send_retained(session, job, job.retained[0])
                     del job.retained[0]
                 else:
@@ -119,11 +121,13 @@ class Feeder:
     async def _catch_up(self, session: Session, job: _Job) -> None:
         """A round over the tails that are behind. First what must be sent again: it may be all that
         fills the window. Then a chunk of each log there is room for."""
-        for tail in list(session.behind.values()):
-            while session.tails.get(tail.topic) is tail and (again := tail.to_resend()):
+        logs = session.logs
+        for tail in [*logs.finishing.values(), *logs.behind.values()]:
+            while logs.is_read(tail) and (again := tail.to_resend()):
                 while session.outbox.full:
                     await self._wait(job)
                 await self._resend(session, tail, min(again))
+        logs.finished()
         is_stuck = True
         for tail in list(session.behind.values()):
             if room := session.room_for(tail):
@@ -150,11 +154,11 @@ class Feeder:
     async def _resend(self, session: Session, tail: Tail, first: int) -> None:
         """Send again what an earlier connection sent: a chunk of the log from `first` on."""
         for entry in await self._log.read(tail.log, first - 1, _CHUNK, _CHUNK_BYTES):
-            if session.tails.get(tail.topic) is not tail:
+            if not session.logs.is_read(tail):
                 return
             if entry.offset <= tail.position and entry.offset in tail.resend:
                 session.send_entry(tail, entry.offset, _outgoing(tail, entry))
-        if session.tails.get(tail.topic) is tail and first in tail.resend:
+        if session.logs.is_read(tail) and first in tail.resend:
             logger.error("entry %d of %s is not in the log any more", first, tail.log)
             session.give_up(tail, first)
 

@@ -142,10 +142,21 @@ class Session:
         if tail is not None:
             self._lose([packet_id for packet_id in tail.resend.values() if packet_id])
 
+    def finish_tail(self, topic: str, log: str) -> None:
+        """The client has unsubscribed from a log. What an earlier connection has begun to send of it is
+        completed [MQTT-3.10.4-3]: sent again, with the packet ids it had. Nothing else is sent."""
+        self.logs.park(topic)
+        offsets = self.redeliveries.unsent_of(log)
+        if offsets:
+            tail = Tail(topic, log, offsets[-1], 0)
+            self.logs.finish(tail)
+            self.redeliveries.hand_over(tail)
+            self._watcher.lagging(self)
+
     def forget_lost(self) -> None:
         """Free the packet ids of entries of logs that may not be read now. Should the right come
         back, they are read anew: their cursors go back before them."""
-        self._lose(self.redeliveries.unsent_outside({tail.log for tail in self.tails.values()}))
+        self._lose(self.redeliveries.unsent_outside({tail.log for tail in self.logs.read}))
 
     def give_up(self, tail: Tail, offset: int) -> None:
         """An entry cannot be sent again."""
