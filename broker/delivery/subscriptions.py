@@ -218,11 +218,11 @@ class Subscriptions:
                 break  # else what was granted may have been lost meanwhile
         exact, floors = wanted.exact, wanted.floors
         self._route(session, exact, wanted.wild)
-        for tail in [tail for topic, tail in session.tails.items() if topic not in exact]:
-            if any_match(session.filters, tail.topic):  # the right to read it is lost
-                session.park_tail(tail.topic)
+        for gone in [tail for topic, tail in session.tails.items() if topic not in exact]:
+            if any_match(session.filters, gone.topic):  # the right to read it is lost
+                session.park_tail(gone.topic)
             else:
-                session.finish_tail(tail.topic, tail.log)
+                session.finish_tail(gone.topic, gone.log)
         for topic in tails:
             if (tail := session.tails.get(topic)) is not None:
                 tail.grant(exact[topic])

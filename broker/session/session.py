@@ -172,8 +172,9 @@ class Session:
     def room_for(self, tail: Tail) -> int:
         """How many entries of this tail may be sent now: see `Window.room_for`."""
         room = self.window.room_for(tail)
-        if not room:
-            self._ask_for_ids()
+        if not room and self.window.ids.is_wanted:
+            self._watcher.ids_wanted(self)
+            room = self.window.room_for(tail)  # they may be there at once
         return room
 
     def send_entry(self, tail: Tail, offset: int, outgoing: Outgoing) -> None:

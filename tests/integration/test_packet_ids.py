@@ -3,14 +3,17 @@ method), over crashes of the node."""
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+
+import pytest
 
 from broker.wire.encoder import pubcomp, pubrec, pubrel
 from tests.integration.node import Node, password
 from tests.integration.raw import RawClient, publish, subscribe
 
 MakeNode = Callable[..., Node]
+Opened = Callable[[Node, str], "Keeper"]
 
 _SAVED_SECONDS = 1.5
 """Cursors are saved twice a second."""
@@ -33,7 +36,12 @@ class Keeper:
         self._client.send(subscribe(1, (f"users/{user}/inbox", 2)))
         self._client.expect(9)
 
+    def close(self) -> None:
+        self._client.socket.close()
+
     def connect(self) -> None:
+        if hasattr(self, "_client"):
+            self.close()
         self._client = RawClient(self._node.port)
         self._client.socket.settimeout(8)
         self._client.login("keeper", self._user, password(self._user), clean=False)
@@ -66,6 +74,20 @@ class Keeper:
         self._client.send(pubrec(packet_id))
 
 
+@pytest.fixture
+def opened() -> Iterator[Callable[[Node, str], Keeper]]:
+    """Makes keepers."""
+    made: list[Keeper] = []
+
+    def make(node: Node, user: str) -> Keeper:
+        made.append(Keeper(node, user))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
 def send(node: Node, user: str, peer: str, count: int) -> None:
     with RawClient(node.port) as client:
         client.login("writer", user, password(user))
@@ -76,10 +98,10 @@ def send(node: Node, user: str, peer: str, count: int) -> None:
             client.expect(7)
 
 
-def test_a_subscriber_that_keeps_packet_ids_misses_nothing_after_a_crash(make_node: MakeNode) -> None:
+def test_who_keeps_packet_ids_misses_nothing_after_a_crash(make_node: MakeNode, opened: Opened) -> None:
     node = make_node().start()
     alice, bob = node.user("alice"), node.user("bob")
-    keeper = Keeper(node, alice)
+    keeper = opened(node, alice)
     sent = 0
     for _ in range(3):
         for releases in (True, False):
@@ -100,11 +122,11 @@ def test_a_subscriber_that_keeps_packet_ids_misses_nothing_after_a_crash(make_no
     keeper.read_until(partial(keeper.has, sent + 100), f"{sent + 100} messages")
 
 
-def test_a_session_goes_on_with_its_packet_ids_after_a_disconnect(make_node: MakeNode) -> None:
+def test_a_session_goes_on_with_its_ids_after_a_disconnect(make_node: MakeNode, opened: Opened) -> None:
     """Nothing is in doubt then, and no packet id is held back."""
     node = make_node().start()
     alice, bob = node.user("alice"), node.user("bob")
-    keeper = Keeper(node, alice)
+    keeper = opened(node, alice)
     for round_ in range(1, 4):
         send(node, bob, alice, 5)
         keeper.read_until(partial(keeper.has, 5 * round_, all_released=True), "5 messages")

@@ -23,6 +23,12 @@ class Phone:
         self._user = user
         self.connect()
 
+    def __enter__(self) -> "Phone":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.socket.close()
+
     def connect(self) -> None:
         self.client = RawClient(self._node.port)
         self.client.login("phone", self._user, password(self._user), clean=False)
@@ -105,37 +111,37 @@ def place(request: pytest.FixtureRequest, make_node: MakeNode) -> tuple[Node, st
 @pytest.mark.parametrize("when", ["at once", "back", "before it went"])
 def test_what_was_begun_is_completed(place: tuple[Node, str, str, str], qos: int, when: str) -> None:
     node, alice, bob, topic = place
-    phone = Phone(node, alice)
-    phone.subscribe(topic, qos)
-    write(node, bob, topic, *range(1, 16))  # more than the window takes
-    begun = [(number, packet_id) for number, packet_id, _ in phone.several(10)]
-    assert [number for number, _ in begun] == list(range(1, 11))
-    came = []
-    if when == "back":
-        phone.vanish()
-        phone.connect()
-        came = phone.unsubscribe(topic)
-    else:
-        assert phone.unsubscribe(topic) == []
-    if when == "before it went":
-        phone.vanish()
-        phone.connect()
-    if when != "at once":
-        came += phone.several(10 - len(came)) if len(came) < 10 else []
-        assert [(number, packet_id) for number, packet_id, _ in came][:10] == begun
-        assert all(dup for *_, dup in came[:10])
-    late = phone.complete([packet_id for _, packet_id in begun], qos)
-    write(node, bob, topic, 16)
-    late += phone.published()
-    assert [number for number, *_ in late] == ([] if topic != OPEN else list(range(11, 16))), (
-        "only what was queued before may come"
-    )
-    if topic != OPEN:
+    with Phone(node, alice) as phone:
         phone.subscribe(topic, qos)
-        write(node, bob, topic, *range(17, 27))
-        assert [number for number, *_ in phone.several(10)] == list(range(17, 27)), "the window is whole"
-        phone.vanish()
-        assert node.stats()["sessions_catching_up"] == 0
+        write(node, bob, topic, *range(1, 16))  # more than the window takes
+        begun = [(number, packet_id) for number, packet_id, _ in phone.several(10)]
+        assert [number for number, _ in begun] == list(range(1, 11))
+        came = []
+        if when == "back":
+            phone.vanish()
+            phone.connect()
+            came = phone.unsubscribe(topic)
+        else:
+            assert phone.unsubscribe(topic) == []
+        if when == "before it went":
+            phone.vanish()
+            phone.connect()
+        if when != "at once":
+            came += phone.several(10 - len(came)) if len(came) < 10 else []
+            assert [(number, packet_id) for number, packet_id, _ in came][:10] == begun
+            assert all(dup for *_, dup in came[:10])
+        late = phone.complete([packet_id for _, packet_id in begun], qos)
+        write(node, bob, topic, 16)
+        late += phone.published()
+        assert [number for number, *_ in late] == ([] if topic != OPEN else list(range(11, 16))), (
+            "only what was queued before may come"
+        )
+        if topic != OPEN:
+            phone.subscribe(topic, qos)
+            write(node, bob, topic, *range(17, 27))
+            assert [number for number, *_ in phone.several(10)] == list(range(17, 27)), "the window is whole"
+            phone.vanish()
+            assert node.stats()["sessions_catching_up"] == 0
 
 
 @pytest.mark.parametrize("qos", [1, 2])
@@ -145,14 +151,14 @@ def test_what_was_begun_of_a_group_that_was_left_is_not_sent(make_node: MakeNode
     alice, bob = node.user("alice"), node.user("bob")
     group = node.group(bob, alice)
     topic = f"groups/{group}"
-    phone = Phone(node, alice)
-    phone.subscribe(topic, qos)
-    write(node, bob, topic, 1, 2)
-    assert len(phone.several(2)) == 2
-    assert phone.unsubscribe(topic) == []
-    phone.vanish()
-    node.call("RemoveGroupMembers", pb.GroupMembersRequest(group_id=group, user_ids=[alice]))
-    phone.connect()
-    phone.client.send(_PINGREQ)
-    while (received := phone.client.expect_any()).type != 13:
-        assert received.type == 6
+    with Phone(node, alice) as phone:
+        phone.subscribe(topic, qos)
+        write(node, bob, topic, 1, 2)
+        assert len(phone.several(2)) == 2
+        assert phone.unsubscribe(topic) == []
+        phone.vanish()
+        node.call("RemoveGroupMembers", pb.GroupMembersRequest(group_id=group, user_ids=[alice]))
+        phone.connect()
+        phone.client.send(_PINGREQ)
+        while (received := phone.client.expect_any()).type != 13:
+            assert received.type == 6
