@@ -1,17 +1,30 @@
 """The connected sessions of a node: attach, take-over, detach, and saving their cursors."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from broker.delivery.away import AwaySessions
 from broker.delivery.feeder import Feeder
 from broker.delivery.online import Online
 from broker.delivery.subscriptions import Subscriptions
-from broker.domain.errors import RefusedError
+from broker.domain.errors import RefusedError, StoreError
 from broker.domain.publication import Publication
 from broker.domain.topics import inbox_topic
 from broker.metrics import Metrics
-from broker.ports import Arrival, Forgotten, Identity, Moved, Principal, Saved, SessionKey, SessionState
+from broker.ports import (
+    Arrival,
+    Forgotten,
+    Identity,
+    Moved,
+    PacketIds,
+    Principal,
+    Saved,
+    SessionKey,
+    SessionState,
+)
 from broker.publish.pipeline import Pipeline
 from broker.publish.publisher import Publisher
 from broker.session.roles import Limits, Outbox
@@ -130,6 +143,11 @@ class Registry:
         """A session has cursors to save."""
         self._to_save.add(session)
 
+    def ids_wanted(self, session: Session) -> None:
+        """Messages of a session wait for packet ids to be reserved."""
+        if session.persistent and session.connected and (ids := session.window.reserve_ids()) is not None:
+            self._save_moved([Moved(session.key, {}, ids)], [(session, ids)])
+
     def dropped(self, reason: str) -> None:
         """A session dropped a message."""
         self._metrics.dropped[reason] += 1
@@ -238,7 +256,7 @@ class Registry:
             for message in state.queue
             if message.released or await may_receive(principal, message.topic)
         ]
-        return SessionState(state.filters, state.cursors, state.inflight, state.received, queue)
+        return replace(state, queue=queue)
 
     # --- detaching -------------------------------------------------------------------
 
@@ -278,21 +296,40 @@ class Registry:
     # --- while connected -------------------------------------------------------------
 
     def save_cursors(self) -> None:
-        """Save the cursors that moved since the last call, and delete sessions that clean ones replaced.
+        """Save the cursors that moved since the last call, with new packet ids where those reserved run
+        out, and delete sessions that clean ones replaced.
 
         Not at every PUBACK: a cursor saved late only means that some entries are sent again (QoS 1)."""
         self._states.flush()
         if not self._to_save:
             return
-        moved = []
+        moved, reserved = [], []
         for session in self._to_save:
-            if session.persistent and (cursors := session.logs.to_save):
-                moved.append(Moved(session.key, cursors))
+            if session.persistent:
+                cursors = session.logs.to_save
+                ids = session.window.reserve_ids() if session.window.ids.is_low else None
+                if ids is not None:
+                    reserved.append((session, ids))
+                if cursors or ids is not None:
+                    moved.append(Moved(session.key, cursors, ids))
             session.logs.saved()
             self._report(session)
         self._to_save.clear()
         if moved:
-            self._states.submit(moved)
+            self._save_moved(moved, reserved)
+
+    def _save_moved(self, moved: Sequence[Moved], reserved: Sequence[tuple[Session, PacketIds]]) -> None:
+        self._states.submit(moved, partial(self._ids_reserved, reserved))
+
+    def _ids_reserved(self, reserved: Sequence[tuple[Session, PacketIds]], error: StoreError | None) -> None:
+        for session, ids in reserved:
+            session.window.ids.reserved(None if error else ids.reserved)
+            if not session.connected:
+                continue
+            if error is None:
+                session.refill()
+            else:
+                self._to_save.add(session)  # `save_cursors` tries again
 
     def _report(self, session: Session) -> None:
         """Report the inbox entries acknowledged since the last report."""

@@ -104,9 +104,11 @@ class Feeder:
         return job
 
     async def _feed(self, session: Session, job: _Job) -> None:
-        while job.retained or session.behind:
+        logs = session.logs
+        while job.retained or logs.behind or logs.finishing:
             try:
-                if job.retained and not any(tail.resend for tail in session.behind.values()):
+                owes = logs.finishing or any(tail.resend for tail in logs.behind.values())
+                if job.retained and not owes:
                     await self._send_retained(session, job, job.retained[0])
                     del job.retained[0]
                 else:
@@ -119,16 +121,18 @@ class Feeder:
         session.when_room(None)
 
     async def _catch_up(self, session: Session, job: _Job) -> None:
-        """One round over the tails that are behind. First the entries that must be sent again: they may
-        fill the whole window, and only their acknowledgements make room. Then a chunk of each log."""
-        for tail in list(session.behind.values()):
-            while session.tails.get(tail.topic) is tail and (again := tail.to_resend()):
+        """A round over the tails that are behind. First what must be sent again: it may be all that
+        fills the window. Then a chunk of each log there is room for."""
+        logs = session.logs
+        for tail in [*logs.finishing.values(), *logs.behind.values()]:
+            while logs.is_read(tail) and (again := tail.to_resend()):
                 while session.outbox.full:
                     await self._wait(job)
                 await self._resend(session, tail, min(again))
+        logs.finished()
         is_stuck = True
         for tail in list(session.behind.values()):
-            if room := session.window.room_for(tail):
+            if room := session.room_for(tail):
                 is_stuck = False
                 await self._advance(session, tail, room)
         if is_stuck and session.behind:
@@ -141,8 +145,8 @@ class Feeder:
             _tell_gap(session, tail.topic, tail.position + 1, entries[0].offset - 1)
         for entry in await shown(self._log, entries, tail.horizon):
             if session.tails.get(tail.topic) is not tail:
-                return  # the right to read the log was lost meanwhile
-            if not session.window.room_for(tail):
+                return  # the right to read was lost meanwhile
+            if not session.room_for(tail):
                 return
             session.send_entry(tail, entry.offset, _outgoing(tail, entry))
             self._totals["delivered"] += 1
@@ -153,11 +157,11 @@ class Feeder:
         """Send again what an earlier connection sent: a chunk of the log from `first` on."""
         entries = await self._log.read(tail.log, first - 1, _CHUNK, _CHUNK_BYTES)
         for entry in await shown(self._log, entries, tail.horizon):
-            if session.tails.get(tail.topic) is not tail:
+            if not session.logs.is_read(tail):
                 return
             if entry.offset <= tail.position and entry.offset in tail.resend:
                 session.send_entry(tail, entry.offset, _outgoing(tail, entry))
-        if session.tails.get(tail.topic) is tail and first in tail.resend:
+        if session.logs.is_read(tail) and first in tail.resend:
             logger.error("entry %d of %s is not in the log any more", first, tail.log)
             session.give_up(tail, first)
 

@@ -155,6 +155,7 @@ class Subscriptions:
         """Subscribe a restored session to its filters, from its cursors on. Raises `StoreError`."""
         async with self._lock(session):
             await self._apply(session, frozenset(session.filters))
+            await self._finish(session)
         if session.connected:
             session.forget_lost()
 
@@ -241,8 +242,11 @@ class Subscriptions:
                 break  # otherwise a right granted above may be lost already
         exact, floors = wanted.exact, wanted.floors
         self._route(session, exact, wanted.wild)
-        for topic in [topic for topic in session.tails if topic not in exact]:
-            session.park_tail(topic)
+        for gone in [tail for topic, tail in session.tails.items() if topic not in exact]:
+            if any_match(session.filters, gone.topic):  # the right to read it is lost
+                session.park_tail(gone.topic)
+            else:
+                session.finish_tail(gone.topic, gone.log)
         for topic in tails:
             if (tail := session.tails.get(topic)) is not None:
                 tail.grant(exact[topic], wanted.horizon(topic))
@@ -257,6 +261,24 @@ class Subscriptions:
             session.add_tail(Tail(topic, log, position, exact[topic], wanted.horizon(topic)))
         if session.behind:
             self._feeder.lagging(session)
+
+    async def _finish(self, session: Session) -> None:
+        """Complete what earlier connections have begun to send of logs that the client has unsubscribed
+        from since [MQTT-3.10.4-3], as far as it may still read them."""
+        while True:
+            revocations = self._revocations
+            logs = session.redeliveries.unsent_logs - {tail.log for tail in session.logs.read}
+            permitted = []
+            for log in logs:
+                grant = await self._grant(session, log_topic(log))
+                if grant is not None and log_topic(log) in grant.topics:
+                    permitted.append(log)
+            if not session.connected:
+                return
+            if revocations == self._revocations:
+                break
+        for log in permitted:
+            session.finish_tail(log_topic(log), log)
 
     async def _wanted(self, session: Session) -> "_Wanted":
         wanted = _Wanted({}, {}, {}, 0)

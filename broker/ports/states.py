@@ -42,6 +42,20 @@ class QueuedMessage(Publication, frozen=True, omit_defaults=True):
     released: bool = False
 
 
+class PacketIds(msgspec.Struct, frozen=True, array_like=True):
+    """How far a session has handed out packet ids. The n-th has the packet id (n - 1) % 65535 + 1.
+
+    When a connection ends, `reserved` is saved as equal to `last`. If it is more, the node has died since:
+    any of those between may have been handed out, and the client may hold them (MQTT 3.1.1, 4.3.3)."""
+
+    last: int = 0
+    """The last that was handed out when this was saved."""
+    reserved: int = 0
+    """The last that may be handed out until this is saved again."""
+    doubtful: tuple[tuple[int, int], ...] = ()
+    """Ranges, as first and last packet id, that the client may hold since a crash; the earliest first."""
+
+
 class SessionState(msgspec.Struct):
     """The stored state of a persistent session (MQTT 3.1.1, 3.1.2.4)."""
 
@@ -54,6 +68,7 @@ class SessionState(msgspec.Struct):
     received: list[int]
     """Packet ids of QoS 2 publishes that were stored and not yet released (MQTT 3.1.1, 4.3.3)."""
     queue: list[QueuedMessage]
+    packet_ids: PacketIds = PacketIds()
 
 
 class Saved(msgspec.Struct, frozen=True):
@@ -65,10 +80,11 @@ class Saved(msgspec.Struct, frozen=True):
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """Set some cursors of a stored session."""
+    """Set some cursors of a stored session, and its packet ids if they are given."""
 
     key: SessionKey
     cursors: Mapping[str, int]
+    packet_ids: PacketIds | None = None
 
 
 class Enqueued(msgspec.Struct, frozen=True):

@@ -112,6 +112,16 @@ class Redeliveries:
             self._logs.go_back(log, offset)
             self._window.lose(packet_id)
 
+    def unsent_of(self, log: str) -> list[int]:
+        """Offsets of a log's entries that are to be sent again."""
+        addresses = [self._addresses[packet_id] for packet_id in self._unsent()]
+        return sorted(offset for unsent, offset in addresses if unsent == log)
+
+    @property
+    def unsent_logs(self) -> set[str]:
+        """Logs with entries that are to be sent again."""
+        return {self._addresses[packet_id][0] for packet_id in self._unsent()}
+
     def unsent_outside(self, logs: Collection[str]) -> list[int]:
         """The packet ids of entries that must be sent again and whose log is not in `logs`."""
         return [packet_id for packet_id in self._unsent() if self._addresses[packet_id][0] not in logs]

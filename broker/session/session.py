@@ -79,7 +79,7 @@ class Session:
         """Topic or wildcard filter in the routing tables -> QoS, as determined from `filters` and rights."""
         self.open_wildcards: frozenset[str] = frozenset()
         """The wildcards of `grants` that match open topics only (docs/topics.md)."""
-        self.window = Window(outbox, limits)
+        self.window = Window(outbox, limits, persistent)
         self.logs = Logs()
         # The same objects as in `logs`: pushes and acknowledgements are frequent, and save one look-up here.
         self.tails = self.logs.tails
@@ -143,10 +143,21 @@ class Session:
         if tail is not None:
             self._lose([packet_id for packet_id in tail.resend.values() if packet_id])
 
+    def finish_tail(self, topic: str, log: str) -> None:
+        """The client has unsubscribed from a log. What an earlier connection has begun to send of it is
+        completed [MQTT-3.10.4-3]: sent again, with the packet ids it had. Nothing else is sent."""
+        self.logs.park(topic)
+        offsets = self.redeliveries.unsent_of(log)
+        if offsets:
+            tail = Tail(topic, log, offsets[-1], 0)
+            self.logs.finish(tail)
+            self.redeliveries.hand_over(tail)
+            self._watcher.lagging(self)
+
     def forget_lost(self) -> None:
         """Give up the unsent entries of logs that the session does not read any more. Cursors move back
         before them, so that they are read if the right to read them returns."""
-        self._lose(self.redeliveries.unsent_outside({tail.log for tail in self.tails.values()}))
+        self._lose(self.redeliveries.unsent_outside({tail.log for tail in self.logs.read}))
 
     def give_up(self, tail: Tail, offset: int) -> None:
         """An entry that must be sent again is not in the log any more."""
@@ -159,9 +170,17 @@ class Session:
             self.redeliveries.lose(packet_ids)
             self.refill()
 
+    def room_for(self, tail: Tail) -> int:
+        """How many entries of this tail may be sent now: see `Window.room_for`."""
+        room = self.window.room_for(tail)
+        if not room and self.window.ids.is_wanted:
+            self._watcher.ids_wanted(self)
+            room = self.window.room_for(tail)  # they may be there at once
+        return room
+
     def send_entry(self, tail: Tail, offset: int, outgoing: Outgoing) -> None:
         """Send an entry that was read from the log: the one after the tail's position, or an earlier one
-        that must be sent again. For the former the caller must have found room by `Window.room_for`."""
+        that must be sent again. For the former the caller must have found room by `room_for`."""
         packet_id = tail.resend.pop(offset, None) if tail.resend else None
         if packet_id is not None:
             if offset > tail.position:
@@ -193,12 +212,18 @@ class Session:
             self._pending.popleft()
             self._watcher.dropped("queue_full")
         self._pending.append((outgoing, qos))
+        self._ask_for_ids()
+
+    def _ask_for_ids(self) -> None:
+        if self.window.ids.is_wanted:
+            self._watcher.ids_wanted(self)
 
     def refill(self) -> None:
         """There may be room again: send queued messages, then call the waiter."""
         pending = self._pending
-        while pending and self.window.room:
-            self.window.publish(*pending.popleft())
+        while pending and self.window.room and self.window.publish(*pending[0]):
+            pending.popleft()
+        self._ask_for_ids()
         if self._waiter is not None:
             self._waiter()
 
@@ -253,12 +278,14 @@ class Session:
         queue = [_kept(packet_id, sent) for packet_id, sent in self.window if packet_id not in listed]
         queue += [_queued(outgoing, qos) for outgoing, qos in self._pending or ()]
         positions = self.logs.positions()
-        return SessionState(dict(self.filters), positions, inflight, self.inbound.received, queue)
+        packet_ids = self.window.ids.snapshot(at_end=not self.connected)
+        return SessionState(dict(self.filters), positions, inflight, self.inbound.received, queue, packet_ids)
 
     def restore(self, state: SessionState) -> None:
         """Set the state that the last connection stored. Send the messages of its window again
         [MQTT-4.4.0-1], then the queued ones. Entries of logs follow when their tails are read."""
         self.filters = state.filters
+        self.window.ids.restore(state.packet_ids)
         self.parked.update(state.cursors)
         self.inbound.restore(state.received)
         for item in state.inflight:

@@ -11,6 +11,7 @@ from broker.ports import (
     Enqueued,
     Forgotten,
     Moved,
+    PacketIds,
     QueuedMessage,
     Redelivery,
     Retained,
@@ -49,6 +50,7 @@ FULL = SessionState(
         QueuedMessage("", b"", 2, False, packet_id=6, released=True),
         QueuedMessage("a/b", b"", 0),
     ],
+    packet_ids=PacketIds(70_000, 70_512, ((1, 512), (65535, 65535))),
 )
 
 
@@ -119,6 +121,22 @@ async def test_cursors_move(stores: "OpenedStores") -> None:
     assert loaded is not None
     assert loaded.cursors == {"users/alice/inbox": 7, "g:team": 5, "g:new": 1}
     assert (loaded.filters, loaded.inflight, loaded.queue) == (FULL.filters, FULL.inflight, FULL.queue)
+    assert await stores.states.load(TABLET) == FULL
+
+
+async def test_packet_ids_are_saved_with_cursors_or_alone(stores: "OpenedStores") -> None:
+    await stores.states.apply([Saved(PHONE, FULL, 1), Saved(TABLET, FULL, 1)])
+    ids = PacketIds(5, 517, ((9, 9),))
+    await stores.states.apply([Moved(PHONE, {}, ids), Moved(PHONE, {"g:team": 5})])
+    await stores.reopen()
+    loaded = await stores.states.load(PHONE)
+    assert loaded is not None
+    assert loaded.packet_ids == ids
+    assert loaded.cursors == FULL.cursors | {"g:team": 5}
+    await stores.states.apply([Moved(PHONE, {"g:team": 6}, PacketIds(6, 518))])
+    loaded = await stores.states.load(PHONE)
+    assert loaded is not None
+    assert loaded.packet_ids == PacketIds(6, 518)
     assert await stores.states.load(TABLET) == FULL
 
 

@@ -81,6 +81,11 @@ class Wire:
     def moved(self, _session: Session) -> None:
         self.was_told.append("moved")
 
+    def ids_wanted(self, session: Session) -> None:
+        """What is asked for is on disk at once."""
+        reserve(session)
+        session.refill()
+
     def dropped(self, reason: str) -> None:
         self.was_told.append(reason)
 
@@ -116,10 +121,19 @@ def number(packet: Publish) -> int:
 def connect(
     wire: Wire, limits: Limits | None = None, state: SessionState | None = None, persistent: bool = True
 ) -> Session:
+    """A session whose packet ids are reserved."""
     session = Session(KEY, Identity("alice"), persistent, wire, limits or Limits(), wire)
     if state is not None:
         session.restore(state)
+    reserve(session)
     return session
+
+
+def reserve(session: Session) -> None:
+    """Let packet ids be reserved, as if the store answered at once."""
+    ids = session.window.reserve_ids()
+    if ids is not None:
+        session.window.ids.reserved(ids.reserved)
 
 
 def log_of(topic: str) -> str:
@@ -170,8 +184,9 @@ def feed(session: Session, tail: Tail, log: Sequence[int]) -> None:
 
 
 def kept(session: Session) -> SessionState:
-    """What the session leaves, through the store's eyes."""
-    return through_store(session.snapshot())
+    """What the session leaves if its connection ends now, through the store's eyes."""
+    at_end = session.window.ids.snapshot(at_end=True)
+    return through_store(msgspec.structs.replace(session.snapshot(), packet_ids=at_end))
 
 
 def through_store(state: SessionState) -> SessionState:
@@ -209,8 +224,10 @@ class Store:
         match change:
             case Saved(key, state, _):
                 self.sessions[key] = through_store(state)
-            case Moved(key, cursors) if key in self.sessions:
+            case Moved(key, cursors, packet_ids) if key in self.sessions:
                 self.sessions[key].cursors.update(cursors)
+                if packet_ids is not None:
+                    self.sessions[key].packet_ids = packet_ids
             case Enqueued(key, message, limit) if key in self.sessions:
                 queue = self.sessions[key].queue
                 queue.append(message)

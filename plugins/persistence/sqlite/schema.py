@@ -160,7 +160,12 @@ Step = str | Callable[[sqlite3.Connection], None]
 """A script that is one transaction; or a function, for changes too large for one. A function may be called
 again after a node was killed in the middle of it."""
 
-STEPS: tuple[Step, ...] = (_STEP_1, _STEP_2, _STEP_3, _STEP_4, _STEP_5, number_entries)
+# The packet ids of sessions as msgpack; NULL for sessions that were last saved by an earlier version.
+_STEP_7 = """
+ALTER TABLE sessions ADD COLUMN packet_ids BLOB;
+"""
+
+STEPS: tuple[Step, ...] = (_STEP_1, _STEP_2, _STEP_3, _STEP_4, _STEP_5, number_entries, _STEP_7)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -13,6 +13,7 @@ from broker.ports import (
     Forgotten,
     Marked,
     Moved,
+    PacketIds,
     QueuedMessage,
     Redelivery,
     Retained,
@@ -32,6 +33,9 @@ _decode_filters = msgspec.msgpack.Decoder(list[Subscription] | dict[str, int]).d
 _inflight = msgspec.msgpack.Decoder(list[Redelivery]).decode
 _received = msgspec.msgpack.Decoder(list[int]).decode
 _queued = msgspec.msgpack.Decoder(QueuedMessage).decode
+_packet_ids = msgspec.msgpack.Decoder(PacketIds).decode
+_IDS_OF_EARLIER_VERSIONS = PacketIds(32767, 32767)
+"""Earlier versions began with packet id 1 on each connection, and few connections came as far as this."""
 
 # Watermarks never go back. A change that moves none, and clears no "unread" mark, leaves `changed_at` alone.
 _SEE = """
@@ -186,7 +190,12 @@ def _apply(connection: sqlite3.Connection, names: Names, change: StateChange) ->
     match change:
         case Saved():
             _save(connection, change)
-        case Moved(key, cursors):
+        case Moved(key, cursors, packet_ids):
+            if packet_ids is not None:
+                connection.execute(
+                    "UPDATE sessions SET packet_ids = ? WHERE user = ? AND client_id = ?",
+                    (_encode(packet_ids), key.user, key.client_id),
+                )
             connection.executemany(
                 "INSERT INTO cursors SELECT id, ?3, ?4 FROM sessions WHERE user = ?1 AND client_id = ?2 "
                 "ON CONFLICT DO UPDATE SET offset = excluded.offset",
@@ -228,9 +237,10 @@ def _observe(connection: sqlite3.Connection, names: Names, change: Seen | Marked
 def _save(connection: sqlite3.Connection, change: Saved) -> None:
     key, state = change.key, change.state
     (number,) = connection.execute(
-        "INSERT INTO sessions (user, client_id, saved_at, filters, inflight, received) "
-        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (user, client_id) DO UPDATE SET saved_at = excluded.saved_at, "
-        "filters = excluded.filters, inflight = excluded.inflight, received = excluded.received RETURNING id",
+        "INSERT INTO sessions (user, client_id, saved_at, filters, inflight, received, packet_ids) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (user, client_id) DO UPDATE SET "
+        "saved_at = excluded.saved_at, filters = excluded.filters, inflight = excluded.inflight, "
+        "received = excluded.received, packet_ids = excluded.packet_ids RETURNING id",
         (
             key.user,
             key.client_id,
@@ -238,6 +248,7 @@ def _save(connection: sqlite3.Connection, change: Saved) -> None:
             _encode(list(state.filters.values())),
             _encode(state.inflight),
             _encode(state.received),
+            _encode(state.packet_ids),
         ),
     ).fetchone()
     connection.execute("DELETE FROM cursors WHERE session = ?", (number,))
@@ -277,12 +288,12 @@ def _filters(column: bytes) -> dict[str, Subscription]:
 
 def _load(connection: sqlite3.Connection, key: SessionKey) -> SessionState | None:
     row = connection.execute(
-        "SELECT id, filters, inflight, received FROM sessions WHERE user = ? AND client_id = ?",
+        "SELECT id, filters, inflight, received, packet_ids FROM sessions WHERE user = ? AND client_id = ?",
         (key.user, key.client_id),
     ).fetchone()
     if row is None:
         return None
-    number, filters, inflight, received = row
+    number, filters, inflight, received, packet_ids = row
     cursors = connection.execute("SELECT log, offset FROM cursors WHERE session = ?", (number,))
     queue = connection.execute("SELECT message FROM session_queue WHERE session = ? ORDER BY id", (number,))
     return SessionState(
@@ -291,4 +302,5 @@ def _load(connection: sqlite3.Connection, key: SessionKey) -> SessionState | Non
         _inflight(inflight),
         _received(received),
         [_queued(message) for (message,) in queue],
+        _IDS_OF_EARLIER_VERSIONS if packet_ids is None else _packet_ids(packet_ids),
     )

@@ -89,7 +89,7 @@ def _numbers(change: StateChange) -> Iterable[int]:
     match change:
         case Saved(_, state, _):
             return state.cursors.values()
-        case Moved(_, cursors):
+        case Moved(_, cursors, _):
             return cursors.values()
         case Seen(_, _, _, read, delivered):
             return (read, delivered)
@@ -104,8 +104,10 @@ def _apply(contents: Contents, change: StateChange) -> int:
     match change:
         case Saved(key, state, at):
             sessions[key] = KeptSession(_copy(state), at)
-        case Moved(key, cursors) if key in sessions:
+        case Moved(key, cursors, packet_ids) if key in sessions:
             sessions[key].state.cursors.update(cursors)
+            if packet_ids is not None:
+                sessions[key].state.packet_ids = packet_ids
         case Enqueued(key, message, limit) if key in sessions:
             queue = sessions[key].state.queue
             queue.append(message)
@@ -154,4 +156,5 @@ def _copy(state: SessionState) -> SessionState:
         list(state.inflight),
         list(state.received),
         list(state.queue),
+        state.packet_ids,
     )
