@@ -60,7 +60,7 @@ class Services:
         limits: AmendmentLimits,
         most_members: int,
     ) -> None:
-        access = Access(directory, now_ms, limits)
+        self._access = access = Access(directory, now_ms, limits)
         self.notices = Notices(directory, broker)
         changes = GroupChanges(directory, broker, self.notices)
         self.groups = Groups(directory, access, log, changes, most_members)
@@ -82,6 +82,12 @@ class Services:
         ):
             handlers.register(self.operations)
         self._rpc = RpcServer(self.operations)
+
+    def reload(self, limits: AmendmentLimits, most_members: int) -> None:
+        """Change the limits."""
+        self._access.reload(limits)
+        self.groups.allow_members(most_members)
+        self.members.allow_members(most_members)
 
     async def call(self, user: str, method: str, payload: bytes) -> bytes:
         """See `ServicesPort`."""

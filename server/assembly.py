@@ -110,7 +110,6 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
     log, states, directory = opened.log, opened.states, opened.directory
     node = Node(config, log, states, directory, opened.passwords, opened.metrics)
     broker = await joint.to_broker(LocalBridge(node, log))
-    messages = config.messages
     services = Services(
         log,
         states.store,
@@ -119,7 +118,7 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
         directory,
         broker,
         now_ms,
-        AmendmentLimits(int(messages.recall_seconds * 1000), int(messages.edit_seconds * 1000)),
+        amendment_limits(config),
         config.limits.group_members,
     )
     stack.push_async_callback(services.close)
@@ -127,6 +126,12 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
     stack.push_async_callback(node.stop)
     plugin = node.host.plugin(UserAuthPlugin)
     return Joined(node, broker, services, None if plugin is None else plugin.authenticator)
+
+
+def amendment_limits(config: Config) -> AmendmentLimits:
+    """The section `messages`."""
+    messages = config.messages
+    return AmendmentLimits(int(messages.recall_seconds * 1000), int(messages.edit_seconds * 1000))
 
 
 async def open_apis(

@@ -70,6 +70,10 @@ class Subscriptions:
         self._revocations = 0
         self._locks: dict[Session, asyncio.Lock] = {}
 
+    def allow_filters(self, most: int) -> None:
+        """Change how many filters a session may have. A session that has more keeps them."""
+        self._max_filters = most
+
     async def subscribe(self, session: Session, wanted: Sequence[Subscription]) -> list[int]:
         """Subscribe (3.8.4); returns the SUBACK's codes. A persistent session's subscription is
         on disk on return. Raises `StoreError`."""

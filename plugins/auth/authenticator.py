@@ -25,6 +25,7 @@ class Authenticator:
         self._directory = directory
         self._passwords = passwords
         self.issue = tokens.issue
+        self.reload_keys = tokens.reload
         self._tokens = tokens
 
     async def by_password(self, user: str, password: bytes) -> Account | None:
