@@ -84,8 +84,9 @@ class Operation(msgspec.Struct, frozen=True):
         return self.handler.__doc__ or ""
 
 
-def content_json(content: Any) -> bytes:
-    """A message's content as it is stored: JSON. Refused (`invalid_params`) if it is nested too deeply."""
+def content_json(content: Any, name: str = "content") -> bytes:
+    """The parameter `content` or `data` as it is stored: JSON. Refused (`invalid_params`) if it is nested
+    too deeply."""
     try:
         encoded = msgspec.json.encode(content)
     except RecursionError:
@@ -93,7 +94,7 @@ def content_json(content: Any) -> bytes:
     else:
         if not is_too_deep(encoded):
             return encoded
-    raise RefusedError("invalid_params", f"content: nested deeper than {MAX_DEPTH} levels")
+    raise RefusedError("invalid_params", f"{name}: nested deeper than {MAX_DEPTH} levels")
 
 
 class Operations:

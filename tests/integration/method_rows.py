@@ -85,6 +85,8 @@ SENDING: list[Row] = [
     ("me", {"content": "x", "group_id": "{quiet}"}, "muted"),
     ("me", {"content": "x", "user_id": "{peer}", "type": "system"}, "invalid_payload"),
     ("me", {"content": "x", "user_id": "{peer}", "type": "recall"}, "invalid_payload"),
+    ("me", {"content": "x", "user_id": "{peer}", "data": {"x": "y" * 5000}}, "invalid_payload"),
+    ("me", {"content": "x", "user_id": "{peer}", "traceparent": "00-x"}, "invalid_payload"),
     ("me", {"content": "x", "user_id": "{peer}", "reply_to": "1"}, "not_found"),
     ("me", {"content": "x", "user_id": "{peer}", "reply_to": "{in_joined}"}, "not_found"),
     ("me", {"content": "x", "user_id": "{peer}", "mentions": ["{other}"]}, "not_found"),
