@@ -109,6 +109,8 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
     """Make the broker and the services and connect them. No port is open yet."""
     log, states, directory = opened.log, opened.states, opened.directory
     node = Node(config, log, states, directory, opened.passwords, opened.metrics)
+    plugin = node.host.plugin(UserAuthPlugin)
+    authenticator = None if plugin is None else plugin.authenticator
     broker = await joint.to_broker(LocalBridge(node, log))
     services = Services(
         log,
@@ -120,12 +122,12 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
         now_ms,
         amendment_limits(config),
         config.limits.group_members,
+        authenticator,
     )
     stack.push_async_callback(services.close)
     node.for_services.serve(await joint.to_services(services))
     stack.push_async_callback(node.stop)
-    plugin = node.host.plugin(UserAuthPlugin)
-    return Joined(node, broker, services, None if plugin is None else plugin.authenticator)
+    return Joined(node, broker, services, authenticator)
 
 
 def amendment_limits(config: Config) -> AmendmentLimits:

@@ -50,10 +50,11 @@ _SHOWN = 200
 
 class Caller(msgspec.Struct, frozen=True):
     """The user who calls. `is_system`: the caller is the server, an administrator, or a service that acts
-    for no user."""
+    for no user. `client_id`: the MQTT client that calls; "" over gRPC."""
 
     user: str
     is_system: bool = False
+    client_id: str = ""
 
 
 THE_SYSTEM = Caller(SYSTEM, is_system=True)

@@ -18,12 +18,14 @@ from functools import partial
 from broker.domain.errors import Refusal, RemoteError, StoreError
 from broker.domain.publication import Publication
 from broker.net import handshake
+from broker.net.acknowledging import acknowledged
+from broker.net.expiry import announce
 from broker.net.hub import Hub
 from broker.net.lifetime import Lifetime
 from broker.net.outbox import ByteOutbox
 from broker.net.subscribing import subscribe, unsubscribe
 from broker.net.transport import Transport
-from broker.ports import Principal
+from broker.ports import Identity, Principal
 from broker.publish.committer import Outcome
 from broker.publish.publisher import Publisher
 from broker.session.inbound import Inbound, Slot
@@ -39,7 +41,6 @@ from broker.wire.packets import (
     Pingreq,
     Publish,
     Subscribe,
-    Type,
     Unsubscribe,
 )
 
@@ -145,7 +146,11 @@ class Connection:
         if self._paused:
             # This side has stopped reading, so silence is not the client's fault.
             self._lifetime.seen(now)
-        expires_in = self._hub.registry.expires_in(self) if self._state is _OPEN else None
+        expires_in = None
+        if self.session is not None:
+            expires_in = self._hub.registry.expires_in(self)
+            if self._lifetime.is_ending(expires_in) and announce(self.session, self.publisher.principal):
+                self._lifetime.announced()
         found = self._lifetime.check(now, expires_in)
         if isinstance(found, str):
             self.close(found)
@@ -184,7 +189,7 @@ class Connection:
         elif isinstance(packet, Publish):
             self._publish(packet, session)
         elif isinstance(packet, Ack):
-            _acknowledged(packet, session)
+            acknowledged(packet, session)
         elif isinstance(packet, Pingreq):
             self.outbox.send(encoder.PINGRESP)
         elif isinstance(packet, Subscribe):
@@ -268,12 +273,25 @@ class Connection:
         self._decoder.allow(hub.limits.max_packet_bytes)
         self._lifetime.opened(keep_alive)
         self.outbox.send(encoder.connack(ConnectCode.ACCEPTED, session_present))
+        self._watch()
+        hub.events.connected(self.publisher.principal)
+
+    def _watch(self) -> None:
+        """Act on the deadlines, and be called for the next one."""
+        hub = self._hub
         again = self.check(hub.loop.time())
         if again is None:
             hub.deadlines.forget(self)
         else:
             hub.deadlines.watch(self, again)
-        hub.events.connected(self.publisher.principal)
+
+    def renew(self, identity: Identity) -> bool:
+        """See `registry.Client`."""
+        if self.session is None or not self.publisher.principal.renew(identity):
+            return False
+        self._lifetime.renewed()
+        self._watch()
+        return True
 
     # --- from the registry -----------------------------------------------------------
 
@@ -368,16 +386,3 @@ class Connection:
             return address
         key = self.session.key
         return f"{address} (user {key.user or 'anonymous'}, client {key.client_id!r})"
-
-
-def _acknowledged(packet: Ack, session: Session) -> None:
-    packet_id = packet.packet_id
-    match packet.type:
-        case Type.PUBACK:
-            session.puback(packet_id)
-        case Type.PUBREC:
-            session.pubrec(packet_id)
-        case Type.PUBCOMP:
-            session.pubcomp(packet_id)
-        case Type.PUBREL:
-            session.inbound.pubrel(packet_id)

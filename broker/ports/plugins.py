@@ -46,6 +46,15 @@ class Principal:
         self.identity = identity
         self.plugin_session = plugin_session
 
+    def renew(self, identity: Identity) -> bool:
+        """Go on with a fresh token of the same user. Returns False, and changes nothing, if the client was
+        not authenticated by a token, or if the user's role is another one."""
+        before = self.identity
+        if before.expires_at is None or (identity.user, identity.role) != (before.user, before.role):
+            return False
+        self.identity = identity
+        return True
+
 
 class Grant(msgspec.Struct, frozen=True):
     """What a user may read through a topic filter now."""

@@ -65,19 +65,23 @@ class ForServices:
         """Send all calls and reports to these services. To be called once."""
         self._services.set_result(services)
 
-    def call(self, user: str, method: str, payload: bytes, reply: Callable[[bytes], None]) -> Refusal | None:
-        """Call a method; `reply` gets the payload of the answer. Refused with `overloaded` if too many
-        calls wait."""
+    def call(
+        self, user: str, method: str, payload: bytes, reply: Callable[[bytes], None], client_id: str = ""
+    ) -> Refusal | None:
+        """Call a method for a client; `reply` gets the payload of the answer. Refused with `overloaded` if
+        too many calls wait."""
         if len(self._calls) >= self._most_calls:
             return Refusal("overloaded", ReasonCode.QUOTA_EXCEEDED, "too many calls at once, try again later")
-        self._calls.spawn(self._call(user, method, payload, reply))
+        self._calls.spawn(self._call(user, method, payload, reply, client_id))
         return None
 
-    async def _call(self, user: str, method: str, payload: bytes, reply: Callable[[bytes], None]) -> None:
+    async def _call(
+        self, user: str, method: str, payload: bytes, reply: Callable[[bytes], None], client_id: str
+    ) -> None:
         services = await self._services
         async with self._slots:
             try:
-                answer = await services.call(user, method, payload)
+                answer = await services.call(user, method, payload, client_id)
             except StoreError as error:
                 logger.error("call of %r for %s failed: %s", method[:64], user, error)
                 answer = _UNAVAILABLE

@@ -251,4 +251,5 @@ TABLE: dict[str, list[Row]] = {
     "presence.get": [("me", {"user_ids": ["{peer}", ""]}, "invalid_params")],
     "users.get": [("me", {"user_ids": ["{peer}", "a/b"]}, "invalid_params")],
     "users.update": [("me", {"who_may_message": "nobody"}, "invalid_params")],
+    "session.renew": [("me", {"token": token}, "unauthenticated") for token in ("", "x", "eyJ.eyJ.x")],
 }
