@@ -96,6 +96,7 @@ _CODES = {
     "unknown_method": "There is no such operation",
     "not_found": "The user, group, message, conversation or request does not exist, or the caller may not "
     "see it because it is older than their membership or account",
+    "unauthenticated": "The token is missing or not valid",
     "not_authorized": "It belongs to somebody else, or the caller's role does not allow it",
     "not_member": "The caller is not a member of the group",
     "not_contact": "The user accepts messages from contacts only",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from bridge.core.access import Access, AmendmentLimits
+from bridge.core.bearer import TokenReader
 from bridge.core.group_changes import GroupChanges
 from bridge.core.notices import Notices
 from bridge.core.operations import Handlers, Operations, operations_of
@@ -16,6 +17,7 @@ from bridge.handlers.messages import Messages
 from bridge.handlers.presence import Presences
 from bridge.handlers.receipts import Receipts
 from bridge.handlers.sending import Sending
+from bridge.handlers.sessions import Sessions
 from bridge.handlers.users import Users
 from bridge.mqtt_api.rpc import RpcServer
 from broker.ports import (
@@ -40,13 +42,15 @@ HANDLERS: Sequence[type[Handlers]] = (
     Members,
     Presences,
     Users,
+    Sessions,
 )
 
 
 class Services:
     """Implements `broker.ports.ServicesPort`.
 
-    `save` commits changes to the state store. `most_members` is the largest size of a group.
+    `save` commits changes to the state store. `most_members` is the largest size of a group. `tokens`
+    reads tokens; None if the node has none.
     """
 
     def __init__(
@@ -61,8 +65,9 @@ class Services:
         limits: AmendmentLimits,
         most_members: int,
         quotas: Quotas,
+        tokens: TokenReader | None = None,
     ) -> None:
-        access = Access(directory, now_ms, limits)
+        self._access = access = Access(directory, now_ms, limits)
         self.notices = Notices(directory, broker)
         changes = GroupChanges(directory, broker, self.notices)
         self.groups = Groups(directory, access, log, changes, most_members, quotas.groups)
@@ -81,13 +86,20 @@ class Services:
             self.members,
             self._presences,
             Users(directory, access, broker),
+            Sessions(tokens, broker),
         ):
             handlers.register(self.operations)
         self._rpc = RpcServer(self.operations)
 
-    async def call(self, user: str, method: str, payload: bytes) -> bytes:
+    def reload(self, limits: AmendmentLimits, most_members: int) -> None:
+        """Change the limits."""
+        self._access.reload(limits)
+        self.groups.allow_members(most_members)
+        self.members.allow_members(most_members)
+
+    async def call(self, user: str, method: str, payload: bytes, client_id: str = "") -> bytes:
         """See `ServicesPort`."""
-        return await self._rpc.call(user, method, payload)
+        return await self._rpc.call(user, method, payload, client_id)
 
     async def arrived(self, batch: Sequence[Arrival]) -> None:
         """See `ServicesPort`."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -26,6 +26,10 @@ class ConfigError(Exception):
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    def take(self, other: Self) -> None:
+        """Become equal to another section. The parts of a node share one section, so all of them see it."""
+        self.__setstate__(other.__getstate__())
+
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -40,6 +44,30 @@ _GONE = {
     f"remove it and add to `plugins`: {EMBEDDED_STORE}: {{}}",
 }
 """Key of an earlier version -> the advice for it."""
+
+RELOADED = frozenset(
+    (
+        "limits.max_packet_bytes_before_connect",
+        "limits.max_inflight",
+        "limits.max_queued",
+        "limits.events_kept",
+        "limits.max_subscriptions",
+        "limits.outbox_bytes",
+        "limits.uncommitted_bytes",
+        "limits.session_expiry",
+        "limits.group_members",
+        "limits.presence_grace",
+        "messages.recall_seconds",
+        "messages.edit_seconds",
+        "topics.open",
+        "http.registration",
+        "http.token_ttl",
+        "http.refresh_ttl",
+        "log.level",
+    )
+)
+"""The keys that `Config.reload` changes. A key belongs here if every part that uses its value reads it from
+the section each time, or is told by `server.reloading`."""
 
 _ORIGIN = re.compile(r"https?://[^/?#\s]+")
 
@@ -170,6 +198,15 @@ class Log(_Section):
     repeats: Count = 10
 
 
+class Changes(NamedTuple):
+    """The result of a reload."""
+
+    done: list[str]
+    """What has changed: `key: old value -> new value`."""
+    need_restart: list[str]
+    """The keys that differ, but take effect only after a restart. Without values: some hold secrets."""
+
+
 class Config(_Section):
     """The whole configuration. `listeners` and `plugins` have amqtt's form."""
 
@@ -207,6 +244,18 @@ class Config(_Section):
         """The directory of the node's files."""
         return Path(self.storage.data_dir)
 
+    def reload(self, new: "Config") -> Changes:
+        """Take over the values of the keys in `RELOADED`. All other keys keep their values."""
+        changes = Changes([], [])
+        for name in type(self).model_fields:
+            ours, theirs = getattr(self, name), getattr(new, name)
+            if isinstance(ours, _Section):
+                ours.take(_merged(name, ours, theirs, changes))
+            else:
+                keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+                changes.need_restart.extend(f"{name}.{key}" for key in keys)
+        return changes
+
 
 def load(
     file: Path, environment: Mapping[str, str], settings: Iterable[str], data_dir: Path | None = None
@@ -232,9 +281,26 @@ def load(
     if data_dir is not None:
         _put(values, ["storage", "data_dir"], str(data_dir))
     try:
-        return Config.model_validate(values)
+        # A copy, because a section that is not given is the default object itself, and `reload` changes it.
+        return Config.model_validate(values).model_copy(deep=True)
     except ValidationError as error:
         raise ConfigError("\n".join(f"{file}: {_explain(each)}" for each in error.errors())) from None
+
+
+def _merged(name: str, ours: _Section, theirs: _Section, changes: Changes) -> _Section:
+    """`theirs`, but with the values of `ours` for keys that need a restart. Adds to `changes`."""
+    kept = {}
+    for key in type(ours).model_fields:
+        old, new = getattr(ours, key), getattr(theirs, key)
+        if old == new:
+            continue
+        path = f"{name}.{key}"
+        if path in RELOADED:
+            changes.done.append(f"{path}: {old!r} -> {new!r}")
+        else:
+            changes.need_restart.append(path)
+            kept[key] = old
+    return theirs.model_copy(update=kept)
 
 
 def _read(file: Path) -> dict[str, Any]:

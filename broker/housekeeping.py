@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from broker import VERSION
 from broker.delivery.away import AwaySessions
@@ -23,12 +24,18 @@ _CURSOR_SECONDS = 0.5
 _EXPIRY_SECONDS = 3600.0
 
 
+class SessionLimits(Protocol):
+    """How long sessions are kept."""
+
+    session_expiry: float
+    """Seconds for which a session without a connection is kept."""
+
+
 class Housekeeping:
     """Saves cursors, expires sessions, updates `$SYS`.
 
-    `session_expiry`: seconds for which a session without a connection is kept. `sys_interval`: seconds
-    between updates of `$SYS`, 0 for none. `stats` returns the node's figures. `each_second` is called once
-    a second."""
+    `sys_interval`: seconds between updates of `$SYS`, 0 for none. `stats` returns the node's figures.
+    `each_second` is called once a second."""
 
     def __init__(
         self,
@@ -42,7 +49,7 @@ class Housekeeping:
         now_ms: Callable[[], int],
         stats: Callable[[], dict[str, int]],
         each_second: Callable[[], None],
-        session_expiry: float,
+        limits: SessionLimits,
         sys_interval: float,
     ) -> None:
         self._registry = registry
@@ -55,7 +62,7 @@ class Housekeeping:
         self._now_ms = now_ms
         self._stats = stats
         self._each_second = each_second
-        self._session_expiry = session_expiry
+        self._limits = limits
         self._sys_interval = sys_interval
 
     async def mark_offline(self) -> None:
@@ -85,7 +92,7 @@ class Housekeeping:
                 key for key, client in self._online.items() if client.session and client.session.persistent
             ]
             try:
-                before = now - int(self._session_expiry * 1000)
+                before = now - int(self._limits.session_expiry * 1000)
                 if expired := await self._states.store.expire(before, keep, now):
                     self._metrics.dropped["session_expired"] += expired
                     await self._away.drop_expired()

@@ -10,7 +10,7 @@ from broker.domain.errors import ReasonCode, Refusal, RefusedError, StoreError
 from broker.domain.message import Draft, Stamped
 from broker.domain.publication import Publication
 from broker.node import Node
-from broker.ports import Device, MessageLog, Post, Posted
+from broker.ports import Device, Identity, MessageLog, Post, Posted
 from broker.publish.committer import Outcome, Submission
 from broker.registry import Client
 
@@ -101,6 +101,10 @@ class LocalBridge:
     async def kick(self, user: str) -> int:
         """See `BrokerPort`."""
         return self._node.registry.kick(user, "kicked")
+
+    async def renew(self, client_id: str, identity: Identity) -> bool:
+        """See `BrokerPort`."""
+        return self._node.registry.renew(client_id, identity)
 
     async def stats(self) -> dict[str, int]:
         """See `BrokerPort`."""

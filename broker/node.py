@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -59,8 +60,12 @@ class _PluginServices:
         self.passwords = passwords
         self.attempts = attempts
         self.data_dir: Path = config.data_dir
-        self.open_filters = config.topics.open
         self.now_ms = SystemClock().now_ms
+        self._topics = config.topics
+
+    @property
+    def open_filters(self) -> Sequence[str]:
+        return self._topics.open
 
 
 class Node:
@@ -119,7 +124,9 @@ class Node:
             log, Sequencer(config.node.id), clock, self.fanout.push, config.storage.max_batch
         )
         self._presence = Presence(
-            self._publish_presence, partial(loop.call_later, limits.presence_grace), clock.now_ms
+            self._publish_presence,
+            lambda left: loop.call_later(limits.presence_grace, left),
+            clock.now_ms,
         )
         self._retained = RetainedSpace(limits.retained_messages, limits.retained_bytes, metrics.limited)
         self.pipeline = Pipeline(
@@ -181,7 +188,7 @@ class Node:
             clock.now_ms,
             self.stats,
             self._tick,
-            limits.session_expiry,
+            limits,
             config.sys.interval,
         )
         self._addresses = Addresses(
@@ -244,6 +251,19 @@ class Node:
             max_frame_size=limits.max_packet_bytes + 1024,
             websocket_handshake_timeout=limits.connect_timeout,
         )
+
+    def reload(self, *, topics_changed: bool) -> None:
+        """The configuration has changed (`Config.reload`): tell the parts that do not read it each time.
+        `topics_changed`: other topics are open now, so that permits and grants must be asked for again."""
+        limits = self._config.limits
+        self.events.keep_last(limits.events_kept)
+        self._subscriptions.allow_filters(limits.max_subscriptions)
+        self._away.allow_queued(limits.max_queued)
+        if topics_changed:
+            self._rights.forget_permits()
+            self._subscriptions.rights_changed()
+            self._tasks.spawn(self._away.reopen(self._config.topics.open, self.online))
+            self._tasks.spawn(self._rights.follow_all())
 
     async def stop(self) -> None:
         """Close the ports, end all connections, commit all that was accepted."""

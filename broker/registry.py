@@ -70,6 +70,10 @@ class Client(Protocol):
         """Publish no will when the connection ends."""
         ...
 
+    def renew(self, identity: Identity) -> bool:
+        """Go on with a fresh token, see `Principal.renew`. Returns whether it did."""
+        ...
+
     def close(self, reason: str) -> None:
         """End the connection. It is detached from the registry before this returns."""
         ...
@@ -341,6 +345,12 @@ class Registry:
         """Seconds until the connection's credential expires, or None if it does not."""
         expires_at = client.publisher.principal.identity.expires_at
         return None if expires_at is None else expires_at - self._now_ms() / 1000
+
+    def renew(self, client_id: str, identity: Identity) -> bool:
+        """A connected client goes on with a fresh token of the same user. Returns False if it is not
+        connected, or was not authenticated by a token."""
+        client = self._online.get(SessionKey(identity.user, client_id))
+        return client is not None and client.renew(identity)
 
     def kick(self, user: str, reason: str, whom: Callable[[Identity], bool] = lambda _: True) -> int:
         """End those connections of a user whose identity `whom` selects. Returns their number."""

@@ -71,12 +71,13 @@ def _message(text: str) -> dict[str, Any]:
     import msgspec
 
     from broker.domain.errors import Refusal
-    from broker.domain.message import parse_payload
+    from broker.domain.message import NO_DATA, parse_payload
 
     content = parse_payload(os.fsencode(text))
     if isinstance(content, Refusal):
         raise CommandError(content.detail)
     fields = msgspec.structs.asdict(content) | {"content": bytes(content.content)}
+    fields["data"] = None if content.data == NO_DATA else bytes(content.data)
     if content.mentions is not None:
         fields["mentions"] = msgspec.json.encode(content.mentions)
     return {name: value for name, value in fields.items() if value is not None}
@@ -104,9 +105,11 @@ def edit(
     user: As,
 ) -> None:
     """Replace the content of a user's message, for a limited time after it was sent."""
-    content = _message(text)["content"]
+    fields = _message(text)
+    if others := fields.keys() - {"content", "type"}:
+        raise CommandError(f"an edit changes the content only: remove {', '.join(sorted(others))}")
     with connect(context) as node:
-        node.ask("MessageService/EditMessage", user, id=message, content=content)
+        node.ask("MessageService/EditMessage", user, id=message, content=fields["content"])
     output.line(f"message {message} edited")
 
 

@@ -23,7 +23,7 @@ def serve(
         typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a configuration key; repeatable."),
     ] = None,
 ) -> None:
-    """Run a node until it gets SIGINT (Ctrl-C) or SIGTERM."""
+    """Run a node until it gets SIGINT (Ctrl-C) or SIGTERM. SIGHUP reloads its configuration."""
     named = os.environ.get("IM_DATA_DIR")  # the node itself reads all other IM_ variables
     folder = data_dir or options(context).data_dir or (Path(named) if named else None)
     from server.app import serve as run  # imports the whole broker, which only this command needs

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import uvloop
 
 from bridge.grpc_api.tls import CertificateError, Tls, read_tls
@@ -20,10 +21,11 @@ from broker.config import Config, ConfigError, load
 from broker.domain.errors import StoreError
 from broker.metrics import Metrics
 from broker.net.listeners import Listener, ListenError
-from server.assembly import InOneProcess, Joint, join, open_apis, open_stores
+from server.assembly import InOneProcess, Joined, Joint, join, open_apis, open_stores
 from server.data_dir import StartError, admin_token, own, write
 from server.greeting import greet
 from server.logs import Repeats, start_logging, summing_up
+from server.reloading import Reader, Reloading
 
 logger = logging.getLogger("parley")
 
@@ -38,18 +40,23 @@ _IN_ONE_PROCESS = InOneProcess()
 def serve(
     config_file: Path, data_dir: Path | None, settings: list[str], joint: Joint = _IN_ONE_PROCESS
 ) -> int:
-    """Run a node until SIGINT or SIGTERM.
+    """Run a node until SIGINT or SIGTERM. SIGHUP reloads its configuration.
 
     Returns the exit status: 0 after a signal, 1 if a port, a store or the data directory is not
     available, 2 for a wrong configuration. One line on standard error says why.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing is read yet that could be out of date
+
+    def read() -> Config:
+        return load(config_file, os.environ, settings, data_dir)
+
     try:
-        config = load(config_file, os.environ, settings, data_dir)
+        config = read()
         listeners = read_listeners(config)
         metrics = Metrics()
         repeats = start_logging(config.log.level, config.log.repeats, metrics.leave_out_lines)
         _give_memory_back()
-        uvloop.run(_run(config, listeners, joint, metrics, repeats))
+        uvloop.run(_run(config, read, listeners, joint, metrics, repeats))
     except (ConfigError, CertificateError) as error:
         print(f"imctl serve: {error}", file=sys.stderr)
         return WRONG_USAGE
@@ -69,23 +76,42 @@ def _give_memory_back() -> None:
 
 
 async def _run(
-    config: Config, listeners: list[Listener], joint: Joint, metrics: Metrics, repeats: Repeats
+    config: Config,
+    read: Reader,
+    listeners: list[Listener],
+    joint: Joint,
+    metrics: Metrics,
+    repeats: Repeats,
 ) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    async with summing_up(repeats), running_node(config, listeners, joint, metrics) as addresses:
-        greet(config, addresses)
+    hung_up_early = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, hung_up_early.set)
+    async with summing_up(repeats), running_node(config, listeners, joint, metrics) as running:
+        reloading = Reloading(config, read, running.joined)
+        loop.add_signal_handler(signal.SIGHUP, reloading.reload)
+        if hung_up_early.is_set():
+            reloading.reload()
+        greet(config, running.addresses)
         await stopping.wait()
         logger.info("shutting down")
+        loop.add_signal_handler(signal.SIGHUP, logger.info, "no reload: the node shuts down")
+
+
+class Running(msgspec.Struct, frozen=True):
+    """A node that serves. `addresses`: listener -> host:port."""
+
+    joined: Joined
+    addresses: dict[str, str]
 
 
 @contextlib.asynccontextmanager
 async def running_node(
     config: Config, listeners: list[Listener], joint: Joint, metrics: Metrics
-) -> AsyncIterator[dict[str, str]]:
-    """A node that serves while the context lasts; yields its listeners: name -> host:port."""
+) -> AsyncIterator[Running]:
+    """A node that serves while the context lasts."""
     data_dir = config.data_dir
     persistence = find_persistence(config.plugins)
     tls = read_tls(config.grpc.tls_cert, config.grpc.tls_key)
@@ -107,7 +133,7 @@ async def running_node(
             # scanning it in every full collection.
             gc.collect()
             gc.freeze()
-            yield addresses
+            yield Running(joined, addresses)
 
 
 def _shown(tls: Tls | None) -> dict[str, str] | None:

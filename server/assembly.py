@@ -116,10 +116,12 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
     log, states, directory = opened.log, opened.states, opened.directory
     node = Node(config, log, states, directory, opened.passwords, opened.attempts, opened.metrics)
     broker = await joint.to_broker(LocalBridge(node, log))
-    messages, limits = config.messages, config.limits
+    limits = config.limits
     quotas = Quotas(
         limits.groups_per_hour, limits.contact_requests_per_hour, time.monotonic, opened.metrics.limited
     )
+    plugin = node.host.plugin(UserAuthPlugin)
+    authenticator = None if plugin is None else plugin.authenticator
     services = Services(
         log,
         states.store,
@@ -128,15 +130,21 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
         directory,
         broker,
         now_ms,
-        AmendmentLimits(int(messages.recall_seconds * 1000), int(messages.edit_seconds * 1000)),
+        amendment_limits(config),
         limits.group_members,
         quotas,
+        authenticator,
     )
     stack.push_async_callback(services.close)
     node.for_services.serve(await joint.to_services(services))
     stack.push_async_callback(node.stop)
-    plugin = node.host.plugin(UserAuthPlugin)
-    return Joined(node, broker, services, None if plugin is None else plugin.authenticator)
+    return Joined(node, broker, services, authenticator)
+
+
+def amendment_limits(config: Config) -> AmendmentLimits:
+    """The section `messages`."""
+    messages = config.messages
+    return AmendmentLimits(int(messages.recall_seconds * 1000), int(messages.edit_seconds * 1000))
 
 
 async def open_apis(

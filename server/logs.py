@@ -105,13 +105,19 @@ def start_logging(level: str, most: int, left_out: Callable[[int], object]) -> R
 
     repeats = Repeats(most, write, left_out)
     handler.addFilter(repeats)
-    logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.basicConfig(handlers=[handler])
     logging.captureWarnings(True)
-    for noisy in ("amqtt", "transitions"):
-        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+    set_level(level)
     # The WebSocket listener logs one line for each offence; picows would log another.
     logging.getLogger("picows").setLevel(logging.CRITICAL)
     return repeats
+
+
+def set_level(level: str) -> None:
+    """Log what this level lets through."""
+    logging.getLogger().setLevel(level.upper())
+    for noisy in ("amqtt", "transitions"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 @contextlib.asynccontextmanager

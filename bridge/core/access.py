@@ -80,6 +80,10 @@ class Access:
         self.now_ms = now_ms
         self._limits = limits
 
+    def reload(self, limits: AmendmentLimits) -> None:
+        """Change the limits."""
+        self._limits = limits
+
     # --- users -----------------------------------------------------------------------
 
     async def account(self, user: str) -> Account:

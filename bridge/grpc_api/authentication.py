@@ -5,11 +5,11 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from bridge.core.bearer import Bearer
+from bridge.core.bearer import TokenReader
 from bridge.core.operations import THE_SYSTEM, Caller
 from bridge.grpc_api.changes import Changes
 from broker.domain.directory import SYSTEM
@@ -22,15 +22,6 @@ ON_BEHALF_OF = "im-on-behalf-of"
 _SYSTEM_ROLES = ("admin", "service")
 
 Metadata = Iterable[tuple[str, str | bytes]]
-
-
-class TokenReader(Protocol):
-    """Reads tokens of accounts."""
-
-    async def by_token(self, text: str) -> Bearer | None:
-        """A token and its account. None if the token is not valid, or its user is disabled or removed.
-        Raises `StoreError`."""
-        ...
 
 
 class Call(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ class Done(_message.Message):
     def __init__(self) -> None: ...
 
 class SendRequest(_message.Message):
-    __slots__ = ("user_id", "group_id", "type", "content", "client_msg_id", "reply_to", "mentions")
+    __slots__ = ("user_id", "group_id", "type", "content", "client_msg_id", "reply_to", "mentions", "data", "traceparent")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,8 @@ class SendRequest(_message.Message):
     CLIENT_MSG_ID_FIELD_NUMBER: _ClassVar[int]
     REPLY_TO_FIELD_NUMBER: _ClassVar[int]
     MENTIONS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     group_id: str
     type: str
@@ -26,7 +28,9 @@ class SendRequest(_message.Message):
     client_msg_id: str
     reply_to: str
     mentions: bytes
-    def __init__(self, user_id: _Optional[str] = ..., group_id: _Optional[str] = ..., type: _Optional[str] = ..., content: _Optional[bytes] = ..., client_msg_id: _Optional[str] = ..., reply_to: _Optional[str] = ..., mentions: _Optional[bytes] = ...) -> None: ...
+    data: bytes
+    traceparent: str
+    def __init__(self, user_id: _Optional[str] = ..., group_id: _Optional[str] = ..., type: _Optional[str] = ..., content: _Optional[bytes] = ..., client_msg_id: _Optional[str] = ..., reply_to: _Optional[str] = ..., mentions: _Optional[bytes] = ..., data: _Optional[bytes] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class SentMessage(_message.Message):
     __slots__ = ("id", "conversation_id", "seq", "created_at")

@@ -12,8 +12,9 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
 
+from bridge.core.bearer import TokenReader
 from bridge.core.operations import Operations
-from bridge.grpc_api.authentication import CallAuthenticator, TokenReader
+from bridge.grpc_api.authentication import CallAuthenticator
 from bridge.grpc_api.changes import Changes
 from bridge.grpc_api.guard import CALLS_PER_USER, CONCURRENCY, Guard
 from bridge.grpc_api.services import ADMINISTRATION, SERVICES, OperationService

@@ -14,7 +14,16 @@ from bridge.core.operations import Caller, MessageId, Operations, Parameters, co
 from bridge.core.posting import append_one
 from bridge.core.turns import Turns
 from broker.domain.errors import RefusedError
-from broker.domain.message import SERVER_TYPES, Amendment, Body, Content, amending, encode_body, read_body
+from broker.domain.message import (
+    NO_DATA,
+    SERVER_TYPES,
+    Amendment,
+    Body,
+    Content,
+    amending,
+    encode_body,
+    read_body,
+)
 from broker.domain.permissions import GroupOperation, UserOperation
 from broker.ports import BrokerPort, Located, MessageLog
 
@@ -67,7 +76,8 @@ class Amendments:
         """Replace the content of a message that the caller sent. This is possible for a limited time
         (`messages.edit_seconds`, one day by default; else `too_late`), and only while the caller may send
         messages there: who is muted, blocked or not a member any more may not edit either. An entry of type
-        `edit` announces it to readers; later readers get the new content with `edited_at`."""
+        `edit` announces it to readers; later readers get the new content with `edited_at`.
+        The message keeps its `data`."""
         content = msgspec.Raw(content_json(parameters.content))
         if len(bytes(content)) > MAX_CONTENT:
             raise RefusedError("invalid_params", f"content: more than {MAX_CONTENT} bytes of JSON")
@@ -79,16 +89,16 @@ class Amendments:
             return await self._append(caller, located, body, Content(content, type="edit"), changed, ())
 
     async def recall(self, caller: Caller, parameters: RecallParameters) -> EntryResult:
-        """Recall a message: its content is deleted for everybody. The sender may do so for a limited time
-        (`messages.recall_seconds`, two minutes by default; else `too_late`), the owner and admins of a
-        group at any time. An entry of type `recall` announces it to readers; later readers get the message
-        without content and with `recalled_at`."""
+        """Recall a message: its content and `data` are deleted for everybody. The sender may do so for a
+        limited time (`messages.recall_seconds`, two minutes by default; else `too_late`), the owner and
+        admins of a group at any time. An entry of type `recall` announces it to readers; later readers get
+        the message without them and with `recalled_at`."""
         async with self._turns.of(int(parameters.id)):
             located, body = await self._target(parameters.id)
             await self._may(caller, body, UserOperation.RECALL, GroupOperation.RECALL)
             now = self._access.now_ms()
             changed = msgspec.structs.replace(
-                body, content=_NOTHING, recalled_at=now, reply_to=None, mentions=None
+                body, content=_NOTHING, recalled_at=now, reply_to=None, mentions=None, data=NO_DATA
             )
             edits = await self._emptied_edits(located, now) if body.edited_at is not None else []
             entry = Content(_NOTHING, type="recall")

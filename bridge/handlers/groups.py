@@ -176,6 +176,10 @@ class Groups:
         self._most = most
         self._creations = creations
 
+    def allow_members(self, most: int) -> None:
+        """Change the largest size of a group."""
+        self._most = most
+
     def register(self, operations: Operations) -> None:
         """See `Handlers.register`."""
         operations.add("groups.create", self.create)

@@ -137,6 +137,10 @@ class Members:
         self.turns = changes.turns
         self._most = most
 
+    def allow_members(self, most: int) -> None:
+        """Change the largest size of a group."""
+        self._most = most
+
     def register(self, operations: Operations) -> None:
         """See `Handlers.register`."""
         for name in ("members", "add", "remove", "leave", "ban", "unban", "bans", "join", "requests"):

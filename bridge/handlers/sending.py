@@ -39,6 +39,11 @@ class SendParameters(Parameters, omit_defaults=True):
     """The message that this one answers, in the same conversation."""
     mentions: Annotated[list[Id], msgspec.Meta(max_length=1000)] | Literal["all"] | None = None
     """Users of the same conversation; or, in a group, `"all"`."""
+    data: dict[str, Any] | None = None
+    """An object of the app's own, at most 4 KiB of JSON. The server keeps it with the message and does not
+    look into it; edits leave it as it is."""
+    traceparent: Annotated[str, msgspec.Meta(max_length=55)] | None = None
+    """The sender's trace context (W3C), kept with the message."""
 
 
 class SentResult(msgspec.Struct):
@@ -118,6 +123,8 @@ class Sending:
     async def _prepare(self, caller: Caller, parameters: SendParameters) -> Post:
         payload = msgspec.structs.asdict(parameters)
         payload["content"] = msgspec.Raw(content_json(parameters.content))
+        if parameters.data is not None:
+            payload["data"] = msgspec.Raw(content_json(parameters.data, "data"))
         user, group = payload.pop("user_id"), payload.pop("group_id")
         if (user is None) == (group is None):
             raise RefusedError("invalid_params", "give either user_id or group_id")

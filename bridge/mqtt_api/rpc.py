@@ -35,9 +35,9 @@ class RpcServer:
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
 
-    async def call(self, user: str, method: str, payload: bytes) -> bytes:
-        """Run what a user published to `users/<user>/rpc/<method>`, and return the reply as JSON. Never
-        raises: every failure becomes a reply with an error."""
+    async def call(self, user: str, method: str, payload: bytes, client_id: str = "") -> bytes:
+        """Run what a user's client published to `users/<user>/rpc/<method>`, and return the reply as JSON.
+        Never raises: every failure becomes a reply with an error."""
         request_id = None
         try:
             request = _request(payload)
@@ -45,7 +45,7 @@ class RpcServer:
             if request_id is not None and not _is_request_id(request_id):
                 request_id = None
                 raise _invalid(f"request_id: expected a string of 1 to {MAX_REQUEST_ID} characters")
-            result = await self._operations.call(Caller(user), method, request)
+            result = await self._operations.call(Caller(user, client_id=client_id), method, request)
             reply = _Reply(True, request_id, result)
         except RefusedError as error:
             reply = _Reply(False, request_id, error=_Failure(error.code, error.detail))

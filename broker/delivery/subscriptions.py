@@ -85,6 +85,10 @@ class Subscriptions:
         self._revocations = 0
         self._locks: dict[Session, asyncio.Lock] = {}
 
+    def allow_filters(self, most: int) -> None:
+        """Change how many filters a session may have. A session that has more keeps them."""
+        self._max_filters = most
+
     async def subscribe(self, session: Session, wanted: Sequence[Subscription]) -> list[int]:
         """Subscribe (MQTT 3.1.1, 3.8.4). Returns a SUBACK code per subscription, in their order
         [MQTT-3.8.4-5]: the granted QoS, or 0x80. The filters of a persistent session are on disk on

@@ -27,18 +27,30 @@ MAX_DEPTH = 100
 """The deepest nesting of arrays and objects in a content. JSON decoders are recursive, also our own: a
 deeper message could be stored, but readers could not decode it."""
 
+MAX_DATA = 4096
+"""Bytes of `data`, as JSON."""
+
+NO_DATA = msgspec.Raw(b"null")
+"""The `data` of a message without any. It is left out of the JSON."""
+
 SERVER_TYPES = frozenset(("edit", "recall", "system"))
 """Types of entries that only the server writes."""
 
 
-class Content(msgspec.Struct, frozen=True, gc=False):
-    """The validated fields of a payload. `content` is raw JSON."""
+class Content(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """The validated fields of a payload. `content` and `data` are raw JSON.
+
+    Unknown fields are refused, so that a misspelt one is not lost without a word."""
 
     content: msgspec.Raw
     type: str = "text"
     client_msg_id: str | None = None
     reply_to: str | None = None
     mentions: list[str] | Literal["all"] | None = None
+    data: msgspec.Raw = NO_DATA
+    """A JSON object of the app's own. The server keeps it and does not look into it."""
+    traceparent: str | None = None
+    """The sender's trace context (W3C Trace Context, 3.2)."""
 
 
 class Count(msgspec.Struct, frozen=True, gc=False):
@@ -127,6 +139,10 @@ class Body(msgspec.Struct, omit_defaults=True, gc=False):
     group_id: str | None = None
     reply_to: str | None = None
     mentions: list[str] | Literal["all"] | None = None
+    data: msgspec.Raw = NO_DATA
+    """A JSON object of the app's own, as the sender gave it."""
+    traceparent: str | None = None
+    """The sender's trace context (W3C)."""
     target_id: str | None = None
     """For an edit or recall: the id of the message it changes."""
     edited_at: int | None = None
@@ -162,6 +178,9 @@ _decode_content = msgspec.json.Decoder(Content).decode
 _decode_body = msgspec.json.Decoder(Body).decode
 _decode_has_content = msgspec.json.Decoder(_HasContent).decode
 _encode = msgspec.json.Encoder().encode
+
+# Version, trace id, parent id and flags (W3C Trace Context, 3.2). Neither id may be all zeros.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 # Possessive quantifiers: no backtracking, so the time is linear in whatever a client sends.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
@@ -221,9 +240,10 @@ def parse_payload(payload: bytes) -> Content | Refusal:
             pass  # not JSON: text that begins with a brace
         else:
             # Fewer brackets than MAX_DEPTH cannot nest deeper. This spares most messages the full check.
-            brackets = payload.count(b"[") + payload.count(b"{")
-            if brackets > MAX_DEPTH and is_too_deep(bytes(content.content)):
-                return _invalid(f"content: nested deeper than {MAX_DEPTH}")
+            if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH:
+                for name, value in (("content", content.content), ("data", content.data)):
+                    if is_too_deep(bytes(value)):
+                        return _invalid(f"{name}: nested deeper than {MAX_DEPTH}")
             return _check(content)
     return Content(msgspec.Raw(_encode(text)))
 
@@ -259,7 +279,22 @@ def _check(content: Content) -> Content | Refusal:
         return _invalid(f"type {content.type!r} is reserved for the server")
     if content.reply_to is not None and not (content.reply_to.isascii() and content.reply_to.isdigit()):
         return _invalid("reply_to must be a message id")
-    return _check_mentions(content.mentions) or content
+    if content.traceparent is not None and _TRACEPARENT.fullmatch(content.traceparent) is None:
+        return _invalid("traceparent must be a W3C trace context: version-traceid-parentid-flags")
+    return _check_mentions(content.mentions) or _check_data(content)
+
+
+def _check_data(content: Content) -> Content | Refusal:
+    if content.data is NO_DATA:
+        return content
+    data = bytes(content.data)
+    if data == bytes(NO_DATA):  # `null` means none, as for every field
+        return msgspec.structs.replace(content, data=NO_DATA)
+    if data[:1] != b"{":
+        return _invalid("data must be a JSON object")
+    if len(data) > MAX_DATA:
+        return _invalid(f"data must have at most {MAX_DATA} bytes, not {len(data)}")
+    return content
 
 
 def _check_mentions(mentions: list[str] | Literal["all"] | None) -> Refusal | None:
@@ -293,6 +328,8 @@ def stamp(
         group_id=draft.topic.owner if group else None,
         reply_to=content.reply_to,
         mentions=content.mentions,
+        data=content.data,
+        traceparent=content.traceparent,
         target_id=draft.target.id if draft.target else None,
     )
     return Stamped(draft, message_id, seq, offsets, _encode(body), count)
@@ -315,7 +352,8 @@ def encode_body(body: Body) -> bytes:
 
 
 def says_the_same(body: Body, content: Content) -> bool:
-    """Whether a stored message equals a new one, apart from white space and the order of keys in its JSON.
+    """Whether a stored message equals a new one, apart from `traceparent`, which differs each time a message
+    is sent, and from white space and the order of keys in its JSON.
 
     True for a message that was edited or recalled: its first content is no longer stored."""
     if body.edited_at is not None or body.recalled_at is not None:
@@ -325,6 +363,7 @@ def says_the_same(body: Body, content: Content) -> bool:
         and body.reply_to == content.reply_to
         and body.mentions == content.mentions
         and _same_json(bytes(body.content), bytes(content.content))
+        and _same_json(bytes(body.data), bytes(content.data))
     )
 
 

@@ -21,12 +21,13 @@ from broker.domain.publication import Publication
 from broker.domain.rates import Allowance, network_of
 from broker.net import handshake
 from broker.net.acknowledging import acknowledge
+from broker.net.expiry import announce
 from broker.net.hub import Hub
 from broker.net.lifetime import Lifetime
 from broker.net.outbox import ByteOutbox
 from broker.net.subscribing import subscribe, unsubscribe
 from broker.net.transport import Transport
-from broker.ports import Principal
+from broker.ports import Identity, Principal
 from broker.publish.committer import Outcome
 from broker.publish.publisher import Publisher
 from broker.session.inbound import Inbound, Slot
@@ -157,7 +158,11 @@ class Connection:
         if self._paused:
             # This side has stopped reading, so silence is not the client's fault.
             self._lifetime.seen(now)
-        expires_in = self._hub.registry.expires_in(self) if self._state is _OPEN else None
+        expires_in = None
+        if self.session is not None:
+            expires_in = self._hub.registry.expires_in(self)
+            if self._lifetime.is_ending(expires_in) and announce(self.session, self.publisher.principal):
+                self._lifetime.announced()
         found = self._lifetime.check(now, expires_in)
         if isinstance(found, str):
             self.close(found)
@@ -295,8 +300,25 @@ class Connection:
         self._decoder.allow(hub.limits.max_packet_bytes)
         self._lifetime.opened(keep_alive)
         self.outbox.send(encoder.connack(ConnectCode.ACCEPTED, session_present))
-        hub.deadlines.watch(self, self.check(hub.loop.time()))
+        self._watch()
         hub.events.connected(self.publisher.principal)
+
+    def _watch(self) -> None:
+        """Act on the deadlines, and be called for the next one."""
+        hub = self._hub
+        again = self.check(hub.loop.time())
+        if again is None:
+            hub.deadlines.forget(self)
+        else:
+            hub.deadlines.watch(self, again)
+
+    def renew(self, identity: Identity) -> bool:
+        """See `registry.Client`."""
+        if self.session is None or not self.publisher.principal.renew(identity):
+            return False
+        self._lifetime.renewed()
+        self._watch()
+        return True
 
     # --- from the registry -----------------------------------------------------------
 

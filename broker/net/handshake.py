@@ -69,7 +69,7 @@ async def connect(
         principal = await admit(gate, credentials, packet.will)
         if isinstance(principal, ConnectRefusal):
             return principal
-        client.introduce(Publisher(principal, epoch), packet.will)
+        client.introduce(Publisher(principal, epoch, client_id), packet.will)
         key = SessionKey(principal.identity.user, client_id)
         try:
             is_attached = await registry.attach(client, key, packet.clean_session, accept)

@@ -17,14 +17,12 @@ from broker.net.connection import Connection
 from broker.net.hub import Hub
 from broker.net.listeners import Slots
 from broker.net.tcp import HIGH_WATER
+from broker.net.upgrade import SUBPROTOCOL, check
 
 logger = logging.getLogger(__name__)
 
 # Close codes that picows sends by itself when the client breaks the WebSocket protocol.
 _OFFENCES = frozenset((WSCloseCode.PROTOCOL_ERROR, WSCloseCode.MESSAGE_TOO_BIG, WSCloseCode.INVALID_TEXT))
-
-PATH = "/mqtt"
-SUBPROTOCOL = "mqtt"
 
 
 class _WebSocketTransport:
@@ -121,13 +119,16 @@ class WebSocketClient(WSListener):
 def accept(
     hub: Hub, slots: Slots, request: WSUpgradeRequest
 ) -> WSListener | WSUpgradeResponseWithListener | None:
-    """Answer a WebSocket handshake. It must have the path `/mqtt` (else 404) and offer the subprotocol
-    `mqtt` [MQTT-6.0.0-3] (else 400)."""
-    if request.path.decode(errors="replace").split("?")[0] != PATH:
-        return None
-    offered = request.headers.get("Sec-WebSocket-Protocol", "")
-    if SUBPROTOCOL not in [name.strip() for name in offered.split(",")]:
-        reason = f"the client must offer the subprotocol {SUBPROTOCOL!r}\n".encode()
-        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(400, reason), None)
+    """Answer a WebSocket handshake, see `upgrade.check`. A refused one is counted."""
+    refusal = check(request.path.decode(errors="replace"), request.headers)
+    if refusal is not None:
+        hub.metrics.refused[f"websocket_{refusal.status}"] += 1
+        body = f"{refusal.reason}\n".encode()
+        refused = WSUpgradeResponse.create_error_response(refusal.status, body, refusal.headers)
+        return WSUpgradeResponseWithListener(refused, None)
+    # picows checks these headers again after this function, and does not know that they are lists. They
+    # are replaced by the one token that was found in them.
+    request.headers["Upgrade"] = "websocket"
+    request.headers["Connection"] = "Upgrade"
     response = WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": SUBPROTOCOL})
     return WSUpgradeResponseWithListener(response, WebSocketClient(hub, slots))

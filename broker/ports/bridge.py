@@ -16,6 +16,7 @@ import msgspec
 from broker.domain.errors import Refusal
 from broker.domain.message import Body, Draft
 from broker.ports.conversations import Arrival
+from broker.ports.plugins import Identity
 
 
 class Post(msgspec.Struct, frozen=True):
@@ -84,6 +85,11 @@ class BrokerPort(Protocol):
         """End all connections of a user, who may connect again. Returns the number of connections."""
         ...
 
+    async def renew(self, client_id: str, identity: Identity) -> bool:
+        """A connected client of `identity.user` goes on with a fresh token, whose claims `identity` holds.
+        Returns False if it is not connected, or was not authenticated by a token."""
+        ...
+
     async def watch(self, topic: str, grown: Callable[[], None]) -> Callable[[], None]:
         """Call `grown` whenever the log of an inbox or group topic has grown. Call the result to stop.
 
@@ -100,10 +106,10 @@ class ServicesPort(Protocol):
     """The services as the broker sees them. Every method raises `StoreError` when the services cannot be
     reached."""
 
-    async def call(self, user: str, method: str, payload: bytes) -> bytes:
-        """Answer a publication to `users/<user>/rpc/<method>`. Returns the payload of the reply, which
-        says whether the method succeeded. If the services cannot be reached the broker replies
-        `unavailable`."""
+    async def call(self, user: str, method: str, payload: bytes, client_id: str = "") -> bytes:
+        """Answer a publication of a client to `users/<user>/rpc/<method>`. Returns the payload of the
+        reply, which says whether the method succeeded. If the services cannot be reached the broker
+        replies `unavailable`."""
         ...
 
     async def arrived(self, batch: Sequence[Arrival]) -> None:

@@ -62,6 +62,15 @@ class Principal:
         """The client whose log lines are summed up: the user, or the address of an anonymous client."""
         return self.identity.user or network_of(self.peer[0])
 
+    def renew(self, identity: Identity) -> bool:
+        """Go on with a fresh token of the same user. Returns False, and changes nothing, if the client was
+        not authenticated by a token, or if the user's role is another one."""
+        before = self.identity
+        if before.expires_at is None or (identity.user, identity.role) != (before.user, before.role):
+            return False
+        self.identity = identity
+        return True
+
 
 class Grant(msgspec.Struct, frozen=True):
     """What a user may read through a topic filter now."""

@@ -57,6 +57,10 @@ class Events:
         # Errors told in this second, by user; those beyond the rate are summed up at its end.
         self._errors: Counter[str] = Counter()
 
+    def keep_last(self, kept: int) -> None:
+        """Change how many events of a user remain. Older ones go when the user's next event is stored."""
+        self._kept = kept
+
     def tell(self, user: str, event: Mapping[str, Any]) -> None:
         """Send an event to the sessions of a user that are connected."""
         self._fanout.forward(Publication(_topic(user), msgspec.json.encode(event), 1))

@@ -69,32 +69,38 @@ class ForServices:
         """Send all calls and reports to these services. To be called once."""
         self._services.set_result(services)
 
-    def call(self, user: str, method: str, payload: bytes, reply: Callable[[bytes], None]) -> Refusal | None:
-        """Call a method; `reply` gets the payload of the answer. Refused with `overloaded` if too many
-        calls wait, of all users or of this one."""
+    def call(
+        self, user: str, method: str, payload: bytes, reply: Callable[[bytes], None], client_id: str = ""
+    ) -> Refusal | None:
+        """Call a method for a client; `reply` gets the payload of the answer. Refused with `overloaded` if
+        too many calls wait, of all users or of this one."""
         if self._of_users[user] >= self._calls_per_user:
             self._metrics.limited["calls_per_user"] += 1
         elif len(self._calls) >= self._most_calls:
             self._metrics.limited["rpc_concurrency"] += 1
         else:
             self._of_users[user] += 1
-            self._calls.spawn(self._call(user, method, payload, reply))
+            self._calls.spawn(self._call(user, method, payload, reply, client_id))
             return None
         return Refusal("overloaded", ReasonCode.QUOTA_EXCEEDED, "too many calls at once, try again later")
 
-    async def _call(self, user: str, method: str, payload: bytes, reply: Callable[[bytes], None]) -> None:
+    async def _call(
+        self, user: str, method: str, payload: bytes, reply: Callable[[bytes], None], client_id: str
+    ) -> None:
         try:
-            await self._answered(user, method, payload, reply)
+            await self._answered(user, method, payload, reply, client_id)
         finally:
             self._of_users[user] -= 1
             if not self._of_users[user]:
                 del self._of_users[user]
 
-    async def _answered(self, user: str, method: str, payload: bytes, reply: Callable[[bytes], None]) -> None:
+    async def _answered(
+        self, user: str, method: str, payload: bytes, reply: Callable[[bytes], None], client_id: str
+    ) -> None:
         services = await self._services
         async with self._slots:
             try:
-                answer = await services.call(user, method, payload)
+                answer = await services.call(user, method, payload, client_id)
             except StoreError as error:
                 about = {"client": user, "reason": "call failed"}
                 logger.error("call of %r for %s failed: %s", method[:64], user, error, extra=about)

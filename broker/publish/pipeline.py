@@ -176,7 +176,9 @@ class Pipeline:
         self, publisher: Publisher, topic: Topic, publication: Publication, answer: Answer | None
     ) -> None:
         reply = partial(self._fanout.broadcast, f"users/{topic.owner}/replies")
-        refusal = self._services.call(topic.owner, topic.method, publication.payload, reply)
+        refusal = self._services.call(
+            topic.owner, topic.method, publication.payload, reply, publisher.client_id
+        )
         if refusal is not None:
             self._refuse(publisher, publication, answer, refusal)
         elif answer is not None:

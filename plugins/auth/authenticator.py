@@ -38,6 +38,7 @@ class Authenticator:
         self._attempts = attempts
         self._now = now
         self.issue = tokens.issue
+        self.reload_keys = tokens.reload
         self._tokens = tokens
 
     async def by_password(self, user: str, password: bytes, address: str) -> Account | None:

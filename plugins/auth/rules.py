@@ -75,6 +75,10 @@ class ContractRules:
             Kind.SYS: self._is_server,
         }
 
+    def open_topics(self, open_filters: Sequence[str]) -> None:
+        """Change the topics outside the contract's table that everybody may use."""
+        self._open = tuple(open_filters)
+
     async def may_publish(self, identity: Identity, topic: Topic) -> Refusal | None:
         """See `broker.ports.TopicRules`."""
         if topic.kind is Kind.OTHER:

@@ -58,6 +58,19 @@ class Tokens:
             _create(key_file)
         self._stamp = self._stat()
         self._keys = self._read()
+        self._reported = self._keys
+
+    def reload(self) -> list[str]:
+        """Read the file now. Returns what has changed since the last call, in words without secrets."""
+        before, now = self._reported, self._current()
+        self._reported = now
+        changes = [f"key {kid!r} is new" for kid in now.keys.keys() - before.keys.keys()]
+        changes += [f"key {kid!r} is gone" for kid in before.keys.keys() - now.keys.keys()]
+        both = before.keys.keys() & now.keys.keys()
+        changes += [f"key {kid!r} is another one" for kid in both if before.keys[kid] != now.keys[kid]]
+        if before.active != now.active:
+            changes.append(f"the active key is {now.active!r}")
+        return sorted(changes)
 
     def issue(self, user: str, ttl: float, now: float, kind: Kind = "access") -> str:
         """A token for `user` that ends at `now + ttl` (Unix seconds)."""

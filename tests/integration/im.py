@@ -237,7 +237,7 @@ def fold(entries: list[Entry]) -> list[dict[str, Any]]:
             target |= {"content": entry["content"], "edited": True}
         elif target is not None and entry["type"] == "recall":
             target |= {"content": None, "recalled": True}
-            for gone in ("reply_to", "mentions"):
+            for gone in ("reply_to", "mentions", "data"):
                 target.pop(gone, None)
             for edit in shown.values():
                 if edit["type"] == "edit" and edit.get("target_id") == entry["target_id"]:

@@ -85,6 +85,8 @@ SENDING: list[Row] = [
     ("me", {"content": "x", "group_id": "{quiet}"}, "muted"),
     ("me", {"content": "x", "user_id": "{peer}", "type": "system"}, "invalid_payload"),
     ("me", {"content": "x", "user_id": "{peer}", "type": "recall"}, "invalid_payload"),
+    ("me", {"content": "x", "user_id": "{peer}", "data": {"x": "y" * 5000}}, "invalid_payload"),
+    ("me", {"content": "x", "user_id": "{peer}", "traceparent": "00-x"}, "invalid_payload"),
     ("me", {"content": "x", "user_id": "{peer}", "reply_to": "1"}, "not_found"),
     ("me", {"content": "x", "user_id": "{peer}", "reply_to": "{in_joined}"}, "not_found"),
     ("me", {"content": "x", "user_id": "{peer}", "mentions": ["{other}"]}, "not_found"),
@@ -249,4 +251,5 @@ TABLE: dict[str, list[Row]] = {
     "presence.get": [("me", {"user_ids": ["{peer}", ""]}, "invalid_params")],
     "users.get": [("me", {"user_ids": ["{peer}", "a/b"]}, "invalid_params")],
     "users.update": [("me", {"who_may_message": "nobody"}, "invalid_params")],
+    "session.renew": [("me", {"token": token}, "unauthenticated") for token in ("", "x", "eyJ.eyJ.x")],
 }

@@ -91,7 +91,9 @@ def test_messages_and_conversations(node: Node) -> None:
     assert "(recalled)" in history
     assert "oops" not in history
 
-    assert imctl.get("conversations", "--as", ben)[0]["unread"] == 2, "the edit and the recall are no messages"
+    assert imctl.get("conversations", "--as", ben)[0]["unread"] == 2, (
+        "the edit and the recall are no messages"
+    )
     imctl.do("read", where, "--as", ben)
     imctl.do("conversation", "set", where, "--pin", "--as", ben)
     (conversation,) = imctl.get("conversations", "--as", ben)

@@ -212,6 +212,22 @@ def test_key_rotation(tmp_path: Path) -> None:
     assert tokens.verify(new) is not None
 
 
+def test_a_reload_says_what_has_changed_and_no_secret(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    write_keys(file, "a", "a", "b")
+    tokens = Tokens(file)
+    assert tokens.reload() == []
+    write_keys(file, "c", "b", "c")
+    assert tokens.verify("eyJ.eyJ.x") is None  # reads the file, too
+    assert tokens.reload() == ["key 'a' is gone", "key 'c' is new", "the active key is 'c'"]
+    assert tokens.reload() == []
+    file.write_text(json.dumps({"active": "c", "keys": {"b": key("x"), "c": key("c")}}))
+    assert tokens.reload() == ["key 'b' is another one"]
+    file.write_text("{")
+    with pytest.raises(TokenKeyError, match=r"keys\.json"):
+        tokens.reload()
+
+
 @pytest.mark.parametrize(
     "token",
     [

@@ -84,3 +84,13 @@ def test_results() -> None:
     assert sessions == admin.ListSessionsResponse(
         sessions=[admin.Session(client_id="c", address="h:1")], next="x"
     )
+
+
+def test_fields_that_this_node_does_not_know_are_refused() -> None:
+    """Protobuf would leave them out without a word."""
+    known = pb.SendRequest(user_id="bob", content=b'"hi"')
+    later = pb.SendRequest.FromString(known.SerializeToString() + b"\xa2\x06\x01x")
+    batch = pb.SendBatchRequest(messages=[known, later])
+    for name, request in (("messages.send", later), ("messages.send_batch", batch)):
+        with pytest.raises(RefusedError, match=r"im\.SendRequest: field 100 is unknown"):
+            taken(offered_operations(), name, request)

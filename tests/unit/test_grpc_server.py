@@ -192,6 +192,8 @@ async def test_parameters_and_results() -> None:
             client_msg_id="c-1",
             reply_to="5",
             mentions=b'["bob"]',
+            data=b'{"order": 7}',
+            traceparent="00-1-2-01",
         )
         sent = await node.call("MessageService/SendMessage", request, "token-of-alice")
         assert (sent.conversation_id, sent.seq, sent.created_at) == ("alice False", 7, 2**53)
@@ -203,6 +205,8 @@ async def test_parameters_and_results() -> None:
             "client_msg_id": "c-1",
             "reply_to": "5",
             "mentions": ["bob"],
+            "data": {"order": 7},
+            "traceparent": "00-1-2-01",
         }
         bare = await node.call("MessageService/SendMessage", pb.SendRequest(user_id="bob", content=b'"hi"'))
         assert bare.conversation_id == "system True"
@@ -214,6 +218,8 @@ async def test_parameters_and_results() -> None:
             "client_msg_id": None,
             "reply_to": None,
             "mentions": None,
+            "data": None,
+            "traceparent": None,
         }
 
 

@@ -1,0 +1,28 @@
+"""A client that goes on with a fresh token."""
+
+import pytest
+
+from broker.ports import Identity, Principal
+
+OLD = Identity("alice", "user", 1000.0, "t-1", 900.0)
+NEW = Identity("alice", "user", 2000.0, "t-2", 950.0)
+
+
+def test_a_fresh_token_of_the_same_user_takes_the_place_of_the_old_one() -> None:
+    client = Principal(OLD)
+    assert client.renew(NEW)
+    assert client.identity == NEW
+
+
+@pytest.mark.parametrize(
+    ("before", "fresh"),
+    [
+        (Identity("alice"), NEW),  # by password: nothing ends
+        (OLD, Identity("bob", "user", 2000.0)),
+        (OLD, Identity("alice", "admin", 2000.0)),
+    ],
+)
+def test_nothing_else_does(before: Identity, fresh: Identity) -> None:
+    client = Principal(before)
+    assert not client.renew(fresh)
+    assert client.identity is before
