@@ -73,7 +73,7 @@ class Services:
         self.groups = Groups(directory, access, log, changes, most_members, quotas.groups)
         self.members = Members(directory, access, log, changes, most_members)
         self._receipts = Receipts(log, conversations, directory, access, broker, save)
-        self._presences = Presences(directory, states, broker)
+        self._presences = Presences(directory, states, save, broker)
         self.operations = Operations()
         for handlers in (
             Messages(log, directory, access),

@@ -12,7 +12,7 @@ from broker.domain.errors import RefusedError, StoreError
 from broker.domain.permissions import UserOperation
 from broker.domain.presence import PresenceDocument
 from broker.domain.topics import presence_topic
-from broker.ports import BrokerPort, Directory, PresenceChange, StateStore, all_contacts
+from broker.ports import BrokerPort, Directory, PresenceChange, SaveChanges, StateStore, all_contacts
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +35,12 @@ class GetResult(msgspec.Struct):
 class Presences:
     """The handler, and the events for contacts."""
 
-    def __init__(self, directory: Directory, states: StateStore, broker: BrokerPort) -> None:
+    def __init__(
+        self, directory: Directory, states: StateStore, save: SaveChanges, broker: BrokerPort
+    ) -> None:
         self._directory = directory
         self._states = states
+        self._save = save
         self._broker = broker
 
     def register(self, operations: Operations) -> None:
@@ -53,6 +56,7 @@ class Presences:
         if not caller.is_system:
             contacts = await self._directory.contacts_between(permissions.both_ways(caller.user, users))
             users = [user for user in users if permissions.lets(profiles[user], caller.user, _SEE, contacts)]
+        await self._save(())  # a presence is pushed before it is stored; who has seen it may ask for it
         retained = await self._states.retained_on([presence_topic(user) for user in users])
         presences = []
         for user in users:
