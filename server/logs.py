@@ -29,6 +29,17 @@ class _Counted(msgspec.Struct):
     level: int = logging.INFO
     name: str = ""
 
+    def lets_through(self, record: logging.LogRecord, most: int) -> bool:
+        """Count a line. Returns whether it is one of the first `most`."""
+        self.lines += 1
+        if self.lines <= most:
+            return True
+        self.left_out += 1
+        if self.left_out == 1:
+            self.like = _text(record)
+            self.level, self.name = record.levelno, record.name
+        return False
+
 
 class Repeats(logging.Filter):
     """Lets through the first lines of each kind in a minute and counts the others.
@@ -59,14 +70,7 @@ class Repeats(logging.Filter):
             client, reason, most = record.name, record.msg, max(most, _LINES_OF_A_PLACE)
         with self._lock:
             counted, most = self._of((str(client), str(reason)), most)
-            counted.lines += 1
-            if counted.lines <= most:
-                return True
-            counted.left_out += 1
-            if counted.left_out == 1:
-                counted.like = _text(record)
-                counted.level, counted.name = record.levelno, record.name
-            return False
+            return counted.lets_through(record, most)
 
     def _of(self, key: _Key, most: int) -> tuple[_Counted, int]:
         if key not in self._counted and len(self._counted) >= _MOST_KEYS:

@@ -58,8 +58,7 @@ class Buckets:
 
 
 class Allowance:
-    """A bucket of tokens that its holders count down themselves: `left -= 1` for each token. Below 0 they
-    ask `wait`."""
+    """A bucket of tokens. Its holders `take` one after the other; who is refused one asks `wait`."""
 
     __slots__ = ("_at", "_burst", "_per_second", "holders", "left")
 
@@ -70,6 +69,19 @@ class Allowance:
         self.left = burst
         """The tokens there are, without those that have come since `wait` was called last."""
         self.holders = 0
+
+    def take(self) -> bool:
+        """Take a token. Returns False if there was none, and the allowance owes it."""
+        self.left -= 1
+        return self.left >= 0
+
+    def hold(self) -> None:
+        """There is one more holder."""
+        self.holders += 1
+
+    def release(self) -> None:
+        """There is one holder less."""
+        self.holders -= 1
 
     def wait(self, now: float) -> float:
         """Add the tokens that have come. Returns the seconds for which a holder must pause, 0 for none."""
@@ -106,13 +118,13 @@ class Allowances:
             self._sweep(now)
             self._users[user] = self._new(now)
         allowance = self._users[user]
-        allowance.holders += 1
+        allowance.hold()
         return allowance
 
     @staticmethod
     def release(allowance: Allowance) -> None:
         """A connection has ended."""
-        allowance.holders -= 1
+        allowance.release()
 
     def _new(self, now: float) -> Allowance:
         return Allowance(self._per_second, self._per_second * _BURST_SECONDS, now)

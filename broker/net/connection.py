@@ -345,8 +345,7 @@ class Connection:
         hub, inbound = self._hub, session.inbound
         events, pipeline = hub.events, hub.pipeline
         allowance = self._allowance
-        allowance.left -= 1
-        if allowance.left < 0:
+        if not allowance.take():
             self._slow_down(allowance)
         if events.messages:
             events.message_received(packet, packet.packet_id, self.publisher.principal)
