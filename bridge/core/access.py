@@ -117,7 +117,10 @@ class Access:
         pair = await self.pair(caller.user, peer, must_exist=operation not in _AFTER_REMOVAL)
         relation = Relation.SYSTEM if caller.is_system else pair.relation
         facts = replace(self._facts(caller, message), profile=pair.profile)
-        _allow(permissions.between_users(operation, relation, facts), peer)
+        code = permissions.between_users(operation, relation, facts)
+        if code == "not_authorized" and message is not None and not facts.is_sender:
+            raise RefusedError(code, f"only the sender of a private message may {operation.value} it")
+        _allow(code, peer)
         return pair
 
     def _facts(self, caller: Caller, message: Body | None) -> Facts:
@@ -139,7 +142,10 @@ class Access:
             raise RefusedError("not_found", f"no group {group_id}")
         seat = await self._seat(caller, group)
         facts = replace(self._facts(caller, message), group=group, membership=seat.membership)
-        _allow(permissions.in_group(operation, seat.rank, facts), f"group {group_id}")
+        code = permissions.in_group(operation, seat.rank, facts)
+        if code == "not_authorized" and operation is GroupOperation.EDIT:
+            raise RefusedError(code, "only the sender of a message may edit it")
+        _allow(code, f"group {group_id}")
         return seat
 
     async def _seat(self, caller: Caller, group: Group) -> Seat:

@@ -176,7 +176,7 @@ def test_edit_and_recall(node: FakeNode) -> None:
         f"recall message {second} was recalled",
     ]
     assert f"message {second} was recalled" in refused(on(node, "recall", second, "--as", "alice"))
-    assert "only the sender of a message may edit it" in refused(
+    assert "only the sender of a private message may edit it" in refused(
         on(node, "edit", first, "mine", "--as", "bob")
     )
     node.clock.now += 3 * MINUTE
