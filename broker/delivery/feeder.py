@@ -135,7 +135,7 @@ class Feeder:
             if room := session.room_for(tail):
                 is_stuck = False
                 await self._advance(session, tail, room)
-        if is_stuck and session.behind:
+        if is_stuck and logs.behind and not logs.finishing:
             await self._wait(job)
 
     async def _advance(self, session: Session, tail: Tail, room: int) -> None:

@@ -153,6 +153,8 @@ class Session:
             self.logs.finish(tail)
             self.redeliveries.hand_over(tail)
             self._watcher.lagging(self)
+            if self._waiter is not None:  # what it waits for room for may wait for this
+                self._waiter()
 
     def forget_lost(self) -> None:
         """Give up the unsent entries of logs that the session does not read any more. Cursors move back

@@ -257,3 +257,26 @@ async def test_a_right_that_is_lost_after_the_unsubscribe_stops_it() -> None:
     bench.store.answers.set()
     assert await came(link) == []
     assert link.session.counts == (0, 0)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_an_unsubscribed_log_that_fills_the_window_does_not_stop_the_others(when: str) -> None:
+    bench = Bench()
+    bench.rights[TEAM] = 0
+    link = await opened(bench, (TEAM, 1), (INBOX, 1))
+    bench.append(TEAM, 1, 1, 1)
+    if when == "before":
+        link.unsubscribe(TEAM)
+        await settle()
+    link.close("lost")
+    bench.append(INBOX, 1)
+    bench.append(INBOX, 1)
+    link = Link(bench, Wire())
+    if when == "after":
+        link.unsubscribe(TEAM)
+    await settle()
+    assert in_parts(link) == [(1, 1, True), (2, 2, True), (3, 3, True)]
+    for packet_id in (1, 2, 3):
+        link.session.puback(packet_id)
+    assert await came(link) == [1, 2]
+    assert link.session.counts == (0, 0)
