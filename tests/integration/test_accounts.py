@@ -331,13 +331,13 @@ def test_token_that_ends_during_connect_leaves_no_device(make_node: MakeNode) ->
     node = make_node().start()
     alice = node.user("alice")
     with ExitStack() as stack:
-        clients = crowd(node, 300, stack)
+        clients = crowd(node, 190, stack)  # fewer than `limits.sessions_per_user`
         wait_for(lambda: time.time() % 1 < 0.5, "a second's first half: a token ends at the next one's begin")
         token = node.token(alice, ttl=1)
         ends_at = jwt.decode(token, options={"verify_signature": False})["exp"]
         for number, client in enumerate(clients):
             # As the token ends, some are let in, some are being let in, some come too late.
-            time.sleep(max(0.0, ends_at - 0.15 + number * 0.0005 - time.time()))
+            time.sleep(max(0.0, ends_at - 0.15 + number * 0.0008 - time.time()))
             client.send(connect(f"d{number}", alice, token, clean=False))
         for client in clients:
             while (answer := client.receive()) is not None:
