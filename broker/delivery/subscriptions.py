@@ -145,9 +145,7 @@ class Subscriptions:
         """Rights changed: determine the grants of a session again, and send it the presence of new contacts.
         Raises `StoreError`."""
         async with self._lock(session):
-            before = frozenset(session.grants)
-            await self._apply(session, frozenset(session.filters))
-            new = [topic for topic in session.grants if topic not in before]
+            new = await self._apply(session, frozenset(session.filters))
             presences = [topic for topic in new if parse_topic(topic).kind is Kind.PRESENCE]
             if presences and session.connected:
                 self._feeder.send_retained(
@@ -206,8 +204,9 @@ class Subscriptions:
             session.logs.saved()  # the snapshot has newer cursors
             await self._states.save([Saved(session.key, session.snapshot(), self._now_ms())])
 
-    async def _apply(self, session: Session, known: Collection[str]) -> None:
-        """Bring grants, routes and tails in line with the session's filters.
+    async def _apply(self, session: Session, known: Collection[str]) -> list[str]:
+        """Bring grants, routes and tails in line with the session's filters. Returns the grants that are
+        new, compared with those at the end of the look-up: one that was revoked during it is new again.
 
         Where a new tail starts: at the stored cursor, if there is one. Otherwise, if a filter of `known`
         matched the group before the user joined it, where the right to read it starts: the subscription
@@ -219,10 +218,11 @@ class Subscriptions:
             tails = [topic for topic in wanted.exact if parse_topic(topic).kind in LOG_KINDS]
             heads = await self._heads(session, tails)
             if not session.connected:
-                return  # the connection has ended while the directory was asked
+                return []  # the connection has ended while the directory was asked
             if revocations == self._revocations:
                 break  # otherwise a right granted above may be lost already
         exact, floors = wanted.exact, wanted.floors
+        new = [topic for topic in (*exact, *wanted.wild) if topic not in session.grants]
         self._route(session, exact, wanted.wild)
         for topic in [topic for topic in session.tails if topic not in exact]:
             session.park_tail(topic)
@@ -240,6 +240,7 @@ class Subscriptions:
             session.add_tail(Tail(topic, log, position, exact[topic]))
         if session.behind:
             self._feeder.lagging(session)
+        return new
 
     async def _wanted(self, session: Session) -> "_Wanted":
         wanted = _Wanted({}, {}, {})
