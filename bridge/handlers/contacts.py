@@ -100,8 +100,13 @@ class Contacts:
     def register(self, operations: Operations) -> None:
         """See `Handlers.register`."""
         operations.add("contacts.list", self.list_contacts)
-        for name in ("request", "accept", "reject", "remove", "remark", "block", "unblock"):
-            operations.add(f"contacts.{name}", getattr(self, name))
+        operations.add("contacts.request", self.request)
+        operations.add("contacts.accept", self.accept)
+        operations.add("contacts.reject", self.reject)
+        operations.add("contacts.remove", self.remove)
+        operations.add("contacts.remark", self.remark)
+        operations.add("contacts.block", self.block)
+        operations.add("contacts.unblock", self.unblock)
 
     async def list_contacts(self, caller: Caller, parameters: ListParameters) -> ListResult:
         """List the caller's contacts, contact requests or blocked users."""

@@ -143,8 +143,15 @@ class Members:
 
     def register(self, operations: Operations) -> None:
         """See `Handlers.register`."""
-        for name in ("members", "add", "remove", "leave", "ban", "unban", "bans", "join", "requests"):
-            operations.add(f"groups.{name}", getattr(self, name))
+        operations.add("groups.members", self.members)
+        operations.add("groups.add", self.add)
+        operations.add("groups.remove", self.remove)
+        operations.add("groups.leave", self.leave)
+        operations.add("groups.ban", self.ban)
+        operations.add("groups.unban", self.unban)
+        operations.add("groups.bans", self.bans)
+        operations.add("groups.join", self.join)
+        operations.add("groups.requests", self.requests)
         operations.add("groups.accept", self.accept)
         operations.add("groups.reject", self.reject)
 

@@ -167,9 +167,7 @@ class Subscriptions:
         """Rights changed: determine the grants of a session again, and send it the presence of new contacts.
         Raises `StoreError`."""
         async with self._lock(session):
-            before = frozenset(session.grants)
-            await self._apply(session, frozenset(session.filters))
-            new = [topic for topic in session.grants if topic not in before]
+            new = await self._apply(session, frozenset(session.filters))
             presences = [topic for topic in new if parse_topic(topic).kind is Kind.PRESENCE]
             if presences and session.connected:
                 self._feeder.send_retained(
@@ -228,8 +226,9 @@ class Subscriptions:
             session.logs.saved()  # the snapshot has newer cursors
             await self._states.save([Saved(session.key, session.snapshot(), self._now_ms())])
 
-    async def _apply(self, session: Session, known: Collection[str]) -> None:
-        """Bring grants, routes and tails in line with the session's filters.
+    async def _apply(self, session: Session, known: Collection[str]) -> list[str]:
+        """Bring grants, routes and tails in line with the session's filters. Returns the grants that are
+        new, compared with those at the end of the look-up: one that was revoked during it is new again.
 
         Where a new tail starts: at the stored cursor, if there is one. Otherwise, if a filter of `known`
         matched the group before the user joined it, where the right to read it starts: the subscription
@@ -241,10 +240,11 @@ class Subscriptions:
             tails = [topic for topic in wanted.exact if parse_topic(topic).kind in CURSOR_KINDS]
             heads = await self._heads(session, tails)
             if not session.connected:
-                return  # the connection has ended while the directory was asked
+                return []  # the connection has ended while the directory was asked
             if revocations == self._revocations:
                 break  # otherwise a right granted above may be lost already
         exact, floors = wanted.exact, wanted.floors
+        new = [topic for topic in (*exact, *wanted.wild) if topic not in session.grants]
         self._route(session, exact, wanted.wild)
         for gone in [tail for topic, tail in session.tails.items() if topic not in exact]:
             if any_match(session.filters, gone.topic):  # the right to read it is lost
@@ -265,6 +265,7 @@ class Subscriptions:
             session.add_tail(Tail(topic, log, position, exact[topic], wanted.horizon(topic)))
         if session.behind:
             self._feeder.lagging(session)
+        return new
 
     async def _finish(self, session: Session) -> None:
         """Complete what earlier connections have begun to send of logs that the client has unsubscribed

@@ -48,6 +48,24 @@ async def test_a_full_window_of_one_log_does_not_stop_the_others(filters: tuple[
     assert sorted(await came(link)) == [1, 1, 2, 3]
 
 
+async def test_a_presence_seen_again_while_grants_are_looked_up_is_sent() -> None:
+    """The right to see it is lost and comes back during a look-up that another change began."""
+    bench = Bench()
+    presence = "users/bob/presence"
+    bench.rights = {presence: 0}
+    bench.retained = [Retained(presence, b"1", 1)]
+    link = await opened(bench, (presence, 1))
+    assert await came(link) == [1]
+    bench.directory.clear()
+    bench.spawn(bench.rights_of.follow(KEY.user))
+    await settle()
+    bench.revoke(presence)
+    bench.retained = [Retained(presence, b"2", 1)]
+    bench.give(presence, 0)
+    bench.directory.set()
+    assert await came(link) == [2]
+
+
 async def test_a_group_joined_while_another_filter_is_subscribed_to_is_read_from_the_start() -> None:
     bench = Bench()
     link = await opened(bench, ("groups/+", 1))
