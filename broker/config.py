@@ -90,6 +90,7 @@ class Limits(_Section):
     session_expiry: Seconds = 30 * 86400.0
     rpc_concurrency: Count = 64
     group_members: Annotated[int, Field(ge=2, le=100_000)] = 10_000
+    reserved_files: Count = 64
     presence_grace: Annotated[float, Field(ge=0, le=60)] = 3.0
 
 
@@ -112,6 +113,7 @@ class Grpc(_Section):
     bind: str = "127.0.0.1:50051"
     tls_cert: str | None = None
     tls_key: str | None = None
+    idle_seconds: Annotated[float, Field(ge=1)] = 60.0
 
 
 class Http(_Section):

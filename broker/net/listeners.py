@@ -1,6 +1,10 @@
 """Opens the ports of the section `listeners` of the configuration."""
 
+import errno
+import resource
 import socket
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -19,25 +23,68 @@ class ListenError(Exception):
     """A port could not be opened. The text names the listener and the reason."""
 
 
+def highest_file(reserved: int) -> int:
+    """The number that the file descriptors of clients must stay below, so that `reserved` are left for
+    health, administration and the stores (at most a quarter of all)."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return 2**31
+    return limit - min(reserved, limit // 4)
+
+
 class Slots:
-    """Counts the connections of a listener."""
+    """Counts the connections of a listener. `limit` 0 means no limit of its own. The file descriptors of
+    its connections stay below `highest_file`."""
 
-    __slots__ = ("_limit", "used")
+    __slots__ = ("_highest_file", "_limit", "used")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, highest_file: int) -> None:
         self._limit = limit
+        self._highest_file = highest_file
         self.used = 0
 
-    def take(self) -> bool:
-        """Count one more connection if the limit allows it; returns whether it does."""
+    def take(self, file: int) -> str | None:
+        """Count one more connection, whose file descriptor is `file`. Returns None, or why there is no
+        room: `listener_full` or `open_files`.
+
+        The system gives out the lowest free number. So a high one says that all below are in use, by
+        whatever part of the process."""
         if self._limit and self.used >= self._limit:
-            return False
+            return "listener_full"
+        if file >= self._highest_file:
+            return "open_files"
         self.used += 1
-        return True
+        return None
 
     def give_back(self) -> None:
         """A connection has ended."""
         self.used -= 1
+
+
+class Door(socket.socket):
+    """A listening socket that accepts no connection whose file descriptor is not below `highest_file`. It
+    takes over `sock`. `turn_away` is told of each connection that is closed.
+
+    For servers that accept in Python and tell their protocol of a connection only after a handshake."""
+
+    def __init__(self, sock: socket.socket, highest_file: int, turn_away: Callable[[str], None]) -> None:
+        super().__init__(fileno=sock.detach())
+        self._highest_file = highest_file
+        self._turn_away = turn_away
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Raises `ConnectionAbortedError` for a connection that was closed: the next may be accepted."""
+        try:
+            connection, address = super().accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # others have used up all: try again
+                raise BlockingIOError from None
+            raise
+        if connection.fileno() >= self._highest_file:
+            connection.close()
+            self._turn_away("open_files")
+            raise ConnectionAbortedError
+        return connection, address
 
 
 def bind(listener: Listener) -> list[socket.socket]:

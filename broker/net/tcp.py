@@ -23,7 +23,8 @@ class TcpProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast("asyncio.Transport", transport)
-        if not self._slots.take():
+        if no_room := self._slots.take(stream.get_extra_info("socket").fileno()):
+            self._hub.turn_away(no_room)
             stream.abort()
             return
         # At most the budget: a full outbox must be told when the transport has drained.

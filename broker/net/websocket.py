@@ -66,10 +66,11 @@ class WebSocketClient(WSListener):
         self._in_message = False
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        if not self._slots.take():
+        stream = transport.underlying_transport
+        if no_room := self._slots.take(stream.get_extra_info("socket").fileno()):
+            self._hub.turn_away(no_room)
             transport.disconnect(graceful=False)
             return
-        stream = transport.underlying_transport
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
         peer = transport.underlying_transport.get_extra_info("peername") or ("", 0)
         self._connection = Connection(self._hub, _WebSocketTransport(transport), (str(peer[0]), int(peer[1])))
