@@ -24,6 +24,7 @@ from broker.metrics import Metrics
 from broker.net.listeners import Listener, ListenError
 from server.assembly import InOneProcess, Joined, Joint, join, open_apis, open_stores
 from server.data_dir import StartError, admin_token, own, write
+from server.files import raise_open_files
 from server.greeting import greet
 from server.logs import Repeats, start_logging, summing_up
 from server.reloading import Reader, Reloading
@@ -63,6 +64,7 @@ def serve(
         metrics = Metrics()
         repeats = start_logging(config.log.level, config.log.repeats, metrics.leave_out_lines)
         _give_memory_back()
+        logger.debug("at most %d open files", raise_open_files())
         running = running_node(config, listeners, joint, metrics, accept_new_store=accept_new_store)
         uvloop.run(_run(config, read, running, repeats))
     except (ConfigError, CertificateError) as error:

@@ -30,6 +30,7 @@ from broker.domain.directory import SYSTEM
 from broker.domain.topics import inbox_topic
 from broker.local_bridge import LocalBridge
 from broker.metrics import Metrics
+from broker.net.listeners import highest_file
 from broker.node import Node
 from broker.ports import (
     BrokerPort,
@@ -183,7 +184,8 @@ async def open_apis(
         config.limits.calls_per_user,
         opened.metrics.limited,
     )
-    grpc = await grpc_server.start(operations, config.grpc.bind, token, offer, tls)
+    patience = grpc_server.Patience(config.limits.connect_timeout, config.grpc.idle_seconds)
+    grpc = await grpc_server.start(operations, config.grpc.bind, token, offer, tls, patience)
     stack.push_async_callback(grpc.stop)
     http = await _serve_http(config, opened, joined, new_accounts)
     stack.push_async_callback(http.stop)
@@ -238,4 +240,7 @@ async def _serve_http(
         }
     )
     app = application(logins, readiness, http.cors_origins)
-    return await http_server.start(app, http.bind, config.trusted_proxies)
+    # Half of the reserve: health must be reached when clients have used up all else, and administration
+    # when HTTP clients have.
+    files = highest_file(config.limits.reserved_files // 2)
+    return await http_server.start(app, http.bind, config.trusted_proxies, files)

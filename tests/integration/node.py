@@ -79,6 +79,7 @@ class Node:
         self.port = int(places["listeners"]["default"].rpartition(":")[2])
         self.ws_port = int(places["listeners"].get("ws", ":0").rpartition(":")[2])
         self.http = f"http://{places['http']}"
+        self.grpc = str(places["grpc"])
         self._channel = grpc.insecure_channel(places["grpc"])
         self.admin = services.AdminServiceStub(self._channel)
         token = (self.data_dir / "admin.token").read_text().strip()
