@@ -52,7 +52,8 @@ class Terminal:
     def _read(self, deadline: float) -> bool:
         """Read what comes next. False at the end."""
         left = deadline - time.monotonic()
-        assert left > 0 and select.select([self.leader], [], [], left)[0], f"only {self.seen!r} came"
+        came, _, _ = select.select([self.leader], [], [], max(left, 0))
+        assert came, f"only {self.seen!r} came"
         more = b""
         with contextlib.suppress(OSError):  # EIO: nobody holds the other end any more
             more = os.read(self.leader, 65536)
