@@ -14,9 +14,10 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from ..loadgen import BenchmarkError
-from ..procfs import cpu_seconds, raise_file_limit, rss_kb
-from ..trees import ROOT
+from benchmarks.loadgen import BenchmarkError
+from benchmarks.procfs import cpu_seconds, raise_file_limit, rss_kb
+from benchmarks.trees import ROOT
+
 from .attacks import ATTACKS
 from .probes import LOGIN_EVERY, Probes, probing
 from .town import Target, Town, town
@@ -157,7 +158,8 @@ def _print(output: Console, idle: Times, rows: Sequence[Row]) -> None:
 
 
 def _milliseconds(times: Times) -> tuple[str, str, str]:
-    return f"{times.publish * 1e3:.1f}", f"{times.call * 1e3:.1f}", f"{times.login * 1e3:.0f}"
+    login = f"{times.login * 1e3:.0f}" if times.login else "–"  # none was begun
+    return f"{times.publish * 1e3:.1f}", f"{times.call * 1e3:.1f}", login
 
 
 if __name__ == "__main__":

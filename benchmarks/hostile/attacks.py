@@ -1,5 +1,5 @@
-"""The floods. Each runs in a process of its own until it is ended: `python -m benchmarks.hostile.attacks NAME`,
-with the `Target` as JSON on standard input.
+"""The floods. Each runs in a process of its own until it is ended: `python -m benchmarks.hostile.attacks
+NAME`, with the `Target` as JSON on standard input.
 
 An attacker ignores what it is answered, and sends as fast as the node reads.
 """
@@ -15,12 +15,12 @@ from typing import Any
 
 import grpc.aio
 
+from benchmarks import frames
+from benchmarks.loadgen import BenchmarkError, Client
+from benchmarks.procfs import raise_file_limit
 from bridge.grpc_api import im_pb2 as pb
 from bridge.grpc_api import im_pb2_grpc as services
 
-from .. import frames
-from ..loadgen import BenchmarkError, Client
-from ..procfs import raise_file_limit
 from .town import ATTACKED_FROM, ATTACKER, OPEN, Target
 
 CONNECTIONS = 10
@@ -68,9 +68,7 @@ async def _open(target: Target, client_id: str, *, clean: bool = True, password:
     _, client = await loop.create_connection(
         Attacker, target.host, target.port, local_addr=(ATTACKED_FROM, 0)
     )
-    answer = await client.request(
-        frames.connect(client_id, ATTACKER, password or target.token, clean=clean)
-    )
+    answer = await client.request(frames.connect(client_id, ATTACKER, password or target.token, clean=clean))
     if answer[3] != 0:
         client.close()
         raise BenchmarkError(f"CONNACK {answer[3]}")

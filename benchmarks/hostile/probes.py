@@ -5,15 +5,17 @@ samples late, not just one (coordinated omission).
 """
 
 import asyncio
+import json
+import re
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import NamedTuple
 
-from .. import frames
-from ..loadgen import BenchmarkError, Client, open_client
+from benchmarks import frames
+from benchmarks.loadgen import BenchmarkError, Client, open_client
+
 from .town import CALLER, READER, WRITER, Target, Town
 
 PUBLISH_EVERY = 0.01
@@ -21,6 +23,10 @@ CALL_EVERY = 0.02
 LOGIN_EVERY = 0.4
 LATEST_ANSWER = 20.0
 """An answer that takes longer counts as so late."""
+
+_REQUEST_ID = re.compile(rb'"request_id":"([0-9]+)"')
+_LONGEST = 64
+"""Bytes that are kept of a reply that has not come whole."""
 
 
 class Sample(NamedTuple):
@@ -31,23 +37,21 @@ class Sample(NamedTuple):
 
 
 class Series:
-    """The samples of one kind, and those still waited for, in the order of their times."""
+    """The samples of one kind, and those still waited for, by number."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._waiting: deque[float] = deque()
+    def __init__(self) -> None:
+        self._waiting: dict[int, float] = {}
         self._samples: list[Sample] = []
 
-    def begin(self) -> None:
+    def begin(self, number: int) -> None:
         """One more is under way."""
-        self._waiting.append(time.monotonic())
+        self._waiting[number] = time.monotonic()
 
-    def answered(self, count: int) -> None:
-        """So many answers have come, in the order of the requests."""
-        now = time.monotonic()
-        for _ in range(min(count, len(self._waiting))):
-            begun = self._waiting.popleft()
-            self._samples.append(Sample(begun, now - begun))
+    def answered(self, number: int) -> None:
+        """An answer has come."""
+        begun = self._waiting.pop(number, None)
+        if begun is not None:
+            self._samples.append(Sample(begun, time.monotonic() - begun))
 
     def add(self, sample: Sample) -> None:
         """One that was timed elsewhere."""
@@ -57,8 +61,41 @@ class Series:
         """How long those took that were begun in an interval, in ascending order. What has no answer yet has
         taken the time until now."""
         now = time.monotonic()
-        late = [Sample(begun, now - begun) for begun in self._waiting]
+        late = [Sample(begun, now - begun) for begun in self._waiting.values()]
         return sorted(each.seconds for each in (*self._samples, *late) if start <= each.begun < end)
+
+
+class _Writer(Client):
+    """Publishes numbers 0, 1, 2, …, whose PUBACKs come in this order [MQTT-4.6.0-2]."""
+
+    def __init__(self, series: Series) -> None:
+        super().__init__()
+        self._series = series
+        self._answers = count()
+        self.on_progress = self._acknowledged
+
+    def _acknowledged(self, _deliveries: int, acknowledgements: int) -> None:
+        for _ in range(acknowledgements):
+            self._series.answered(next(self._answers))
+
+
+class _Caller(Client):
+    """Gets replies, which come in any order. A call that is refused gets none."""
+
+    def __init__(self, series: Series) -> None:
+        super().__init__()
+        self._series = series
+        self._rest = b""
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        super().data_received(data)
+        data = self._rest + data
+        end = 0
+        for found in _REQUEST_ID.finditer(data):
+            end = found.end()
+            self._series.answered(int(found[1]))
+        self._rest = data[end:][-_LONGEST:]
 
 
 class Probes:
@@ -66,9 +103,7 @@ class Probes:
 
     def __init__(self, town: Town) -> None:
         self._town = town
-        self.publishes = Series("PUBACK")
-        self.calls = Series("users.get")
-        self.logins = Series("first login")
+        self.publishes, self.calls, self.logins = Series(), Series(), Series()
         self._tasks: list[asyncio.Task[None]] = []
         self.lost: str | None = None
         """Whose connection the node has closed, or None."""
@@ -80,18 +115,17 @@ class Probes:
         """Connect, and begin."""
         reader = await self._join(READER)
         await reader.subscribe(f"users/{READER}/inbox", 1)
-        writer = await self._join(WRITER)
-        writer.on_progress = lambda _, acknowledged: self.publishes.answered(acknowledged)
-        caller = await self._join(CALLER)
+        writer = await self._join(WRITER, _Writer(self.publishes))
+        caller = await self._join(CALLER, _Caller(self.calls))
         await caller.subscribe(f"users/{CALLER}/replies", 0)
-        caller.on_progress = lambda delivered, _: self.calls.answered(delivered)
         inbox, method = f"users/{READER}/inbox", f"users/{CALLER}/rpc/users.get"
 
         def publish(number: int) -> bytes:
             return frames.publish(inbox, b"good morning", 1, number % 60_000 + 1)
 
-        def call(_number: int) -> bytes:
-            return frames.publish(method, b'{"user_ids":["%s"]}' % WRITER.encode(), 0, 0)
+        def call(number: int) -> bytes:
+            request = {"user_ids": [WRITER], "request_id": str(number)}
+            return frames.publish(method, json.dumps(request).encode(), 0, 0)
 
         self._tasks = [
             asyncio.create_task(_repeat(PUBLISH_EVERY, writer, publish, self.publishes)),
@@ -105,9 +139,11 @@ class Probes:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _join(self, user: str) -> Client:
+    async def _join(self, user: str, client: Client | None = None) -> Client:
         target = self._town.target
-        client = await open_client(target.host, target.port, user, user, self._town.tokens[user])
+        client = await open_client(
+            target.host, target.port, user, user, self._town.tokens[user], client or Client()
+        )
 
         def lost() -> None:
             self.lost = user
@@ -142,7 +178,7 @@ async def _connect_and_leave(target: Target, user: str, password: str) -> None:
 
 async def _repeat(seconds: float, client: Client, frame: Callable[[int], bytes], series: Series) -> None:
     async for number in _times(seconds):
-        series.begin()
+        series.begin(number)
         client.write(frame(number))
 
 

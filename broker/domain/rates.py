@@ -70,9 +70,9 @@ class Allowance:
         """The tokens there are, without those that have come since `wait` was called last."""
         self.holders = 0
 
-    def take(self) -> bool:
-        """Take a token. Returns False if there was none, and the allowance owes it."""
-        self.left -= 1
+    def take(self, tokens: int = 1) -> bool:
+        """Take tokens. Returns False if there were too few, and the allowance owes them."""
+        self.left -= tokens
         return self.left >= 0
 
     def hold(self) -> None:

@@ -11,6 +11,7 @@ from broker.metrics import Metrics
 from broker.net.budget import Budget
 from broker.net.deadlines import Deadlines
 from broker.net.outbox import Flusher
+from broker.net.turns import Turns
 from broker.ports import Gate, PluginEvents, Principal
 from broker.publish.pipeline import Pipeline
 from broker.registry import Registry
@@ -28,6 +29,7 @@ class ConnectionLimits(Protocol):
     uncommitted_bytes: int
     connect_timeout: float
     publishes_per_second: int
+    packets_per_turn: int
 
 
 class Connected(Protocol):
@@ -72,6 +74,7 @@ class Hub:
         self.budget = Budget(limits.outbox_bytes, limits.outboxes_bytes, metrics.limited)
         self.deadlines = Deadlines()
         self.publishes = Allowances(limits.publishes_per_second)
+        self.turns = Turns(loop.call_soon, limits.packets_per_turn, metrics.limited)
         self.connections: set[Connected] = set()
 
     def turn_away(self, no_room: str) -> None:

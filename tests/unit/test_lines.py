@@ -1,6 +1,6 @@
 """Queues that are served in turns."""
 
-from plugins.auth.lines import Lines
+from broker.domain.lines import Lines
 
 
 def drained(lines: Lines[str]) -> list[str]:
