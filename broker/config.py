@@ -96,7 +96,7 @@ class Storage(_Section):
     data_dir: str = "data"
     directory_url: str | None = None
     max_batch: Annotated[int, Field(ge=1, le=10_000)] = 1000
-    max_batch_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
+    max_batch_bytes: Annotated[int, Field(ge=1024)] = 512 * 1024
 
 
 class Topics(_Section):

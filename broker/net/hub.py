@@ -74,7 +74,7 @@ class Hub:
         self.budget = Budget(limits.outbox_bytes, limits.outboxes_bytes, metrics.limited)
         self.deadlines = Deadlines()
         self.publishes = Allowances(limits.publishes_per_second)
-        self.turns = Turns(loop.call_soon, limits.packets_per_turn, metrics.limited)
+        self.turns = Turns(loop.call_soon, limits.packets_per_turn, metrics.totals)
         self.connections: set[Connected] = set()
 
     def turn_away(self, no_room: str) -> None:

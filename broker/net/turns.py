@@ -6,7 +6,6 @@ turn of the event loop there are a few visits, of all who wait in turns. So a fl
 it comes from, delays others by those few visits. Who sends little at a time never waits.
 """
 
-from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Protocol
 
@@ -28,13 +27,13 @@ class Visited(Protocol):
 
 class Turns:
     """The clients that wait, in a line for each user. `call_soon` is the event loop's. `packets` is the size
-    of a visit, and `limited` counts those that wait for another one."""
+    of a visit, and `totals` counts those that wait for another one as `turns_waited`."""
 
     def __init__(
-        self, call_soon: Callable[[Callable[[], None]], object], packets: int, limited: Counter[str]
+        self, call_soon: Callable[[Callable[[], None]], object], packets: int, totals: dict[str, int]
     ) -> None:
         self._call_soon = call_soon
-        self._limited = limited
+        self._totals = totals
         self._is_called = False
         self.packets = range(packets)
         """To count the packets of a visit."""
@@ -42,7 +41,7 @@ class Turns:
 
     def wait(self, line: Hashable, client: Visited) -> None:
         """Visit a client when its line has its turn."""
-        self._limited["packets_per_turn"] += 1
+        self._totals["turns_waited"] += 1
         self.lines.put(line, client)
         if not self._is_called:
             self._is_called = True

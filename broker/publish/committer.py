@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 _ATTEMPTS = 3
 _PUSHED_AT_ONCE = 16
 _DELIVERIES_AT_ONCE = 1000
-_MOST_UNPUSHED = 2000
+_MOST_UNPUSHED = 10_000
+_MOST_UNPUSHED_BYTES = 64 * 1024 * 1024
 
 
 class Duplicate(msgspec.Struct, frozen=True):
@@ -74,7 +75,7 @@ class MessageCommitter:
         clock: Clock,
         publish: Callable[[Stamped], None],
         max_batch: int,
-        max_batch_bytes: int = 1 << 20,
+        max_batch_bytes: int = 1 << 19,
         delivered: Callable[[], int] = lambda: 0,
     ) -> None:
         self._log = log
@@ -97,7 +98,7 @@ class MessageCommitter:
         await self._all_pushed.wait()
 
     async def _commit(self, batch: list[Submission]) -> None:
-        if len(self._unpushed) > _MOST_UNPUSHED:
+        if self._unpushed and self._is_far_behind():
             await self._all_pushed.wait()
         try:
             stamped = await self._append([item.draft for item in batch])
@@ -132,6 +133,14 @@ class MessageCommitter:
         self._unpushed.extend(stamped)
         if not is_pushing:
             self._push()
+
+    def _is_far_behind(self) -> bool:
+        """Whether too much waits to be pushed."""
+        unpushed = self._unpushed
+        return (
+            len(unpushed) > _MOST_UNPUSHED
+            or sum(len(message.body) for message in unpushed) > _MOST_UNPUSHED_BYTES
+        )
 
     def _push(self) -> None:
         """Push what is stored, in its order. After very many deliveries the event loop has its turn."""
