@@ -47,6 +47,21 @@ class Buckets:
             self._make_room(now)
         self._full_at[key] = max(self._full_at.get(key, now), now) + self._each
 
+    def claim(self, key: str, now: float, patience: float) -> float:
+        """Take a token unless it would have to be waited for longer than `patience`. Returns the wait."""
+        full_at = self._full_at.get(key)
+        if full_at is None:
+            if len(self._full_at) >= self._most:
+                self._make_room(now)
+            full_at = now
+        elif full_at < now:
+            full_at = now
+        full_at += self._each
+        wait = full_at - now - self._seconds
+        if wait <= patience:
+            self._full_at[key] = full_at
+        return wait if wait > _LEAST_WAIT else 0.0
+
     def give_back(self, key: str) -> None:
         """Put back a token that was taken."""
         if key in self._full_at:
@@ -71,9 +86,9 @@ class Allowance:
         """The tokens there are, without those that have come since `wait` was called last."""
         self.holders = 0
 
-    def take(self) -> bool:
-        """Take a token. Returns False if there was none, and the allowance owes it."""
-        self.left -= 1
+    def take(self, tokens: int) -> bool:
+        """Take tokens. Returns False if there were too few, and the allowance owes the rest."""
+        self.left -= tokens
         return self.left >= 0
 
     def hold(self) -> None:
