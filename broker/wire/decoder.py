@@ -21,7 +21,6 @@ from broker.wire.packets import (
     Unsubscribe,
 )
 
-
 # As a module global, because looking up a member on its enum class costs five times as much.
 _PUBACK = Type.PUBACK
 
