@@ -69,7 +69,7 @@ def test_proxies_have_no_limits() -> None:
 def take(slots: Slots, file: int = 10) -> float | str:
     """The wait of a connection, or why there is no room for it."""
     try:
-        return slots.take(HOME, file, NOW)
+        return slots.take(HOME, lambda: file, NOW)
     except NoRoomError as error:
         return str(error)
 
@@ -92,3 +92,17 @@ def test_the_last_files_are_not_for_clients() -> None:
     assert [take(slots, 100), take(slots, 2000), take(slots, 99)] == ["open_files", "open_files", 0.0]
     assert slots.used == 1
     assert not limited
+
+
+def test_most_connections_are_not_asked_for_their_files_while_there_are_many_left() -> None:
+    door, _ = addresses(most=100)
+    slots = Slots(0, door, 5000)
+    asked: list[int] = []
+
+    def file() -> int:
+        asked.append(slots.used)
+        return 4000 if slots.used > 20 else 10
+
+    for _ in range(40):
+        slots.take(HOME, file, NOW)
+    assert asked == [0, 16, *range(32, 40)]
