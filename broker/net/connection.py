@@ -109,7 +109,8 @@ class Connection:
         """The client, once authenticated."""
         self.publisher: Publisher
         self.will: Publication | None = None
-        self._allowance: Allowance
+        # Of the user, once there was a publish.
+        self._allowance: Allowance | None = None
         self._publishes = self._suspended = 0
         self._paused = self._is_lost = False
         self._task: asyncio.Task[None] | None = None
@@ -299,7 +300,6 @@ class Connection:
         """See `handshake.Applicant`."""
         hub = self._hub
         self._state = _OPEN
-        self._allowance = hub.publishes.hold(self.publisher.principal.identity.user, hub.loop.time())
         self._decoder.allow(hub.limits.max_packet_bytes)
         self._lifetime.opened(keep_alive)
         self.outbox.send(encoder.connack(ConnectCode.ACCEPTED, session_present))
@@ -309,11 +309,7 @@ class Connection:
     def _watch(self) -> None:
         """Act on the deadlines, and be called for the next one."""
         hub = self._hub
-        again = self.check(hub.loop.time())
-        if again is None:
-            hub.deadlines.forget(self)
-        else:
-            hub.deadlines.watch(self, again)
+        hub.deadlines.watch(self, self.check(hub.loop.time()))
 
     def renew(self, identity: Identity) -> bool:
         """See `registry.Client`."""
@@ -378,6 +374,10 @@ class Connection:
         arrived together. If there were too many, the next packets are taken later."""
         taken, self._publishes = self._publishes, 0
         allowance = self._allowance
+        if allowance is None:
+            hub = self._hub
+            user = self.publisher.principal.identity.user
+            allowance = self._allowance = hub.publishes.hold(user, hub.loop.time())
         if not allowance.take(taken) and (wait := allowance.wait(self._hub.loop.time())):
             self._hub.metrics.limited["publishes_per_second"] += 1
             self._hold(wait)
@@ -406,13 +406,16 @@ class Connection:
         if self._state is _CLOSED:
             return
         was_open = self.session is not None
+        if self._publishes:
+            self._count_publishes()
         level = logging.DEBUG if reason in ("disconnected", "connection lost") else logging.INFO
         if logger.isEnabledFor(level):
             about = " ".join(reason.split(" ", 2)[:2])  # such as "protocol error:"
             logger.log(level, "closing %s: %s", str(self), reason, extra=self._summed_up(about))
         self._state = _CLOSED
         if was_open:
-            self._hub.publishes.release(self._allowance)
+            if self._allowance is not None:
+                self._hub.publishes.release(self._allowance)
             self._hub.registry.detach(self, reason.partition(":")[0])
             self._hub.events.disconnected(self.publisher.principal)
         else:

@@ -45,11 +45,6 @@ class NoRoomError(Exception):
     """A connection must be closed. The text is the reason, as it is counted."""
 
 
-def file_of(stream: asyncio.BaseTransport) -> int:
-    """The file descriptor of a transport."""
-    return int(stream.get_extra_info("socket").fileno())
-
-
 class Slots:
     """Counts the connections of a listener: at most `limit`, 0 for any number, and as many of one address
     as `addresses` allows. Their file descriptors stay below `highest_file`."""
@@ -63,9 +58,9 @@ class Slots:
         self._unasked = 0
         self.used = 0
 
-    def take(self, address: str, file: Callable[[], int], now: float) -> float:
-        """Count one more connection, from `address` at `now`, whose file descriptor is `file()`. Returns
-        the seconds after which its CONNECT may be read.
+    def take(self, address: str, stream: asyncio.BaseTransport, now: float) -> float:
+        """Count one more connection, `stream` from `address` at `now`. Returns the seconds after which
+        its CONNECT may be read.
 
         The system gives out the lowest free number. So a high one says that all below are in use, by
         whatever part of the process.
@@ -78,7 +73,7 @@ class Slots:
         if self._unasked:
             self._unasked -= 1
         else:
-            number = file()
+            number = stream.get_extra_info("socket").fileno()
             if number >= self._highest_file:
                 raise NoRoomError("open_files")
             if number < self._highest_file - _NEAR:

@@ -1,13 +1,12 @@
 """MQTT over TCP."""
 
 import asyncio
-from functools import partial
 from typing import cast
 
 from broker.net.budget import LEAST
 from broker.net.connection import Connection
 from broker.net.hub import Hub
-from broker.net.listeners import NoRoomError, Slots, file_of
+from broker.net.listeners import NoRoomError, Slots
 
 HIGH_WATER = LEAST
 """The high-water mark of a transport's buffer in bytes: above it, the transport reports that it drained. An
@@ -29,7 +28,7 @@ class TcpProtocol(asyncio.Protocol):
         peer = stream.get_extra_info("peername") or ("", 0)
         address = str(peer[0])
         try:
-            wait = self._slots.take(address, partial(file_of, stream), self._hub.loop.time())
+            wait = self._slots.take(address, stream, self._hub.loop.time())
         except NoRoomError as error:
             self._hub.turn_away(str(error))
             stream.abort()

@@ -1,7 +1,6 @@
 """MQTT over WebSocket (MQTT 3.1.1, chapter 6), on picows."""
 
 import logging
-from functools import partial
 
 from picows import (
     WSCloseCode,
@@ -16,7 +15,7 @@ from picows import (
 
 from broker.net.connection import Connection
 from broker.net.hub import Hub
-from broker.net.listeners import NoRoomError, Slots, file_of
+from broker.net.listeners import NoRoomError, Slots
 from broker.net.tcp import HIGH_WATER
 from broker.net.upgrade import SUBPROTOCOL, check
 
@@ -69,7 +68,7 @@ class WebSocketClient(WSListener):
         peer = stream.get_extra_info("peername") or ("", 0)
         address = str(peer[0])
         try:
-            wait = self._slots.take(address, partial(file_of, stream), self._hub.loop.time())
+            wait = self._slots.take(address, stream, self._hub.loop.time())
         except NoRoomError as error:
             self._hub.turn_away(str(error))
             transport.disconnect(graceful=False)

@@ -1,5 +1,6 @@
 """How many connections an address may have, and how fast they may come."""
 
+import asyncio
 from collections import Counter
 
 from broker.net.addresses import Addresses
@@ -66,10 +67,24 @@ def test_proxies_have_no_limits() -> None:
         door.leave("10.1.2.3")
 
 
+class Stream(asyncio.BaseTransport):
+    """A transport whose socket has this file descriptor."""
+
+    def __init__(self, file: int) -> None:
+        super().__init__()
+        self.file = file
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self
+
+    def fileno(self) -> int:
+        return self.file
+
+
 def take(slots: Slots, file: int = 10) -> float | str:
     """The wait of a connection, or why there is no room for it."""
     try:
-        return slots.take(HOME, lambda: file, NOW)
+        return slots.take(HOME, Stream(file), NOW)
     except NoRoomError as error:
         return str(error)
 
@@ -99,10 +114,11 @@ def test_most_connections_are_not_asked_for_their_files_while_there_are_many_lef
     slots = Slots(0, door, 5000)
     asked: list[int] = []
 
-    def file() -> int:
-        asked.append(slots.used)
-        return 4000 if slots.used > 20 else 10
+    class Asked(Stream):
+        def fileno(self) -> int:
+            asked.append(slots.used)
+            return 4000 if slots.used > 20 else 10
 
     for _ in range(40):
-        slots.take(HOME, file, NOW)
+        slots.take(HOME, Asked(0), NOW)
     assert asked == [0, 16, *range(32, 40)]
