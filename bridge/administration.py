@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from bridge.core.accounts import NewAccounts
 from bridge.core.operations import Handlers, Operations, operations_of
 from bridge.handlers.admin.accounts import Accounts
+from bridge.handlers.admin.away import AwaySessions
 from bridge.handlers.admin.connections import Connections
 from bridge.handlers.admin.counters import Counters
 from bridge.handlers.admin.groups import GroupAdministration
 from bridge.handlers.admin.messages import MessageAdministration
 from bridge.handlers.groups import Groups
 from bridge.handlers.members import Members
-from broker.ports import BrokerPort, Directory, MessageLog
+from broker.ports import BrokerPort, Directory, MessageLog, StateStore
 
 HANDLERS: Sequence[type[Handlers]] = (
     Accounts,
@@ -28,6 +29,7 @@ HANDLERS: Sequence[type[Handlers]] = (
 def administration(
     directory: Directory,
     log: MessageLog,
+    states: StateStore,
     broker: BrokerPort,
     new_accounts: NewAccounts,
     groups: Groups,
@@ -41,7 +43,7 @@ def administration(
     operations = Operations()
     for handlers in (
         Accounts(directory, new_accounts, members, now_ms, issue_token),
-        Connections(directory, broker),
+        Connections(directory, broker, AwaySessions(directory, log, states)),
         GroupAdministration(directory, groups, members),
         MessageAdministration(directory, log, broker),
         Counters(broker),

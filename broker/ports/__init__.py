@@ -55,6 +55,7 @@ from broker.ports.states import (
     SessionState,
     StateChange,
     StateStore,
+    StoredSession,
     Unseen,
 )
 from broker.ports.visibility import shown
@@ -122,6 +123,7 @@ __all__ = [
     "StateStore",
     "StoreContext",
     "StoreIdentity",
+    "StoredSession",
     "Stores",
     "TokenRevoked",
     "TopicRules",

@@ -211,6 +211,7 @@ class FakeNode:
         operations = administration(
             directory,
             log,
+            states,
             broker,
             accounts,
             services.groups,
