@@ -9,7 +9,7 @@ import pytest
 from amqtt.plugins.base import BasePlugin
 
 from broker.amqtt_edge.loading import find_persistence
-from broker.config import ConfigError
+from broker.config_sources import ConfigError
 from broker.ports import StoreContext
 from plugins.persistence.sqlite import SqlitePersistencePlugin
 from tests.outside.memory_store import MemoryPersistencePlugin
