@@ -10,6 +10,7 @@ from plugins.persistence.sqlite.conversation_store import SqliteConversationStor
 from plugins.persistence.sqlite.database import open_database
 from plugins.persistence.sqlite.message_log import SqliteMessageLog
 from plugins.persistence.sqlite.state_store import SqliteStateStore
+from plugins.persistence.sqlite.upkeep import SqliteUpkeep
 
 FILE = "parley.db"
 """The database file in the data directory."""
@@ -27,6 +28,7 @@ class SqlitePersistencePlugin(BasePlugin[BaseContext]):
             SqliteStateStore(database),
             SqliteConversationStore(database),
             database.close,
+            SqliteUpkeep(context.data_dir / FILE),
         )
 
     @dataclass
