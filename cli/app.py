@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from broker import VERSION
-from cli import contacts, conversations, devices, groups, members, messages, node, output, users
+from cli import contacts, conversations, devices, groups, members, messages, node, output, upkeep, users
 from cli.location import Options
 
 app = typer.Typer(
@@ -73,3 +73,4 @@ app.add_typer(conversations.app, name="conversation")
 app.command()(messages.tail)
 app.command()(messages.history)
 app.command()(node.stats)
+app.command()(upkeep.verify)

@@ -31,6 +31,7 @@ from broker.domain.directory import SYSTEM
 from broker.domain.topics import inbox_topic
 from broker.local_bridge import LocalBridge
 from broker.metrics import Metrics
+from broker.net.listeners import highest_file
 from broker.node import Node
 from broker.ports import (
     BrokerPort,
@@ -40,12 +41,14 @@ from broker.ports import (
     MessageLog,
     ServicesPort,
     StoreContext,
+    StoreIdentity,
 )
 from broker.states import States
 from plugins.auth import UserAuthPlugin
 from plugins.auth.authenticator import Authenticator
 from plugins.auth.passwords import Passwords
 from plugins.persistence.sql_directory import open_directory
+from server.identity import identify
 
 now_ms = SystemClock().now_ms
 
@@ -73,8 +76,8 @@ class InOneProcess:
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """The open stores, and what all ways in share. `states` groups the commits of its store, for the broker
-    and the services."""
+    """The open stores, their identity, and what all ways in share. `states` groups the commits of its store,
+    for the broker and the services."""
 
     log: MessageLog
     states: States
@@ -83,6 +86,7 @@ class Opened(msgspec.Struct, frozen=True):
     passwords: Passwords
     attempts: Attempts
     metrics: Metrics
+    identity: StoreIdentity
     verification: Verification | None
     """None if the store offers no checks."""
 
@@ -98,9 +102,20 @@ class Joined(msgspec.Struct, frozen=True):
 
 
 async def open_stores(
-    config: Config, persistence: Persistence, metrics: Metrics, stack: AsyncExitStack
+    config: Config,
+    persistence: Persistence,
+    metrics: Metrics,
+    stack: AsyncExitStack,
+    *,
+    accept_new_store: bool,
 ) -> Opened:
-    """Open the stores that `plugins` and `storage` configure. Raises `StoreError`."""
+    """Open the stores that `plugins` and `storage` configure, and check that they are the right ones.
+    `accept_new_store`: go on with others.
+
+    Raises:
+        StartError: the stores are not the ones that the data directory was used with.
+        StoreError: a store cannot be opened.
+    """
     stores = await persistence.open(StoreContext(config.data_dir))
     stack.push_async_callback(stores.close)
     passwords = Passwords()
@@ -108,6 +123,7 @@ async def open_stores(
     url = config.storage.directory_url or f"sqlite:///{(config.data_dir / 'directory.db').absolute()}"
     directory = open_directory(url, passwords.hash, now_ms)
     stack.push_async_callback(directory.close)
+    identity = await identify(config.data_dir, stores.identified, directory, accept_new=accept_new_store)
     states = States(stores.states, metrics)
     http = config.http
     attempts = Attempts(http.failures_per_user, http.failures_per_address, config.trusted_proxies)
@@ -115,7 +131,15 @@ async def open_stores(
         None if stores.upkeep is None else Verification(stores.upkeep, directory, directory, stores.messages)
     )
     return Opened(
-        stores.messages, states, stores.conversations, directory, passwords, attempts, metrics, verification
+        stores.messages,
+        states,
+        stores.conversations,
+        directory,
+        passwords,
+        attempts,
+        metrics,
+        identity,
+        verification,
     )
 
 
@@ -174,7 +198,8 @@ async def open_apis(
         config.limits.calls_per_user,
         opened.metrics.limited,
     )
-    grpc = await grpc_server.start(operations, config.grpc.bind, token, offer, tls)
+    patience = grpc_server.Patience(config.limits.connect_timeout, config.grpc.idle_seconds)
+    grpc = await grpc_server.start(operations, config.grpc.bind, token, offer, tls, patience)
     stack.push_async_callback(grpc.stop)
     http = await _serve_http(config, opened, joined, new_accounts)
     stack.push_async_callback(http.stop)
@@ -230,4 +255,7 @@ async def _serve_http(
         }
     )
     app = application(logins, readiness, http.cors_origins)
-    return await http_server.start(app, http.bind, config.trusted_proxies)
+    # Half of the reserve: health must be reached when clients have used up all else, and administration
+    # when HTTP clients have.
+    files = highest_file(config.limits.reserved_files // 2)
+    return await http_server.start(app, http.bind, config.trusted_proxies, files)

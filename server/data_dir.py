@@ -37,6 +37,20 @@ def own(data_dir: Path) -> Iterator[None]:
         yield
 
 
+def is_in_use(data_dir: Path) -> bool:
+    """Whether a node uses the data directory. One that cannot be looked at is not in use."""
+    try:
+        lock = (data_dir / "lock").open("r+")
+    except OSError:
+        return False
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        return False
+
+
 def admin_token(data_dir: Path) -> str:
     """imctl's token, created at the first start. Raises `StartError` if the file holds no token."""
     file = data_dir / "admin.token"
@@ -55,7 +69,15 @@ def admin_token(data_dir: Path) -> str:
 
 
 def write(file: Path, value: object) -> None:
-    """Replace a file by a value as JSON."""
+    """Replace a file by a value as JSON. On return it survives a power cut."""
     temporary = file.with_suffix(".tmp")
-    temporary.write_bytes(msgspec.json.encode(value))
+    with temporary.open("wb") as out:
+        out.write(msgspec.json.encode(value))
+        out.flush()
+        os.fsync(out.fileno())
     temporary.replace(file)
+    directory = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

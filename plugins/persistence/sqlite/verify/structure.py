@@ -19,5 +19,5 @@ def check_structure(walk: Walk) -> Iterator[Verified]:
                 walk.found("dangling", f"table {table}", f"row {row} refers to no row of {parent}")
         except sqlite3.Error as error:
             walk.found("damaged", f"table {table}", f"cannot be read: {error}")
-        walk.count(1000)
+        walk.pause()
         yield from walk.report(done + 1, len(names))

@@ -81,6 +81,10 @@ class Walk:
         self._checked += rows
         self._due = self._due or self._checked >= _ROWS
 
+    def pause(self) -> None:
+        """Report next time, however little was read."""
+        self._due = True
+
     def found(self, kind: FindingKind, where: str, detail: str) -> None:
         """Add a finding."""
         self._findings.append(Finding(kind, where, detail))
