@@ -26,6 +26,7 @@ _EXPIRY_SECONDS = 3600.0
 class Housekeeping:
     """Saves cursors, expires sessions, updates `$SYS`.
 
+    `now_ms` is wall time; `steady_ms` is Unix ms that steps of the wall clock do not change.
     `session_expiry`: seconds for which a session without a connection is kept. `sys_interval`: seconds
     between updates of `$SYS`, 0 for none. `stats` returns the node's figures. `each_second` is called once
     a second."""
@@ -40,6 +41,7 @@ class Housekeeping:
         metrics: Metrics,
         tasks: Tasks,
         now_ms: Callable[[], int],
+        steady_ms: Callable[[], int],
         stats: Callable[[], dict[str, int]],
         each_second: Callable[[], None],
         session_expiry: float,
@@ -53,6 +55,7 @@ class Housekeeping:
         self._metrics = metrics
         self._tasks = tasks
         self._now_ms = now_ms
+        self._steady_ms = steady_ms
         self._stats = stats
         self._each_second = each_second
         self._session_expiry = session_expiry
@@ -79,7 +82,7 @@ class Housekeeping:
 
     async def _expire_sessions(self) -> None:
         while True:
-            now = self._now_ms()
+            now = self._steady_ms()
             # A connected session may have been saved long ago: it must not expire.
             keep = [
                 key for key, client in self._online.items() if client.session and client.session.persistent

@@ -75,11 +75,11 @@ class Node:
         directory: Directory,
         passwords: object,
         metrics: Metrics,
+        clock: SystemClock,
     ) -> None:
         self._config = config
-        self._started_at = time.time()
+        self._started_at = time.monotonic()
         limits = config.limits
-        clock = SystemClock()
         loop = asyncio.get_running_loop()
         self.metrics = metrics
         self._states = states
@@ -105,7 +105,7 @@ class Node:
             states,
             self._feeder,
             readers.grant,
-            clock.now_ms,
+            clock.steady_ms,
             may_receive,
             limits.max_subscriptions,
         )
@@ -124,7 +124,7 @@ class Node:
             self.events,
             self.for_services,
             self._presence,
-            TypingNotices(clock.now_ms, metrics.drop),
+            TypingNotices(clock.steady_ms, metrics.drop),
             metrics,
         )
         # Connections and their sessions.
@@ -137,7 +137,7 @@ class Node:
             self.pipeline,
             metrics,
             limits,
-            clock.now_ms,
+            clock,
             self._presence.devices_changed,
             self.for_services.arrived,
             gate.may_receive if gate.screens else None,
@@ -172,6 +172,7 @@ class Node:
             metrics,
             self._tasks,
             clock.now_ms,
+            clock.steady_ms,
             self.stats,
             self._tick,
             limits.session_expiry,
@@ -258,7 +259,7 @@ class Node:
         """Flat names -> counters and gauges."""
         return self.metrics.as_dict() | {
             "bytes_sent": self._hub.flusher.bytes_written,
-            "uptime_seconds": int(time.time() - self._started_at),
+            "uptime_seconds": int(time.monotonic() - self._started_at),
             "clients_connected": len(self.online),
             "users_online": self.online.users,
             "subscriptions": len(self._router) + self._away.subscriptions,

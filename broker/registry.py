@@ -75,6 +75,14 @@ class Client(Protocol):
         ...
 
 
+class RegistryClock(Protocol):
+    """See `broker.clock.SystemClock`."""
+
+    def now_ms(self) -> int: ...
+
+    def steady_ms(self) -> int: ...
+
+
 class Registry:
     """Gives connections their sessions.
 
@@ -92,7 +100,7 @@ class Registry:
         pipeline: Pipeline,
         metrics: Metrics,
         limits: Limits,
-        now_ms: Callable[[], int],
+        clock: RegistryClock,
         devices_changed: Callable[[str, int], None],
         arrived: Callable[[Arrival], None],
         may_receive: Callable[[Principal, str], Awaitable[bool]] | None = None,
@@ -105,7 +113,7 @@ class Registry:
         self._pipeline = pipeline
         self._metrics = metrics
         self._limits = limits
-        self._now_ms = now_ms
+        self._clock = clock
         self._devices_changed = devices_changed
         self._arrived = arrived
         self._may_receive = may_receive
@@ -245,7 +253,7 @@ class Registry:
         self._to_save.discard(session)
         self._metrics.disconnects[reason] += 1
         if session.persistent:
-            self._states.submit([Saved(key, session.snapshot(), self._now_ms())])
+            self._states.submit([Saved(key, session.snapshot(), self._clock.steady_ms())])
             self._away.stand_in(key, session.filters)
         if client.will is not None:
             self._publish_will(client.publisher, client.will)
@@ -311,7 +319,7 @@ class Registry:
     def expires_in(self, client: Client) -> float | None:
         """Seconds until the connection's credential expires, or None if it does not."""
         expires_at = client.publisher.principal.identity.expires_at
-        return None if expires_at is None else expires_at - self._now_ms() / 1000
+        return None if expires_at is None else expires_at - self._clock.now_ms() / 1000
 
     def kick(self, user: str, reason: str, whom: Callable[[Identity], bool] = lambda _: True) -> int:
         """End those connections of a user whose identity `whom` selects. Returns their number."""

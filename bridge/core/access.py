@@ -1,6 +1,6 @@
 """Access checks: collect the facts of a call from the directory, then ask `broker.domain.permissions`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -11,7 +11,7 @@ from broker.domain.directory import Account, Contact, Group, Membership, Profile
 from broker.domain.errors import RefusedError
 from broker.domain.ids import is_id
 from broker.domain.permissions import Facts, GroupOperation, Rank, Relation, UserOperation
-from broker.ports import Directory
+from broker.ports import Clock, ConversationState, ConversationStore, Directory
 
 
 class AmendmentLimits(msgspec.Struct, frozen=True):
@@ -56,7 +56,12 @@ class Room(msgspec.Struct, frozen=True):
     floor: int
     """Messages up to this seq are hidden from the caller."""
     since: int
-    """Messages sent before this time (Unix ms) are hidden from the caller."""
+    """Messages sent before this time (Unix ms) are hidden from the caller. 0 unless the floor of a private
+    conversation is not known: see `ConversationState.floor_seq`."""
+
+    def hides(self, seq: int, sent_at: int) -> bool:
+        """Whether the caller may not see a message, sent at `sent_at` (Unix ms)."""
+        return seq <= self.floor or sent_at < self.since
 
 
 _AFTER_REMOVAL = frozenset((UserOperation.EDIT, UserOperation.RECALL))
@@ -67,9 +72,17 @@ class Access:
     """Checks what a caller may do. Methods raise `RefusedError` for a refusal and `StoreError` when the
     directory fails."""
 
-    def __init__(self, directory: Directory, now_ms: Callable[[], int], limits: AmendmentLimits) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        conversations: ConversationStore,
+        clock: Clock,
+        limits: AmendmentLimits,
+    ) -> None:
         self._directory = directory
-        self.now_ms = now_ms
+        self._conversations = conversations
+        self.now_ms = clock.now_ms
+        self.growing_ms = clock.growing_ms
         self._limits = limits
 
     # --- users -----------------------------------------------------------------------
@@ -171,8 +184,17 @@ class Access:
         if caller.user not in users:
             raise RefusedError("not_authorized", f"you are not part of {conversation_id}")
         peers = tuple(user for user in users if user != caller.user)
-        # Messages older than the account were sent to an earlier account that had the same id.
-        return Room(conversation_id, None, peers, 0, (await self.account(caller.user)).created_at)
+        (state,) = await self._conversations.states(caller.user, [conversation_id])
+        ((floor, since),) = await self.begins(caller.user, [state])
+        return Room(conversation_id, None, peers, floor, since)
+
+    async def begins(self, user: str, states: Sequence[ConversationState]) -> list[tuple[int, int]]:
+        """The `floor` and `since` of each of a user's private conversations: what is before them was said to
+        an earlier account with the same id."""
+        is_any_unknown = any(state.floor_seq is None for state in states)
+        since = (await self.account(user)).created_at if is_any_unknown else 0
+        floors = [state.floor_seq for state in states]
+        return [(0, since) if floor is None else (floor, 0) for floor in floors]
 
     async def room_of(self, caller: Caller, message_id: str, conversation_id: str) -> Room:
         """The conversation of a message, if the caller may read it. Message ids can be guessed, so a

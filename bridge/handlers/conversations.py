@@ -27,7 +27,8 @@ from broker.ports import (
 )
 
 # A message gets its time before it is stored, so one that is stored after this call may carry an earlier
-# time. The `since` of a result lies this far in the past, so that the next call does not miss it.
+# time. The `since` of a result lies this far in the past, so that the next call does not miss it. It is not
+# after the last change either: after a restart, time goes on from the last change that is stored.
 _OVERLAP_MS = 5000
 _CHUNK = 20
 _VIEW_BYTES = 256
@@ -132,7 +133,7 @@ class Conversations:
     async def list_conversations(self, caller: Caller, parameters: ListParameters) -> ListResult:
         """List the caller's conversations, the most recently active first. A reply holds about 128 KiB, so
         a page may have fewer conversations than `limit`."""
-        now = self._access.now_ms()
+        now = self._access.growing_ms()
         every = await self._all(caller.user)
         unread_total = sum(seen.view.unread for seen in every if not (seen.view.muted or seen.view.hidden))
         wanted = [
@@ -146,8 +147,10 @@ class Conversations:
         if parameters.cursor:
             wanted = [seen for seen in wanted if _place(seen) < _read_cursor(parameters.cursor)]
         page = await self._with_last(wanted[: parameters.limit])
-        following = _cursor(page[-1]) if len(wanted) > len(page) else ""
-        return ListResult(page, following, max(0, now - _OVERLAP_MS), unread_total)
+        following = _cursor(wanted[len(page) - 1]) if len(wanted) > len(page) else ""
+        last_change = max((seen.changed_at for seen in every), default=0)
+        since = max(0, min(now - _OVERLAP_MS, last_change))
+        return ListResult(page, following, since, unread_total)
 
     async def _with_last(self, seen: Sequence[_Seen]) -> list[ConversationView]:
         """The first views with their last messages: as many as fit into one reply, but at least one."""
@@ -170,8 +173,13 @@ class Conversations:
         memberships = await self._directory.memberships(user)
         floors = {group_id(membership.group_id): membership.joined_seq for membership in memberships}
         states = await self._store.states(user, [*private, *floors])
-        since = (await self._access.account(user)).created_at
-        every = (_view(state, floors.get(state.conversation_id, 0), since) for state in states)
+        begins = await self._access.begins(user, states)
+        every = []
+        for state, (floor, since) in zip(states, begins, strict=True):
+            in_group = state.conversation_id in floors
+            every.append(
+                _view(state, floors[state.conversation_id], 0) if in_group else _view(state, floor, since)
+            )
         return [seen for seen in every if seen is not None]
 
     async def set_conversation(self, caller: Caller, parameters: SetParameters) -> ConversationView:
@@ -184,7 +192,7 @@ class Conversations:
         hidden = None
         if parameters.hidden is not None:
             hidden = state.head_seq if parameters.hidden else 0
-        now = self._access.now_ms()
+        now = self._access.growing_ms()
         marked = Marked(
             caller.user,
             room.conversation_id,
@@ -213,12 +221,12 @@ class Conversations:
 
 
 def _view(state: ConversationState, floor: int, since: int) -> _Seen | None:
-    """A conversation as seen by a user who may read entries after seq `floor` that were sent at `since`
-    (Unix ms) or later. None if a private one has no such entry."""
+    """A conversation as seen by a user who may read entries after seq `floor`, as far as they were sent at
+    `since` (Unix ms) or later. None if a private one has no such entry."""
     last_id = state.last_id if state.head_seq > floor else 0
     active_at = Snowflakes.created_ms(last_id) if last_id else 0
     is_group = group_of(state.conversation_id) is not None
-    if not is_group and active_at < since:
+    if not is_group and (not last_id or active_at < since):
         return None  # it belonged to an earlier account with the same id
     view = ConversationView(
         conversation_id=state.conversation_id,
@@ -237,16 +245,15 @@ def _view(state: ConversationState, floor: int, since: int) -> _Seen | None:
 
 
 def _place(seen: _Seen) -> tuple[int, str]:
-    view = seen.view
-    return view.active_at, view.conversation_id
+    return seen.last_id, seen.view.conversation_id
 
 
-def _cursor(view: ConversationView) -> str:
-    return f"{view.active_at} {view.conversation_id}"
+def _cursor(seen: _Seen) -> str:
+    return f"{seen.last_id} {seen.view.conversation_id}"
 
 
 def _read_cursor(cursor: str) -> tuple[int, str]:
-    active_at, _, conversation_id = cursor.partition(" ")
-    if not (active_at.isascii() and active_at.isdigit()):
+    last_id, _, conversation_id = cursor.partition(" ")
+    if not (last_id.isascii() and last_id.isdigit()):
         raise RefusedError("invalid_params", "cursor: not the next of a page")
-    return int(active_at), conversation_id
+    return int(last_id), conversation_id

@@ -154,9 +154,9 @@ class Messages:
 
 
 def _is_for(room: Room, entry: Entry) -> bool:
-    if entry.offset <= room.floor:
-        return False
-    return not room.since or read_body(entry.body).created_at >= room.since
+    if not room.since:  # the rule: the body need not be read
+        return entry.offset > room.floor
+    return not room.hides(entry.offset, read_body(entry.body).created_at)
 
 
 def _fitting(entries: list[Entry], count: int, size: int, *, at_least_one: bool) -> list[Entry]:

@@ -1,6 +1,5 @@
 """Login, logout, refresh and registration, independent of HTTP."""
 
-import asyncio
 import logging
 import math
 from collections import Counter
@@ -9,7 +8,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from bridge.core.accounts import NewAccounts, check_password
+from bridge.core.accounts import NewAccounts, check_password, next_revocation
 from bridge.core.bearer import Bearer, Token
 from bridge.core.operations import MAX_NAME
 from bridge.http_api.attempts import Attempts, TooManyAttemptsError
@@ -39,8 +38,11 @@ class LoginAuthenticator(Protocol):
         """A token and its account. None if the token is not valid or not of this kind."""
         ...
 
-    def issue(self, user: str, ttl: float, now: float, kind: Literal["access", "refresh"] = "access") -> str:
-        """A signed token, issued at `now` (Unix seconds) and valid for `ttl` seconds."""
+    def issue(
+        self, account: Account, ttl: float, now: float, kind: Literal["access", "refresh"] = "access"
+    ) -> str:
+        """A signed token, issued at `now` (Unix seconds) and valid for `ttl` seconds. It is not valid for
+        another account with the same id, nor after the tokens of this one were revoked."""
         ...
 
 
@@ -69,7 +71,8 @@ class Logins:
 
     Methods raise `DirectoryError` (`unauthenticated`, `forbidden`, `invalid`, `exists`, `unavailable`),
     `TooManyAttemptsError`, and `StoreError` if a store failed. Their `address` is the client's IP address.
-    `now()` returns Unix seconds. `refused` counts refusals by reason.
+    `now()` returns Unix seconds, `steady()` seconds that steps of the wall clock do not change.
+    `refused` counts refusals by reason.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Logins:
         attempts: Attempts,
         settings: Settings,
         now: Callable[[], float],
+        steady: Callable[[], float],
         refused: Counter[str],
     ) -> None:
         self._authenticator_or_none = authenticator
@@ -88,6 +92,7 @@ class Logins:
         self._attempts = attempts
         self._settings = settings
         self._now = now
+        self._steady = steady
         self._refused = refused
         self._used: dict[str, float] = {}
         """Ids of recently used refresh tokens -> when they were used, the latest last."""
@@ -104,7 +109,7 @@ class Logins:
         _need_id(user)  # before it is a key of the rate limits: it may be long
         started = self._now()
         try:
-            attempt = self._attempts.begin(user, address, started)
+            attempt = self._attempts.begin(user, address, self._steady())
         except TooManyAttemptsError:
             self._refused["login_rate"] += 1
             raise
@@ -119,7 +124,7 @@ class Logins:
             raise DirectoryError("unauthenticated", "wrong user id or password")
         attempt.succeeded()
         logger.info("login of %s from %s, device %r", user, address, device)
-        return await self._pair(account, started)
+        return self._pair(account, started)
 
     async def refresh(self, text: str) -> Pair:
         """Exchange a refresh token for a new pair. The token is not accepted again.
@@ -131,7 +136,7 @@ class Logins:
         """
         started = self._now()
         bearer = await self._authenticator.by_token(text, "refresh")
-        if bearer is None or not self._first_use(bearer.token.id, started):
+        if bearer is None or not self._first_use(bearer.token.id, self._steady()):
             raise _not_accepted()
         user, token = bearer.account.user_id, bearer.token
         if bearer.revoked:
@@ -142,7 +147,7 @@ class Logins:
         except BaseException:
             self._used.pop(token.id, None)  # it was not revoked: the client may try again
             raise
-        return await self._pair(bearer.account, started)
+        return self._pair(bearer.account, started)
 
     async def logout(self, access: str, refresh: str | None = None, everywhere: bool = False) -> None:
         """Revoke an access token and its refresh token, or with `everywhere` all tokens of the user.
@@ -178,7 +183,7 @@ class Logins:
             raise DirectoryError("invalid", f"user_id: {SYSTEM} is reserved for the server")
         if len(name) > MAX_NAME:
             raise DirectoryError("invalid", f"name: at most {MAX_NAME} characters, not {len(name)}")
-        self._attempts.count(address, self._now())
+        self._attempts.count(address, self._steady())
         _need_id(user)
         try:
             check_password(password)
@@ -190,21 +195,15 @@ class Logins:
         logger.info("%s has registered from %s", user, address)
         return account
 
-    async def _pair(self, account: Account, started: float) -> Pair:
-        """A pair of tokens, issued at `started`, the time at which the credentials arrived: if all tokens of
-        the user were revoked since then, so are these.
-
-        Revocations of all tokens are stored in whole seconds. If one covers the current second, this waits
-        for the next: tokens issued earlier would not be accepted."""
-        issued_at = max(started, float(account.tokens_after))
-        if (early := issued_at - self._now()) > 0:
-            await asyncio.sleep(min(early, 1.0))
-        issue, user, settings = self._authenticator.issue, account.user_id, self._settings
+    def _pair(self, account: Account, started: float) -> Pair:
+        """A pair of tokens, issued at `started`, when the credentials arrived. `account` is as it was then:
+        if all tokens of the user were revoked since, so are these."""
+        issue, settings = self._authenticator.issue, self._settings
         return Pair(
-            issue(user, settings.token_ttl, issued_at),
-            issue(user, settings.refresh_ttl, issued_at, "refresh"),
+            issue(account, settings.token_ttl, started),
+            issue(account, settings.refresh_ttl, started, "refresh"),
             settings.token_ttl,
-            user,
+            account.user_id,
             account.role,
         )
 
@@ -220,7 +219,9 @@ class Logins:
             await self._revoke_all(user)
 
     async def _revoke_all(self, user: str) -> None:
-        await self._directory.revoke_tokens(user, int(self._now()) + 1)
+        account = await self._directory.account(user)
+        if account is not None:
+            await self._directory.revoke_tokens(user, next_revocation(account, self._now()))
 
     def _first_use(self, token_id: str, now: float) -> bool:
         """Record the use of a refresh token. False if it was used within the last `GRACE` seconds."""

@@ -42,7 +42,7 @@ class _Wanted(NamedTuple):
 
 
 class Subscriptions:
-    """`grant(session, filter)` asks who may read what; `now_ms` is the wall clock.
+    """`grant(session, filter)` asks who may read what; `steady_ms` is Unix ms that clock steps do not change.
 
     `may_receive(session, topic)`, if given, is asked before each delivery, too.
     """
@@ -54,7 +54,7 @@ class Subscriptions:
         states: States,
         feeder: Feeder,
         grant: Granter,
-        now_ms: Callable[[], int],
+        steady_ms: Callable[[], int],
         may_receive: Callable[[Session, str], Awaitable[bool]] | None = None,
         max_filters: int = 1000,
     ) -> None:
@@ -64,7 +64,7 @@ class Subscriptions:
         self._states = states
         self._feeder = feeder
         self._grant = grant
-        self._now_ms = now_ms
+        self._steady_ms = steady_ms
         self._may_receive = may_receive
         self._screened: dict[Session, Screened] = {}
         self._revocations = 0
@@ -198,7 +198,7 @@ class Subscriptions:
     async def _save(self, session: Session) -> None:
         if session.persistent and session.connected:
             session.logs.saved()  # older than what is saved now
-            await self._states.save([Saved(session.key, session.snapshot(), self._now_ms())])
+            await self._states.save([Saved(session.key, session.snapshot(), self._steady_ms())])
 
     async def _apply(self, session: Session, known: Collection[str]) -> None:
         """Bring grants, routes and tails in line with the session's filters.

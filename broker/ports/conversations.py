@@ -27,6 +27,9 @@ class ConversationState(msgspec.Struct, frozen=True):
     """Unix ms of the last `Seen` or `Marked`; 0 for none."""
     last_id: int
     """The id of the message at `head_seq`."""
+    floor_seq: int | None = 0
+    """Messages of a private conversation up to this seq were said to an earlier account with the user's id.
+    None if that is not known, as an earlier version has stored the conversation."""
 
 
 class Watermark(msgspec.Struct, frozen=True):
@@ -54,6 +57,10 @@ class ConversationStore(Protocol):
 
     async def states(self, user: str, conversation_ids: Sequence[str]) -> list[ConversationState]:
         """The state of each conversation, in the order of `conversation_ids`."""
+        ...
+
+    async def last_change(self) -> int:
+        """The latest `changed_at` of all users and conversations; 0 if there is none."""
         ...
 
     async def watermarks(

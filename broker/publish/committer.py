@@ -76,7 +76,7 @@ class MessageCommitter:
         try:
             if unknown := sequencer.unknown(drafts):
                 sequencer.learn(await self._log.heads(unknown))
-            stamped = sequencer.stamp(drafts, self._clock.now_ms())
+            stamped = sequencer.stamp(drafts, self._clock.now_ms(), self._clock.growing_ms())
             await self._log.append(stamped)
         except BaseException:
             # The heads were counted up for drafts that are not stored. Reading them from the store again

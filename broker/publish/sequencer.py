@@ -34,11 +34,12 @@ class Sequencer:
         """Set the heads of logs, as read from the store."""
         self._heads.update(heads)
 
-    def stamp(self, drafts: Sequence[Draft], now_ms: int) -> list[Stamped]:
-        """Stamp a batch, in its order. The heads of all its logs must be known."""
-        return [self._stamp(draft, now_ms) for draft in drafts]
+    def stamp(self, drafts: Sequence[Draft], now_ms: int, growing_ms: int) -> list[Stamped]:
+        """Stamp a batch, in its order. The heads of all its logs must be known. The times are those of
+        `broker.ports.Clock`."""
+        return [self._stamp(draft, now_ms, growing_ms) for draft in drafts]
 
-    def _stamp(self, draft: Draft, now_ms: int) -> Stamped:
+    def _stamp(self, draft: Draft, now_ms: int, growing_ms: int) -> Stamped:
         heads = self._heads
         seq = heads[draft.conversation_id] + 1
         heads[draft.conversation_id] = seq
@@ -47,7 +48,7 @@ class Sequencer:
             offset = heads[log] + 1
             heads[log] = offset
             offsets.append(offset)
-        return stamp(draft, self._ids.next(now_ms), seq, tuple(offsets), now_ms)
+        return stamp(draft, self._ids.next(growing_ms), seq, tuple(offsets), now_ms)
 
     def forget(self, drafts: Iterable[Draft]) -> None:
         """Drop the heads of these drafts' logs, because their seqs and offsets were not committed."""

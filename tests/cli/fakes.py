@@ -55,6 +55,9 @@ class Clock:
     def now_ms(self) -> int:
         return self.now
 
+    def growing_ms(self) -> int:
+        return self.now
+
 
 class Log(sqlite.SqliteMessageLog):
     """`fails` makes it fail."""
@@ -200,9 +203,8 @@ class FakeNode:
         self.broker = broker = FakeBroker(self.clock, log, rules, References(log, directory))
         conversations = sqlite.SqliteConversationStore(database)
         limits = AmendmentLimits(recall_ms=2 * MINUTE, edit_ms=60 * MINUTE)
-        now_ms = self.clock.now_ms
         self.services = services = Services(
-            log, states, save, conversations, directory, broker, now_ms, limits, 10_000
+            log, states, save, conversations, directory, broker, self.clock, limits, 10_000
         )
         stack.push_async_callback(services.close)
         accounts = NewAccounts(directory, log, save)
@@ -213,7 +215,7 @@ class FakeNode:
             accounts,
             services.groups,
             services.members,
-            now_ms,
+            self.clock.now_ms,
             _token,
         )
         for user in ("alice", "bob", "carol"):
@@ -250,8 +252,8 @@ class FakeNode:
         return said
 
 
-def _token(user: str, ttl: float) -> str:
-    return f"token-of-{user}-for-{ttl:g}"
+def _token(account: Account, ttl: float) -> str:
+    return f"token-of-{account.user_id}-for-{ttl:g}"
 
 
 def _breaking(account: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -263,6 +263,15 @@ class Store:
             raise StoreError("the disk is gone")
 
 
+class NoTime:
+    """A clock that stands still."""
+
+    def now_ms(self) -> int:
+        return 0
+
+    steady_ms = now_ms
+
+
 async def yes() -> bool:
     return True
 
@@ -302,7 +311,7 @@ class Bench:
             None,  # nobody publishes
             self.metrics,
             self.limits,
-            int,
+            NoTime(),
             lambda _user, _devices: None,
             lambda _arrival: None,
             self._may_receive,

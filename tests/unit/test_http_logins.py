@@ -42,6 +42,7 @@ class Home:
             Attempts(3, 100),
             Http(),
             lambda: self.now,
+            lambda: self.now,
             self.refused,
         )
 

@@ -156,6 +156,15 @@ async def save(_: object) -> None:
     """It is told of next."""
 
 
+class FixedClock:
+    """The clock."""
+
+    def now_ms(self) -> int:
+        return NOW
+
+    growing_ms = now_ms
+
+
 class World:
     """The topic rules and the operations over the same people."""
 
@@ -164,7 +173,7 @@ class World:
         some: Any = States()
         parts: tuple[Any, ...] = (self.log, some, save, some, self.people, self.broker)
         limits = AmendmentLimits(RECALL_MS, EDIT_MS)
-        self.operations: Operations = Services(*parts, lambda: NOW, limits, 100).operations
+        self.operations: Operations = Services(*parts, FixedClock(), limits, 100).operations
         self.rules = ContractRules(self.people, [], lambda: NOW)  # type: ignore[arg-type]
 
     async def publish(self, topic: str) -> str | None:

@@ -18,7 +18,8 @@ ORDER BY +name
 _STATES = """
 SELECT
     name, last.key % (1 << 32), substr(last.body, 1, 32),
-    sent.message % (1 << 32), read_seq, delivered_seq, pinned, muted, unread, hidden_seq, changed_at
+    sent.message % (1 << 32), read_seq, delivered_seq, pinned, muted, unread, hidden_seq, changed_at,
+    iif(conversations.user IS NULL, 0, floor_seq)
 FROM json_each(?2) CROSS JOIN names ON name = value
 LEFT JOIN messages AS last
     ON last.key = (SELECT max(key) FROM messages WHERE key > (names.id << 32) AND key < (names.id + 1 << 32))
@@ -66,6 +67,13 @@ class SqliteConversationStore:
 
         return await self._database.read(job)
 
+    async def last_change(self) -> int:
+        def job(connection: sqlite3.Connection) -> int:
+            (last,) = connection.execute("SELECT ifnull(max(changed_at), 0) FROM conversations").fetchone()
+            return int(last)
+
+        return await self._database.read(job)
+
     async def watermarks(
         self, conversation_id: str, least_read: int, after: str, limit: int
     ) -> list[Watermark]:
@@ -105,6 +113,7 @@ def _state(
     unread: int | None = None,
     hidden: int | None = None,
     changed_at: int | None = None,
+    floor: int | None = 0,
 ) -> ConversationState:
     """The state of one row of `_STATES`. The outer joins give None where there is no row."""
     return ConversationState(
@@ -119,4 +128,5 @@ def _state(
         hidden or 0,
         changed_at or 0,
         int(body.split(b'"')[3]) if body else 0,  # bodies begin with their id
+        floor,
     )

@@ -151,7 +151,14 @@ _STEP_5 = """
 ALTER TABLE sessions ADD COLUMN packet_ids BLOB;
 """
 
-STEPS = (_STEP_1, _STEP_2, _STEP_3, _STEP_4, _STEP_5)
+# floor_seq: messages up to it were said to an earlier account with the user's id. NULL for conversations
+# that are older than this column: for them the time of the account decides.
+_STEP_6 = """
+ALTER TABLE conversations ADD COLUMN floor_seq INTEGER DEFAULT 0;
+UPDATE conversations SET floor_seq = NULL;
+"""
+
+STEPS = (_STEP_1, _STEP_2, _STEP_3, _STEP_4, _STEP_5, _STEP_6)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -22,6 +22,10 @@ class MemoryConversationStore:
         contents = self._opened.contents
         return [_state(contents, user, name) for name in conversation_ids]
 
+    async def last_change(self) -> int:
+        views = self._opened.contents.views.values()
+        return max((view.changed_at for user in views for view in user.values()), default=0)
+
     async def watermarks(
         self, conversation_id: str, least_read: int, after: str, limit: int
     ) -> list[Watermark]:
@@ -54,4 +58,5 @@ def _state(contents: Contents, user: str, conversation_id: str) -> ConversationS
         hidden_seq=view.hidden,
         changed_at=view.changed_at,
         last_id=messages[-1].id if messages else 0,
+        floor_seq=view.floor,
     )
