@@ -141,6 +141,7 @@ class Limits(_Section):
     retained_messages: Count = 100_000
     retained_bytes: Count = 256 * 1024 * 1024
     group_members: Annotated[int, Field(ge=2, le=100_000)] = 10_000
+    reserved_files: Count = 64
     presence_grace: Annotated[float, Field(ge=0, le=60)] = 3.0
 
 
@@ -163,6 +164,7 @@ class Grpc(_Section):
     bind: str = "127.0.0.1:50051"
     tls_cert: str | None = None
     tls_key: str | None = None
+    idle_seconds: Annotated[float, Field(ge=1)] = 60.0
 
 
 class Http(_Section):

@@ -30,7 +30,7 @@ from broker.metrics import Metrics
 from broker.net import tcp, websocket
 from broker.net.addresses import Addresses
 from broker.net.hub import Hub
-from broker.net.listeners import Listener, Slots, bind
+from broker.net.listeners import Door, Listener, Slots, bind, highest_file
 from broker.ports import ConversationStore, Directory, MessageLog, PresenceChange, Retained
 from broker.publish.committer import MessageCommitter
 from broker.publish.events import Events
@@ -231,15 +231,19 @@ class Node:
         await self._housekeeping.mark_offline()
         await self.registry.load()
         self._retained.load(await self._states.store.retained_sizes())
+        opened = [(listener, bound[0].getsockname()[1]) for listener, bound in sockets]
+        files = highest_file(self._config.limits.reserved_files)
         for listener, bound in sockets:
-            slots = Slots(listener.max_connections, self._addresses)
+            slots = Slots(listener.max_connections, self._addresses, files)
             for sock in bound:
-                self._servers.append(await self._serve(listener, slots, sock))
+                self._servers.append(await self._serve(listener, slots, sock, files))
         await self.host.started()
         self._housekeeping.start()
-        return [(listener, bound[0].getsockname()[1]) for listener, bound in sockets]
+        return opened
 
-    async def _serve(self, listener: Listener, slots: Slots, sock: socket.socket) -> asyncio.Server:
+    async def _serve(
+        self, listener: Listener, slots: Slots, sock: socket.socket, files: int
+    ) -> asyncio.Server:
         if listener.type == "tcp":
             loop = asyncio.get_running_loop()
             return await loop.create_server(
@@ -248,7 +252,7 @@ class Node:
         limits = self._config.limits
         return await picows.ws_create_server(
             partial(websocket.accept, self._hub, slots),
-            sock=sock,
+            sock=Door(sock, files, self._hub.turn_away),
             backlog=_BACKLOG,
             # The largest packet must fit into one frame.
             max_frame_size=limits.max_packet_bytes + 1024,

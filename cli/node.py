@@ -22,13 +22,20 @@ def serve(
         list[str] | None,
         typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a configuration key; repeatable."),
     ] = None,
+    accept_new_store: Annotated[
+        bool,
+        typer.Option(
+            "--accept-new-store",
+            help="Start even if the stores are not the ones that the data directory was used with.",
+        ),
+    ] = False,
 ) -> None:
     """Run a node until it gets SIGINT (Ctrl-C) or SIGTERM. SIGHUP reloads its configuration."""
     named = os.environ.get("IM_DATA_DIR")  # the node itself reads all other IM_ variables
     folder = data_dir or options(context).data_dir or (Path(named) if named else None)
     from server.app import serve as run  # imports the whole broker, which only this command needs
 
-    raise typer.Exit(run(config, folder, settings or []))
+    raise typer.Exit(run(config, folder, settings or [], accept_new_store=accept_new_store))
 
 
 def stats(context: typer.Context, as_json: Json = False) -> None:

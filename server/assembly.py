@@ -31,6 +31,7 @@ from broker.domain.ids import Snowflakes
 from broker.domain.topics import inbox_topic
 from broker.local_bridge import LocalBridge
 from broker.metrics import Metrics
+from broker.net.listeners import highest_file
 from broker.node import Node
 from broker.ports import (
     Account,
@@ -41,12 +42,14 @@ from broker.ports import (
     MessageLog,
     ServicesPort,
     StoreContext,
+    StoreIdentity,
 )
 from broker.states import States
 from plugins.auth import UserAuthPlugin
 from plugins.auth.authenticator import Authenticator
 from plugins.auth.passwords import Passwords
 from plugins.persistence.sql_directory import open_directory
+from server.identity import identify
 
 
 class Joint(Protocol):
@@ -72,8 +75,8 @@ class InOneProcess:
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """The open stores, and what all ways in share. `states` groups the commits of its store, for the broker
-    and the services."""
+    """The open stores, their identity, and what all ways in share. `states` groups the commits of its store,
+    for the broker and the services."""
 
     log: MessageLog
     states: States
@@ -83,6 +86,7 @@ class Opened(msgspec.Struct, frozen=True):
     attempts: Attempts
     metrics: Metrics
     clock: SystemClock
+    identity: StoreIdentity
 
 
 class Joined(msgspec.Struct, frozen=True):
@@ -96,9 +100,20 @@ class Joined(msgspec.Struct, frozen=True):
 
 
 async def open_stores(
-    config: Config, persistence: Persistence, metrics: Metrics, stack: AsyncExitStack
+    config: Config,
+    persistence: Persistence,
+    metrics: Metrics,
+    stack: AsyncExitStack,
+    *,
+    accept_new_store: bool,
 ) -> Opened:
-    """Open the stores that `plugins` and `storage` configure. Raises `StoreError`."""
+    """Open the stores that `plugins` and `storage` configure, and check that they are the right ones.
+    `accept_new_store`: go on with others.
+
+    Raises:
+        StartError: the stores are not the ones that the data directory was used with.
+        StoreError: a store cannot be opened.
+    """
     stores = await persistence.open(StoreContext(config.data_dir))
     stack.push_async_callback(stores.close)
     passwords = Passwords()
@@ -109,11 +124,20 @@ async def open_stores(
     url = config.storage.directory_url or f"sqlite:///{(config.data_dir / 'directory.db').absolute()}"
     directory = open_directory(url, passwords.hash, clock.now_ms)
     stack.push_async_callback(directory.close)
+    identity = await identify(config.data_dir, stores.identified, directory, accept_new=accept_new_store)
     states = States(stores.states, metrics)
     http = config.http
     attempts = Attempts(http.failures_per_user, http.failures_per_address, config.trusted_proxies)
     return Opened(
-        stores.messages, states, stores.conversations, directory, passwords, attempts, metrics, clock
+        stores.messages,
+        states,
+        stores.conversations,
+        directory,
+        passwords,
+        attempts,
+        metrics,
+        clock,
+        identity,
     )
 
 
@@ -182,7 +206,8 @@ async def open_apis(
         config.limits.calls_per_user,
         opened.metrics.limited,
     )
-    grpc = await grpc_server.start(operations, config.grpc.bind, token, offer, tls)
+    patience = grpc_server.Patience(config.limits.connect_timeout, config.grpc.idle_seconds)
+    grpc = await grpc_server.start(operations, config.grpc.bind, token, offer, tls, patience)
     stack.push_async_callback(grpc.stop)
     http = await _serve_http(config, opened, joined, new_accounts)
     stack.push_async_callback(http.stop)
@@ -237,4 +262,7 @@ async def _serve_http(
         }
     )
     app = application(logins, readiness, http.cors_origins)
-    return await http_server.start(app, http.bind, config.trusted_proxies)
+    # Half of the reserve: health must be reached when clients have used up all else, and administration
+    # when HTTP clients have.
+    files = highest_file(config.limits.reserved_files // 2)
+    return await http_server.start(app, http.bind, config.trusted_proxies, files)

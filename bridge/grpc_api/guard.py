@@ -27,6 +27,9 @@ Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler
 
 CONCURRENCY = 64
 CALLS_PER_USER = 256
+IDLE_SECONDS = 60.0
+"""How long a connection that has made no accepted call may watch the health of services."""
+_MOST_ACCEPTED = 10_000
 _CLOSE_SECONDS = 2.0
 
 _FOR_EVERYBODY = "/grpc.health.v1.Health/"
@@ -44,6 +47,9 @@ class Guard(grpc.aio.ServerInterceptor):
     themselves: a user may have as many open. A call that is cancelled while it waits is not started. A
     call that has started runs to its end, even if its client has gone: half a change would be worse than
     a change that nobody waits for.
+
+    Everybody may ask for the health of services. A connection is not kept open by watching it, unless it
+    has made an accepted call: `Watch` ends after `idle_seconds`.
     """
 
     def __init__(
@@ -52,8 +58,12 @@ class Guard(grpc.aio.ServerInterceptor):
         concurrency: int = CONCURRENCY,
         calls_per_user: int = CALLS_PER_USER,
         limited: Counter[str] | None = None,
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._authenticator = authenticator
+        self._idle_seconds = idle_seconds
+        self._accepted: dict[str, None] = {}
+        """gRPC's names of the connections whose calls were accepted, the latest last."""
         counter = limited if limited is not None else Counter[str]()
         self._admission = Admission(concurrency, calls_per_user, counter)
         self._streams = Streams(calls_per_user, counter)
@@ -72,7 +82,7 @@ class Guard(grpc.aio.ServerInterceptor):
         """See `grpc.aio.ServerInterceptor`."""
         method = str(handler_call_details.method)
         if method.startswith(_FOR_EVERYBODY):
-            return await continuation(handler_call_details)
+            return self._health(await continuation(handler_call_details))
         metadata = tuple(handler_call_details.invocation_metadata)
         try:
             call = await self._authenticator.authenticate(metadata)
@@ -95,8 +105,35 @@ class Guard(grpc.aio.ServerInterceptor):
             )
         return handler  # takes a stream of requests: reflection, which reports errors in its own way
 
+    def _health(self, handler: Any) -> Handler:
+        """The handler of a health method: `Watch` with its time limit."""
+        if handler is None or not handler.unary_stream:
+            return handler  # type: ignore[no-any-return]
+
+        async def watch(request: Any, context: Context) -> None:
+            watching = asyncio.ensure_future(handler.unary_stream(request, context))
+            try:
+                while not (await asyncio.wait((watching,), timeout=self._idle_seconds))[0]:
+                    if context.peer() not in self._accepted:
+                        reason = "to watch for longer, make an accepted call on this connection"
+                        await context.abort(grpc.StatusCode.UNAUTHENTICATED, reason)
+                await watching
+            finally:
+                watching.cancel()
+
+        return grpc.unary_stream_rpc_method_handler(
+            watch, handler.request_deserializer, handler.response_serializer
+        )
+
+    def _accept(self, peer: str) -> None:
+        self._accepted.pop(peer, None)
+        if len(self._accepted) >= _MOST_ACCEPTED:
+            del self._accepted[next(iter(self._accepted))]
+        self._accepted[peer] = None
+
     def _unary(self, handler: Any, method: str) -> Callable[..., Any]:
         async def serve(data: bytes, context: Context) -> Any:
+            self._accept(context.peer())
             try:
                 return await self._run(handler, data, context)
             except Exception as error:
@@ -124,6 +161,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def _stream(self, handler: Any, method: str, call: Call, metadata: Metadata) -> Callable[..., Any]:
         async def serve(data: bytes, context: Context) -> AsyncIterator[Any]:
+            self._accept(context.peer())
             try:
                 with self._streams.one(call.caller):
                     responses = handler.unary_stream(_parse(handler, data), context)

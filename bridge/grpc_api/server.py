@@ -16,16 +16,33 @@ from bridge.core.bearer import TokenReader
 from bridge.core.operations import Operations
 from bridge.grpc_api.authentication import CallAuthenticator
 from bridge.grpc_api.changes import Changes
-from bridge.grpc_api.guard import CALLS_PER_USER, CONCURRENCY, Guard
+from bridge.grpc_api.guard import CALLS_PER_USER, CONCURRENCY, IDLE_SECONDS, Guard
 from bridge.grpc_api.services import ADMINISTRATION, SERVICES, OperationService
 from bridge.grpc_api.syncing import Syncing
 from bridge.grpc_api.tls import Tls
 from broker.ports import BrokerPort, Directory
 
-_OPTIONS = (
-    ("grpc.so_reuseport", 0),  # else a second node could open the port, too, and take half of the calls
-    ("grpc.max_concurrent_streams", 100),  # per connection
-)
+_DEAD_SECONDS = 20
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """Seconds that a connection may take for its handshake, and may last without a call."""
+
+    handshake: float = 10.0
+    idle: float = IDLE_SECONDS
+
+
+def _options(patience: Patience) -> list[tuple[str, int]]:
+    idle = int(patience.idle * 1000)
+    return [
+        ("grpc.so_reuseport", 0),  # else a second node could open the port, too, and take half of the calls
+        ("grpc.max_concurrent_streams", 100),  # per connection
+        ("grpc.server_handshake_timeout_ms", int(patience.handshake * 1000)),
+        ("grpc.max_connection_idle_ms", idle),
+        # Clients of long streams whose network has died: they are asked, and closed without an answer.
+        ("grpc.keepalive_time_ms", max(idle, 10_000)),
+        ("grpc.keepalive_timeout_ms", _DEAD_SECONDS * 1000),
+    ]
 
 
 class Service(Protocol):
@@ -76,8 +93,16 @@ class Server:
         await self._guard.close()
 
 
+_PATIENCE = Patience()
+
+
 async def start(
-    administration: Operations, bind: str, token: str, offer: Offer | None = None, tls: Tls | None = None
+    administration: Operations,
+    bind: str,
+    token: str,
+    offer: Offer | None = None,
+    tls: Tls | None = None,
+    patience: Patience = _PATIENCE,
 ) -> Server:
     """Serve the API on `bind` ("host:port"; port 0 takes a free one). `administration` is offered to
     administrators, `offer` to all who authenticate. `token` is the admin token.
@@ -90,20 +115,27 @@ async def start(
         raise ValueError("the admin token is empty")
     services: list[Service] = [OperationService(ADMINISTRATION, administration)]
     if offer is None:
-        return await serve(services, bind, Guard(CallAuthenticator(token)), tls)
+        guard = Guard(CallAuthenticator(token), idle_seconds=patience.idle)
+        return await serve(services, bind, guard, tls, patience)
     changes = Changes()
     offer.directory.on_change(changes.tell)
     streams = {"SyncMessages": Syncing(offer.operations, offer.broker, changes)}
     offered = (name for name in SERVICES if name != ADMINISTRATION)
     services += [OperationService(name, offer.operations, streams) for name in offered]
     authenticator = CallAuthenticator(token, offer.directory, offer.tokens, changes)
-    guard = Guard(authenticator, offer.concurrency, offer.calls_per_user, offer.limited)
-    return await serve(services, bind, guard, tls)
+    guard = Guard(authenticator, offer.concurrency, offer.calls_per_user, offer.limited, patience.idle)
+    return await serve(services, bind, guard, tls, patience)
 
 
-async def serve(services: Sequence[Service], bind: str, guard: Guard, tls: Tls | None = None) -> Server:
+async def serve(
+    services: Sequence[Service],
+    bind: str,
+    guard: Guard,
+    tls: Tls | None = None,
+    patience: Patience = _PATIENCE,
+) -> Server:
     """Serve `services`, and the standard health and reflection services. Raises `OSError` as `start`."""
-    server = grpc.aio.server(interceptors=(guard,), options=_OPTIONS)
+    server = grpc.aio.server(interceptors=(guard,), options=_options(patience))
     for service in services:
         service.join(server)
     names = [service.name for service in services]

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -39,9 +40,12 @@ class Server:
         await self._serving
 
 
-async def start(application: ASGIApp, bind: str, trusted_proxies: Sequence[str]) -> Server:
+async def start(
+    application: ASGIApp, bind: str, trusted_proxies: Sequence[str], highest_file: int = 2**31
+) -> Server:
     """Serve on `bind` ("host:port"; port 0 takes a free one). `trusted_proxies` are the addresses and
-    networks whose `X-Forwarded-For` is believed.
+    networks whose `X-Forwarded-For` is believed. The file descriptors of connections stay below
+    `highest_file`: one that gets a higher number is closed.
 
     Raises:
         OSError: the address cannot be listened on; the text says why.
@@ -50,7 +54,7 @@ async def start(application: ASGIApp, bind: str, trusted_proxies: Sequence[str])
     sock = _listen(bind)
     config = uvicorn.Config(
         application,
-        http=_Protocol,
+        http=partial(_Protocol, highest_file),  # type: ignore[arg-type]  # called like a class
         ws="none",
         lifespan="off",
         log_config=None,
@@ -116,9 +120,16 @@ class _Protocol(H11Protocol):
 
     _impatience: asyncio.TimerHandle | None = None
 
+    def __init__(self, highest_file: int, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._highest_file = highest_file
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._regard()
+        if transport.get_extra_info("socket").fileno() >= self._highest_file:
+            transport.abort()
+        else:
+            self._regard()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

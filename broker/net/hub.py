@@ -1,6 +1,7 @@
 """The parts of a node that all its connections share."""
 
 import asyncio
+import logging
 from typing import Protocol, cast
 
 from broker.delivery.fanout import Fanout
@@ -13,6 +14,8 @@ from broker.net.outbox import Flusher
 from broker.ports import Gate, PluginEvents, Principal
 from broker.publish.pipeline import Pipeline
 from broker.registry import Registry
+
+logger = logging.getLogger(__name__)
 
 
 class ConnectionLimits(Protocol):
@@ -70,6 +73,12 @@ class Hub:
         self.deadlines = Deadlines()
         self.publishes = Allowances(limits.publishes_per_second)
         self.connections: set[Connected] = set()
+
+    def turn_away(self, no_room: str) -> None:
+        """Count and log a connection for which there is no room; `no_room` says of what."""
+        self.metrics.refused[no_room] += 1
+        about = {"client": "", "reason": no_room}
+        logger.warning("a connection is refused: %s", no_room.replace("_", " "), extra=about)
 
     def _packets_sent(self, owner: object, packets: bytes) -> None:
         self.events.packets_sent(packets, cast("Connected", owner).principal)

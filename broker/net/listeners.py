@@ -1,6 +1,10 @@
 """Opens the ports of the section `listeners` of the configuration."""
 
+import errno
+import resource
 import socket
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -21,31 +25,81 @@ class ListenError(Exception):
     """A port could not be opened. The text names the listener and the reason."""
 
 
+def highest_file(reserved: int) -> int:
+    """The number that the file descriptors of clients must stay below, so that `reserved` are left for
+    health, administration and the stores (at most a quarter of all)."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return 2**31
+    return limit - min(reserved, limit // 4)
+
+
+class NoRoomError(Exception):
+    """A connection must be closed. The text is the reason, as it is counted."""
+
+
 class Slots:
     """Counts the connections of a listener: at most `limit`, 0 for any number, and as many of one address
-    as `addresses` allows."""
+    as `addresses` allows. Their file descriptors stay below `highest_file`."""
 
-    __slots__ = ("_addresses", "_limit", "used")
+    __slots__ = ("_addresses", "_highest_file", "_limit", "used")
 
-    def __init__(self, limit: int, addresses: Addresses) -> None:
+    def __init__(self, limit: int, addresses: Addresses, highest_file: int) -> None:
         self._limit = limit
         self._addresses = addresses
+        self._highest_file = highest_file
         self.used = 0
 
-    def take(self, address: str, now: float) -> float | None:
-        """Count one more connection, from `address` at `now`. Returns the seconds after which its CONNECT
-        may be read; or None if a limit forbids the connection, which must then be closed."""
+    def take(self, address: str, file: int, now: float) -> float:
+        """Count one more connection, from `address` at `now`, whose file descriptor is `file`. Returns the
+        seconds after which its CONNECT may be read.
+
+        The system gives out the lowest free number. So a high one says that all below are in use, by
+        whatever part of the process.
+
+        Raises:
+            NoRoomError: a limit forbids the connection: `listener_full`, `open_files` or `address`.
+        """
         if self._limit and self.used >= self._limit:
-            return None
+            raise NoRoomError("listener_full")
+        if file >= self._highest_file:
+            raise NoRoomError("open_files")
         wait = self._addresses.enter(address, now)
-        if wait is not None:
-            self.used += 1
+        if wait is None:
+            raise NoRoomError("address")
+        self.used += 1
         return wait
 
     def give_back(self, address: str) -> None:
         """A connection has ended."""
         self.used -= 1
         self._addresses.leave(address)
+
+
+class Door(socket.socket):
+    """A listening socket that accepts no connection whose file descriptor is not below `highest_file`. It
+    takes over `sock`. `turn_away` is told of each connection that is closed.
+
+    For servers that accept in Python and tell their protocol of a connection only after a handshake."""
+
+    def __init__(self, sock: socket.socket, highest_file: int, turn_away: Callable[[str], None]) -> None:
+        super().__init__(fileno=sock.detach())
+        self._highest_file = highest_file
+        self._turn_away = turn_away
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Raises `ConnectionAbortedError` for a connection that was closed: the next may be accepted."""
+        try:
+            connection, address = super().accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # others have used up all: try again
+                raise BlockingIOError from None
+            raise
+        if connection.fileno() >= self._highest_file:
+            connection.close()
+            self._turn_away("open_files")
+            raise ConnectionAbortedError
+        return connection, address
 
 
 def bind(listener: Listener) -> list[socket.socket]:

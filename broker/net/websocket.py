@@ -15,7 +15,7 @@ from picows import (
 
 from broker.net.connection import Connection
 from broker.net.hub import Hub
-from broker.net.listeners import Slots
+from broker.net.listeners import NoRoomError, Slots
 from broker.net.tcp import HIGH_WATER
 from broker.net.upgrade import SUBPROTOCOL, check
 
@@ -67,8 +67,11 @@ class WebSocketClient(WSListener):
         stream = transport.underlying_transport
         peer = stream.get_extra_info("peername") or ("", 0)
         address = str(peer[0])
-        wait = self._slots.take(address, self._hub.loop.time())
-        if wait is None:
+        try:
+            file = stream.get_extra_info("socket").fileno()
+            wait = self._slots.take(address, file, self._hub.loop.time())
+        except NoRoomError as error:
+            self._hub.turn_away(str(error))
             transport.disconnect(graceful=False)
             return
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))

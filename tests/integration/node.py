@@ -43,6 +43,7 @@ class Node:
         self._config = config or ROOT / "config" / "broker.yaml"
         self.environment: dict[str, str] = {}
         """What its process has in addition."""
+        self.accept_new_store = False
         self.process: subprocess.Popen[bytes] | None = None
         self._channel: grpc.Channel | None = None
 
@@ -61,6 +62,8 @@ class Node:
         ]
         options = [part for setting in settings for part in ("--set", setting)]
         serve = ["serve", "--config", str(self._config), "--data-dir", str(self.data_dir)]
+        if self.accept_new_store:
+            serve.append("--accept-new-store")
         return [sys.executable, "-m", self.program, *serve, *options]
 
     def start(self) -> "Node":
@@ -83,6 +86,7 @@ class Node:
         self.port = int(places["listeners"]["default"].rpartition(":")[2])
         self.ws_port = int(places["listeners"].get("ws", ":0").rpartition(":")[2])
         self.http = f"http://{places['http']}"
+        self.grpc = str(places["grpc"])
         self._channel = grpc.insecure_channel(places["grpc"])
         self.admin = services.AdminServiceStub(self._channel)
         token = (self.data_dir / "admin.token").read_text().strip()

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from broker.net.addresses import Addresses
-from broker.net.listeners import Slots
+from broker.net.listeners import NoRoomError, Slots
 
 NOW = 1000.0
 HOME = "192.0.2.1"
@@ -66,14 +66,29 @@ def test_proxies_have_no_limits() -> None:
         door.leave("10.1.2.3")
 
 
+def take(slots: Slots, file: int = 10) -> float | str:
+    """The wait of a connection, or why there is no room for it."""
+    try:
+        return slots.take(HOME, file, NOW)
+    except NoRoomError as error:
+        return str(error)
+
+
 def test_a_listener_that_is_full_asks_nobody() -> None:
     door, limited = addresses(most=2)
-    slots = Slots(1, door)
-    assert slots.take(HOME, NOW) == 0.0
-    assert slots.take(HOME, NOW) is None
+    slots = Slots(1, door, 100)
+    assert [take(slots), take(slots)] == [0.0, "listener_full"]
     slots.give_back(HOME)
-    assert slots.take(HOME, NOW) == 0.0
-    other = Slots(0, door)
-    assert [other.take(HOME, NOW) for _ in range(2)] == [0.0, None]
+    assert take(slots) == 0.0
+    other = Slots(0, door, 100)
+    assert [take(other), take(other)] == [0.0, "address"]
     assert (slots.used, other.used) == (1, 1)
     assert limited == {"connections_per_address": 1}
+
+
+def test_the_last_files_are_not_for_clients() -> None:
+    door, limited = addresses(most=2)
+    slots = Slots(0, door, 100)
+    assert [take(slots, 100), take(slots, 2000), take(slots, 99)] == ["open_files", "open_files", 0.0]
+    assert slots.used == 1
+    assert not limited

@@ -165,14 +165,32 @@ _STEP_7 = """
 ALTER TABLE sessions ADD COLUMN packet_ids BLOB;
 """
 
+# The identity of the store: one row, written by the node that first starts with it.
+_STEP_8 = """
+CREATE TABLE store_identity (
+    id          TEXT NOT NULL,
+    generation  INTEGER NOT NULL
+) STRICT;
+"""
+
 # floor_seq: messages up to it were said to an earlier account with the user's id. NULL for conversations
 # that are older than this column: for them the time of the account decides.
-_STEP_8 = """
+_STEP_9 = """
 ALTER TABLE conversations ADD COLUMN floor_seq INTEGER DEFAULT 0;
 UPDATE conversations SET floor_seq = NULL;
 """
 
-STEPS: tuple[Step, ...] = (_STEP_1, _STEP_2, _STEP_3, _STEP_4, _STEP_5, number_entries, _STEP_7, _STEP_8)
+STEPS: tuple[Step, ...] = (
+    _STEP_1,
+    _STEP_2,
+    _STEP_3,
+    _STEP_4,
+    _STEP_5,
+    number_entries,
+    _STEP_7,
+    _STEP_8,
+    _STEP_9,
+)
 
 
 def migrate(connection: sqlite3.Connection) -> None:
