@@ -58,6 +58,7 @@ from broker.ports.states import (
     StoredSession,
     Unseen,
 )
+from broker.ports.upkeep import DirectoryUpkeep, Finding, FindingKind, Upkeep, Verified
 from broker.ports.visibility import shown
 
 __all__ = [
@@ -80,7 +81,10 @@ __all__ = [
     "Directory",
     "DirectoryChange",
     "DirectoryError",
+    "DirectoryUpkeep",
     "Enqueued",
+    "Finding",
+    "FindingKind",
     "Forgotten",
     "Gate",
     "Grant",
@@ -128,6 +132,8 @@ __all__ = [
     "TokenRevoked",
     "TopicRules",
     "Unseen",
+    "Upkeep",
+    "Verified",
     "Watermark",
     "all_contacts",
     "shown",
