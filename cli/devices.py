@@ -1,50 +1,49 @@
 """`imctl presence`, `sessions` and `kick`: who is online, and with which devices."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import output
-from cli.context import Json, connect
+from cli.context import Behalf, Json, connect
 from cli.errors import CommandError
+from cli.listing import Filter, Limit, Selection, columns, show
+
+if TYPE_CHECKING:
+    from bridge.grpc_api import im_pb2 as pb
 
 _AT_ONCE = 1000
 
 
 def presence(
     context: typer.Context,
-    users: Annotated[list[str], typer.Argument(metavar="USER...", help="User ids.", show_default=False)],
+    users: Annotated[list[str], typer.Argument(metavar="USER", help="User ids.", show_default=False)],
+    viewer: Behalf = None,
+    limit: Limit = None,
+    only: Filter = None,
     as_json: Json = False,
 ) -> None:
-    """Show the presence of users: status, devices, last seen."""
+    """Show the presence of users: status, devices, last seen. With --as: what that user sees of it."""
     wanted = list(dict.fromkeys(users))
     found = {}
     with connect(context) as node:
         for start in range(0, len(wanted), _AT_ONCE):
             some = wanted[start : start + _AT_ONCE]
-            for each in node.ask("UserService/GetPresence", None, user_ids=some).presences:
+            for each in node.ask("UserService/GetPresence", viewer, user_ids=some).presences:
                 found[each.user_id] = each
     for user in wanted:
         if user not in found:
             raise CommandError(f"no user {user}")
     presences = [found[user] for user in wanted]
-    if as_json:
-        from cli.documents import encoded
+    show(_PRESENCE, presences, _presence_row, Selection(limit, only, as_json))
 
-        output.json_array(map(encoded, presences))
-        return
-    output.table(
-        ("USER", "STATUS", "DEVICES", "LAST SEEN"),
-        (
-            (
-                each.user_id,
-                each.status,
-                each.devices,
-                output.local_time(each.last_seen) if each.last_seen else "never",
-            )
-            for each in presences
-        ),
-    )
+
+_PRESENCE = columns("USER,STATUS,DEVICES,LAST SEEN")
+
+
+def _presence_row(presence: "pb.Presence") -> tuple[object, ...]:
+    seen = output.local_time(presence.last_seen) if presence.last_seen else "never"
+    return presence.user_id, presence.status, presence.devices, seen
 
 
 def sessions(

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import msgspec
@@ -39,9 +40,15 @@ _IN_ONE_PROCESS = InOneProcess()
 
 
 def serve(
-    config_file: Path, data_dir: Path | None, settings: list[str], joint: Joint = _IN_ONE_PROCESS
+    config_file: Path,
+    data_dir: Path | None,
+    settings: list[str],
+    joint: Joint = _IN_ONE_PROCESS,
+    *,
+    accept_new_store: bool = False,
 ) -> int:
-    """Run a node until SIGINT or SIGTERM. SIGHUP reloads its configuration.
+    """Run a node until SIGINT or SIGTERM. SIGHUP reloads its configuration. `accept_new_store`: start even
+    if the stores are not the ones that the data directory was used with.
 
     Returns the exit status: 0 after a signal, 1 if a port, a store or the data directory is not
     available, 2 for a wrong configuration. One line on standard error says why.
@@ -58,7 +65,8 @@ def serve(
         repeats = start_logging(config.log.level, config.log.repeats, metrics.leave_out_lines)
         _give_memory_back()
         logger.debug("at most %d open files", raise_open_files())
-        uvloop.run(_run(config, read, listeners, joint, metrics, repeats))
+        running = running_node(config, listeners, joint, metrics, accept_new_store=accept_new_store)
+        uvloop.run(_run(config, read, running, repeats))
     except (ConfigError, CertificateError) as error:
         print(f"imctl serve: {error}", file=sys.stderr)
         return WRONG_USAGE
@@ -78,12 +86,7 @@ def _give_memory_back() -> None:
 
 
 async def _run(
-    config: Config,
-    read: Reader,
-    listeners: list[Listener],
-    joint: Joint,
-    metrics: Metrics,
-    repeats: Repeats,
+    config: Config, read: Reader, node: AbstractAsyncContextManager["Running"], repeats: Repeats
 ) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -91,7 +94,7 @@ async def _run(
         loop.add_signal_handler(number, stopping.set)
     hung_up_early = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, hung_up_early.set)
-    async with summing_up(repeats), running_node(config, listeners, joint, metrics) as running:
+    async with summing_up(repeats), node as running:
         reloading = Reloading(config, read, running.joined)
         loop.add_signal_handler(signal.SIGHUP, reloading.reload)
         if hung_up_early.is_set():
@@ -111,7 +114,12 @@ class Running(msgspec.Struct, frozen=True):
 
 @contextlib.asynccontextmanager
 async def running_node(
-    config: Config, listeners: list[Listener], joint: Joint, metrics: Metrics
+    config: Config,
+    listeners: list[Listener],
+    joint: Joint,
+    metrics: Metrics,
+    *,
+    accept_new_store: bool,
 ) -> AsyncIterator[Running]:
     """A node that serves while the context lasts."""
     data_dir = config.data_dir
@@ -119,7 +127,7 @@ async def running_node(
     tls = read_tls(config.grpc.tls_cert, config.grpc.tls_key)
     with own(data_dir):
         async with contextlib.AsyncExitStack() as stack:
-            opened = await open_stores(config, persistence, metrics, stack)
+            opened = await open_stores(config, persistence, metrics, stack, accept_new_store=accept_new_store)
             joined = await join(config, opened, joint, stack)
             token = admin_token(data_dir)
             # Notices that an earlier run had recorded but not yet written to the logs: before anybody

@@ -40,12 +40,14 @@ from broker.ports import (
     MessageLog,
     ServicesPort,
     StoreContext,
+    StoreIdentity,
 )
 from broker.states import States
 from plugins.auth import UserAuthPlugin
 from plugins.auth.authenticator import Authenticator
 from plugins.auth.passwords import Passwords
 from plugins.persistence.sql_directory import open_directory
+from server.identity import identify
 
 now_ms = SystemClock().now_ms
 
@@ -73,8 +75,8 @@ class InOneProcess:
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """The open stores, and what all ways in share. `states` groups the commits of its store, for the broker
-    and the services."""
+    """The open stores, their identity, and what all ways in share. `states` groups the commits of its store,
+    for the broker and the services."""
 
     log: MessageLog
     states: States
@@ -83,6 +85,7 @@ class Opened(msgspec.Struct, frozen=True):
     passwords: Passwords
     attempts: Attempts
     metrics: Metrics
+    identity: StoreIdentity
 
 
 class Joined(msgspec.Struct, frozen=True):
@@ -96,9 +99,20 @@ class Joined(msgspec.Struct, frozen=True):
 
 
 async def open_stores(
-    config: Config, persistence: Persistence, metrics: Metrics, stack: AsyncExitStack
+    config: Config,
+    persistence: Persistence,
+    metrics: Metrics,
+    stack: AsyncExitStack,
+    *,
+    accept_new_store: bool,
 ) -> Opened:
-    """Open the stores that `plugins` and `storage` configure. Raises `StoreError`."""
+    """Open the stores that `plugins` and `storage` configure, and check that they are the right ones.
+    `accept_new_store`: go on with others.
+
+    Raises:
+        StartError: the stores are not the ones that the data directory was used with.
+        StoreError: a store cannot be opened.
+    """
     stores = await persistence.open(StoreContext(config.data_dir))
     stack.push_async_callback(stores.close)
     passwords = Passwords()
@@ -106,10 +120,13 @@ async def open_stores(
     url = config.storage.directory_url or f"sqlite:///{(config.data_dir / 'directory.db').absolute()}"
     directory = open_directory(url, passwords.hash, now_ms)
     stack.push_async_callback(directory.close)
+    identity = await identify(config.data_dir, stores.identified, directory, accept_new=accept_new_store)
     states = States(stores.states, metrics)
     http = config.http
     attempts = Attempts(http.failures_per_user, http.failures_per_address, config.trusted_proxies)
-    return Opened(stores.messages, states, stores.conversations, directory, passwords, attempts, metrics)
+    return Opened(
+        stores.messages, states, stores.conversations, directory, passwords, attempts, metrics, identity
+    )
 
 
 async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitStack) -> Joined:

@@ -55,7 +55,15 @@ def admin_token(data_dir: Path) -> str:
 
 
 def write(file: Path, value: object) -> None:
-    """Replace a file by a value as JSON."""
+    """Replace a file by a value as JSON. On return it survives a power cut."""
     temporary = file.with_suffix(".tmp")
-    temporary.write_bytes(msgspec.json.encode(value))
+    with temporary.open("wb") as out:
+        out.write(msgspec.json.encode(value))
+        out.flush()
+        os.fsync(out.fileno())
     temporary.replace(file)
+    directory = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -81,6 +81,7 @@ class Connection:
         "_is_lost",
         "_lifetime",
         "_paused",
+        "_publishes",
         "_state",
         "_suspended",
         "_task",
@@ -113,7 +114,7 @@ class Connection:
         self.publisher: Publisher
         self.will: Publication | None = None
         self._allowance: Allowance
-        self._suspended = 0
+        self._publishes = self._suspended = 0
         self._paused = self._is_lost = False
         self._task: asyncio.Task[None] | None = None
         begins = hub.loop.time() + wait
@@ -181,7 +182,7 @@ class Connection:
             while (packet := next_packet()) is not None:
                 self._take(packet)
                 if self._suspended or self._state is _CLOSED:
-                    return
+                    break
         except UnsupportedProtocolError as error:
             if self._state is _WAITING:  # [MQTT-3.1.2-2]
                 self.outbox.send(encoder.connack(ConnectCode.UNACCEPTABLE_PROTOCOL))
@@ -191,6 +192,8 @@ class Connection:
         except Exception:  # a bug in the broker: close the connection rather than leave it hanging
             logger.exception("handling a packet of %s failed", str(self), extra=self._summed_up("bug"))
             self.close("internal error")
+        if self._publishes:
+            self._count_publishes()
 
     def _take(self, packet: Packet) -> None:
         hub = self._hub
@@ -353,9 +356,7 @@ class Connection:
     def _publish(self, packet: Publish, session: Session) -> None:
         hub, inbound = self._hub, session.inbound
         events, pipeline = hub.events, hub.pipeline
-        allowance = self._allowance
-        if not allowance.take():
-            self._slow_down(allowance)
+        self._publishes += 1
         if events.messages:
             events.message_received(packet, packet.packet_id, self.publisher.principal)
         if packet.qos == 2:
@@ -381,9 +382,12 @@ class Connection:
         elif inbound.uncommitted > hub.limits.uncommitted_bytes:
             self._regulate()
 
-    def _slow_down(self, allowance: Allowance) -> None:
-        """The user publishes too fast: this publish is taken, and the next one later."""
-        if wait := allowance.wait(self._hub.loop.time()):
+    def _count_publishes(self) -> None:
+        """Take the publishes handled since the last call from the user's allowance: at once for all that
+        arrived together. If there were too many, the next packets are taken later."""
+        taken, self._publishes = self._publishes, 0
+        allowance = self._allowance
+        if not allowance.take(taken) and (wait := allowance.wait(self._hub.loop.time())):
             self._hub.metrics.limited["publishes_per_second"] += 1
             self._hold(wait)
 

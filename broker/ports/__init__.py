@@ -25,6 +25,7 @@ from broker.ports.directory import (
     TokenRevoked,
     all_contacts,
 )
+from broker.ports.identity import Identified, StoreIdentity
 from broker.ports.messages import Clock, DedupKey, KeptEvent, Located, MessageLog
 from broker.ports.persistence import PersistencePlugin, StoreContext, Stores
 from broker.ports.plugins import (
@@ -86,6 +87,7 @@ __all__ = [
     "GroupChanged",
     "GroupDirectory",
     "GroupWrite",
+    "Identified",
     "Identity",
     "JoinRequest",
     "KeptEvent",
@@ -119,6 +121,7 @@ __all__ = [
     "StateChange",
     "StateStore",
     "StoreContext",
+    "StoreIdentity",
     "Stores",
     "TokenRevoked",
     "TopicRules",

@@ -15,6 +15,7 @@ import msgspec
 
 from broker.domain.directory import Account, Ban, Contact, Group, JoinRequest, Membership, Profile
 from broker.domain.errors import RefusedError
+from broker.ports.identity import Identified
 
 
 class AccountChanged(msgspec.Struct, frozen=True):
@@ -226,8 +227,8 @@ class PendingNotices(Protocol):
         ...
 
 
-class Directory(AccountDirectory, ContactDirectory, GroupDirectory, PendingNotices, Protocol):
-    """The whole directory. One store keeps all four parts, because one transaction can change several."""
+class Directory(AccountDirectory, ContactDirectory, GroupDirectory, PendingNotices, Identified, Protocol):
+    """The whole directory. One store keeps all parts, because one transaction can change several."""
 
     def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:
         """Call `callback` with every committed change: on the event loop's thread, and before the method

@@ -214,9 +214,6 @@ class Session:
             self._pending.popleft()
             self._watcher.dropped("queue_full")
         self._pending.append((outgoing, qos))
-        self._ask_for_ids()
-
-    def _ask_for_ids(self) -> None:
         if self.window.ids.is_wanted:
             self._watcher.ids_wanted(self)
 
@@ -225,7 +222,8 @@ class Session:
         pending = self._pending
         while pending and self.window.room and self.window.publish(*pending[0]):
             pending.popleft()
-        self._ask_for_ids()
+        if self.window.ids.is_wanted:
+            self._watcher.ids_wanted(self)
         if self._waiter is not None:
             self._waiter()
 

@@ -41,6 +41,7 @@ class Node:
         self.log_file = directory / "node.log"
         self._settings = list(settings)
         self._config = config or ROOT / "config" / "broker.yaml"
+        self.accept_new_store = False
         self.process: subprocess.Popen[bytes] | None = None
         self._channel: grpc.Channel | None = None
 
@@ -59,6 +60,8 @@ class Node:
         ]
         options = [part for setting in settings for part in ("--set", setting)]
         serve = ["serve", "--config", str(self._config), "--data-dir", str(self.data_dir)]
+        if self.accept_new_store:
+            serve.append("--accept-new-store")
         return [sys.executable, "-m", self.program, *serve, *options]
 
     def start(self) -> "Node":

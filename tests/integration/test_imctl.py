@@ -71,7 +71,7 @@ def test_people_and_a_group(node: Node) -> None:
     history = imctl.do("history", "g:trio")
     for said in ("cat joined", "system made cat admin", "hi all", "cat banned ben"):
         assert said in history
-    imctl.do("group", "dismiss", "trio")
+    imctl.do("group", "dismiss", "trio", "--yes")
     assert "dismissed" in imctl.refused("send", "g:trio", "anybody?")
 
 

@@ -15,7 +15,7 @@ import yaml
 from broker.amqtt_edge.loading import Persistence, find_persistence
 from broker.domain.message import Amendment, Content, Count, Stamped, draft, stamp
 from broker.domain.topics import Topic, parse_topic
-from broker.ports import ConversationStore, MessageLog, StateStore, StoreContext, Stores
+from broker.ports import ConversationStore, Identified, MessageLog, StateStore, StoreContext, Stores
 
 PLUGINS = [
     "plugins.persistence.sqlite.SqlitePersistencePlugin",
@@ -59,6 +59,10 @@ class OpenedStores:
     @property
     def conversations(self) -> ConversationStore:
         return self._stores.conversations
+
+    @property
+    def identified(self) -> Identified:
+        return self._stores.identified
 
     async def open(self) -> None:
         self._stores = await self._persistence.open(self._context)

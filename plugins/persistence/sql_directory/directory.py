@@ -8,11 +8,12 @@ from plugins.persistence.sql_directory.accounts import SqlAccounts
 from plugins.persistence.sql_directory.contacts import SqlContacts
 from plugins.persistence.sql_directory.database import open_database
 from plugins.persistence.sql_directory.groups import SqlGroups
+from plugins.persistence.sql_directory.identity import SqlIdentity
 from plugins.persistence.sql_directory.notices import SqlNotices
 
 
-class SqlDirectory(SqlAccounts, SqlContacts, SqlGroups, SqlNotices):
-    """See `broker.ports.Directory`. All four parts use one `Database`, so one close ends them all."""
+class SqlDirectory(SqlAccounts, SqlContacts, SqlGroups, SqlNotices, SqlIdentity):
+    """See `broker.ports.Directory`. All parts use one `Database`, so one close ends them all."""
 
     def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:
         self._database.on_change(callback)

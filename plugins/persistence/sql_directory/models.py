@@ -138,6 +138,16 @@ class NoticeRow(SQLModel, table=True):
     content: bytes = Field(sa_column=Column(LargeBinary(2**24 - 1), nullable=False))
 
 
+class StoreIdentityRow(SQLModel, table=True):
+    """The identity of the store: one row."""
+
+    __tablename__ = "store_identity"
+    __table_args__ = _TEXT
+
+    id: str = Field(primary_key=True, max_length=64)
+    generation: int = Field(sa_type=BigInteger)
+
+
 def _table(row: type[SQLModel]) -> Table:
     return SQLModel.metadata.tables[str(row.__tablename__)]
 
@@ -150,6 +160,7 @@ MEMBERSHIPS = _table(MembershipRow)
 BANS = _table(BanRow)
 JOIN_REQUESTS = _table(JoinRequestRow)
 NOTICES = _table(NoticeRow)
+STORE_IDENTITY = _table(StoreIdentityRow)
 
 
 def columns(table: Table, fields: Iterable[str]) -> list[ColumnElement[Any]]:

@@ -165,7 +165,15 @@ _STEP_7 = """
 ALTER TABLE sessions ADD COLUMN packet_ids BLOB;
 """
 
-STEPS: tuple[Step, ...] = (_STEP_1, _STEP_2, _STEP_3, _STEP_4, _STEP_5, number_entries, _STEP_7)
+# The identity of the store: one row, written by the node that first starts with it.
+_STEP_8 = """
+CREATE TABLE store_identity (
+    id          TEXT NOT NULL,
+    generation  INTEGER NOT NULL
+) STRICT;
+"""
+
+STEPS: tuple[Step, ...] = (_STEP_1, _STEP_2, _STEP_3, _STEP_4, _STEP_5, number_entries, _STEP_7, _STEP_8)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -5,7 +5,7 @@ import msgspec
 from broker.domain.errors import StoreError
 from broker.domain.message import Count
 from broker.domain.publication import Properties
-from broker.ports import DedupKey, Retained, SessionKey, SessionState
+from broker.ports import DedupKey, Retained, SessionKey, SessionState, StoreIdentity
 
 
 class Message(msgspec.Struct):
@@ -60,6 +60,7 @@ class Contents:
         self.retained: dict[str, Retained] = {}
         self.views: dict[str, dict[str, View]] = {}
         """User -> conversation -> their view of it."""
+        self.identity: StoreIdentity | None = None
 
     def event_head(self, name: str) -> int:
         """The last offset of a user's events."""
