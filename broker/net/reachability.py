@@ -14,6 +14,7 @@ None of this asks anything of the client's program: its system answers, also for
 system's TCP_USER_TIMEOUT would not do: it ends also the connections of clients that are alive and slow.
 """
 
+import contextlib
 import fcntl
 import math
 import socket
@@ -29,6 +30,10 @@ REASON = "network timeout"
 
 _LOOKS = 10
 """All connections are looked at so many times within `unreachable_after`."""
+
+_TCP_RTO_MAX_MS = 44
+"""The longest time until the system sends something again (linux/tcp.h). By default it is two minutes, also
+for the probes that a client gets who does not read."""
 
 _EMPTY = bytes(4)
 # The beginning of struct tcp_info (linux/tcp.h).
@@ -93,6 +98,9 @@ def keep_asking(listening: socket.socket, seconds: float) -> None:
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, asking.idle)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, asking.interval)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, asking.count)
+    with contextlib.suppress(OSError):  # before Linux 6.15
+        most = min(max(int(seconds * 1000 / _LOOKS), 1000), 120_000)
+        listening.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, most)
 
 
 def is_unreachable(file: int, seconds: float) -> bool:
