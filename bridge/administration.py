@@ -14,7 +14,7 @@ from bridge.handlers.admin.groups import GroupAdministration
 from bridge.handlers.admin.messages import MessageAdministration
 from bridge.handlers.groups import Groups
 from bridge.handlers.members import Members
-from broker.ports import BrokerPort, Directory, MessageLog
+from broker.ports import Account, BrokerPort, Directory, MessageLog
 
 HANDLERS: Sequence[type[Handlers]] = (
     Accounts,
@@ -33,11 +33,11 @@ def administration(
     groups: Groups,
     members: Members,
     now_ms: Callable[[], int],
-    issue_token: Callable[[str, float], str],
+    issue_token: Callable[[Account, float], str],
 ) -> Operations:
     """The administration operations, ready to be called.
 
-    `issue_token(user, seconds)` returns a signed token of that user, valid for that many seconds."""
+    `issue_token(account, seconds)` returns a signed token of that account, valid for that many seconds."""
     operations = Operations()
     for handlers in (
         Accounts(directory, new_accounts, members, now_ms, issue_token),

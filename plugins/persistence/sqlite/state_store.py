@@ -61,15 +61,18 @@ ON CONFLICT DO UPDATE SET
     changed_at = ?7
 """
 # An id passes to a new account. Group rows go. Private rows stay, so that the conversations stay listed,
-# with everything read up to the head: it was said to the earlier account.
+# with everything read up to the head and hidden: it was said to the earlier account.
 _UNSEE_GROUPS = """
 DELETE FROM conversations WHERE user = ?
     AND EXISTS (SELECT 1 FROM names WHERE id = conversation AND name >= 'g:' AND name < 'g;')
 """
 _UNSEE_PRIVATE = """
-UPDATE conversations SET (read_seq, delivered_seq, pinned, muted, unread, hidden_seq, changed_at) =
-    (SELECT ifnull(max(key) % (1 << 32), 0), ifnull(max(key) % (1 << 32), 0), 0, 0, 0, 0, 0 FROM messages
-     WHERE key > (conversation << 32) AND key < (conversation + 1 << 32))
+UPDATE conversations SET
+    (floor_seq, read_seq, delivered_seq, pinned, muted, unread, hidden_seq, changed_at) =
+    (SELECT head, head, head, 0, 0, 0, 0, 0 FROM (
+        SELECT ifnull(max(key) % (1 << 32), 0) AS head FROM messages
+        WHERE key > (conversation << 32) AND key < (conversation + 1 << 32)
+    ))
 WHERE user = ?
 """
 
