@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 
 from bridge.core.accounts import NewAccounts
 from bridge.core.operations import Handlers, Operations, operations_of
+from bridge.core.verification import Verification
 from bridge.handlers.admin.accounts import Accounts
 from bridge.handlers.admin.connections import Connections
 from bridge.handlers.admin.counters import Counters
 from bridge.handlers.admin.groups import GroupAdministration
 from bridge.handlers.admin.messages import MessageAdministration
+from bridge.handlers.admin.verification import StoreChecks
 from bridge.handlers.groups import Groups
 from bridge.handlers.members import Members
 from broker.ports import Account, BrokerPort, Directory, MessageLog
@@ -22,6 +24,7 @@ HANDLERS: Sequence[type[Handlers]] = (
     GroupAdministration,
     MessageAdministration,
     Counters,
+    StoreChecks,
 )
 
 
@@ -34,10 +37,12 @@ def administration(
     members: Members,
     now_ms: Callable[[], int],
     issue_token: Callable[[Account, float], str],
+    verification: Verification | None = None,
 ) -> Operations:
     """The administration operations, ready to be called.
 
-    `issue_token(account, seconds)` returns a signed token of that account, valid for that many seconds."""
+    `issue_token(account, seconds)` returns a signed token of that account, valid for that many seconds.
+    `verification`: None if the store offers no checks."""
     operations = Operations()
     for handlers in (
         Accounts(directory, new_accounts, members, now_ms, issue_token),
@@ -45,6 +50,7 @@ def administration(
         GroupAdministration(directory, groups, members),
         MessageAdministration(directory, log, broker),
         Counters(broker),
+        StoreChecks(verification),
     ):
         handlers.register(operations)
     return operations

@@ -57,6 +57,7 @@ from broker.ports.states import (
     StateStore,
     Unseen,
 )
+from broker.ports.upkeep import DirectoryUpkeep, Finding, FindingKind, Upkeep, Verified
 from broker.ports.visibility import shown
 
 __all__ = [
@@ -79,7 +80,10 @@ __all__ = [
     "Directory",
     "DirectoryChange",
     "DirectoryError",
+    "DirectoryUpkeep",
     "Enqueued",
+    "Finding",
+    "FindingKind",
     "Forgotten",
     "Gate",
     "Grant",
@@ -126,6 +130,8 @@ __all__ = [
     "TokenRevoked",
     "TopicRules",
     "Unseen",
+    "Upkeep",
+    "Verified",
     "Watermark",
     "all_contacts",
     "shown",

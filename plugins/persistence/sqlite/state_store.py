@@ -30,10 +30,10 @@ from plugins.persistence.sqlite.properties import from_column, to_column
 
 _encode = msgspec.msgpack.encode
 _decode_filters = msgspec.msgpack.Decoder(list[Subscription] | dict[str, int]).decode
-_inflight = msgspec.msgpack.Decoder(list[Redelivery]).decode
-_received = msgspec.msgpack.Decoder(list[int]).decode
-_queued = msgspec.msgpack.Decoder(QueuedMessage).decode
-_packet_ids = msgspec.msgpack.Decoder(PacketIds).decode
+read_inflight = msgspec.msgpack.Decoder(list[Redelivery]).decode
+read_received = msgspec.msgpack.Decoder(list[int]).decode
+read_queued = msgspec.msgpack.Decoder(QueuedMessage).decode
+read_packet_ids = msgspec.msgpack.Decoder(PacketIds).decode
 _IDS_OF_EARLIER_VERSIONS = PacketIds(32767, 32767)
 """Earlier versions began with packet id 1 on each connection, and few connections came as far as this."""
 
@@ -102,7 +102,7 @@ class SqliteStateStore:
             rows = connection.execute(
                 "SELECT user, client_id, filters FROM sessions WHERE ?1 IS NULL OR user = ?1", (user,)
             )
-            return [(SessionKey(name, client_id), _filters(filters)) for name, client_id, filters in rows]
+            return [(SessionKey(name, client_id), read_filters(filters)) for name, client_id, filters in rows]
 
         return await self._database.read(job)
 
@@ -283,7 +283,7 @@ def _enqueue(connection: sqlite3.Connection, change: Enqueued) -> int:
     ).rowcount
 
 
-def _filters(column: bytes) -> dict[str, Subscription]:
+def read_filters(column: bytes) -> dict[str, Subscription]:
     """Subscriptions by filter. Earlier versions stored a map of filter -> QoS, without options."""
     kept = _decode_filters(column)
     return by_filter(starmap(Subscription, kept.items()) if isinstance(kept, dict) else kept)
@@ -300,10 +300,10 @@ def _load(connection: sqlite3.Connection, key: SessionKey) -> SessionState | Non
     cursors = connection.execute("SELECT log, offset FROM cursors WHERE session = ?", (number,))
     queue = connection.execute("SELECT message FROM session_queue WHERE session = ? ORDER BY id", (number,))
     return SessionState(
-        _filters(filters),
+        read_filters(filters),
         dict(cursors.fetchall()),
-        _inflight(inflight),
-        _received(received),
-        [_queued(message) for (message,) in queue],
-        _IDS_OF_EARLIER_VERSIONS if packet_ids is None else _packet_ids(packet_ids),
+        read_inflight(inflight),
+        read_received(received),
+        [read_queued(message) for (message,) in queue],
+        _IDS_OF_EARLIER_VERSIONS if packet_ids is None else read_packet_ids(packet_ids),
     )
