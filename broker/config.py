@@ -136,6 +136,7 @@ class Limits(_Section):
     retained_bytes: Count = 256 * 1024 * 1024
     group_members: Annotated[int, Field(ge=2, le=100_000)] = 10_000
     reserved_files: Count = 64
+    unreachable_after: Annotated[float, Field(ge=3, le=3600)] = 40.0
     presence_grace: Annotated[float, Field(ge=0, le=60)] = 3.0
 
 

@@ -213,7 +213,10 @@ async def open_apis(
         config.limits.calls_per_user,
         opened.metrics.limited,
     )
-    patience = grpc_server.Patience(config.limits.connect_timeout, config.grpc.idle_seconds)
+    limits = config.limits
+    patience = grpc_server.Patience(
+        limits.connect_timeout, config.grpc.idle_seconds, limits.unreachable_after
+    )
     grpc = await grpc_server.start(operations, config.grpc.bind, token, offer, tls, patience)
     stack.push_async_callback(grpc.stop)
     http = await _serve_http(config, opened, joined, new_accounts)
