@@ -222,9 +222,12 @@ def test_without_a_terminal_nothing_is_removed_unasked(node: FakeNode) -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(shell: str) -> None:
-    script = done(subprocess_run("--show-completion", shell))
-    assert "_IMCTL_COMPLETE" in script
-    assert shell in script or shell == "zsh"
+    source = ENVIRONMENT | {"_IMCTL_COMPLETE": f"source_{shell}"}
+    result = subprocess.run(COMMAND, cwd=ROOT, env=source, capture_output=True, text=True, check=False)
+    assert f"_IMCTL_COMPLETE=complete_{shell}" in result.stdout
+    help_ = done(subprocess_run("--help"))
+    assert "--install-completion" in help_
+    assert "--show-completion" in help_
 
 
 def test_completion_in_bash() -> None:
