@@ -24,6 +24,7 @@ from broker.net.acknowledging import acknowledge
 from broker.net.expiry import announce
 from broker.net.hub import Hub
 from broker.net.lifetime import Lifetime
+from broker.net.listeners import file_of
 from broker.net.outbox import ByteOutbox
 from broker.net.subscribing import subscribe, unsubscribe
 from broker.net.transport import Transport
@@ -83,10 +84,10 @@ class Connection:
         "_paused",
         "_publishes",
         "_state",
+        "_stream",
         "_suspended",
         "_task",
         "_transport",
-        "file",
         "outbox",
         "peer",
         "principal",
@@ -96,13 +97,18 @@ class Connection:
     )
 
     def __init__(
-        self, hub: Hub, transport: Transport, peer: tuple[str, int], file: int, wait: float = 0.0
+        self,
+        hub: Hub,
+        transport: Transport,
+        peer: tuple[str, int],
+        stream: asyncio.BaseTransport,
+        wait: float = 0.0,
     ) -> None:
-        """`file`: the file descriptor of its socket; `wait`: seconds until the CONNECT may be read."""
+        """`stream`: the TCP connection below `transport`; `wait`: seconds until the CONNECT may be read."""
         self._hub = hub
         self._transport = transport
         self.peer = peer
-        self.file = file
+        self._stream = stream
         limits = hub.limits
         self.outbox = ByteOutbox(transport, hub.flusher, hub.budget, self._room_again, self)
         self._decoder = Decoder(limits.max_packet_bytes_before_connect)
@@ -155,6 +161,11 @@ class Connection:
         self.close("connection lost")
         self._hub.connections.discard(self)
         self._hub.deadlines.forget(self)
+
+    @property
+    def file(self) -> int | None:
+        """See `reachability.Reachable`."""
+        return None if self._is_lost else file_of(self._stream)
 
     def check(self, now: float) -> float | None:
         """See `deadlines.Watched`."""

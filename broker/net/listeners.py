@@ -36,13 +36,18 @@ def highest_file(reserved: int) -> int:
 
 
 _LOOK_EVERY = 16
-"""Finding out a file descriptor costs as much as all else at the door, so most connections are not asked."""
+"""Only one connection of so many is asked for its file descriptor, see `file_of`."""
 _NEAR = 1024
 """So near the highest file descriptor, each connection is asked."""
 
 
 class NoRoomError(Exception):
     """A connection must be closed. The text is the reason, as it is counted."""
+
+
+def file_of(stream: asyncio.BaseTransport) -> int:
+    """The file descriptor of a transport. Finding it out takes as long as all else at the door."""
+    return int(stream.get_extra_info("socket").fileno())
 
 
 class Slots:
@@ -73,7 +78,7 @@ class Slots:
         if self._unasked:
             self._unasked -= 1
         else:
-            number = stream.get_extra_info("socket").fileno()
+            number = file_of(stream)
             if number >= self._highest_file:
                 raise NoRoomError("open_files")
             if number < self._highest_file - _NEAR:

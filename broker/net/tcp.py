@@ -35,7 +35,7 @@ class TcpProtocol(asyncio.Protocol):
             return
         # At most the budget: a full outbox must be told when the transport has drained.
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
-        self._connection = Connection(self._hub, stream, (address, int(peer[1])), file, wait)
+        self._connection = Connection(self._hub, stream, (address, int(peer[1])), stream, wait)
 
     def data_received(self, data: bytes) -> None:
         if self._connection is not None:

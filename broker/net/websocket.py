@@ -86,7 +86,7 @@ class WebSocketClient(WSListener):
             return
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
         self._connection = Connection(
-            self._hub, _WebSocketTransport(transport), (address, int(peer[1])), file, wait
+            self._hub, _WebSocketTransport(transport), (address, int(peer[1])), stream, wait
         )
         self._hub.deadlines.watch(self, self._hub.loop.time())
 
