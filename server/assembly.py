@@ -233,6 +233,7 @@ def _administration(opened: Opened, joined: Joined, new_accounts: NewAccounts) -
     return administration(
         opened.directory,
         opened.log,
+        opened.states.store,
         joined.broker,
         new_accounts,
         services.groups,

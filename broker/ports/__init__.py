@@ -55,6 +55,7 @@ from broker.ports.states import (
     SessionState,
     StateChange,
     StateStore,
+    StoredSession,
     Unseen,
 )
 from broker.ports.upkeep import DirectoryUpkeep, Finding, FindingKind, Upkeep, Verified
@@ -126,6 +127,7 @@ __all__ = [
     "StateStore",
     "StoreContext",
     "StoreIdentity",
+    "StoredSession",
     "Stores",
     "TokenRevoked",
     "TopicRules",

@@ -213,6 +213,7 @@ class FakeNode:
         operations = administration(
             directory,
             log,
+            states,
             broker,
             accounts,
             services.groups,
