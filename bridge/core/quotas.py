@@ -11,8 +11,9 @@ _HOUR = 3600.0
 
 
 class Quota:
-    """`most` times an hour, for each user or pair (see `reaching`). `limit` is its key in the section `limits`,
-    under which `limited` counts how often it had an effect. `now` is a monotonic clock in seconds."""
+    """`most` times an hour, for each user or pair (see `reaching`). `limit` is its key in the section
+    `limits`, under which `limited` counts how often it had an effect. `now` is a monotonic clock in
+    seconds."""
 
     def __init__(self, limit: str, most: int, now: Callable[[], float], limited: Counter[str]) -> None:
         self._limit = limit
