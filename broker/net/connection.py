@@ -27,6 +27,7 @@ from broker.net.acknowledging import acknowledge
 from broker.net.expiry import announce
 from broker.net.hub import Hub
 from broker.net.lifetime import Lifetime
+from broker.net.listeners import file_of
 from broker.net.outbox import ByteOutbox
 from broker.net.subscribing import subscribe, unsubscribe
 from broker.net.transport import Transport
@@ -89,7 +90,9 @@ class Connection:
         "_lifetime",
         "_line",
         "_paused",
+        "_publishes",
         "_state",
+        "_stream",
         "_suspended",
         "_task",
         "_transport",
@@ -101,11 +104,19 @@ class Connection:
         "will",
     )
 
-    def __init__(self, hub: Hub, transport: Transport, peer: tuple[str, int], wait: float = 0.0) -> None:
-        """`wait`: seconds until the CONNECT may be read."""
+    def __init__(
+        self,
+        hub: Hub,
+        transport: Transport,
+        peer: tuple[str, int],
+        stream: asyncio.BaseTransport,
+        wait: float = 0.0,
+    ) -> None:
+        """`stream`: the TCP connection below `transport`; `wait`: seconds until the CONNECT may be read."""
         self._hub = hub
         self._transport = transport
         self.peer = peer
+        self._stream = stream
         limits = hub.limits
         self.outbox = ByteOutbox(transport, hub.flusher, hub.budget, self._room_again, self)
         self._decoder = Decoder(limits.max_packet_bytes_before_connect)
@@ -116,8 +127,9 @@ class Connection:
         """The client, once authenticated."""
         self.publisher: Publisher
         self.will: Publication | None = None
-        self._allowance: Allowance
-        self._suspended = 0
+        # Of the user, once there was a publish.
+        self._allowance: Allowance | None = None
+        self._publishes = self._suspended = 0
         self._paused = self._is_lost = False
         self._task: asyncio.Task[None] | None = None
         self._line: Hashable = f"@{peer[0]}"
@@ -165,6 +177,11 @@ class Connection:
         self._hub.connections.discard(self)
         self._hub.deadlines.forget(self)
 
+    @property
+    def file(self) -> int | None:
+        """See `reachability.Reachable`."""
+        return None if self._is_lost else file_of(self._stream)
+
     def check(self, now: float) -> float | None:
         """See `deadlines.Watched`."""
         if self._state is _CLOSED:
@@ -192,11 +209,12 @@ class Connection:
             for _ in self._hub.turns.packets:
                 packet = next_packet()
                 if packet is None:
-                    return
+                    break
                 self._take(packet)
                 if self._suspended or self._state is _CLOSED:
-                    return
-            self._wait_for_turn()
+                    break
+            else:
+                self._wait_for_turn()
         except UnsupportedProtocolError as error:
             if self._state is _WAITING:  # [MQTT-3.1.2-2]
                 self.outbox.send(encoder.connack(ConnectCode.UNACCEPTABLE_PROTOCOL))
@@ -206,6 +224,8 @@ class Connection:
         except Exception:  # a bug in the broker: close the connection rather than leave it hanging
             logger.exception("handling a packet of %s failed", str(self), extra=self._summed_up("bug"))
             self.close("internal error")
+        if self._publishes:
+            self._count_publishes()
 
     def _take(self, packet: Packet) -> None:
         hub = self._hub
@@ -238,8 +258,7 @@ class Connection:
         if self._is_lost:
             change.close()
             return
-        if not self._allowance.take(_FILTERS_COST):
-            self._slow_down(self._allowance)
+        self._publishes += _FILTERS_COST
         self._await(change)
 
     def _await(self, step: Awaitable[None]) -> None:
@@ -334,9 +353,8 @@ class Connection:
         """See `handshake.Applicant`."""
         hub = self._hub
         self._state = _OPEN
-        user = self.publisher.principal.identity.user
-        self._allowance = hub.publishes.hold(user, hub.loop.time())
-        self._line = user or self  # anonymous clients are strangers to each other
+        # Anonymous clients are strangers to each other.
+        self._line = self.publisher.principal.identity.user or self
         self._decoder.allow(hub.limits.max_packet_bytes)
         self._lifetime.opened(keep_alive)
         self.outbox.send(encoder.connack(ConnectCode.ACCEPTED, session_present))
@@ -346,11 +364,7 @@ class Connection:
     def _watch(self) -> None:
         """Act on the deadlines, and be called for the next one."""
         hub = self._hub
-        again = self.check(hub.loop.time())
-        if again is None:
-            hub.deadlines.forget(self)
-        else:
-            hub.deadlines.watch(self, again)
+        hub.deadlines.watch(self, self.check(hub.loop.time()))
 
     def renew(self, identity: Identity) -> bool:
         """See `registry.Client`."""
@@ -361,6 +375,11 @@ class Connection:
         return True
 
     # --- from the registry -----------------------------------------------------------
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether this side does not read what the client sends."""
+        return self._paused
 
     @property
     def closed(self) -> bool:
@@ -384,9 +403,7 @@ class Connection:
     def _publish(self, packet: Publish, session: Session) -> None:
         hub, inbound = self._hub, session.inbound
         events, pipeline = hub.events, hub.pipeline
-        allowance = self._allowance
-        if not allowance.take():
-            self._slow_down(allowance)
+        self._publishes += 1
         if events.messages:
             events.message_received(packet, packet.packet_id, self.publisher.principal)
         if packet.qos == 2:
@@ -412,9 +429,16 @@ class Connection:
         elif inbound.uncommitted > hub.limits.uncommitted_bytes:
             self._regulate()
 
-    def _slow_down(self, allowance: Allowance) -> None:
-        """The user publishes too fast: this publish is taken, and the next one later."""
-        if wait := allowance.wait(self._hub.loop.time()):
+    def _count_publishes(self) -> None:
+        """Take the publishes handled since the last call from the user's allowance: at once for all that
+        arrived together. If there were too many, the next packets are taken later."""
+        taken, self._publishes = self._publishes, 0
+        allowance = self._allowance
+        if allowance is None:
+            hub = self._hub
+            user = self.publisher.principal.identity.user
+            allowance = self._allowance = hub.publishes.hold(user, hub.loop.time())
+        if not allowance.take(taken) and (wait := allowance.wait(self._hub.loop.time())):
             self._hub.metrics.limited["publishes_per_second"] += 1
             self._hold(wait)
 
@@ -442,13 +466,16 @@ class Connection:
         if self._state is _CLOSED:
             return
         was_open = self.session is not None
+        if self._publishes:
+            self._count_publishes()
         level = logging.DEBUG if reason in ("disconnected", "connection lost") else logging.INFO
         if logger.isEnabledFor(level):
             about = " ".join(reason.split(" ", 2)[:2])  # such as "protocol error:"
             logger.log(level, "closing %s: %s", str(self), reason, extra=self._summed_up(about))
         self._state = _CLOSED
         if was_open:
-            self._hub.publishes.release(self._allowance)
+            if self._allowance is not None:
+                self._hub.publishes.release(self._allowance)
             self._hub.registry.detach(self, reason.partition(":")[0])
             self._hub.events.disconnected(self.publisher.principal)
         else:

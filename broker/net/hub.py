@@ -11,6 +11,7 @@ from broker.metrics import Metrics
 from broker.net.budget import Budget
 from broker.net.deadlines import Deadlines
 from broker.net.outbox import Flusher
+from broker.net.reachability import Reachability
 from broker.net.turns import Turns
 from broker.ports import Gate, PluginEvents, Principal
 from broker.publish.pipeline import Pipeline
@@ -28,12 +29,19 @@ class ConnectionLimits(Protocol):
     outboxes_bytes: int
     uncommitted_bytes: int
     connect_timeout: float
+    unreachable_after: float
     publishes_per_second: int
     packets_per_turn: int
 
 
 class Connected(Protocol):
     """A connection as the hub sees it."""
+
+    @property
+    def file(self) -> int | None: ...
+
+    @property
+    def closed(self) -> bool: ...
 
     @property
     def principal(self) -> Principal | None:
@@ -73,6 +81,7 @@ class Hub:
         self.flusher = Flusher(loop.call_soon, self._packets_sent if events.packets else None)
         self.budget = Budget(limits.outbox_bytes, limits.outboxes_bytes, metrics.limited)
         self.deadlines = Deadlines()
+        self.reachability = Reachability(limits.unreachable_after)
         self.publishes = Allowances(limits.publishes_per_second)
         self.turns = Turns(loop.call_soon, limits.packets_per_turn, metrics.totals)
         self.connections: set[Connected] = set()
