@@ -1,6 +1,7 @@
 """How much of what a client sends is handled in one turn of the event loop, counted on a real node."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -64,13 +65,14 @@ class Transport:
 class Bench:
     """A node in this process, and its users' tokens."""
 
-    def __init__(self, hub: Any, tokens: dict[str, str]) -> None:
+    def __init__(self, hub: Any, tokens: dict[str, str], some_socket: socket.socket) -> None:
         self.hub = hub
         self._tokens = tokens
+        self._stream = asyncio.BaseTransport({"socket": some_socket})
 
     async def login(self, user: str, name: str) -> tuple[Connection, Transport]:
         transport = Transport()
-        connection = Connection(self.hub, transport, (HOST, 1))
+        connection = Connection(self.hub, transport, (HOST, 1), self._stream)
         connection.received(connect(name, user, self._tokens[user]))
         await until(lambda: transport.written)
         assert transport.written == b"\x20\2\0\0"
@@ -97,7 +99,8 @@ async def node(
                 await admin.AddUser(pb.AddUserRequest(user_id=user), metadata=metadata)
                 request = pb.IssueTokenRequest(user_id=user, ttl_seconds=3600)
                 tokens[user] = (await admin.IssueToken(request, metadata=metadata)).token
-        yield Bench(running.joined.node._hub, tokens)
+        with socket.socket() as some_socket:
+            yield Bench(running.joined.node._hub, tokens, some_socket)
 
 
 async def test_packets_of_a_turn_are_bounded(tmp_path: Path) -> None:
