@@ -72,7 +72,7 @@ class Services:
         self.notices = Notices(directory, broker)
         changes = GroupChanges(directory, broker, self.notices)
         self.groups = Groups(directory, access, log, changes, most_members, quotas.groups)
-        self.members = Members(directory, access, log, changes, most_members)
+        self.members = Members(directory, access, log, changes, most_members, quotas.joins)
         self._receipts = Receipts(log, conversations, directory, access, broker, save)
         self._presences = Presences(directory, states, save, broker)
         self.operations = Operations()

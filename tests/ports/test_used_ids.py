@@ -66,6 +66,8 @@ async def test_another_group_id_in_another_case(directory: SqlDirectory) -> None
     for group in ("team", "TEAM", "Team"):
         detail = await refused("exists", directory.write_group(new_group("alice", group=group), []))
         assert detail.startswith(f"group {group}")
+        assert await directory.same_group(group) == "team"
+    assert await directory.same_group("teams") is None
     assert [group.group_id for group in await directory.groups("", 10)] == ["team"]
 
 
@@ -91,7 +93,7 @@ def run_sql(path: Path, script: str) -> None:
 _TWINS = """
 DROP TABLE used_ids;
 DROP TABLE id_twins;
-UPDATE alembic_version SET version_num = '0003';
+UPDATE alembic_version SET version_num = '0004';
 """
 
 

@@ -15,10 +15,13 @@ USER, GROUP = "user", "group"
 
 
 class SqlUsedIds(SqlPart):
-    """See `broker.ports.AccountDirectory`."""
+    """See `broker.ports.AccountDirectory` and `GroupDirectory`."""
 
     async def check_new_id(self, user_id: str, *, reuse: bool) -> None:
         await self._database.read(_check_user, user_id, reuse)
+
+    async def same_group(self, group_id: str) -> str | None:
+        return await self._database.read(_select_same_group, group_id)
 
     async def id_twins(self, limit: int) -> tuple[list[IdTwin], int]:
         return await self._database.read(_select_twins, limit)
@@ -82,6 +85,10 @@ def _insert(connection: Connection, kind: str, name: str) -> None:
 
 def _is(table: Table, kind: str, name: str) -> ColumnElement[bool]:
     return (table.c.kind == kind) & (table.c.folded == name.lower())
+
+
+def _select_same_group(connection: Connection, group_id: str) -> str | None:
+    return connection.scalar(select(USED_IDS.c.id).where(_is(USED_IDS, GROUP, group_id)))
 
 
 def _select_twins(connection: Connection, limit: int) -> tuple[list[IdTwin], int]:
