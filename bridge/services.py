@@ -1,6 +1,6 @@
 """Builds the services: all handlers of ordinary users' operations, and the MQTT RPC that calls them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bridge.core.access import Access, AmendmentLimits
 from bridge.core.bearer import TokenReader
@@ -66,18 +66,19 @@ class Services:
         limits: AmendmentLimits,
         most_members: int,
         quotas: Quotas,
+        withheld: Callable[[int], None],
         tokens: TokenReader | None = None,
     ) -> None:
         self._access = access = Access(directory, conversations, clock, limits)
         self.notices = Notices(directory, broker)
         changes = GroupChanges(directory, broker, self.notices)
         self.groups = Groups(directory, access, log, changes, most_members, quotas.groups)
-        self.members = Members(directory, access, log, changes, most_members)
+        self.members = Members(directory, access, log, changes, most_members, quotas.joins)
         self._receipts = Receipts(log, conversations, directory, access, broker, save)
         self._presences = Presences(directory, states, save, broker)
         self.operations = Operations()
         for handlers in (
-            Messages(log, directory, access),
+            Messages(log, directory, access, withheld),
             Sending(access, broker),
             self._receipts,
             Amendments(log, access, broker),

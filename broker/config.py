@@ -137,6 +137,7 @@ class Limits(_Section):
     rpc_concurrency: Count = 64
     calls_per_user: Count = 256
     groups_per_hour: Count = 200
+    joins_per_hour: Count = 500
     contact_requests_per_hour: Count = 500
     retained_messages: Count = 100_000
     retained_bytes: Count = 256 * 1024 * 1024

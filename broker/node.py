@@ -170,6 +170,7 @@ class Node:
             loop,
             self.host.events,
         )
+        self.publishes = self._hub.publishes
         self._rights = Rights(
             self.registry,
             self.online,

@@ -158,7 +158,11 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
     broker = await joint.to_broker(LocalBridge(node, log))
     limits = config.limits
     quotas = Quotas(
-        limits.groups_per_hour, limits.contact_requests_per_hour, time.monotonic, opened.metrics.limited
+        limits.groups_per_hour,
+        limits.joins_per_hour,
+        limits.contact_requests_per_hour,
+        time.monotonic,
+        opened.metrics.limited,
     )
     plugin = node.host.plugin(UserAuthPlugin)
     authenticator = None if plugin is None else plugin.authenticator
@@ -173,6 +177,7 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
         amendment_limits(config),
         limits.group_members,
         quotas,
+        opened.metrics.withhold,
         authenticator,
     )
     stack.push_async_callback(services.close)

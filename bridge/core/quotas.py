@@ -44,7 +44,8 @@ class Quotas:
     """The quotas of a node."""
 
     def __init__(
-        self, groups: int, contact_requests: int, now: Callable[[], float], limited: Counter[str]
+        self, groups: int, joins: int, contact_requests: int, now: Callable[[], float], limited: Counter[str]
     ) -> None:
         self.groups = Quota("groups_per_hour", groups, now, limited)
+        self.joins = Quota("joins_per_hour", joins, now, limited)
         self.contact_requests = Quota("contact_requests_per_hour", contact_requests, now, limited)

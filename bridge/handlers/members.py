@@ -11,6 +11,7 @@ from bridge.core.group_changes import GroupChanges, named
 from bridge.core.notices import notice
 from bridge.core.operations import After, Caller, Done, Id, Millis, Note, Operations, PageSize, Parameters
 from bridge.core.paging import page_of
+from bridge.core.quotas import Quota
 from bridge.core.retrying import retrying
 from bridge.core.tails import head
 from bridge.core.turns import in_turn
@@ -128,7 +129,13 @@ class Members:
     """The handlers."""
 
     def __init__(
-        self, directory: GroupDirectory, access: Access, log: MessageLog, changes: GroupChanges, most: int
+        self,
+        directory: GroupDirectory,
+        access: Access,
+        log: MessageLog,
+        changes: GroupChanges,
+        most: int,
+        joins: Quota,
     ) -> None:
         self._directory = directory
         self._access = access
@@ -136,6 +143,7 @@ class Members:
         self._changes = changes
         self.turns = changes.turns
         self._most = most
+        self._joins = joins
 
     def allow_members(self, most: int) -> None:
         """Change the largest size of a group."""
@@ -260,15 +268,20 @@ class Members:
     async def join(self, caller: Caller, parameters: JoinParameters) -> JoinResult:
         """Join a group. If its `join` setting is `open`, the caller is a member at once; if it is `approval`,
         the owner and admins get a `group` event of type `requested`. A `closed` group is refused with
-        `not_member`."""
+        `not_member`. Refused with `quota` if the caller has joined, or asked to join, too often within the
+        hour."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.JOIN)
         await self._access.need_users([caller.user])
+        with self._joins.once(caller.user):
+            return await self._join_or_ask(caller, seat, parameters.note)
+
+    async def _join_or_ask(self, caller: Caller, seat: Seat, note: str) -> JoinResult:
         if seat.group.join == "open":
             await self._join(seat, caller.user, [caller.user], "member_joined")
             return JoinResult("joined")
         group = _next(seat.group)
         now = self._access.now_ms()
-        asks = JoinRequest(group.group_id, caller.user, parameters.note, now)
+        asks = JoinRequest(group.group_id, caller.user, note, now)
         await self._changes.write(GroupWrite(group, ask=[asks]), [])
         admins = await self._directory.admins(group.group_id)
         await self._changes.tell(

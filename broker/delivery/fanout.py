@@ -71,6 +71,7 @@ class Fanout:
             hidden = Outgoing(Publication(topic, less, qos, properties=properties))
             for session in readers:
                 seen = _may_see(session, topic, draft.conversation_id, draft.target)
+                self._totals["withheld"] += not seen
                 session.offer_entry(topic, offset, outgoing if seen else hidden)
         self._totals["delivered"] += len(readers)
         for session, granted in observers.items():

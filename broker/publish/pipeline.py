@@ -23,7 +23,7 @@ from broker.delivery.fanout import Fanout
 from broker.domain import message
 from broker.domain.directory import SYSTEM
 from broker.domain.errors import ReasonCode, Refusal, RefusedError, StoreError
-from broker.domain.message import Content, Draft
+from broker.domain.message import Draft
 from broker.domain.publication import Publication
 from broker.domain.topics import LOG_KINDS, MAX_LEVELS, Kind, Topic, parse_topic
 from broker.metrics import Metrics
@@ -261,8 +261,7 @@ class Pipeline:
         principal = publisher.principal
         user = principal.identity.user
         shown, detail = publication.topic[:_SHOWN], refusal.detail[: 2 * _SHOWN]
-        content = message.parse_payload(publication.payload) if user else None
-        client_msg_id = content.client_msg_id if isinstance(content, Content) else None
+        client_msg_id = message.client_msg_id_of(publication.payload) if user else None
         _log_refusal(principal, shown, refusal.code, detail, client_msg_id)
         if user:
             error = {

@@ -2,12 +2,15 @@
 
 import json
 import socket
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
 
-from tests.integration.im import Device, devices
+from bridge.grpc_api import im_pb2 as pb
+from bridge.grpc_api import im_pb2_grpc as services
+from tests.integration.im import Device, devices, private
 from tests.integration.node import HOST, Node, wait_for
 from tests.integration.raw import TIMEOUT, RawClient, connect, packet, publish, subscribe
 from tests.integration.test_websocket import WebSocketClient
@@ -286,6 +289,69 @@ def test_groups_and_contact_requests(make_node: MakeNode) -> None:
         b.rpc("contacts.request", user_id=alice)
         a.rpc("contacts.accept", user_id=bob)
         assert limited(node, "contact_requests_per_hour") == 2
+
+
+def test_joining_groups(make_node: MakeNode) -> None:
+    node = make_node("limits.joins_per_hour=4").start()
+    alice, bob, carol = (node.user(name) for name in ("alice", "bob", "carol"))
+    with devices(node, alice, bob, carol, each=1) as (a, b, c):
+        asked = a.rpc("groups.create", join="approval")["group_id"]
+        closed = a.rpc("groups.create", join="closed")["group_id"]
+        is_open = a.rpc("groups.create", join="open")["group_id"]
+        assert b.refused("groups.join", group_id=closed) == "not_member"
+        for number in range(2):
+            b.rpc("groups.join", group_id=asked, note=f"please {number}")
+        for _ in range(2):
+            b.rpc("groups.join", group_id=is_open)
+            b.rpc("groups.leave", group_id=is_open)
+        assert b.refused("groups.join", group_id=is_open) == "quota"
+        assert b.refused("groups.join", group_id=asked) == "quota"
+        c.rpc("groups.join", group_id=is_open)
+        a.rpc("groups.add", group_id=is_open, user_ids=[bob])
+        assert limited(node, "joins_per_hour") == 2
+
+
+def numbered(count: int, user: str) -> list[pb.SendRequest]:
+    return [pb.SendRequest(user_id=user, content=b'"hi"') for _ in range(count)]
+
+
+@pytest.mark.parametrize("size", [1, 20])
+def test_calls_count_as_publishes(make_node: MakeNode, size: int) -> None:
+    """Over gRPC a user has the same allowance as over MQTT, also in batches. A service has none."""
+    node = make_node("limits.publishes_per_second=20").start()
+    alice, bob = node.user("alice"), node.user("bob")
+    user = (("authorization", f"Bearer {node.token(alice)}"),)
+    stub = services.MessageServiceStub(node._channel)  # type: ignore[no-untyped-call]
+    calls = 100 // size
+
+    def send(metadata: tuple[tuple[str, str], ...]) -> float:
+        before = time.monotonic()
+        for _ in range(calls):
+            request = pb.SendBatchRequest(messages=numbered(size, bob))
+            results = stub.SendMessages(request, metadata=metadata, timeout=TIMEOUT).results
+            assert all(result.HasField("sent") for result in results)
+        return time.monotonic() - before
+
+    service = (*node.metadata, ("im-on-behalf-of", alice))
+    assert send(service) < 2
+    assert limited(node, "publishes_per_second") == 0
+    # 40 at once. The last batch may be owed.
+    assert send(user) > (100 - 40 - size) / 20 * 0.9
+    assert limited(node, "publishes_per_second") > 0
+    assert send(service) < 2
+
+
+def test_a_batch_over_mqtt_is_counted(make_node: MakeNode) -> None:
+    node = make_node("limits.publishes_per_second=20").start()
+    alice, bob = node.user("alice"), node.user("bob")
+    batch = [{"user_id": bob, "content": "hi"} for _ in range(60)]
+    with Device(node, alice) as a:
+        before = time.monotonic()
+        for _ in range(4):  # a call is taken, and the next one has to wait for what it owes
+            a.rpc("messages.send_batch", messages=batch)
+        assert time.monotonic() - before > 2.0
+        assert limited(node, "publishes_per_second") > 0
+        assert len(node.history(private(alice, bob))) == 240
 
 
 # --- retained messages -------------------------------------------------------------------
