@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from broker import VERSION
-from cli import contacts, conversations, devices, groups, members, messages, node, output, users
+from cli import contacts, conversations, devices, groups, members, messages, node, output, upkeep, users
 from cli.context import group
 from cli.location import Options
 
@@ -19,7 +19,8 @@ conversations, conversation, read, edit, group create, join and leave) need --as
 Listings have --limit and --filter, and --json for programs. On a terminal, a listing longer than the
 screen goes to the pager (PAGER, or less; PAGER=cat: none).
 
-Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted;
+verify has its own."""
 
 app = group(HELP, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -79,3 +80,4 @@ app.add_typer(conversations.app, name="conversation")
 app.command()(messages.tail)
 app.command()(messages.history)
 app.command()(node.stats)
+app.command()(upkeep.verify)

@@ -15,6 +15,7 @@ from bridge.core.access import AmendmentLimits
 from bridge.core.accounts import NewAccounts
 from bridge.core.operations import Operations
 from bridge.core.quotas import Quotas
+from bridge.core.verification import Verification
 from bridge.grpc_api import server as grpc_server
 from bridge.grpc_api.tls import Tls
 from bridge.http_api import server as http_server
@@ -87,6 +88,8 @@ class Opened(msgspec.Struct, frozen=True):
     metrics: Metrics
     clock: SystemClock
     identity: StoreIdentity
+    verification: Verification | None
+    """None if the store offers no checks."""
 
 
 class Joined(msgspec.Struct, frozen=True):
@@ -128,6 +131,9 @@ async def open_stores(
     states = States(stores.states, metrics)
     http = config.http
     attempts = Attempts(http.failures_per_user, http.failures_per_address, config.trusted_proxies)
+    verification = (
+        None if stores.upkeep is None else Verification(stores.upkeep, directory, directory, stores.messages)
+    )
     return Opened(
         stores.messages,
         states,
@@ -138,6 +144,7 @@ async def open_stores(
         metrics,
         clock,
         identity,
+        verification,
     )
 
 
@@ -159,8 +166,8 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
     limits = config.limits
     quotas = Quotas(
         limits.groups_per_hour,
-        limits.joins_per_hour,
         limits.contact_requests_per_hour,
+        limits.joins_per_hour,
         time.monotonic,
         opened.metrics.limited,
     )
@@ -227,12 +234,14 @@ def _administration(opened: Opened, joined: Joined, new_accounts: NewAccounts) -
     return administration(
         opened.directory,
         opened.log,
+        opened.states.store,
         joined.broker,
         new_accounts,
         services.groups,
         services.members,
         opened.clock.now_ms,
         _issuer(joined.authenticator),
+        opened.verification,
     )
 
 

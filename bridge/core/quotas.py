@@ -22,8 +22,8 @@ class Quota:
         self._buckets = Buckets(most, seconds=_HOUR)
 
     @contextmanager
-    def once(self, user: str) -> Iterator[None]:
-        """Count what is done in this context. It does not count if it fails.
+    def once(self, user: str, even_if: tuple[type[RefusedError], ...] = ()) -> Iterator[None]:
+        """Count what is done in this context. It does not count if it fails, except by an error of `even_if`.
 
         Raises:
             RefusedError: `quota`: the user has done it too often.
@@ -35,8 +35,9 @@ class Quota:
         self._buckets.take(user, now)
         try:
             yield
-        except BaseException:
-            self._buckets.give_back(user)
+        except BaseException as error:
+            if not isinstance(error, even_if):
+                self._buckets.give_back(user)
             raise
 
 
@@ -44,8 +45,13 @@ class Quotas:
     """The quotas of a node."""
 
     def __init__(
-        self, groups: int, joins: int, contact_requests: int, now: Callable[[], float], limited: Counter[str]
+        self,
+        groups: int,
+        contact_requests: int,
+        joins: int,
+        now: Callable[[], float],
+        limited: Counter[str],
     ) -> None:
         self.groups = Quota("groups_per_hour", groups, now, limited)
-        self.joins = Quota("joins_per_hour", joins, now, limited)
         self.contact_requests = Quota("contact_requests_per_hour", contact_requests, now, limited)
+        self.joins = Quota("joins_per_hour", joins, now, limited)

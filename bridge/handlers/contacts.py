@@ -74,7 +74,8 @@ class RequestParameters(Parameters):
 
     user_id: Id
     note: Note = ""
-    """A text for the other user."""
+    """A text for the other user. A text is a message: with a request it needs the right to send the user
+    messages."""
 
 
 class RemarkParameters(Parameters):
@@ -138,20 +139,23 @@ class Contacts:
     @retrying
     async def request(self, caller: Caller, parameters: RequestParameters) -> Done:
         """Ask a user to become a contact. If they have already asked the caller, this accepts their
-        request. Refused with `exists` if the two are contacts, and with `quota` if the caller has sent too
-        many requests within the hour."""
+        request. Refused with `exists` if the two are contacts, with `not_contact` if there is a note and the
+        user accepts messages from contacts only, and with `quota` if the caller has sent too many requests
+        within the hour. A request that was withdrawn and is made again adds no entry to the user's inbox."""
         pair = await self._access.between(caller, parameters.user_id, UserOperation.REQUEST)
         if pair.mine.state == "received":
             await self._become_contacts(pair)
             return Done()
         if pair.mine.state == "sent" and pair.mine.note == parameters.note:
             return Done()
-        mine = self._changed(pair.mine, state="sent", note=parameters.note)
+        if parameters.note:
+            self._access.allow_text(caller, pair, "note")
+        mine = self._changed(pair.mine, state="sent", note=parameters.note, asked=True)
         theirs = self._changed(pair.theirs, state="received", note=parameters.note)
         asks = self._notice(caller.user, parameters.user_id, "contact_requested", note=parameters.note)
-        # A repeated request only changes the note. It must not fill the other user's inbox.
+        # A request that is repeated, or withdrawn and made again, must not fill the other user's inbox.
         with self._requests.once(caller.user):
-            await self._write([mine, theirs], [] if pair.mine.state == "sent" else [asks])
+            await self._write([mine, theirs], [] if pair.mine.asked else [asks])
         return Done()
 
     @retrying
@@ -165,7 +169,7 @@ class Contacts:
         """Reject the contact request of a user. Refused with `not_found` if there is none."""
         pair = await self._requested(caller, parameters.user_id)
         mine = self._changed(pair.mine, state="none", note="")
-        theirs = self._changed(pair.theirs, state="none", note="")
+        theirs = self._changed(pair.theirs, state="none", note="", asked=False)
         answer = self._notice(caller.user, parameters.user_id, "contact_rejected", note=parameters.note)
         await self._write([mine, theirs], [answer])
         return Done()
@@ -211,8 +215,8 @@ class Contacts:
         return pair
 
     async def _become_contacts(self, pair: Pair) -> None:
-        mine = self._changed(pair.mine, state="contact", note="")
-        theirs = self._changed(pair.theirs, state="contact", note="")
+        mine = self._changed(pair.mine, state="contact", note="", asked=False)
+        theirs = self._changed(pair.theirs, state="contact", note="", asked=False)
         answer = self._notice(mine.user_id, mine.peer_id, "contact_accepted")
         await self._write([mine, theirs], [answer])
 

@@ -216,6 +216,7 @@ class FakeNode:
         operations = administration(
             directory,
             log,
+            states,
             broker,
             accounts,
             services.groups,
