@@ -38,7 +38,7 @@ from broker.publish.events import Events
 from broker.publish.for_services import ForServices
 from broker.publish.pipeline import Pipeline
 from broker.publish.references import References
-from broker.publish.retained_space import RetainedSpace
+from broker.publish.retained_space import RetainedSpace, Room
 from broker.publish.sequencer import Sequencer
 from broker.registry import Client, Registry
 from broker.rights import Rights
@@ -131,7 +131,11 @@ class Node:
             lambda left: loop.call_later(limits.presence_grace, left),
             clock.now_ms,
         )
-        self._retained = RetainedSpace(limits.retained_messages, limits.retained_bytes, metrics.limited)
+        self._retained = RetainedSpace(
+            Room(limits.retained_messages, limits.retained_bytes),
+            Room(limits.retained_messages_per_user, limits.retained_bytes_per_user),
+            metrics.limited,
+        )
         self.pipeline = Pipeline(
             gate,
             References(log, conversations, directory),
@@ -232,7 +236,7 @@ class Node:
         await self.host.starting()
         await self._housekeeping.mark_offline()
         await self.registry.load()
-        self._retained.load(await self._states.store.retained_sizes())
+        self._retained.load(await self._states.store.held())
         opened = [(listener, bound[0].getsockname()[1]) for listener, bound in sockets]
         files = highest_file(self._config.limits.reserved_files)
         for listener, bound in sockets:

@@ -157,12 +157,12 @@ class Pipeline:
 
     def _retain(self, publisher: Publisher, publication: Publication, answer: Answer | None) -> None:
         """A publish to an open topic that is to be retained."""
-        topic, space = publication.topic, self._retained
-        if not space.has_room(topic, publication.payload):
-            refusal = Refusal("quota", ReasonCode.QUOTA_EXCEEDED, "too much is retained on this node")
+        topic, space, owner = publication.topic, self._retained, publisher.principal.counted_as
+        if not space.has_room(topic, publication.payload, owner):
+            refusal = Refusal("quota", ReasonCode.QUOTA_EXCEEDED, "too much is retained")
             self._refuse(publisher, publication, answer, refusal)
             return
-        before = space.size(topic)
+        before = space.on(topic)
 
         def kept(error: StoreError | None) -> None:
             if error is not None:
@@ -170,7 +170,7 @@ class Pipeline:
             if answer is not None:
                 answer(error)
 
-        self._fanout.forward(publication, kept)
+        self._fanout.forward(publication, kept, owner)
 
     def _call(
         self, publisher: Publisher, topic: Topic, publication: Publication, answer: Answer | None

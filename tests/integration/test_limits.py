@@ -378,6 +378,23 @@ def test_retained_messages_in_bytes(make_node: MakeNode) -> None:
     wait_for(lambda: limited(node, "retained_bytes") == 2, "the will to be refused")
 
 
+def test_retained_messages_of_a_user(make_node: MakeNode) -> None:
+    node = make_node(
+        "limits.retained_messages_per_user=2", "limits.retained_bytes_per_user=1000", OPEN
+    ).start()
+    with Device(node, node.user("alice")) as alice, Device(node, node.user("bob")) as bob:
+        assert [retain(alice, f"open/{n}", "x") for n in range(3)] == [None, None, "quota"]
+        assert retain(alice, "open/0", "x" * 1000) == "quota"
+        assert [retain(bob, f"open/{n}", "x") for n in range(1, 4)] == [None, None, "quota"]
+        assert retain(alice, "open/4", "x") is None, "bob has replaced one of hers"
+        assert limited(node, "retained_messages_per_user") == 2
+        assert limited(node, "retained_bytes_per_user") == 1
+    node.kill()
+    node.start()
+    with Device(node, alice.user) as alice:
+        assert retain(alice, "open/5", "x") == "quota", "whose they are is stored"
+
+
 # --- readers that do not read ------------------------------------------------------------
 
 
