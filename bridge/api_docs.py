@@ -112,7 +112,7 @@ _CODES = {
     "too_late": "The message is too old to be edited or recalled (`messages` in the configuration)",
     "quota": "The group would have too many members (`limits.group_members`), or the caller has done this "
     "too often within the hour (`limits.groups_per_hour`, `limits.contact_requests_per_hour`, "
-    "`limits.joins_per_hour`)",
+    "`limits.joins_per_hour`, `limits.repeats_per_hour`)",
     "invalid_payload": "The message has an invalid field; see [What to publish](topics.md#what-to-publish)",
     "duplicate_conflict": "The sender has used the `client_msg_id` for a message with other content",
     "conflict": "Other calls kept changing the same data. Nothing was changed. Try again",

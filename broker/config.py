@@ -133,6 +133,7 @@ class Limits(_Section):
     groups_per_hour: Count = 200
     contact_requests_per_hour: Count = 500
     joins_per_hour: Count = 500
+    repeats_per_hour: Count = 20
     retained_messages: Count = 100_000
     retained_bytes: Count = 256 * 1024 * 1024
     retained_messages_per_user: Count = 25_000

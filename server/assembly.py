@@ -168,6 +168,7 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
         limits.groups_per_hour,
         limits.contact_requests_per_hour,
         limits.joins_per_hour,
+        limits.repeats_per_hour,
         time.monotonic,
         opened.metrics.limited,
     )

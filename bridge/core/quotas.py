@@ -11,8 +11,9 @@ _HOUR = 3600.0
 
 
 class Quota:
-    """`most` times an hour, for each user. `limit` is its key in the section `limits`, under which `limited`
-    counts how often it had an effect. `now` is a monotonic clock in seconds."""
+    """`most` times an hour, for each user or pair (see `reaching`). `limit` is its key in the section
+    `limits`, under which `limited` counts how often it had an effect. `now` is a monotonic clock in
+    seconds."""
 
     def __init__(self, limit: str, most: int, now: Callable[[], float], limited: Counter[str]) -> None:
         self._limit = limit
@@ -49,9 +50,17 @@ class Quotas:
         groups: int,
         contact_requests: int,
         joins: int,
+        repeats: int,
         now: Callable[[], float],
         limited: Counter[str],
     ) -> None:
         self.groups = Quota("groups_per_hour", groups, now, limited)
         self.contact_requests = Quota("contact_requests_per_hour", contact_requests, now, limited)
         self.joins = Quota("joins_per_hour", joins, now, limited)
+        self.repeats = Quota("repeats_per_hour", repeats, now, limited)
+        """Of requests and joins, by the user and whom they reach."""
+
+
+def reaching(user: str, reached: str) -> str:
+    """The key under which the requests of a user to another, or to a group, are counted."""
+    return f"{user} {reached}"

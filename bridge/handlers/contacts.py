@@ -13,7 +13,7 @@ from bridge.core.access import Access, Pair
 from bridge.core.notices import Notices, notice
 from bridge.core.operations import After, Caller, Done, Id, Name, Note, Operations, PageSize, Parameters
 from bridge.core.paging import page_of
-from bridge.core.quotas import Quota
+from bridge.core.quotas import Quotas, reaching
 from bridge.core.retrying import retrying
 from broker.domain.directory import Contact
 from broker.domain.errors import RefusedError
@@ -90,13 +90,13 @@ class Contacts:
     """The handlers."""
 
     def __init__(
-        self, directory: Directory, access: Access, broker: BrokerPort, notices: Notices, requests: Quota
+        self, directory: Directory, access: Access, broker: BrokerPort, notices: Notices, quotas: Quotas
     ) -> None:
         self._directory = directory
         self._access = access
         self._broker = broker
         self._notices = notices
-        self._requests = requests
+        self._quotas = quotas
 
     def register(self, operations: Operations) -> None:
         """See `Handlers.register`."""
@@ -141,7 +141,8 @@ class Contacts:
         """Ask a user to become a contact. If they have already asked the caller, this accepts their
         request. Refused with `exists` if the two are contacts, with `not_contact` if there is a note and the
         user accepts messages from contacts only, and with `quota` if the caller has sent too many requests
-        within the hour. A request that was withdrawn and is made again adds no entry to the user's inbox."""
+        within the hour, to anybody or to this user. A request that was withdrawn and is made again adds no
+        entry to the user's inbox."""
         pair = await self._access.between(caller, parameters.user_id, UserOperation.REQUEST)
         if pair.mine.state == "received":
             await self._become_contacts(pair)
@@ -154,7 +155,8 @@ class Contacts:
         theirs = self._changed(pair.theirs, state="received", note=parameters.note)
         asks = self._notice(caller.user, parameters.user_id, "contact_requested", note=parameters.note)
         # A request that is repeated, or withdrawn and made again, must not fill the other user's inbox.
-        with self._requests.once(caller.user):
+        quotas, key = self._quotas, reaching(caller.user, parameters.user_id)
+        with quotas.contact_requests.once(caller.user), quotas.repeats.once(key):
             await self._write([mine, theirs], [] if pair.mine.asked else [asks])
         return Done()
 

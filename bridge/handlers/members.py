@@ -11,7 +11,7 @@ from bridge.core.group_changes import GroupChanges, named
 from bridge.core.notices import notice
 from bridge.core.operations import After, Caller, Done, Id, Millis, Note, Operations, PageSize, Parameters
 from bridge.core.paging import page_of
-from bridge.core.quotas import Quota
+from bridge.core.quotas import Quotas, reaching
 from bridge.core.retrying import retrying
 from bridge.core.tails import head
 from bridge.core.turns import in_turn
@@ -135,7 +135,7 @@ class Members:
         log: MessageLog,
         changes: GroupChanges,
         most: int,
-        joins: Quota,
+        quotas: Quotas,
     ) -> None:
         self._directory = directory
         self._access = access
@@ -143,7 +143,7 @@ class Members:
         self._changes = changes
         self.turns = changes.turns
         self._most = most
-        self._joins = joins
+        self._quotas = quotas
 
     def allow_members(self, most: int) -> None:
         """Change the largest size of a group."""
@@ -279,13 +279,14 @@ class Members:
         the owner and admins get a `group` event of type `requested`, once until they answer. A `closed` group
         can only be joined by users who have left it, with the approval of an admin; for others it does not
         exist (`not_found`). Refused with `quota` if the caller has joined, or asked to join, too often within
-        the hour."""
+        the hour: any group, or this one."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.JOIN)
         await self._access.need_users([caller.user])
         known = await self._directory.join_request(parameters.group_id, caller.user)
         if seat.group.join != "open" and known is not None and known.note == parameters.note:
             return JoinResult("requested")
-        with self._joins.once(caller.user):
+        quotas, key = self._quotas, reaching(caller.user, parameters.group_id)
+        with quotas.joins.once(caller.user), quotas.repeats.once(key):
             if seat.group.join == "open":
                 await self._join(seat, caller.user, [caller.user], "member_joined")
                 return JoinResult("joined")

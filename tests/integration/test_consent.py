@@ -274,14 +274,25 @@ def test_join_requests_that_are_made_again_tell_nobody(node: Node) -> None:
         assert request["note"] == "please 4"
 
 
-def test_joins_are_limited(make_node) -> None:  # type: ignore[no-untyped-def]
-    """Whoever joins and leaves again and again would fill a group's log."""
-    node = make_node("limits.joins_per_hour=3").start()
+def test_joins_and_repeats_are_limited(make_node) -> None:  # type: ignore[no-untyped-def]
+    """Whoever joins and leaves again and again would fill a group's log; whoever asks and withdraws, the
+    events of a user."""
+    node = make_node("limits.joins_per_hour=5", "limits.repeats_per_hour=3").start()
     alice, bob = node.user("alice"), node.user("bob")
     with devices(node, alice, bob, each=1) as (a, b):
-        group = group_of(a, join="open")
+        first, *others = [group_of(a, join="open") for _ in range(4)]
         for _ in range(3):
+            b.rpc("groups.join", group_id=first)
+            b.rpc("groups.leave", group_id=first)
+            b.rpc("contacts.request", user_id=alice)
+            b.rpc("contacts.remove", user_id=alice)
+        assert b.refused("groups.join", group_id=first) == "quota"
+        assert b.refused("contacts.request", user_id=alice) == "quota"
+        assert node.stats()["limited.repeats_per_hour"] == 2
+        for group in others[:2]:
             b.rpc("groups.join", group_id=group)
-            b.rpc("groups.leave", group_id=group)
-        assert b.refused("groups.join", group_id=group) == "quota"
-    assert node.stats()["limited.joins_per_hour"] == 1
+        assert b.refused("groups.join", group_id=others[2]) == "quota"
+        assert node.stats()["limited.joins_per_hour"] == 1
+        # Others are not affected, nor is who answers.
+        a.rpc("contacts.request", user_id=bob)
+        b.rpc("contacts.accept", user_id=alice)
