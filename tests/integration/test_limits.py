@@ -132,6 +132,30 @@ def test_connections_of_an_address(make_node: MakeNode) -> None:
         assert crowd.come(node, alice, "d3") == ACCEPTED
 
 
+@pytest.mark.parametrize("way", ["ws_port", "http"])
+def test_connections_of_an_address_that_say_nothing(make_node: MakeNode, way: str) -> None:
+    """Those over WebSocket are counted before their handshake. Those over HTTP have a count of their own."""
+    node = make_node("limits.connections_per_address=3", "limits.connect_timeout=30").start()
+    port = int(str(getattr(node, way)).rpartition(":")[2])
+    with ExitStack() as stack:
+
+        def is_let_in() -> bool:
+            client = stack.enter_context(socket.create_connection((HOST, port), TIMEOUT))
+            client.settimeout(0.5)
+            try:
+                return bool(client.recv(1))
+            except TimeoutError:
+                return True
+            except ConnectionError:
+                return False
+
+        assert [is_let_in() for _ in range(5)] == [True] * 3 + [False] * 2
+        assert limited(node, "connections_per_address") == 2
+        assert node.stats()["refused.address"] == 2
+        assert is_open(node, stack) is (way == "http"), "MQTT connections are counted together"
+    wait_for(lambda: is_open(node, stack), "them to be gone")
+
+
 @pytest.mark.parametrize("key", ["node.trusted_proxies", "http.trusted_proxies"])
 def test_a_proxy_has_no_limits(make_node: MakeNode, key: str) -> None:
     node = make_node(
