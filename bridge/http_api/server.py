@@ -23,7 +23,7 @@ STOP_SECONDS = 2
 class Slots(Protocol):
     """Counts the connections of an address, and how fast they come. See `broker.net.listeners.Slots`."""
 
-    def take(self, address: str, file: int, now: float) -> float | None: ...
+    def take(self, address: str, stream: asyncio.BaseTransport, now: float) -> float | None: ...
 
     def give_back(self, address: str) -> None: ...
 
@@ -134,8 +134,7 @@ class _Protocol(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         address = str((transport.get_extra_info("peername") or ("",))[0])
-        file = transport.get_extra_info("socket").fileno()
-        wait = self._slots.take(address, file, self.loop.time())
+        wait = self._slots.take(address, transport, self.loop.time())
         if wait is None:
             transport.abort()
             return

@@ -1,5 +1,6 @@
 """Opens the ports of the section `listeners` of the configuration."""
 
+import asyncio
 import errno
 import resource
 import socket
@@ -35,12 +36,26 @@ def highest_file(reserved: int) -> int:
     return limit - min(reserved, limit // 4)
 
 
+_LOOK_EVERY = 16
+"""Only one connection of so many is asked for its file descriptor, see `file_of`."""
+_NEAR = 1024
+"""So near the highest file descriptor, each connection is asked."""
+
+
+def file_of(stream: asyncio.BaseTransport | socket.socket) -> int:
+    """The file descriptor of a connection. Finding out that of a transport takes as long as all else at the
+    door."""
+    if isinstance(stream, socket.socket):
+        return stream.fileno()
+    return int(stream.get_extra_info("socket").fileno())
+
+
 class Slots:
     """Counts the connections of a port: at most `limit`, 0 for any number, and as many of one address as
     `addresses` allows. Their file descriptors stay below `highest_file`. `turn_away` is told why a connection
     is closed: `listener_full`, `open_files` or `address`."""
 
-    __slots__ = ("_addresses", "_highest_file", "_limit", "_turn_away", "used")
+    __slots__ = ("_addresses", "_highest_file", "_limit", "_turn_away", "_unasked", "used")
 
     def __init__(
         self, limit: int, addresses: Addresses, highest_file: int, turn_away: Callable[[str], None]
@@ -49,17 +64,15 @@ class Slots:
         self._addresses = addresses
         self._highest_file = highest_file
         self._turn_away = turn_away
+        self._unasked = 0
         self.used = 0
 
-    def take(self, address: str, file: int, now: float) -> float | None:
-        """Count one more connection, from `address` at `now`, whose file descriptor is `file`. Returns the
-        seconds after which it may be read; or None if it must be closed.
-
-        The system gives out the lowest free number. So a high one says that all below are in use, by
-        whatever part of the process."""
+    def take(self, address: str, stream: asyncio.BaseTransport | socket.socket, now: float) -> float | None:
+        """Count one more connection, `stream` from `address` at `now`. Returns the seconds after which it may
+        be read; or None if it must be closed."""
         if self._limit and self.used >= self._limit:
             self._turn_away("listener_full")
-        elif file >= self._highest_file:
+        elif self._is_last_file(stream):
             self._turn_away("open_files")
         elif (wait := self._addresses.enter(address, now)) is None:
             self._turn_away("address")
@@ -67,6 +80,17 @@ class Slots:
             self.used += 1
             return wait
         return None
+
+    def _is_last_file(self, stream: asyncio.BaseTransport | socket.socket) -> bool:
+        """The system gives out the lowest free number. So a high one says that all below are in use, by
+        whatever part of the process."""
+        if self._unasked:
+            self._unasked -= 1
+            return False
+        number = file_of(stream)
+        if number < self._highest_file - _NEAR:
+            self._unasked = _LOOK_EVERY - 1
+        return number >= self._highest_file
 
     def give_back(self, address: str) -> None:
         """A connection has ended."""
@@ -95,7 +119,7 @@ class Door(socket.socket):
                 raise BlockingIOError from None
             raise
         host, file, now = str(address[0]), accepted.fileno(), time.monotonic()
-        wait = self._slots.take(host, file, now)
+        wait = self._slots.take(host, accepted, now)
         if wait is None:
             accepted.close()
             raise ConnectionAbortedError

@@ -15,7 +15,7 @@ from picows import (
 
 from broker.net.connection import Connection
 from broker.net.hub import Hub
-from broker.net.listeners import Door
+from broker.net.listeners import Door, file_of
 from broker.net.reachability import REASON
 from broker.net.tcp import HIGH_WATER
 from broker.net.upgrade import SUBPROTOCOL, check
@@ -77,11 +77,10 @@ class WebSocketClient(WSListener):
         self._transport = transport
         stream = transport.underlying_transport
         peer = stream.get_extra_info("peername") or ("", 0)
-        address, file = str(peer[0]), stream.get_extra_info("socket").fileno()
-        wait = self._door.wait(file)
+        address, wait = str(peer[0]), self._door.wait(file_of(stream))
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
         self._connection = Connection(
-            self._hub, _WebSocketTransport(transport), (address, int(peer[1])), file, wait
+            self._hub, _WebSocketTransport(transport), (address, int(peer[1])), stream, wait
         )
         self._hub.deadlines.watch(self, self._hub.loop.time())
 

@@ -1,5 +1,6 @@
 """How many connections an address may have, and how fast they may come."""
 
+import asyncio
 import socket
 from collections import Counter
 from contextlib import ExitStack
@@ -70,15 +71,29 @@ def test_proxies_have_no_limits() -> None:
         door.leave("10.1.2.3")
 
 
+class Stream(asyncio.BaseTransport):
+    """A transport whose socket has this file descriptor."""
+
+    def __init__(self, file: int) -> None:
+        super().__init__()
+        self.file = file
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self
+
+    def fileno(self) -> int:
+        return self.file
+
+
 def test_a_listener_that_is_full_asks_nobody() -> None:
     door, limited = addresses(most=2)
     away: list[str] = []
     slots = Slots(1, door, 100, away.append)
-    assert [slots.take(HOME, 10, NOW) for _ in range(2)] == [0.0, None]
+    assert [slots.take(HOME, Stream(10), NOW) for _ in range(2)] == [0.0, None]
     slots.give_back(HOME)
-    assert slots.take(HOME, 10, NOW) == 0.0
+    assert slots.take(HOME, Stream(10), NOW) == 0.0
     other = Slots(0, door, 100, away.append)
-    assert [other.take(HOME, 10, NOW) for _ in range(2)] == [0.0, None]
+    assert [other.take(HOME, Stream(10), NOW) for _ in range(2)] == [0.0, None]
     assert (slots.used, other.used) == (1, 1)
     assert away == ["listener_full", "address"]
     assert limited == {"connections_per_address": 1}
@@ -88,7 +103,7 @@ def test_the_last_files_are_not_for_clients() -> None:
     door, limited = addresses(most=2)
     away: list[str] = []
     slots = Slots(0, door, 100, away.append)
-    assert [slots.take(HOME, file, NOW) for file in (100, 2000, 99)] == [None, None, 0.0]
+    assert [slots.take(HOME, Stream(file), NOW) for file in (100, 2000, 99)] == [None, None, 0.0]
     assert away == ["open_files"] * 2
     assert slots.used == 1
     assert not limited
@@ -128,3 +143,18 @@ def test_who_came_too_fast_begins_later() -> None:
         assert waits[:10] == [0.0] * 10
         assert 0.5 < waits[10] <= 1.0 < waits[11] <= 2.0
         assert door.wait(accepted.fileno()) == 0.0, "it is asked for once"
+
+
+def test_most_connections_are_not_asked_for_their_files_while_there_are_many_left() -> None:
+    door, _ = addresses(most=100)
+    slots = Slots(0, door, 5000, [].append)
+    asked: list[int] = []
+
+    class Asked(Stream):
+        def fileno(self) -> int:
+            asked.append(slots.used)
+            return 4000 if slots.used > 20 else 10
+
+    for _ in range(40):
+        slots.take(HOME, Asked(0), NOW)
+    assert asked == [0, 16, *range(32, 40)]
