@@ -23,6 +23,10 @@ class _Kept:
     def __init__(self) -> None:
         self.messages = self.bytes = 0
 
+    def add(self, messages: int, size: int) -> None:
+        self.messages += messages
+        self.bytes += size
+
     def exceeds(self, room: Room, messages: int, more: int) -> str | None:
         """What there is too little of for so many messages and bytes more: `messages`, `bytes` or None. Less
         than before is always possible."""
@@ -89,13 +93,11 @@ class RetainedSpace:
             self._count(held.owner, 1, held.size)
 
     def _count(self, owner: str, messages: int, size: int) -> None:
-        self._all.messages += messages
-        self._all.bytes += size
+        self._all.add(messages, size)
         if not owner:
             return
         kept = self._users.setdefault(owner, _Kept())
-        kept.messages += messages
-        kept.bytes += size
+        kept.add(messages, size)
         if not kept.messages:
             del self._users[owner]
 
