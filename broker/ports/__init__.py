@@ -43,6 +43,7 @@ from broker.ports.plugins import (
 from broker.ports.states import (
     Enqueued,
     Forgotten,
+    Held,
     Marked,
     Moved,
     PacketIds,
@@ -93,6 +94,7 @@ __all__ = [
     "GroupChanged",
     "GroupDirectory",
     "GroupWrite",
+    "Held",
     "IdTwin",
     "Identified",
     "Identity",
