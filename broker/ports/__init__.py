@@ -42,6 +42,7 @@ from broker.ports.plugins import (
 from broker.ports.states import (
     Enqueued,
     Forgotten,
+    Held,
     Marked,
     Moved,
     PacketIds,
@@ -92,6 +93,7 @@ __all__ = [
     "GroupChanged",
     "GroupDirectory",
     "GroupWrite",
+    "Held",
     "Identified",
     "Identity",
     "JoinRequest",
