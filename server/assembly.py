@@ -49,6 +49,7 @@ from plugins.auth import UserAuthPlugin
 from plugins.auth.authenticator import Authenticator
 from plugins.auth.passwords import Passwords
 from plugins.persistence.sql_directory import open_directory
+from server.id_twins import report_id_twins
 from server.identity import identify
 
 
@@ -127,6 +128,7 @@ async def open_stores(
     directory = open_directory(url, passwords.hash, clock.now_ms)
     stack.push_async_callback(directory.close)
     identity = await identify(config.data_dir, stores.identified, directory, accept_new=accept_new_store)
+    await report_id_twins(directory)
     states = States(stores.states, metrics)
     http = config.http
     attempts = Attempts(http.failures_per_user, http.failures_per_address, config.trusted_proxies)
