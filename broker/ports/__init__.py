@@ -59,7 +59,7 @@ from broker.ports.states import (
     Unseen,
 )
 from broker.ports.upkeep import DirectoryUpkeep, Finding, FindingKind, Upkeep, Verified
-from broker.ports.visibility import shown
+from broker.ports.visibility import shown, shown_each
 
 __all__ = [
     "IDENTITY_ATTRIBUTE",
@@ -137,4 +137,5 @@ __all__ = [
     "Watermark",
     "all_contacts",
     "shown",
+    "shown_each",
 ]

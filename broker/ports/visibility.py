@@ -14,17 +14,21 @@ async def shown(log: MessageLog, entries: Sequence[Entry], view: View) -> Sequen
     Raises `StoreError`."""
     if view == OPEN:
         return entries
-    targets = {entry.offset: target for entry in entries if (target := target_of(entry.body)) is not None}
-    if not targets:
-        return entries
-    # The entry does not say where its target is: it is looked up. Few readers have a horizon, and few
-    # entries a target.
-    found = await log.locate(list(set(targets.values())))
+    return await shown_each(log, [(entry, view) for entry in entries])
+
+
+async def shown_each(log: MessageLog, entries: Sequence[tuple[Entry, View]]) -> list[Entry]:
+    """As `shown`, for entries of several logs, each with the view of its reader."""
+    targets = [None if view == OPEN else target_of(entry.body) for entry, view in entries]
+    # An entry does not say where its target is: it is looked up. Few readers have a horizon, and few entries
+    # a target.
+    wanted = {target for target in targets if target is not None}
+    found = await log.locate(list(wanted)) if wanted else {}
     return [
-        replace(entry, body=withheld(entry.body))
-        if entry.offset in targets and _hides(view, found.get(targets[entry.offset]))
-        else entry
-        for entry in entries
+        entry
+        if target is None or not _hides(view, found.get(target))
+        else replace(entry, body=withheld(entry.body))
+        for (entry, view), target in zip(entries, targets, strict=True)
     ]
 
 
