@@ -101,7 +101,8 @@ def test_a_member_who_left_and_came_back(node: Node) -> None:
         b.rpc("groups.leave", group_id=group)
         a.post(group, "a secret")
         secret = a.group(group)[-1]["id"]
-        a.rpc("groups.add", group_id=group, user_ids=[bob])
+        b.rpc("groups.join", group_id=group)
+        a.rpc("groups.accept", group_id=group, user_id=bob)
         a.rpc("messages.edit", id=secret, content="still a secret")
         b.until(lambda: [entry for entry in b.group(group) if entry.get("withheld")], "the entry")
         assert "secret" not in str(b.group(group))
