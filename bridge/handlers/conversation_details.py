@@ -4,6 +4,7 @@ whether the user is mentioned. It is looked up for many conversations at once.""
 from collections.abc import Mapping, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from broker.domain import permissions
 from broker.domain.conversation import group_of, participants
@@ -35,7 +36,7 @@ class GroupName(msgspec.Struct):
     """A URL."""
 
 
-class Details(msgspec.Struct):
+class Details(msgspec.Struct, frozen=True):
     """See the fields of `conversations.ConversationView`."""
 
     peer: Peer | None = None
@@ -69,8 +70,7 @@ class ConversationDetails:
                 details = _private(user, peer, profiles.get(peer), contacts, marks.get(name, _NOT_SEEN))
             else:
                 details = Details(group=_group_name(groups[name], known.get(groups[name])))
-            details.mentioned_seq = mentions.get(name)
-            found.append(details)
+            found.append(replace(details, mentioned_seq=mentions.get(name)))
         return found
 
 
