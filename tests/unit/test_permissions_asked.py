@@ -299,6 +299,7 @@ OF_GROUPS: list[tuple[str, dict[str, Any], GroupOperation]] = [
     ("messages.read", {"conversation_id": "g:team", "seq": 1}, GroupOperation.READ),
     ("messages.delivered", {"conversation_id": "g:team", "seq": 1}, GroupOperation.READ),
     ("messages.readers", {"id": "1"}, GroupOperation.READ),
+    ("messages.read_counts", {"conversation_id": "g:team", "ids": ["1"]}, GroupOperation.READ),
     ("messages.edit", {"id": "1", "content": "x"}, GroupOperation.EDIT),
     ("messages.recall", {"id": "1"}, GroupOperation.RECALL),
     ("groups.get", HERE, GroupOperation.SEE),
