@@ -1,7 +1,7 @@
 """Reading stored messages: `messages.sync` by log, `messages.history` by conversation, `messages.get` by
 id."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -112,10 +112,14 @@ class _Start(msgspec.Struct, frozen=True):
 
 
 class Messages:
-    """The handlers. They return only what the caller may read."""
+    """The handlers. They return only what the caller may read. `withheld` counts entries that are
+    withheld."""
 
-    def __init__(self, log: MessageLog, directory: GroupDirectory, access: Access) -> None:
+    def __init__(
+        self, log: MessageLog, directory: GroupDirectory, access: Access, withheld: Callable[[int], None]
+    ) -> None:
         self._log = log
+        self._withheld = withheld
         self._directory = directory
         self._access = access
 
@@ -145,7 +149,7 @@ class Messages:
             room = parameters.limit - len(messages)
             if heads[log] > cursors[topic] and room > 0 and space > 0:
                 found = await self._log.read(log, cursors[topic], room, space)
-                entries = await shown(self._log, found, starts[topic].horizon)
+                entries = await shown(self._log, found, starts[topic].horizon, self._withheld)
                 taken = _fitting(entries, room, space, at_least_one=not messages)
                 if taken:
                     messages += [msgspec.Raw(entry.payload) for entry in taken]
@@ -188,7 +192,7 @@ class Messages:
                 entries = await self._after(room, seq, parameters.limit, REPLY_BYTES)
             case _:
                 entries = await self._around(room, seq, parameters.limit)
-        entries = list(await shown(self._log, entries, room.horizon))
+        entries = list(await shown(self._log, entries, room.horizon, self._withheld))
         if room.seat is not None:
             return HistoryResult([msgspec.Raw(entry.payload) for entry in entries])
         return HistoryResult([msgspec.Raw(entry.body) for entry in entries])
@@ -253,7 +257,7 @@ class Messages:
             and (horizon := horizons.get(found.conversation_id)) is not None
             and not horizon.hides(found.conversation_id, found.seq, read_body(found.body).created_at)
         }
-        entries = await shown_each(self._log, list(visible.values()))
+        entries = await shown_each(self._log, list(visible.values()), self._withheld)
         taken = _fitting(entries, len(entries), REPLY_BYTES, at_least_one=True)
         messages = [
             entry.payload if group_of(located[int(each)].conversation_id) else entry.body

@@ -68,7 +68,7 @@ class World:
         nothing: Any = None
         access = Access(counted, conversations, FixedClock(), MessageLimits(0, 0, 100))
         self.conversations = Conversations(log, conversations, counted, access, nothing, nothing)
-        self.messages = Messages(log, counted, access)
+        self.messages = Messages(log, counted, access, lambda _: None)
         self.read_counts = ReadCounts(log, conversations, counted, access)
 
     async def make_group(self, group: str, members: list[str]) -> None:

@@ -180,6 +180,11 @@ ALTER TABLE conversations ADD COLUMN floor_seq INTEGER DEFAULT 0;
 UPDATE conversations SET floor_seq = NULL;
 """
 
+# Who has published a retained message; empty for those that are older than this column.
+_STEP_10 = """
+ALTER TABLE retained ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+"""
+
 # Which messages mention a user; user 0 (a name has a number from 1 on) stands for everybody. Only messages
 # with mentions have rows, so an ordinary message costs no write. A recalled message has none. The bodies of
 # messages are JSON as BLOB, which SQLite's functions read as text.
@@ -212,6 +217,7 @@ STEPS: tuple[Step, ...] = (
     _STEP_7,
     _STEP_8,
     _STEP_9,
+    _STEP_10,
     MENTIONS,
 )
 
