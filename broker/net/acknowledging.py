@@ -15,7 +15,7 @@ def acknowledge(packet: Ack, session: Session) -> None:
         session.puback(packet_id)
     elif kind == _PUBREC:
         session.pubrec(packet_id)
-    elif kind == _PUBREL:  # a decoded type is a plain number
+    elif kind == _PUBREL:
         session.inbound.pubrel(packet_id)
     else:
         session.pubcomp(packet_id)
