@@ -165,10 +165,12 @@ class Broker:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.entries: list[Any] = []
 
     async def append(self, drafts: Sequence[Any]) -> list[Any]:
         if any(draft.content.type != "system" for draft in drafts):
             raise WritingError
+        self.entries += drafts
         return [None for _ in drafts]
 
     async def emit(self, users: Sequence[str], event: Mapping[str, Any], *, keep: bool = True) -> None:
