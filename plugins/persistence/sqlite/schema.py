@@ -180,6 +180,11 @@ ALTER TABLE conversations ADD COLUMN floor_seq INTEGER DEFAULT 0;
 UPDATE conversations SET floor_seq = NULL;
 """
 
+# Who has published a retained message; empty for those that are older than this column.
+_STEP_10 = """
+ALTER TABLE retained ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+"""
+
 STEPS: tuple[Step, ...] = (
     _STEP_1,
     _STEP_2,
@@ -190,6 +195,7 @@ STEPS: tuple[Step, ...] = (
     _STEP_7,
     _STEP_8,
     _STEP_9,
+    _STEP_10,
 )
 
 
