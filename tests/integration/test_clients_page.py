@@ -296,7 +296,13 @@ async def after_a_week(node: Node, alice: Client, bob: Client, again: Client) ->
     assert texts(again).count("welcome") == 1
     assert len(texts(again)) == 152, "nothing from before comes again"
     await until(lambda: "written on a plane" in texts(alice), "what was written offline")
-    (await again.do("state"))["conversations"]["g:crew"]
+    assert (await again.do("state"))["conversations"]["g:crew"]["group"]["name"] == "crew"
+    last = next(each for each in of_kind(alice, "message") if each["content"] == "week 149")
+
+    async def is_delivered() -> bool:
+        return bool(await alice.do("tick", last) == "delivered")
+
+    await until_it(is_delivered, "the second tick of what was synced")
     assert (await again.do("state"))["outbox"] == []
 
 
