@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
 import msgspec
 
@@ -20,6 +20,10 @@ from plugins.persistence.sqlite.schema import migrate
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
+
+
+# The sqlite3 module itself raises the others: for an integer beyond 64 bits, and for a damaged schema.
+_FAILURES = (sqlite3.Error, OverflowError, UnicodeDecodeError)
 
 
 class Database:
@@ -76,17 +80,41 @@ def _transaction(connection: sqlite3.Connection, names: Names, job: Callable[[sq
         # After some errors, such as a full disk, SQLite has rolled back already.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        # OverflowError: the sqlite3 module raises it for an integer beyond 64 bits.
-        if isinstance(error, (sqlite3.Error, OverflowError)):
-            raise StoreError(str(error)) from error
+        if isinstance(error, _FAILURES):
+            raise StoreError(_said(error)) from error
         raise
 
 
 def _query(connection: sqlite3.Connection, job: Callable[[sqlite3.Connection], T]) -> T:
     try:
         return job(connection)
-    except (sqlite3.Error, OverflowError) as error:
-        raise StoreError(str(error)) from error
+    except _FAILURES as error:
+        raise StoreError(_said(error)) from error
+
+
+def _said(error: Exception) -> str:
+    """One line about a failure."""
+    if is_corrupt(error):
+        return f"the database is damaged ({' '.join(str(error).split())})"
+    return " ".join(str(error).split())
+
+
+def is_corrupt(error: BaseException | None) -> bool:
+    """Whether SQLite has found its file to be damaged."""
+    if isinstance(error, UnicodeDecodeError) or "decode to UTF-8" in str(error):
+        return True  # a text that is none
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def first_row(connection: sqlite3.Connection, sql: str, *values: object) -> Any:
+    """The first row of a query; None if there is none, or if it is on a damaged page."""
+    try:
+        return connection.execute(sql, values).fetchone()
+    except sqlite3.DatabaseError as error:
+        if is_corrupt(error):
+            return None
+        raise
 
 
 def json_list(values: Sequence[str]) -> str:
@@ -111,8 +139,8 @@ def open_database(path: Path) -> Database:
             migrate(writer)
             reader = _connect(path, opened)
             reader.execute("PRAGMA query_only = ON")
-        except sqlite3.Error as error:
-            raise StoreError(f"{path}: {error}") from error
+        except _FAILURES as error:
+            raise StoreError(f"{path}: {_said(error)}") from error
         opened.pop_all()  # from here on the Database closes them
     return Database(writer, reader)
 

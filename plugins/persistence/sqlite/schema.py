@@ -173,7 +173,23 @@ CREATE TABLE store_identity (
 ) STRICT;
 """
 
-STEPS: tuple[Step, ...] = (_STEP_1, _STEP_2, _STEP_3, _STEP_4, _STEP_5, number_entries, _STEP_7, _STEP_8)
+# The checksum of the body (CRC-32); NULL in rows of earlier versions.
+_STEP_9 = """
+ALTER TABLE messages ADD COLUMN checksum INTEGER;
+ALTER TABLE events ADD COLUMN checksum INTEGER;
+"""
+
+STEPS: tuple[Step, ...] = (
+    _STEP_1,
+    _STEP_2,
+    _STEP_3,
+    _STEP_4,
+    _STEP_5,
+    number_entries,
+    _STEP_7,
+    _STEP_8,
+    _STEP_9,
+)
 
 
 def migrate(connection: sqlite3.Connection) -> None:
