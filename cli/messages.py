@@ -1,6 +1,7 @@
 """`imctl send`, `edit`, `recall`, `read`, `readers`, `tail` and `history`."""
 
 import os
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +11,10 @@ import typer
 from cli import output, parsing
 from cli.context import As, Behalf, Json, connect
 from cli.errors import CommandError
+from cli.listing import Filter, Limit, Selection, columns, each, selected, show
 
 if TYPE_CHECKING:
+    from bridge.grpc_api import im_pb2 as pb
     from cli.client import NodeClient
 
 To = Annotated[
@@ -128,7 +131,7 @@ def read(
     user: As,
     seq: Annotated[
         int | None,
-        typer.Argument(metavar="[SEQ]", min=1, max=MAX_SEQ, help="Up to this seq. Default: all."),
+        typer.Argument(metavar="SEQ", min=1, max=MAX_SEQ, help="Up to this seq. Default: all."),
     ] = None,
 ) -> None:
     """Mark a conversation as read by a user."""
@@ -145,17 +148,25 @@ def read(
     output.line(f"{where} read by {user} up to seq {seq}")
 
 
-def readers(context: typer.Context, message: MessageId, as_json: Json = False) -> None:
+def readers(
+    context: typer.Context,
+    message: MessageId,
+    user: Behalf = None,
+    limit: Limit = None,
+    only: Filter = None,
+    as_json: Json = False,
+) -> None:
     """List the users who have read a message, except those who give no read receipts."""
     with connect(context) as node:
-        pages = node.every("MessageService/GetReaders", None, id=message)
-        found = [reader for page in pages for reader in page.readers]
-    if as_json:
-        from cli.documents import encoded
+        found = each(node.every("MessageService/GetReaders", user, id=message), "readers")
+        show(_READERS, found, _reader_row, Selection(limit, only, as_json))
 
-        output.json_array(map(encoded, found))
-        return
-    output.table(("USER", "READ UP TO SEQ"), ((reader.user_id, reader.read_seq) for reader in found))
+
+_READERS = columns("USER,READ UP TO SEQ")
+
+
+def _reader_row(reader: "pb.Reader") -> tuple[object, ...]:
+    return reader.user_id, reader.read_seq
 
 
 def tail(
@@ -187,35 +198,45 @@ def tail(
 def history(
     context: typer.Context,
     conversation: Conversation,
+    user: Behalf = None,
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="The most messages to print.")] = 20,
+    only: Filter = None,
     before: Annotated[
         int, typer.Option(min=0, metavar="SEQ", help="Only messages before this seq.", show_default=False)
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Print the last messages of a conversation, oldest first. Times are local."""
+    """Print the last messages of a conversation, oldest first. Times are local.
+
+    With a filter, the last ones that it selects. With --as, what that user may read."""
     with connect(context) as node:
-        messages = _last(node, parsing.conversation(conversation), before, limit)
+        messages = _back(node, parsing.conversation(conversation), user, before, limit)
+        found = selected(_HISTORY, messages, _row, Selection(limit, only, as_json))[::-1]
     if as_json:
-        output.json_array(messages)
+        output.json_array(found)
         return
-    output.table(("SEQ", "ID", "TIME", "FROM", "TYPE", "CONTENT"), map(_row, messages))
+    output.table(_HISTORY.header, map(_row, found), _HISTORY.text)
 
 
-def _last(node: "NodeClient", conversation: str, before: int, limit: int) -> list[bytes]:
-    """The last `limit` messages before seq `before` (0: of the conversation), as JSON, by ascending seq."""
+_HISTORY = columns("SEQ,ID,TIME,FROM,TYPE,CONTENT", text="CONTENT")
+
+
+def _back(
+    node: "NodeClient", conversation: str, user: str | None, before: int, limit: int
+) -> Iterator[bytes]:
+    """The messages before seq `before` (0: all), as JSON, the last first. `limit`: how many are probably
+    wanted."""
     from broker.domain.message import read_body
 
-    found: list[bytes] = []
-    while len(found) < limit:
-        some = min(limit - len(found), _AT_ONCE)
-        asked = {"conversation_id": conversation, "before_seq": before, "limit": some}
-        page = list(node.ask("AdminService/History", None, **asked).messages)
-        found[:0] = page
+    method = "AdminService/History" if user is None else "MessageService/GetMessages"
+    some = min(limit, _AT_ONCE)
+    while True:
+        asked = {"conversation_id": conversation, "before_seq": before or None, "limit": some}
+        page = list(node.ask(method, user, **asked).messages)
+        yield from reversed(page)
         before = read_body(page[0]).seq if page else 0
         if before <= 1:
-            break
-    return found
+            return
 
 
 def _row(document: bytes) -> tuple[object, ...]:

@@ -8,6 +8,7 @@ import typer
 
 from cli import output
 from cli.context import Json, connect, options
+from cli.listing import Filter, Limit, Selection, columns, selected
 
 
 def serve(
@@ -38,11 +39,20 @@ def serve(
     raise typer.Exit(run(config, folder, settings or [], accept_new_store=accept_new_store))
 
 
-def stats(context: typer.Context, as_json: Json = False) -> None:
+def stats(
+    context: typer.Context,
+    limit: Limit = None,
+    only: Filter = None,
+    as_json: Json = False,
+) -> None:
     """Print the node's counters and gauges."""
     with connect(context) as node:
         values = dict(sorted(node.ask("AdminService/Stats", None).values.items()))
+    found = selected(_STATS, values.items(), tuple, Selection(limit, only, as_json))
     if as_json:
-        output.json_value(values)
+        output.json_value(dict(found))
         return
-    output.table(("NAME", "VALUE"), values.items())
+    output.table(_STATS.header, found)
+
+
+_STATS = columns("NAME,VALUE")

@@ -5,15 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli import output
-from cli.context import Json, connect
+from cli import listing, output
+from cli.context import Behalf, Json, Yes, confirmed, connect, group
 from cli.errors import CommandError
+from cli.listing import Filter, Limit, Selection, columns, each
 from cli.parsing import duration
 
 if TYPE_CHECKING:
     from bridge.grpc_api import im_admin_pb2 as pb
 
-app = typer.Typer(help="Manage accounts and profiles.", no_args_is_help=True)
+app = group("Manage accounts and profiles.")
 
 User = Annotated[str, typer.Argument(metavar="USER", help="A user id.", show_default=False)]
 Password = Annotated[
@@ -76,26 +77,28 @@ def passwd(
 
 
 @app.command("list")
-def list_(context: typer.Context, as_json: Json = False) -> None:
+def list_(
+    context: typer.Context,
+    limit: Limit = None,
+    only: Filter = None,
+    as_json: Json = False,
+) -> None:
     """List all accounts."""
     with connect(context) as node:
-        pages = node.every("AdminService/ListUsers", None)
-        users = [user for page in pages for user in page.users]
-    if as_json:
-        output.json_array(map(_as_dict, users))
-        return
-    output.table(
-        ("USER", "ROLE", "STATE", "PASSWORD", "CREATED"),
-        (
-            (
-                user.user_id,
-                user.role,
-                "disabled" if user.disabled else "active",
-                "set" if user.has_password else "none",
-                output.local_time(user.created_at),
-            )
-            for user in users
-        ),
+        users = each(node.every("AdminService/ListUsers", None), "users")
+        listing.show(_COLUMNS, users, _row, Selection(limit, only, as_json), _as_dict)
+
+
+_COLUMNS = columns("USER,ROLE,STATE,PASSWORD,CREATED")
+
+
+def _row(user: "pb.User") -> tuple[object, ...]:
+    return (
+        user.user_id,
+        user.role,
+        "disabled" if user.disabled else "active",
+        "set" if user.has_password else "none",
+        output.local_time(user.created_at),
     )
 
 
@@ -134,10 +137,10 @@ def _as_dict(user: "pb.User") -> dict[str, Any]:
 
 
 @app.command()
-def profile(context: typer.Context, user: User, as_json: Json = False) -> None:
-    """Show a user's profile and privacy settings."""
+def profile(context: typer.Context, user: User, viewer: Behalf = None, as_json: Json = False) -> None:
+    """Show a user's profile and privacy settings. With --as: what that user sees of them."""
     with connect(context) as node:
-        found = node.ask("UserService/GetUsers", None, user_ids=[user]).users
+        found = node.ask("UserService/GetUsers", viewer, user_ids=[user]).users
     if not found:
         raise CommandError(f"no user {user}")
     if as_json:
@@ -209,8 +212,11 @@ def enable(context: typer.Context, user: User) -> None:
 
 
 @app.command()
-def remove(context: typer.Context, user: User) -> None:
-    """Remove an account. Its messages stay. Refused while it owns a group."""
+def remove(context: typer.Context, user: User, yes: Yes = False) -> None:
+    """Remove an account, its contacts and memberships. Its messages stay. Asks first.
+
+    Refused while the user owns a group."""
+    confirmed(f"Remove user {user} for ever, with contacts and memberships?", yes)
     with connect(context) as node:
         node.ask("AdminService/RemoveUser", None, user_id=user)
     output.line(f"user {user} removed")

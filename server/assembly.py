@@ -15,6 +15,7 @@ from bridge.core.access import AmendmentLimits
 from bridge.core.accounts import NewAccounts
 from bridge.core.operations import Operations
 from bridge.core.quotas import Quotas
+from bridge.core.verification import Verification
 from bridge.grpc_api import server as grpc_server
 from bridge.grpc_api.tls import Tls
 from bridge.http_api import server as http_server
@@ -27,12 +28,14 @@ from broker.clock import SystemClock
 from broker.config import Config
 from broker.domain.attempts import Attempts
 from broker.domain.directory import SYSTEM
+from broker.domain.ids import Snowflakes
 from broker.domain.topics import inbox_topic
 from broker.local_bridge import LocalBridge
 from broker.metrics import Metrics
 from broker.net.listeners import highest_file
 from broker.node import Node
 from broker.ports import (
+    Account,
     BrokerPort,
     ConversationStore,
     Directory,
@@ -48,8 +51,6 @@ from plugins.auth.authenticator import Authenticator
 from plugins.auth.passwords import Passwords
 from plugins.persistence.sql_directory import open_directory
 from server.identity import identify
-
-now_ms = SystemClock().now_ms
 
 
 class Joint(Protocol):
@@ -85,7 +86,10 @@ class Opened(msgspec.Struct, frozen=True):
     passwords: Passwords
     attempts: Attempts
     metrics: Metrics
+    clock: SystemClock
     identity: StoreIdentity
+    verification: Verification | None
+    """None if the store offers no checks."""
 
 
 class Joined(msgspec.Struct, frozen=True):
@@ -117,22 +121,47 @@ async def open_stores(
     stack.push_async_callback(stores.close)
     passwords = Passwords()
     stack.callback(passwords.close)
+    # Ids and changes are later than all that is stored, whatever the wall clock says after a restart.
+    last_ms = Snowflakes.created_ms(await stores.messages.last_id())
+    clock = SystemClock(max(last_ms, await stores.conversations.last_change()))
     url = config.storage.directory_url or f"sqlite:///{(config.data_dir / 'directory.db').absolute()}"
-    directory = open_directory(url, passwords.hash, now_ms)
+    directory = open_directory(url, passwords.hash, clock.now_ms)
     stack.push_async_callback(directory.close)
     identity = await identify(config.data_dir, stores.identified, directory, accept_new=accept_new_store)
     states = States(stores.states, metrics)
     http = config.http
     attempts = Attempts(http.failures_per_user, http.failures_per_address, config.trusted_proxies)
+    verification = (
+        None if stores.upkeep is None else Verification(stores.upkeep, directory, directory, stores.messages)
+    )
     return Opened(
-        stores.messages, states, stores.conversations, directory, passwords, attempts, metrics, identity
+        stores.messages,
+        states,
+        stores.conversations,
+        directory,
+        passwords,
+        attempts,
+        metrics,
+        clock,
+        identity,
+        verification,
     )
 
 
 async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitStack) -> Joined:
     """Make the broker and the services and connect them. No port is open yet."""
     log, states, directory = opened.log, opened.states, opened.directory
-    node = Node(config, log, states, directory, opened.passwords, opened.attempts, opened.metrics)
+    node = Node(
+        config,
+        log,
+        states,
+        opened.conversations,
+        directory,
+        opened.passwords,
+        opened.attempts,
+        opened.metrics,
+        opened.clock,
+    )
     broker = await joint.to_broker(LocalBridge(node, log))
     limits = config.limits
     quotas = Quotas(
@@ -147,7 +176,7 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
         opened.conversations,
         directory,
         broker,
-        now_ms,
+        opened.clock,
         amendment_limits(config),
         limits.group_members,
         quotas,
@@ -184,7 +213,10 @@ async def open_apis(
         config.limits.calls_per_user,
         opened.metrics.limited,
     )
-    patience = grpc_server.Patience(config.limits.connect_timeout, config.grpc.idle_seconds)
+    limits = config.limits
+    patience = grpc_server.Patience(
+        limits.connect_timeout, config.grpc.idle_seconds, limits.unreachable_after
+    )
     grpc = await grpc_server.start(operations, config.grpc.bind, token, offer, tls, patience)
     stack.push_async_callback(grpc.stop)
     http = await _serve_http(config, opened, joined, new_accounts)
@@ -197,22 +229,24 @@ def _administration(opened: Opened, joined: Joined, new_accounts: NewAccounts) -
     return administration(
         opened.directory,
         opened.log,
+        opened.states.store,
         joined.broker,
         new_accounts,
         services.groups,
         services.members,
-        now_ms,
+        opened.clock.now_ms,
         _issuer(joined.authenticator),
+        opened.verification,
     )
 
 
-def _issuer(authenticator: Authenticator | None) -> Callable[[str, float], str]:
+def _issuer(authenticator: Authenticator | None) -> Callable[[Account, float], str]:
     """Issues tokens for imctl, signed with the keys by which the authentication plugin verifies them."""
 
-    def issue(user: str, ttl: float) -> str:
+    def issue(account: Account, ttl: float) -> str:
         if authenticator is None:
             raise DirectoryError("unavailable", "no tokens: plugins.auth.UserAuthPlugin is not loaded")
-        return authenticator.issue(user, ttl, time.time())
+        return authenticator.issue(account, ttl, time.time())
 
     return issue
 

@@ -37,6 +37,20 @@ def own(data_dir: Path) -> Iterator[None]:
         yield
 
 
+def is_in_use(data_dir: Path) -> bool:
+    """Whether a node uses the data directory. One that cannot be looked at is not in use."""
+    try:
+        lock = (data_dir / "lock").open("r+")
+    except OSError:
+        return False
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        return False
+
+
 def admin_token(data_dir: Path) -> str:
     """imctl's token, created at the first start. Raises `StartError` if the file holds no token."""
     file = data_dir / "admin.token"

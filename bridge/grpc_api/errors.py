@@ -30,6 +30,7 @@ _STATUSES = {
     "is_owner": grpc.StatusCode.FAILED_PRECONDITION,
     "quota": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "overloaded": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "not_supported": grpc.StatusCode.UNIMPLEMENTED,
     "unavailable": grpc.StatusCode.UNAVAILABLE,
 }
 """gRPC status by error code. All other codes mean that a rule forbids the call: PERMISSION_DENIED."""

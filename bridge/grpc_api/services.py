@@ -92,6 +92,7 @@ SERVICES: Mapping[str, Mapping[str, str]] = {
         "Tail": "admin.messages.tail",
         "History": "admin.messages.history",
         "Stats": "admin.stats",
+        "Verify": "admin.verify",
     },
 }
 

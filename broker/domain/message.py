@@ -316,16 +316,18 @@ def stamp(
     """Give a draft its id, seq and offsets, and encode its body. `count`: of the messages up to this one."""
     content = draft.content
     group = draft.topic.kind is Kind.GROUP
+    # The first fields by position: Python collects more than 15 keyword arguments in a dict, which takes as
+    # long as all the rest.
     body = Body(
-        id=str(message_id),
-        conversation_id=draft.conversation_id,
-        conversation_type="group" if group else "private",
-        seq=seq,
-        from_user_id=draft.sender,
-        type=content.type,
-        content=content.content,
-        created_at=now_ms,
-        n=count.n,
+        str(message_id),
+        draft.conversation_id,
+        "group" if group else "private",
+        seq,
+        draft.sender,
+        content.type,
+        content.content,
+        now_ms,
+        count.n,
         client_msg_id=content.client_msg_id,
         to_user_id=None if group else draft.topic.owner,
         group_id=draft.topic.owner if group else None,

@@ -33,19 +33,18 @@ class Addresses:
     def enter(self, address: str, now: float) -> float | None:
         """Count a new connection. Returns the seconds after which its CONNECT may be read, mostly 0; or None
         if the connection must be closed, and then it is not counted."""
-        if self._is_proxy(address):
+        if self._proxies and self._is_proxy(address):
             return 0.0
         network = network_of(address)
         connections = self._connections.get(network, 0)
         if connections >= self._most:
             self._limited["connections_per_address"] += 1
             return None
-        wait = self._rates.wait(network, now)
+        wait = self._rates.claim(network, now, self._patience)
         if wait:
             self._limited["connects_per_second"] += 1
             if wait > self._patience:
                 return None
-        self._rates.take(network, now)
         self._connections[network] = connections + 1
         return wait
 
@@ -59,8 +58,6 @@ class Addresses:
             self._connections.pop(network, None)
 
     def _is_proxy(self, address: str) -> bool:
-        if not self._proxies:
-            return False
         try:
             parsed = ipaddress.ip_address(address)
         except ValueError:

@@ -81,10 +81,12 @@ class Connection:
         "_is_lost",
         "_lifetime",
         "_paused",
+        "_publishes",
         "_state",
         "_suspended",
         "_task",
         "_transport",
+        "file",
         "outbox",
         "peer",
         "principal",
@@ -93,11 +95,14 @@ class Connection:
         "will",
     )
 
-    def __init__(self, hub: Hub, transport: Transport, peer: tuple[str, int], wait: float = 0.0) -> None:
-        """`wait`: seconds until the CONNECT may be read."""
+    def __init__(
+        self, hub: Hub, transport: Transport, peer: tuple[str, int], file: int, wait: float = 0.0
+    ) -> None:
+        """`file`: the file descriptor of its socket; `wait`: seconds until the CONNECT may be read."""
         self._hub = hub
         self._transport = transport
         self.peer = peer
+        self.file = file
         limits = hub.limits
         self.outbox = ByteOutbox(transport, hub.flusher, hub.budget, self._room_again, self)
         self._decoder = Decoder(limits.max_packet_bytes_before_connect)
@@ -109,7 +114,7 @@ class Connection:
         self.publisher: Publisher
         self.will: Publication | None = None
         self._allowance: Allowance
-        self._suspended = 0
+        self._publishes = self._suspended = 0
         self._paused = self._is_lost = False
         self._task: asyncio.Task[None] | None = None
         begins = hub.loop.time() + wait
@@ -177,7 +182,7 @@ class Connection:
             while (packet := next_packet()) is not None:
                 self._take(packet)
                 if self._suspended or self._state is _CLOSED:
-                    return
+                    break
         except UnsupportedProtocolError as error:
             if self._state is _WAITING:  # [MQTT-3.1.2-2]
                 self.outbox.send(encoder.connack(ConnectCode.UNACCEPTABLE_PROTOCOL))
@@ -187,6 +192,8 @@ class Connection:
         except Exception:  # a bug in the broker: close the connection rather than leave it hanging
             logger.exception("handling a packet of %s failed", str(self), extra=self._summed_up("bug"))
             self.close("internal error")
+        if self._publishes:
+            self._count_publishes()
 
     def _take(self, packet: Packet) -> None:
         hub = self._hub
@@ -323,6 +330,11 @@ class Connection:
     # --- from the registry -----------------------------------------------------------
 
     @property
+    def is_paused(self) -> bool:
+        """Whether this side does not read what the client sends."""
+        return self._paused
+
+    @property
     def closed(self) -> bool:
         """Whether the connection has ended."""
         return self._state is _CLOSED
@@ -344,9 +356,7 @@ class Connection:
     def _publish(self, packet: Publish, session: Session) -> None:
         hub, inbound = self._hub, session.inbound
         events, pipeline = hub.events, hub.pipeline
-        allowance = self._allowance
-        if not allowance.take():
-            self._slow_down(allowance)
+        self._publishes += 1
         if events.messages:
             events.message_received(packet, packet.packet_id, self.publisher.principal)
         if packet.qos == 2:
@@ -372,9 +382,12 @@ class Connection:
         elif inbound.uncommitted > hub.limits.uncommitted_bytes:
             self._regulate()
 
-    def _slow_down(self, allowance: Allowance) -> None:
-        """The user publishes too fast: this publish is taken, and the next one later."""
-        if wait := allowance.wait(self._hub.loop.time()):
+    def _count_publishes(self) -> None:
+        """Take the publishes handled since the last call from the user's allowance: at once for all that
+        arrived together. If there were too many, the next packets are taken later."""
+        taken, self._publishes = self._publishes, 0
+        allowance = self._allowance
+        if not allowance.take(taken) and (wait := allowance.wait(self._hub.loop.time())):
             self._hub.metrics.limited["publishes_per_second"] += 1
             self._hold(wait)
 

@@ -55,8 +55,10 @@ from broker.ports.states import (
     SessionState,
     StateChange,
     StateStore,
+    StoredSession,
     Unseen,
 )
+from broker.ports.upkeep import DirectoryUpkeep, Finding, FindingKind, Upkeep, Verified
 from broker.ports.visibility import shown
 
 __all__ = [
@@ -79,7 +81,10 @@ __all__ = [
     "Directory",
     "DirectoryChange",
     "DirectoryError",
+    "DirectoryUpkeep",
     "Enqueued",
+    "Finding",
+    "FindingKind",
     "Forgotten",
     "Gate",
     "Grant",
@@ -122,10 +127,13 @@ __all__ = [
     "StateStore",
     "StoreContext",
     "StoreIdentity",
+    "StoredSession",
     "Stores",
     "TokenRevoked",
     "TopicRules",
     "Unseen",
+    "Upkeep",
+    "Verified",
     "Watermark",
     "all_contacts",
     "shown",

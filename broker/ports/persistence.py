@@ -14,6 +14,7 @@ from broker.ports.conversations import ConversationStore
 from broker.ports.identity import Identified
 from broker.ports.messages import MessageLog
 from broker.ports.states import StateStore
+from broker.ports.upkeep import Upkeep
 
 
 class StoreContext(msgspec.Struct, frozen=True):
@@ -39,6 +40,8 @@ class Stores(msgspec.Struct, frozen=True):
     close: Callable[[], Awaitable[None]]
     """Finish the running calls, then release files, connections and threads. Awaited once, when no other
     part of the node is running. Later calls raise `StoreError`."""
+    upkeep: Upkeep | None = None
+    """Checks and copies, if the plugin offers them."""
 
 
 class PersistencePlugin(Protocol):

@@ -59,12 +59,17 @@ class IdSource:
 
     def take(self, taken: Container[int], qos: int) -> int:
         """The next packet id that is not `taken`. 0 if it is for QoS 2 and not reserved."""
-        position = self._next(taken)
+        last = self._last
+        packet_id = last % _IDS + 1
+        position = last + 1
+        if packet_id in taken or self._doubtful:
+            position = self._next(taken)
+            packet_id = (position - 1) % _IDS + 1
         if qos == 2 and position > self._reserved:
             self.is_wanted = True
             return 0
         self._last = position
-        return (position - 1) % _IDS + 1
+        return packet_id
 
     def left(self, taken: Container[int]) -> int:
         """How many packet ids may be handed out for QoS 2 now, at most."""

@@ -158,7 +158,7 @@ def test_send_as_the_system(node: FakeNode) -> None:
     assert send(node, "bob", "maintenance at noon")["conversation_id"] == "p:bob:system"
     send(node, "g:team", "maintenance is over")
     assert bodies(node, "g:team")[0]["from_user_id"] == "system"
-    done(on(node, "group", "dismiss", "team"))
+    done(on(node, "group", "dismiss", "team", "--yes"))
     assert "dismissed" in refused(on(node, "send", "g:team", "anybody?"))
 
 

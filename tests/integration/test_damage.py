@@ -19,7 +19,7 @@ def test_a_damaged_message_is_withheld_in_every_way(make_node: Callable[..., Nod
         back.rpc("conversations.list")
     with devices(node, alice, each=1) as (a,):
         for text in ("one", "two", "three"):
-            a.send(topic, text)
+            a.say(bob, text)
     node.stop()
     with closing(sqlite3.connect(node.data_dir / "parley.db")) as database, database:
         rubbish = "UPDATE messages SET body = CAST(substr(body, 1, 150) || x'ff00fe' AS BLOB)"

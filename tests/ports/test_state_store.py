@@ -185,6 +185,30 @@ async def test_subscriptions(stores: "OpenedStores") -> None:
     assert await stores.states.subscriptions("carol") == []
 
 
+async def test_sessions_are_listed_in_order(stores: "OpenedStores") -> None:
+    found = await stores.states.sessions(None, SessionKey("", ""), 10)
+    assert found == []
+    await stores.states.apply([Saved(key, state(), 5) for key in reversed(KEYS)])
+    await stores.states.apply([Saved(PHONE, FULL, 7), Enqueued(PHONE, queued("x"), 10)])
+    found = await stores.states.sessions(None, SessionKey("", ""), 10)
+    assert [(each.key, each.saved_at) for each in found] == [(NOBODY, 5), (PHONE, 7), (TABLET, 5), (BOB, 5)]
+    phone = found[1]
+    assert (phone.filters, phone.cursors) == (FULL.filters, FULL.cursors)
+    assert phone.waiting == 5, "four are queued, one was sent; of one only the release is left"
+
+    async def keys(user: str | None, after: SessionKey, limit: int = 10) -> list[SessionKey]:
+        return [each.key for each in await stores.states.sessions(user, after, limit)]
+
+    assert await keys(None, SessionKey("", ""), 2) == [NOBODY, PHONE]
+    assert await keys(None, PHONE) == [TABLET, BOB]
+    assert await keys(None, SessionKey("alice", "z")) == [BOB]
+    assert await keys("alice", SessionKey("", ""), 1) == [PHONE]
+    assert await keys("alice", PHONE) == [TABLET]
+    assert await keys("alice", TABLET) == []
+    assert await keys("", SessionKey("", "")) == [NOBODY]
+    assert await keys("carol", SessionKey("", "")) == []
+
+
 async def test_client_ids(stores: "OpenedStores") -> None:
     await stores.states.apply([Saved(key, state(), 0) for key in KEYS])
     assert sorted(await stores.states.client_ids("alice", 10)) == ["phone", "tablet"]

@@ -43,7 +43,7 @@ def spend(allowances: Allowances, user: str, now: float) -> int:
     """How much a new connection may do until it must pause."""
     allowance = allowances.hold(user, now)
     for count in range(1_000_000):
-        allowance.take()
+        allowance.take(1)
         if allowance.left < 0 and allowance.wait(now):
             return count
     raise AssertionError("it never has to pause")
@@ -54,7 +54,7 @@ def test_an_allowance_is_that_of_two_seconds_and_comes_back_with_time() -> None:
     allowance = allowances.hold("alice", 0.0)
     done, now = 0, 0.0
     while now < 10:
-        allowance.take()
+        allowance.take(1)
         done += 1
         if allowance.left < 0:
             now += allowance.wait(now)
@@ -66,7 +66,7 @@ def test_a_pause_is_worth_it() -> None:
     allowance = allowances.hold("alice", 0.0)
     pauses, now = 0, 0.0
     while now < 10:
-        allowance.take()
+        allowance.take(1)
         if allowance.left < 0 and (wait := allowance.wait(now)):
             pauses += 1
             now += wait

@@ -7,6 +7,7 @@ the event loop. `Database._run` is the only place that gives a job its connectio
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -31,6 +32,14 @@ class Database:
         self._engine = engine
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="directory")
         self._listeners: list[Callable[[DirectoryChange], None]] = []
+
+    @property
+    def file(self) -> Path | None:
+        """The file of an SQLite database; None for any other."""
+        url = self._engine.url
+        if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+            return None
+        return Path(url.database)
 
     def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:
         """See `broker.ports.Directory`."""

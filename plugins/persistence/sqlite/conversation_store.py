@@ -19,6 +19,10 @@ SELECT name FROM conversations CROSS JOIN names ON id = conversation
 WHERE user = ? AND +name >= 'p:' AND +name < 'p;'
 ORDER BY +name
 """
+_FLOORS = """
+SELECT name, floor_seq FROM conversations CROSS JOIN names ON id = conversation
+WHERE user = ? AND floor_seq IS NOT 0 AND +name >= 'p:' AND +name < 'p;'
+"""
 # A body begins with {"id":"<digits>. The id counts only if it leads back to its message.
 _STATES = """
 SELECT
@@ -116,6 +120,19 @@ class SqliteConversationStore:
                 raise
             logger.error("the last entry of %r cannot be read: %s", name, error)
             return {}
+
+    async def floors(self, user: str) -> dict[str, int | None]:
+        def job(connection: sqlite3.Connection) -> dict[str, int | None]:
+            return dict(connection.execute(_FLOORS, (self._number(user),)).fetchall())
+
+        return await self._database.read(job)
+
+    async def last_change(self) -> int:
+        def job(connection: sqlite3.Connection) -> int:
+            (last,) = connection.execute("SELECT ifnull(max(changed_at), 0) FROM conversations").fetchone()
+            return int(last)
+
+        return await self._database.read(job)
 
     async def watermarks(
         self, conversation_id: str, least_read: int, after: str, limit: int

@@ -11,6 +11,7 @@ from plugins.persistence.sqlite.database import open_database
 from plugins.persistence.sqlite.identity import SqliteIdentity
 from plugins.persistence.sqlite.message_log import SqliteMessageLog
 from plugins.persistence.sqlite.state_store import SqliteStateStore
+from plugins.persistence.sqlite.upkeep import SqliteUpkeep
 
 FILE = "parley.db"
 """The database file in the data directory."""
@@ -29,6 +30,7 @@ class SqlitePersistencePlugin(BasePlugin[BaseContext]):
             SqliteConversationStore(database),
             SqliteIdentity(database),
             database.close,
+            SqliteUpkeep(context.data_dir / FILE),
         )
 
     @dataclass

@@ -173,8 +173,15 @@ CREATE TABLE store_identity (
 ) STRICT;
 """
 
-# The checksum of the body (CRC-32); NULL in rows of earlier versions.
+# floor_seq: messages up to it were said to an earlier account with the user's id. NULL for conversations
+# that are older than this column: for them the time of the account decides.
 _STEP_9 = """
+ALTER TABLE conversations ADD COLUMN floor_seq INTEGER DEFAULT 0;
+UPDATE conversations SET floor_seq = NULL;
+"""
+
+# The checksum of the body (CRC-32); NULL in rows of earlier versions.
+_STEP_10 = """
 ALTER TABLE messages ADD COLUMN checksum INTEGER;
 ALTER TABLE events ADD COLUMN checksum INTEGER;
 """
@@ -189,6 +196,7 @@ STEPS: tuple[Step, ...] = (
     _STEP_7,
     _STEP_8,
     _STEP_9,
+    _STEP_10,
 )
 
 

@@ -22,6 +22,7 @@ from broker.ports import (
     SessionKey,
     SessionState,
     StateChange,
+    StoredSession,
     Unseen,
 )
 from plugins.persistence.sqlite.database import Database, json_list
@@ -30,12 +31,16 @@ from plugins.persistence.sqlite.properties import from_column, to_column
 
 _encode = msgspec.msgpack.encode
 _decode_filters = msgspec.msgpack.Decoder(list[Subscription] | dict[str, int]).decode
-_inflight = msgspec.msgpack.Decoder(list[Redelivery]).decode
-_received = msgspec.msgpack.Decoder(list[int]).decode
-_queued = msgspec.msgpack.Decoder(QueuedMessage).decode
-_packet_ids = msgspec.msgpack.Decoder(PacketIds).decode
+read_inflight = msgspec.msgpack.Decoder(list[Redelivery]).decode
+read_received = msgspec.msgpack.Decoder(list[int]).decode
+read_queued = msgspec.msgpack.Decoder(QueuedMessage).decode
+read_packet_ids = msgspec.msgpack.Decoder(PacketIds).decode
 _IDS_OF_EARLIER_VERSIONS = PacketIds(32767, 32767)
 """Earlier versions began with packet id 1 on each connection, and few connections came as far as this."""
+
+_SESSIONS = "SELECT id, user, client_id, saved_at, filters, inflight FROM sessions WHERE "
+_SESSIONS_OF_ALL = _SESSIONS + "(user, client_id) > (?, ?) ORDER BY user, client_id LIMIT ?"
+_SESSIONS_OF_ONE = _SESSIONS + "user = ? AND client_id > ? ORDER BY client_id LIMIT ?"
 
 # Watermarks never go back. A change that moves none, and clears no "unread" mark, leaves `changed_at` alone.
 _SEE = """
@@ -61,15 +66,18 @@ ON CONFLICT DO UPDATE SET
     changed_at = ?7
 """
 # An id passes to a new account. Group rows go. Private rows stay, so that the conversations stay listed,
-# with everything read up to the head: it was said to the earlier account.
+# with everything read up to the head and hidden: it was said to the earlier account.
 _UNSEE_GROUPS = """
 DELETE FROM conversations WHERE user = ?
     AND EXISTS (SELECT 1 FROM names WHERE id = conversation AND name >= 'g:' AND name < 'g;')
 """
 _UNSEE_PRIVATE = """
-UPDATE conversations SET (read_seq, delivered_seq, pinned, muted, unread, hidden_seq, changed_at) =
-    (SELECT ifnull(max(key) % (1 << 32), 0), ifnull(max(key) % (1 << 32), 0), 0, 0, 0, 0, 0 FROM messages
-     WHERE key > (conversation << 32) AND key < (conversation + 1 << 32))
+UPDATE conversations SET
+    (floor_seq, read_seq, delivered_seq, pinned, muted, unread, hidden_seq, changed_at) =
+    (SELECT head, head, head, 0, 0, 0, 0, 0 FROM (
+        SELECT ifnull(max(key) % (1 << 32), 0) AS head FROM messages
+        WHERE key > (conversation << 32) AND key < (conversation + 1 << 32)
+    ))
 WHERE user = ?
 """
 
@@ -99,7 +107,18 @@ class SqliteStateStore:
             rows = connection.execute(
                 "SELECT user, client_id, filters FROM sessions WHERE ?1 IS NULL OR user = ?1", (user,)
             )
-            return [(SessionKey(name, client_id), _filters(filters)) for name, client_id, filters in rows]
+            return [(SessionKey(name, client_id), read_filters(filters)) for name, client_id, filters in rows]
+
+        return await self._database.read(job)
+
+    async def sessions(self, user: str | None, after: SessionKey, limit: int) -> list[StoredSession]:
+        def job(connection: sqlite3.Connection) -> list[StoredSession]:
+            of_whom = after.user if user is None else user
+            # A client id of another user says nothing about this one's.
+            beyond = after.client_id if after.user == of_whom else ""
+            query = _SESSIONS_OF_ALL if user is None else _SESSIONS_OF_ONE
+            rows = connection.execute(query, (of_whom, beyond, limit)).fetchall()
+            return [_listed(connection, *row) for row in rows]
 
         return await self._database.read(job)
 
@@ -280,7 +299,25 @@ def _enqueue(connection: sqlite3.Connection, change: Enqueued) -> int:
     ).rowcount
 
 
-def _filters(column: bytes) -> dict[str, Subscription]:
+def _listed(
+    connection: sqlite3.Connection,
+    number: int,
+    user: str,
+    client_id: str,
+    saved_at: int,
+    filters: bytes,
+    inflight: bytes,
+) -> StoredSession:
+    cursors = connection.execute("SELECT log, offset FROM cursors WHERE session = ?", (number,)).fetchall()
+    (queued,) = connection.execute(
+        "SELECT count(*) FROM session_queue WHERE session = ?", (number,)
+    ).fetchone()
+    sent = sum(1 for each in read_inflight(inflight) if each.packet_id and not each.released)
+    key = SessionKey(user, client_id)
+    return StoredSession(key, saved_at, read_filters(filters), dict(cursors), queued + sent)
+
+
+def read_filters(column: bytes) -> dict[str, Subscription]:
     """Subscriptions by filter. Earlier versions stored a map of filter -> QoS, without options."""
     kept = _decode_filters(column)
     return by_filter(starmap(Subscription, kept.items()) if isinstance(kept, dict) else kept)
@@ -297,10 +334,10 @@ def _load(connection: sqlite3.Connection, key: SessionKey) -> SessionState | Non
     cursors = connection.execute("SELECT log, offset FROM cursors WHERE session = ?", (number,))
     queue = connection.execute("SELECT message FROM session_queue WHERE session = ? ORDER BY id", (number,))
     return SessionState(
-        _filters(filters),
+        read_filters(filters),
         dict(cursors.fetchall()),
-        _inflight(inflight),
-        _received(received),
-        [_queued(message) for (message,) in queue],
-        _IDS_OF_EARLIER_VERSIONS if packet_ids is None else _packet_ids(packet_ids),
+        read_inflight(inflight),
+        read_received(received),
+        [read_queued(message) for (message,) in queue],
+        _IDS_OF_EARLIER_VERSIONS if packet_ids is None else read_packet_ids(packet_ids),
     )
