@@ -40,6 +40,11 @@ class GroupCommit(Generic[T]):
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
+    def take(self) -> list[T]:
+        """Take the items back that are in no batch yet."""
+        taken, self._waiting = self._waiting, []
+        return taken
+
     async def _run(self) -> None:
         try:
             while self._waiting:

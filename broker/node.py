@@ -124,7 +124,14 @@ class Node:
         )
         # Publishing: from a packet to a stored message.
         self.committer = MessageCommitter(
-            log, Sequencer(config.node.id), clock, self.fanout.push, config.storage.max_batch
+            log,
+            Sequencer(config.node.id),
+            clock,
+            self.fanout.push,
+            config.storage.max_batch,
+            states.outage,
+            limits.held_bytes,
+            metrics.limited,
         )
         self._presence = Presence(
             self._publish_presence,
@@ -169,6 +176,7 @@ class Node:
             limits,
             loop,
             self.host.events,
+            states.outage,
         )
         self._rights = Rights(
             self.registry,
@@ -311,6 +319,7 @@ class Node:
             "subscriptions": len(self._router) + self._away.subscriptions,
             "sessions_catching_up": len(self._feeder),
             "commits_waiting": len(self.committer),
+            "store_outage": int(self._states.outage.is_on),
             "outboxes_bytes": self._hub.budget.held,
             "rss_bytes": resident_bytes(),
         }

@@ -50,6 +50,9 @@ logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0
 _READ_AHEAD = 16 * 1024
+_IN_OUTAGE = 16 * 1024
+"""Uncommitted bytes of a client beyond which reading pauses while the store cannot commit."""
+
 _SHOWN = 256
 """Characters of a client id that are logged before it is checked."""
 
@@ -267,6 +270,10 @@ class Connection:
         if self._is_lost:
             return
         limit = self._hub.limits.uncommitted_bytes
+        if self._hub.outage.is_on:
+            # Nothing is committed now, so what all clients have sent must stay small. A client that waits for
+            # its PUBACKs mostly stays below this, and its pings are still read.
+            limit = min(limit, _IN_OUTAGE)
         uncommitted = self.session.inbound.uncommitted if self.session is not None else 0
         should_pause = (
             uncommitted > (limit // 2 if self._paused else limit)
@@ -379,7 +386,7 @@ class Connection:
         waiting = pipeline.publish(self.publisher, packet, done)
         if waiting is not None:
             self._await(waiting)
-        elif inbound.uncommitted > hub.limits.uncommitted_bytes:
+        elif inbound.uncommitted > hub.limits.uncommitted_bytes or hub.outage.is_on:
             self._regulate()
 
     def _count_publishes(self) -> None:

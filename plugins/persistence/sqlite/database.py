@@ -8,13 +8,14 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
 
 import msgspec
 
-from broker.domain.errors import StoreError
+from broker.domain.errors import StoreError, StoreUnavailableError
+from plugins.persistence.open_files import OpenFiles, may_pass
 from plugins.persistence.sqlite.names import Names
 from plugins.persistence.sqlite.schema import migrate
 
@@ -34,7 +35,8 @@ class Database:
     `written_names` is for write jobs, `read_names` for read jobs: each belongs to one connection.
     """
 
-    def __init__(self, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+    def __init__(self, writer: sqlite3.Connection, reader: sqlite3.Connection, files: OpenFiles) -> None:
+        self._files = files
         self._writer = writer
         self._reader = reader
         self.written_names = Names(writer)
@@ -43,8 +45,18 @@ class Database:
         self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-reader")
 
     async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `job` in a transaction. On return its changes are fsynced."""
-        return await _run(self._write_thread, _transaction, self._writer, self.written_names, job)
+        """Run `job` in a transaction. On return its changes are fsynced, in the file that has the
+        database's name.
+
+        Raises:
+            StoreUnavailableError: nothing was committed, or the file is gone; it may work later.
+        """
+        if self._files.are_gone:
+            self._files.check()
+        result = await _run(self._write_thread, _transaction, self._writer, self.written_names, job)
+        # On the loop's thread, where it costs no change of threads.
+        self._files.check()
+        return result
 
     async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Run `job` on the committed state."""
@@ -79,9 +91,11 @@ def _transaction(connection: sqlite3.Connection, names: Names, job: Callable[[sq
         names.rolled_back()
         # After some errors, such as a full disk, SQLite has rolled back already.
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
         if isinstance(error, _FAILURES):
-            raise StoreError(_said(error)) from error
+            kind = StoreUnavailableError if may_pass(error) else StoreError
+            raise kind(_said(error)) from error
         raise
 
 
@@ -142,7 +156,7 @@ def open_database(path: Path) -> Database:
         except _FAILURES as error:
             raise StoreError(f"{path}: {_said(error)}") from error
         opened.pop_all()  # from here on the Database closes them
-    return Database(writer, reader)
+    return Database(writer, reader, OpenFiles(path, path.with_name(f"{path.name}-wal")))
 
 
 def _connect(path: Path, opened: ExitStack) -> sqlite3.Connection:
