@@ -133,6 +133,8 @@ class Limits(_Section):
     calls_per_user: Count = 256
     groups_per_hour: Count = 200
     contact_requests_per_hour: Count = 500
+    joins_per_hour: Count = 500
+    repeats_per_hour: Count = 20
     retained_messages: Count = 100_000
     retained_bytes: Count = 256 * 1024 * 1024
     group_members: Annotated[int, Field(ge=2, le=100_000)] = 10_000

@@ -170,7 +170,12 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
     broker = await joint.to_broker(LocalBridge(node, log))
     limits = config.limits
     quotas = Quotas(
-        limits.groups_per_hour, limits.contact_requests_per_hour, time.monotonic, opened.metrics.limited
+        limits.groups_per_hour,
+        limits.contact_requests_per_hour,
+        limits.joins_per_hour,
+        limits.repeats_per_hour,
+        time.monotonic,
+        opened.metrics.limited,
     )
     plugin = node.host.plugin(UserAuthPlugin)
     authenticator = None if plugin is None else plugin.authenticator

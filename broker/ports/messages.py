@@ -64,6 +64,7 @@ class MessageLog(Protocol):
         private conversation lists the conversation for both users.
 
         Raises:
+            StoreUnavailableError: the store cannot commit now; the same batch may be tried again.
             DuplicateMessageError: a `DedupKey` or the offset of an entry is taken. Nothing was written.
         """
         ...

@@ -49,8 +49,8 @@ class OpenFiles:
             if _identity(name) != known:
                 self.are_gone = True
                 raise StoreUnavailableError(
-                    f"{Path(name).name} was removed or replaced while the node was running: nothing is stored "
-                    "any more, put the file back or restart the node"
+                    f"{Path(name).name} was removed or replaced while the node was running: nothing is "
+                    "stored any more, put the file back or restart the node"
                 )
         self.are_gone = False
 

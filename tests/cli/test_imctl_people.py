@@ -29,17 +29,22 @@ def words(node: FakeNode, *arguments: str) -> list[list[str]]:
 
 
 def test_profile(node: FakeNode) -> None:
-    privacy = {"who_may_message": "everyone", "who_sees_presence": "contacts", "read_receipts": True}
+    privacy = {
+        "who_may_message": "everyone",
+        "who_sees_presence": "contacts",
+        "read_receipts": True,
+        "who_may_add_me": "everyone",
+    }
     profile = {"user_id": "bob", "name": "", "avatar": "", "privacy": privacy}
     assert json.loads(done(on(node, "user", "profile", "bob", "--json"))) == profile
     options = ("--name", "Bob €", "--avatar", "http://b/o.b", "--who-may-message", "contacts")
     changed = on(node, "user", "update", "bob", *options, "--who-sees-presence", "nobody")
     assert done(changed) == "profile of bob updated\n"
-    done(on(node, "user", "update", "bob", "--no-read-receipts"))
+    done(on(node, "user", "update", "bob", "--no-read-receipts", "--who-may-add-me", "contacts"))
     shown = " ".join(done(on(node, "user", "profile", "bob")).split())
     assert shown == (
         "user bob name Bob € avatar http://b/o.b who may message contacts "
-        "who sees presence nobody read receipts off"
+        "who may add to groups contacts who sees presence nobody read receipts off"
     )
     assert "their contacts only" in refused(on(node, "send", "bob", "hi", "--as", "alice"))
     done(on(node, "user", "update", "bob", "--read-receipts", "--who-may-message", "everyone"))
