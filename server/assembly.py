@@ -51,6 +51,7 @@ from plugins.auth import UserAuthPlugin
 from plugins.auth.authenticator import Authenticator
 from plugins.auth.passwords import Passwords
 from plugins.persistence.sql_directory import open_directory
+from server.floors import lower_floors
 from server.identity import identify
 from server.watching import watching
 
@@ -132,6 +133,8 @@ async def open_stores(
     directory = open_directory(url, passwords.hash, clock.now_ms)
     stack.push_async_callback(directory.close)
     identity = await identify(config.data_dir, stores.identified, directory, accept_new=accept_new_store)
+    if accept_new_store:
+        await lower_floors(stores.messages, directory)
     states = States(stores.states, metrics)
     http = config.http
     attempts = Attempts(http.failures_per_user, http.failures_per_address, config.trusted_proxies)

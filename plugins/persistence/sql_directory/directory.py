@@ -7,13 +7,14 @@ from broker.ports import DirectoryChange
 from plugins.persistence.sql_directory.accounts import SqlAccounts
 from plugins.persistence.sql_directory.contacts import SqlContacts
 from plugins.persistence.sql_directory.database import open_database
+from plugins.persistence.sql_directory.floors import SqlFloors
 from plugins.persistence.sql_directory.groups import SqlGroups
 from plugins.persistence.sql_directory.identity import SqlIdentity
 from plugins.persistence.sql_directory.notices import SqlNotices
 from plugins.persistence.sql_directory.upkeep import SqlUpkeep
 
 
-class SqlDirectory(SqlAccounts, SqlContacts, SqlGroups, SqlNotices, SqlIdentity, SqlUpkeep):
+class SqlDirectory(SqlAccounts, SqlContacts, SqlGroups, SqlNotices, SqlFloors, SqlIdentity, SqlUpkeep):
     """See `broker.ports.Directory`. All parts use one `Database`, so one close ends them all."""
 
     def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:

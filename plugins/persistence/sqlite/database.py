@@ -23,8 +23,9 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 
-# The sqlite3 module itself raises the others: for an integer beyond 64 bits, and for a damaged schema.
-_FAILURES = (sqlite3.Error, OverflowError, UnicodeDecodeError)
+# The sqlite3 module itself raises the next two: for an integer beyond 64 bits, and for a damaged schema. The
+# last is for a stored value that is damaged.
+_FAILURES = (sqlite3.Error, OverflowError, UnicodeDecodeError, msgspec.DecodeError)
 
 
 class Database:
