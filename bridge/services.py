@@ -1,6 +1,6 @@
 """Builds the services: all handlers of ordinary users' operations, and the MQTT RPC that calls them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bridge.core.access import Access, AmendmentLimits
 from bridge.core.bearer import TokenReader
@@ -66,6 +66,7 @@ class Services:
         limits: AmendmentLimits,
         most_members: int,
         quotas: Quotas,
+        withheld: Callable[[int], None],
         tokens: TokenReader | None = None,
     ) -> None:
         self._access = access = Access(directory, conversations, clock, limits)
@@ -77,7 +78,7 @@ class Services:
         self._presences = Presences(directory, states, save, broker)
         self.operations = Operations()
         for handlers in (
-            Messages(log, directory, access),
+            Messages(log, directory, access, withheld),
             Sending(access, broker),
             self._receipts,
             Amendments(log, access, broker),

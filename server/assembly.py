@@ -32,7 +32,6 @@ from broker.domain.ids import Snowflakes
 from broker.domain.topics import inbox_topic
 from broker.local_bridge import LocalBridge
 from broker.metrics import Metrics
-from broker.net.listeners import highest_file
 from broker.node import Node
 from broker.ports import (
     Account,
@@ -193,6 +192,7 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
         amendment_limits(config),
         limits.group_members,
         quotas,
+        opened.metrics.withhold,
         authenticator,
     )
     stack.push_async_callback(services.close)
@@ -297,5 +297,5 @@ async def _serve_http(
     app = application(logins, readiness, http.cors_origins)
     # Half of the reserve: health must be reached when clients have used up all else, and administration
     # when HTTP clients have.
-    files = highest_file(config.limits.reserved_files // 2)
-    return await http_server.start(app, http.bind, config.trusted_proxies, files)
+    slots = joined.node.slots(config.limits.reserved_files // 2)
+    return await http_server.start(app, http.bind, config.trusted_proxies, slots)

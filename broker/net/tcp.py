@@ -6,7 +6,7 @@ from typing import cast
 from broker.net.budget import LEAST
 from broker.net.connection import Connection
 from broker.net.hub import Hub
-from broker.net.listeners import NoRoomError, Slots
+from broker.net.listeners import Slots
 
 HIGH_WATER = LEAST
 """The high-water mark of a transport's buffer in bytes: above it, the transport reports that it drained. An
@@ -26,16 +26,14 @@ class TcpProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast("asyncio.Transport", transport)
         peer = stream.get_extra_info("peername") or ("", 0)
-        address, file = str(peer[0]), stream.get_extra_info("socket").fileno()
-        try:
-            wait = self._slots.take(address, file, self._hub.loop.time())
-        except NoRoomError as error:
-            self._hub.turn_away(str(error))
+        address = str(peer[0])
+        wait = self._slots.take(address, stream, self._hub.loop.time())
+        if wait is None:
             stream.abort()
             return
         # At most the budget: a full outbox must be told when the transport has drained.
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
-        self._connection = Connection(self._hub, stream, (address, int(peer[1])), file, wait)
+        self._connection = Connection(self._hub, stream, (address, int(peer[1])), stream, wait)
 
     def data_received(self, data: bytes) -> None:
         if self._connection is not None:

@@ -43,6 +43,7 @@ from broker.ports.plugins import (
 from broker.ports.states import (
     Enqueued,
     Forgotten,
+    Held,
     Marked,
     Moved,
     PacketIds,
@@ -94,6 +95,7 @@ __all__ = [
     "GroupChanged",
     "GroupDirectory",
     "GroupWrite",
+    "Held",
     "Identified",
     "Identity",
     "JoinRequest",

@@ -165,10 +165,12 @@ class Broker:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.entries: list[Any] = []
 
     async def append(self, drafts: Sequence[Any]) -> list[Any]:
         if any(draft.content.type != "system" for draft in drafts):
             raise WritingError
+        self.entries += drafts
         return [None for _ in drafts]
 
     async def emit(self, users: Sequence[str], event: Mapping[str, Any], *, keep: bool = True) -> None:
@@ -197,7 +199,7 @@ class World:
         parts: tuple[Any, ...] = (self.log, some, save, some, self.people, self.broker)
         limits = AmendmentLimits(RECALL_MS, EDIT_MS)
         quotas = Quotas(1000, 1000, 1000, 1000, lambda: NOW / 1000, Counter())
-        self.operations: Operations = Services(*parts, FixedClock(), limits, 100, quotas).operations
+        self.operations: Operations = Services(*parts, FixedClock(), limits, 100, quotas, int).operations
         self.rules = ContractRules(self.people, [], lambda: NOW)  # type: ignore[arg-type]
 
     async def publish(self, topic: str) -> str | None:

@@ -21,7 +21,7 @@ from broker.ports import Identity, Principal, SessionKey
 from broker.publish.committer import MessageCommitter, Outcome
 from broker.publish.pipeline import Pipeline
 from broker.publish.publisher import Publisher
-from broker.publish.retained_space import RetainedSpace
+from broker.publish.retained_space import RetainedSpace, Room
 from broker.publish.sequencer import Sequencer
 from broker.session.session import Session
 from broker.session.tail import Tail
@@ -78,7 +78,7 @@ class Parts:
             self.log, Sequencer(0), Clock(), self.fanout.push, 100, Outage(), 10_000, Counter()
         )
         gate: Any = Gate()
-        self.space = RetainedSpace(10, 1000, metrics.limited)
+        self.space = RetainedSpace(Room(10, 1000), Room(10, 1000), metrics.limited)
         self.fanout.on_retained(self.space.retained)
         rest = (NOTHING, NOTHING, NOTHING, NOTHING, self.space, metrics)
         self.pipeline = Pipeline(gate, NOTHING, committer, self.fanout, *rest)
@@ -158,12 +158,14 @@ async def test_through_what_is_retained() -> None:
 async def test_what_could_not_be_retained_takes_no_room() -> None:
     parts = Parts()
     await parts.publish(decoded("open/a", retain=True))
-    assert parts.space.size("open/a") == 8
+    before = parts.space.on("open/a")
+    assert before is not None
+    assert before.size == 8
     await parts.opened.close()
     for topic in ("open/a", "open/b"):
         outcome = await parts.publish(replace(decoded(topic, retain=True), payload=b"another"))
         assert isinstance(outcome, StoreError)
-    assert (parts.space.size("open/a"), parts.space.size("open/b")) == (8, 0)
+    assert (parts.space.on("open/a"), parts.space.on("open/b")) == (before, None)
 
 
 async def test_without_any_nothing_is_made() -> None:

@@ -180,8 +180,13 @@ ALTER TABLE conversations ADD COLUMN floor_seq INTEGER DEFAULT 0;
 UPDATE conversations SET floor_seq = NULL;
 """
 
-# The checksum of the body (CRC-32); NULL in rows of earlier versions.
+# Who has published a retained message; empty for those that are older than this column.
 _STEP_10 = """
+ALTER TABLE retained ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+"""
+
+# The checksum of the body (CRC-32); NULL in rows of earlier versions.
+_STEP_11 = """
 ALTER TABLE messages ADD COLUMN checksum INTEGER;
 ALTER TABLE events ADD COLUMN checksum INTEGER;
 """
@@ -197,6 +202,7 @@ STEPS: tuple[Step, ...] = (
     _STEP_8,
     _STEP_9,
     _STEP_10,
+    _STEP_11,
 )
 
 
