@@ -29,10 +29,10 @@ class Readiness:
 
     async def failures(self) -> list[str]:
         """One line for each store that does not answer or commit, e.g. "directory: no answer within 1 s"."""
-        now = asyncio.get_running_loop().time()
-        if now - self._found_at >= FRESH_SECONDS:
+        now = asyncio.get_running_loop().time
+        if now() - self._found_at >= FRESH_SECONDS:
             self._found = await self._ask_all()
-            self._found_at = now
+            self._found_at = now()
         outage = self._outage()
         return [*([f"commits fail: {outage}"] if outage else []), *self._found]
 
