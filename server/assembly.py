@@ -51,6 +51,7 @@ from plugins.auth.authenticator import Authenticator
 from plugins.auth.passwords import Passwords
 from plugins.persistence.sql_directory import open_directory
 from server.floors import lower_floors
+from server.id_twins import report_id_twins
 from server.identity import identify
 from server.watching import watching
 
@@ -134,6 +135,7 @@ async def open_stores(
     identity = await identify(config.data_dir, stores.identified, directory, accept_new=accept_new_store)
     if accept_new_store:
         await lower_floors(stores.messages, directory)
+    await report_id_twins(directory)
     states = States(stores.states, metrics)
     http = config.http
     attempts = Attempts(http.failures_per_user, http.failures_per_address, config.trusted_proxies)

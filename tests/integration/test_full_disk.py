@@ -73,10 +73,12 @@ DISKS = [LimitedFiles, SmallDisk] if os.geteuid() == 0 else [LimitedFiles]
 @pytest.fixture(params=DISKS, ids=lambda kind: str(kind.__name__))
 def disk(request: pytest.FixtureRequest, node: Node) -> Iterator[SmallDisk | LimitedFiles]:
     disk: SmallDisk | LimitedFiles = request.param(node)
-    node.start()
-    yield disk
-    node.stop()
-    disk.close()
+    try:
+        node.start()
+        yield disk
+    finally:
+        node.stop()
+        disk.close()
 
 
 @pytest.fixture

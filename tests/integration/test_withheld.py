@@ -111,7 +111,7 @@ def test_what_was_said_to_an_earlier_account(node: Node) -> None:
             a.say(bob, text)
         one, two = (entry["id"] for entry in a.inbox)
         node.call("RemoveUser", admin.RemoveUserRequest(user_id=bob))
-        node.call("AddUser", admin.AddUserRequest(user_id=bob, password=password(bob)))
+        node.call("AddUser", admin.AddUserRequest(user_id=bob, password=password(bob), reuse_id=True))
         with Device(node, bob, "live") as b, Device(node, bob, "back") as back:
             back.vanish()
             a.rpc("messages.edit", id=one, content="a new secret")

@@ -80,6 +80,9 @@ class People(FewPeople):
         if rank is Rank.LEFT:
             self.left.add("alice")
 
+    async def same_group(self, group_id: str) -> None:
+        """It is free."""
+
     async def group(self, group_id: str) -> Group | None:
         return self.group_of.get(group_id)
 

@@ -17,6 +17,7 @@ from broker.domain.errors import StoreError, StoreUnavailableError
 from broker.ports import DirectoryChange
 from plugins.persistence.open_files import OpenFiles, may_pass
 from plugins.persistence.sql_directory.migrate import migrate
+from plugins.persistence.sqlite_files import make_private
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -132,6 +133,8 @@ def open_database(url: str) -> Database:
     except (SQLAlchemyError, ImportError) as error:  # not a URL, or its driver is not installed
         raise StoreError(f"directory: {error}") from error
     if engine.dialect.name == "sqlite":
+        if engine.url.database and not engine.url.database.startswith(("file:", ":memory:")):
+            make_private(Path(engine.url.database))
         event.listen(engine, "connect", _durable)
         event.listen(engine, "begin", _begin)
     try:

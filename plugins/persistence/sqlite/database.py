@@ -18,6 +18,7 @@ from broker.domain.errors import StoreError, StoreUnavailableError
 from plugins.persistence.open_files import OpenFiles, may_pass
 from plugins.persistence.sqlite.names import Names
 from plugins.persistence.sqlite.schema import migrate
+from plugins.persistence.sqlite_files import make_private
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -148,6 +149,7 @@ def open_database(path: Path) -> Database:
     Raises:
         StoreError: the file cannot be opened, is not a database, or has a newer schema.
     """
+    make_private(path)
     with ExitStack() as opened:
         try:
             writer = _connect(path, opened)
