@@ -110,7 +110,7 @@ def _query(connection: sqlite3.Connection, job: Callable[[sqlite3.Connection], T
 
 def _said(error: Exception) -> str:
     """One line about a failure."""
-    if is_corrupt(error):
+    if is_corrupt(error) and getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_NOTADB:
         return f"the database is damaged ({' '.join(str(error).split())})"
     return " ".join(str(error).split())
 
