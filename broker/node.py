@@ -132,6 +132,8 @@ class Node:
             states.outage,
             limits.held_bytes,
             metrics.limited,
+            config.storage.max_batch_bytes,
+            lambda: metrics.totals["delivered"],
         )
         self._presence = Presence(
             self._publish_presence,

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from operator import attrgetter
 
 import msgspec
 
@@ -31,6 +32,10 @@ _OVERHEAD = 512
 """The memory of a submission beside its content, in bytes."""
 
 _MESSAGES = "messages"
+_PUSHED_AT_ONCE = 16
+_DELIVERIES_AT_ONCE = 1000
+_MOST_UNPUSHED = 10_000
+_MOST_UNPUSHED_BYTES = 64 * 1024 * 1024
 
 
 class Duplicate(msgspec.Struct, frozen=True):
@@ -54,11 +59,29 @@ class Submission(msgspec.Struct, frozen=True, gc=False):
     patient: bool = True
 
 
+class _InTurns:
+    """Batches are filled in turns over the senders, see `group_commit.Turns`."""
+
+    _bodies = attrgetter("draft.content.content")
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+
+    @staticmethod
+    def owner(item: Submission) -> str:
+        return item.draft.sender
+
+    @classmethod
+    def size(cls, items: Iterable[Submission]) -> int:
+        return sum(map(len, map(cls._bodies, items)))
+
+
 class MessageCommitter:
     """Stamps and commits drafts, acknowledges them, then pushes them to readers.
 
     Nothing is acknowledged or pushed before it is fsynced. `publish` is called for each stored message, in
-    the order of the log, after the `done` of the whole batch.
+    the order of the log, after the `done` of the whole batch. Messages with very many readers are pushed
+    bit by bit, while the next batch is committed: `delivered` counts the readers that were reached so far.
 
     While the store cannot commit, submissions are held, at most `most_held` bytes of them, and committed in
     their order as soon as it can.
@@ -74,6 +97,8 @@ class MessageCommitter:
         outage: Outage,
         most_held: int,
         limited: Counter[str],
+        max_batch_bytes: int = 1 << 19,
+        delivered: Callable[[], int] = lambda: 0,
     ) -> None:
         self._log = log
         self._sequencer = sequencer
@@ -86,7 +111,11 @@ class MessageCommitter:
         self._held: list[Submission] = []
         self._held_bytes = 0
         self._closing = asyncio.Event()
-        self._group = GroupCommit(self._commit, max_batch)
+        self._delivered = delivered
+        self._unpushed: deque[Stamped] = deque()
+        self._all_pushed = asyncio.Event()
+        self._all_pushed.set()
+        self._group = GroupCommit(self._commit, max_batch, _InTurns(max_batch_bytes))
         self.submit: Callable[[Submission], None] = self._group.submit
 
     def __len__(self) -> int:
@@ -96,10 +125,13 @@ class MessageCommitter:
         """Wait until all submissions have their outcomes. What the store cannot commit now is given up."""
         self._closing.set()
         await self._group.drain()
+        await self._all_pushed.wait()
 
     # --- while the store cannot commit -----------------------------------------------
 
     async def _commit(self, batch: list[Submission]) -> None:
+        if self._unpushed and self._is_far_behind():
+            await self._all_pushed.wait()
         try:
             await self._store(batch)
         except StoreUnavailableError as error:
@@ -172,12 +204,37 @@ class MessageCommitter:
     def _succeed(self, batch: Sequence[Submission], stamped: Sequence[Stamped]) -> None:
         for item, message in zip(batch, stamped, strict=True):
             _tell(item, message)
-        for message in stamped:
-            try:
-                self._publish(message)
-            except Exception:
-                # The message is stored: readers find it in the log.
-                logger.exception("pushing a message of %s failed", message.draft.conversation_id)
+        if not stamped:
+            return
+        is_pushing = bool(self._unpushed)
+        self._unpushed.extend(stamped)
+        if not is_pushing:
+            self._push()
+
+    def _is_far_behind(self) -> bool:
+        """Whether too much waits to be pushed."""
+        unpushed = self._unpushed
+        return (
+            len(unpushed) > _MOST_UNPUSHED
+            or sum(len(message.body) for message in unpushed) > _MOST_UNPUSHED_BYTES
+        )
+
+    def _push(self) -> None:
+        """Push what is stored, in its order. After very many deliveries the event loop has its turn."""
+        unpushed, most = self._unpushed, self._delivered() + _DELIVERIES_AT_ONCE
+        while unpushed:
+            for _ in range(min(_PUSHED_AT_ONCE, len(unpushed))):
+                message = unpushed.popleft()
+                try:
+                    self._publish(message)
+                except Exception:
+                    # The message is stored: readers find it in the log.
+                    logger.exception("pushing a message of %s failed", message.draft.conversation_id)
+            if self._delivered() >= most and unpushed:
+                self._all_pushed.clear()
+                asyncio.get_running_loop().call_soon(self._push)
+                return
+        self._all_pushed.set()
 
     def _fail(self, batch: Sequence[Submission], error: Exception) -> None:
         logger.error("commit of %d messages failed, none acknowledged: %s", len(batch), error)
