@@ -207,6 +207,12 @@ INSERT OR IGNORE INTO mentions
 DROP TABLE found;
 """
 
+# The checksum of the body (CRC-32); NULL in rows of earlier versions.
+_STEP_12 = """
+ALTER TABLE messages ADD COLUMN checksum INTEGER;
+ALTER TABLE events ADD COLUMN checksum INTEGER;
+"""
+
 STEPS: tuple[Step, ...] = (
     _STEP_1,
     _STEP_2,
@@ -219,6 +225,7 @@ STEPS: tuple[Step, ...] = (
     _STEP_9,
     _STEP_10,
     MENTIONS,
+    _STEP_12,
 )
 
 
