@@ -6,6 +6,7 @@ Everything is closed in the reverse order, by the exit stack that the functions 
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -36,18 +37,19 @@ from broker.node import Node
 from broker.ports import (
     BrokerPort,
     ConversationStore,
-    Directory,
     DirectoryError,
     MessageLog,
     ServicesPort,
     StoreContext,
     StoreIdentity,
+    Upkeep,
 )
 from broker.states import States
 from plugins.auth import UserAuthPlugin
 from plugins.auth.authenticator import Authenticator
 from plugins.auth.passwords import Passwords
-from plugins.persistence.sql_directory import open_directory
+from plugins.persistence.sql_directory import SqlDirectory, open_directory
+from server.backups import ADMIN, KEYS, NODE, Source
 from server.identity import identify
 
 now_ms = SystemClock().now_ms
@@ -82,13 +84,13 @@ class Opened(msgspec.Struct, frozen=True):
     log: MessageLog
     states: States
     conversations: ConversationStore
-    directory: Directory
+    directory: SqlDirectory
     passwords: Passwords
     attempts: Attempts
     metrics: Metrics
     identity: StoreIdentity
-    verification: Verification | None
-    """None if the store offers no checks."""
+    upkeep: Upkeep | None
+    """None if the store offers no checks and copies."""
 
 
 class Joined(msgspec.Struct, frozen=True):
@@ -127,9 +129,6 @@ async def open_stores(
     states = States(stores.states, metrics)
     http = config.http
     attempts = Attempts(http.failures_per_user, http.failures_per_address, config.trusted_proxies)
-    verification = (
-        None if stores.upkeep is None else Verification(stores.upkeep, directory, directory, stores.messages)
-    )
     return Opened(
         stores.messages,
         states,
@@ -139,7 +138,7 @@ async def open_stores(
         attempts,
         metrics,
         identity,
-        verification,
+        stores.upkeep,
     )
 
 
@@ -188,7 +187,7 @@ async def open_apis(
         OSError: a port is not available.
     """
     new_accounts = NewAccounts(opened.directory, opened.log, opened.states.save)
-    operations = _administration(opened, joined, new_accounts)
+    operations = _administration(config, opened, joined, new_accounts)
     offer = grpc_server.Offer(
         joined.services.operations,
         joined.broker,
@@ -206,7 +205,23 @@ async def open_apis(
     return {"grpc": grpc.address, "http": http.address}
 
 
-def _administration(opened: Opened, joined: Joined, new_accounts: NewAccounts) -> Operations:
+def checks(opened: Opened) -> Verification | None:
+    """The check of all stores; None if the message store offers none."""
+    if opened.upkeep is None:
+        return None
+    return Verification(opened.upkeep, opened.directory, opened.directory, opened.log)
+
+
+def _backups(opened: Opened, data_dir: Path, authenticator: Authenticator | None) -> Source | None:
+    if opened.upkeep is None:
+        return None
+    others = {ADMIN: data_dir / ADMIN, NODE: data_dir / NODE}
+    if authenticator is not None:
+        others[KEYS] = authenticator.key_file
+    return Source(data_dir, opened.upkeep, opened.directory, opened.identity, others)
+
+
+def _administration(config: Config, opened: Opened, joined: Joined, new_accounts: NewAccounts) -> Operations:
     services = joined.services
     return administration(
         opened.directory,
@@ -217,7 +232,8 @@ def _administration(opened: Opened, joined: Joined, new_accounts: NewAccounts) -
         services.members,
         now_ms,
         _issuer(joined.authenticator),
-        opened.verification,
+        checks(opened),
+        _backups(opened, config.data_dir, joined.authenticator),
     )
 
 

@@ -76,8 +76,13 @@ def write(file: Path, value: object) -> None:
         out.flush()
         os.fsync(out.fileno())
     temporary.replace(file)
-    directory = os.open(file.parent, os.O_RDONLY)
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names of the files in a folder are on disk."""
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(opened)
     finally:
-        os.close(directory)
+        os.close(opened)

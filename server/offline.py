@@ -11,7 +11,7 @@ from broker.config import load
 from broker.domain.errors import RefusedError
 from broker.metrics import Metrics
 from broker.ports import Verified
-from server.assembly import Opened, open_stores
+from server.assembly import Opened, checks, open_stores
 from server.data_dir import own
 
 
@@ -29,9 +29,9 @@ def verify(config_file: Path, data_dir: Path, take: Callable[[Verified], object]
 
 async def _verify(config_file: Path, data_dir: Path, take: Callable[[Verified], object]) -> None:
     async with _opened(config_file, data_dir) as opened:
-        if opened.verification is None:
+        if (verification := checks(opened)) is None:
             raise RefusedError("not_supported", "the store offers no checks")
-        async with aclosing(opened.verification.run()) as reports:
+        async with aclosing(verification.run()) as reports:
             async for report in reports:
                 take(report)
 

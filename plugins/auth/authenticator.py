@@ -39,6 +39,7 @@ class Authenticator:
         self._now = now
         self.issue = tokens.issue
         self.reload_keys = tokens.reload
+        self.key_file = tokens.file
         self._tokens = tokens
 
     async def by_password(self, user: str, password: bytes, address: str) -> Account | None:
