@@ -17,7 +17,7 @@ from bridge.handlers.admin.messages import MessageAdministration
 from bridge.handlers.admin.verification import StoreChecks
 from bridge.handlers.groups import Groups
 from bridge.handlers.members import Members
-from broker.ports import BrokerPort, Directory, MessageLog
+from broker.ports import Account, BrokerPort, Directory, MessageLog
 
 HANDLERS: Sequence[type[Handlers]] = (
     Accounts,
@@ -38,13 +38,13 @@ def administration(
     groups: Groups,
     members: Members,
     now_ms: Callable[[], int],
-    issue_token: Callable[[str, float], str],
+    issue_token: Callable[[Account, float], str],
     verification: Verification | None = None,
     backups: BackupSource | None = None,
 ) -> Operations:
     """The administration operations, ready to be called.
 
-    `issue_token(user, seconds)` returns a signed token of that user, valid for that many seconds.
+    `issue_token(account, seconds)` returns a signed token of that account, valid for that many seconds.
     `verification` and `backups`: None if the store does not offer them."""
     operations = Operations()
     for handlers in (

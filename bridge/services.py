@@ -1,6 +1,6 @@
 """Builds the services: all handlers of ordinary users' operations, and the MQTT RPC that calls them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from bridge.core.access import Access, AmendmentLimits
 from bridge.core.bearer import TokenReader
@@ -23,6 +23,7 @@ from bridge.mqtt_api.rpc import RpcServer
 from broker.ports import (
     Arrival,
     BrokerPort,
+    Clock,
     ConversationStore,
     Directory,
     MessageLog,
@@ -61,13 +62,13 @@ class Services:
         conversations: ConversationStore,
         directory: Directory,
         broker: BrokerPort,
-        now_ms: Callable[[], int],
+        clock: Clock,
         limits: AmendmentLimits,
         most_members: int,
         quotas: Quotas,
         tokens: TokenReader | None = None,
     ) -> None:
-        self._access = access = Access(directory, now_ms, limits)
+        self._access = access = Access(directory, conversations, clock, limits)
         self.notices = Notices(directory, broker)
         changes = GroupChanges(directory, broker, self.notices)
         self.groups = Groups(directory, access, log, changes, most_members, quotas.groups)

@@ -34,6 +34,7 @@ class SessionLimits(Protocol):
 class Housekeeping:
     """Saves cursors, expires sessions, updates `$SYS`.
 
+    `now_ms` is wall time; `steady_ms` is Unix ms that steps of the wall clock do not change.
     `sys_interval`: seconds between updates of `$SYS`, 0 for none. `stats` returns the node's figures.
     `each_second` is called once a second."""
 
@@ -47,6 +48,7 @@ class Housekeeping:
         metrics: Metrics,
         tasks: Tasks,
         now_ms: Callable[[], int],
+        steady_ms: Callable[[], int],
         stats: Callable[[], dict[str, int]],
         each_second: Callable[[], None],
         limits: SessionLimits,
@@ -60,6 +62,7 @@ class Housekeeping:
         self._metrics = metrics
         self._tasks = tasks
         self._now_ms = now_ms
+        self._steady_ms = steady_ms
         self._stats = stats
         self._each_second = each_second
         self._limits = limits
@@ -86,7 +89,7 @@ class Housekeeping:
 
     async def _expire_sessions(self) -> None:
         while True:
-            now = self._now_ms()
+            now = self._steady_ms()
             # A connected session may have been saved long ago: it must not expire.
             keep = [
                 key for key, client in self._online.items() if client.session and client.session.persistent

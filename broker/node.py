@@ -31,7 +31,7 @@ from broker.net import tcp, websocket
 from broker.net.addresses import Addresses
 from broker.net.hub import Hub
 from broker.net.listeners import Door, Listener, Slots, bind, highest_file
-from broker.ports import Directory, MessageLog, PresenceChange, Retained
+from broker.ports import ConversationStore, Directory, MessageLog, PresenceChange, Retained
 from broker.publish.committer import MessageCommitter
 from broker.publish.events import Events
 from broker.publish.for_services import ForServices
@@ -81,15 +81,16 @@ class Node:
         config: Config,
         log: MessageLog,
         states: States,
+        conversations: ConversationStore,
         directory: Directory,
         passwords: object,
         attempts: Attempts,
         metrics: Metrics,
+        clock: SystemClock,
     ) -> None:
         self._config = config
-        self._started_at = time.time()
+        self._started_at = time.monotonic()
         limits = config.limits
-        clock = SystemClock()
         loop = asyncio.get_running_loop()
         self.metrics = metrics
         self._states = states
@@ -115,7 +116,8 @@ class Node:
             states,
             self._feeder,
             readers.grant,
-            clock.now_ms,
+            conversations.floors,
+            clock.steady_ms,
             may_receive,
             limits.max_subscriptions,
         )
@@ -131,13 +133,13 @@ class Node:
         self._retained = RetainedSpace(limits.retained_messages, limits.retained_bytes, metrics.limited)
         self.pipeline = Pipeline(
             gate,
-            References(log, directory),
+            References(log, conversations, directory),
             self.committer,
             self.fanout,
             self.events,
             self.for_services,
             self._presence,
-            TypingNotices(clock.now_ms, metrics.drop),
+            TypingNotices(clock.steady_ms, metrics.drop),
             self._retained,
             metrics,
         )
@@ -151,7 +153,7 @@ class Node:
             self.pipeline,
             metrics,
             limits,
-            clock.now_ms,
+            clock,
             self._presence.devices_changed,
             self.for_services.arrived,
             gate.may_receive if gate.screens else None,
@@ -186,6 +188,7 @@ class Node:
             metrics,
             self._tasks,
             clock.now_ms,
+            clock.steady_ms,
             self.stats,
             self._tick,
             limits,
@@ -299,7 +302,7 @@ class Node:
         """Flat names -> counters and gauges."""
         return self.metrics.as_dict() | {
             "bytes_sent": self._hub.flusher.bytes_written,
-            "uptime_seconds": int(time.time() - self._started_at),
+            "uptime_seconds": int(time.monotonic() - self._started_at),
             "clients_connected": len(self.online),
             "users_online": self.online.users,
             "subscriptions": len(self._router) + self._away.subscriptions,

@@ -86,6 +86,14 @@ class RegistryLimits(Limits, Protocol):
     sessions_per_user: int
 
 
+class RegistryClock(Protocol):
+    """See `broker.clock.SystemClock`."""
+
+    def now_ms(self) -> int: ...
+
+    def steady_ms(self) -> int: ...
+
+
 class Registry:
     """Gives connections their sessions.
 
@@ -103,7 +111,7 @@ class Registry:
         pipeline: Pipeline,
         metrics: Metrics,
         limits: RegistryLimits,
-        now_ms: Callable[[], int],
+        clock: RegistryClock,
         devices_changed: Callable[[str, int], None],
         arrived: Callable[[Arrival], None],
         may_receive: Callable[[Principal, str], Awaitable[bool]] | None = None,
@@ -116,7 +124,7 @@ class Registry:
         self._pipeline = pipeline
         self._metrics = metrics
         self._limits = limits
-        self._now_ms = now_ms
+        self._clock = clock
         self._devices_changed = devices_changed
         self._arrived = arrived
         self._may_receive = may_receive
@@ -190,7 +198,9 @@ class Registry:
         if key.user and len(self._online.of(key.user)) >= self._limits.connections_per_user:
             raise self._too_many("connections_per_user")
         session = self._open(client, key, clean)
-        accept(state is not None)
+        # After a restore both sides begin anew, as neither knows which packet ids the other one holds
+        # [MQTT-3.2.2-3]. Subscriptions and cursors stay.
+        accept(state is not None and state.lost is None)
         if client.closed:  # `accept` closes a client whose credential has expired by now
             return True
         if key.user:
@@ -278,7 +288,7 @@ class Registry:
         self._to_save.discard(session)
         self._metrics.disconnects[reason] += 1
         if session.persistent:
-            self._states.submit([Saved(key, session.snapshot(), self._now_ms())])
+            self._states.submit([Saved(key, session.snapshot(), self._clock.steady_ms())])
             self._away.stand_in(key, session.filters)
         if client.will is not None:
             self._publish_will(client.publisher, client.will)
@@ -344,7 +354,7 @@ class Registry:
     def expires_in(self, client: Client) -> float | None:
         """Seconds until the connection's credential expires, or None if it does not."""
         expires_at = client.publisher.principal.identity.expires_at
-        return None if expires_at is None else expires_at - self._now_ms() / 1000
+        return None if expires_at is None else expires_at - self._clock.now_ms() / 1000
 
     def renew(self, client_id: str, identity: Identity) -> bool:
         """A connected client goes on with a fresh token of the same user. Returns False if it is not

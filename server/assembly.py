@@ -29,12 +29,14 @@ from broker.clock import SystemClock
 from broker.config import Config
 from broker.domain.attempts import Attempts
 from broker.domain.directory import SYSTEM
+from broker.domain.ids import Snowflakes
 from broker.domain.topics import inbox_topic
 from broker.local_bridge import LocalBridge
 from broker.metrics import Metrics
 from broker.net.listeners import highest_file
 from broker.node import Node
 from broker.ports import (
+    Account,
     BrokerPort,
     ConversationStore,
     DirectoryError,
@@ -51,8 +53,6 @@ from plugins.auth.passwords import Passwords
 from plugins.persistence.sql_directory import SqlDirectory, open_directory
 from server.backups import ADMIN, KEYS, NODE, Source
 from server.identity import identify
-
-now_ms = SystemClock().now_ms
 
 
 class Joint(Protocol):
@@ -88,6 +88,7 @@ class Opened(msgspec.Struct, frozen=True):
     passwords: Passwords
     attempts: Attempts
     metrics: Metrics
+    clock: SystemClock
     identity: StoreIdentity
     upkeep: Upkeep | None
     """None if the store offers no checks and copies."""
@@ -122,8 +123,11 @@ async def open_stores(
     stack.push_async_callback(stores.close)
     passwords = Passwords()
     stack.callback(passwords.close)
+    # Ids and changes are later than all that is stored, whatever the wall clock says after a restart.
+    last_ms = Snowflakes.created_ms(await stores.messages.last_id())
+    clock = SystemClock(max(last_ms, await stores.conversations.last_change()))
     url = config.storage.directory_url or f"sqlite:///{(config.data_dir / 'directory.db').absolute()}"
-    directory = open_directory(url, passwords.hash, now_ms)
+    directory = open_directory(url, passwords.hash, clock.now_ms)
     stack.push_async_callback(directory.close)
     identity = await identify(config.data_dir, stores.identified, directory, accept_new=accept_new_store)
     states = States(stores.states, metrics)
@@ -137,6 +141,7 @@ async def open_stores(
         passwords,
         attempts,
         metrics,
+        clock,
         identity,
         stores.upkeep,
     )
@@ -145,7 +150,17 @@ async def open_stores(
 async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitStack) -> Joined:
     """Make the broker and the services and connect them. No port is open yet."""
     log, states, directory = opened.log, opened.states, opened.directory
-    node = Node(config, log, states, directory, opened.passwords, opened.attempts, opened.metrics)
+    node = Node(
+        config,
+        log,
+        states,
+        opened.conversations,
+        directory,
+        opened.passwords,
+        opened.attempts,
+        opened.metrics,
+        opened.clock,
+    )
     broker = await joint.to_broker(LocalBridge(node, log))
     limits = config.limits
     quotas = Quotas(
@@ -160,7 +175,7 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
         opened.conversations,
         directory,
         broker,
-        now_ms,
+        opened.clock,
         amendment_limits(config),
         limits.group_members,
         quotas,
@@ -230,20 +245,20 @@ def _administration(config: Config, opened: Opened, joined: Joined, new_accounts
         new_accounts,
         services.groups,
         services.members,
-        now_ms,
+        opened.clock.now_ms,
         _issuer(joined.authenticator),
         checks(opened),
         _backups(opened, config.data_dir, joined.authenticator),
     )
 
 
-def _issuer(authenticator: Authenticator | None) -> Callable[[str, float], str]:
+def _issuer(authenticator: Authenticator | None) -> Callable[[Account, float], str]:
     """Issues tokens for imctl, signed with the keys by which the authentication plugin verifies them."""
 
-    def issue(user: str, ttl: float) -> str:
+    def issue(account: Account, ttl: float) -> str:
         if authenticator is None:
             raise DirectoryError("unavailable", "no tokens: plugins.auth.UserAuthPlugin is not loaded")
-        return authenticator.issue(user, ttl, time.time())
+        return authenticator.issue(account, ttl, time.time())
 
     return issue
 

@@ -1,4 +1,4 @@
-"""Backups as files: a folder, or an archive in one file (`.tar`, `.tar.gz`, `.tgz`). All files have mode 0600."""
+"""Backups as files of mode 0600: in a folder, or in an archive (`.tar`, `.tar.gz`, `.tgz`)."""
 
 import hashlib
 import os
@@ -36,7 +36,7 @@ class Part(Protocol):
 
 
 class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int = -1, /) -> bytes: ...
 
 
 class _Sent(NamedTuple):
@@ -85,8 +85,9 @@ def _sent(parts: Iterable[Part]) -> Iterator[_Sent]:
     for name, group in groupby(parts, lambda part: part.file):
         if _PLAIN.fullmatch(name) is None:
             raise BackupError(f"the node has sent a file with the name {name[:200]!r}")
-        first = next(group)
-        yield _Sent(name, first.size, _Parts(chain([first], group)))
+        several = iter(group)
+        first = next(several)
+        yield _Sent(name, first.size, _Parts(chain([first], several)))
 
 
 def _whole(files: Iterable[_Sent]) -> Iterator[_Sent]:
@@ -106,7 +107,7 @@ class _Parts:
         self._parts = parts
         self._rest = b""
 
-    def read(self, size: int, /) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         while not self._rest and (part := next(self._parts, None)) is not None:
             self._rest = part.data
         data, self._rest = self._rest[:size], self._rest[size:]
@@ -143,12 +144,12 @@ def _write_archive(archive: Path, files: Iterable[_Sent]) -> None:
 
 
 class _Exactly:
-    """tarfile asks for 16 KiB at a time, and takes less for the end of the file."""
+    """tarfile takes less than it has asked for as the end of the file."""
 
     def __init__(self, file: _Sent) -> None:
         self._content = file.content
 
-    def read(self, size: int, /) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         data = self._content.read(size)
         while len(data) < size and (more := self._content.read(size - len(data))):
             data += more

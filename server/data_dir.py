@@ -10,6 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+READY = "restore.ready"
+"""In the data directory while `imctl restore` puts files into their places."""
+
 
 class StartError(Exception):
     """The node cannot start here and now; the text says why."""
@@ -35,6 +38,12 @@ def own(data_dir: Path) -> Iterator[None]:
         except OSError:
             raise StartError(f"data directory {data_dir} is in use by another node") from None
         yield
+
+
+def need_whole(data_dir: Path) -> None:
+    """Raises `StartError` if a restore was interrupted while it put files into their places."""
+    if (data_dir / READY).exists():
+        raise StartError(f"{data_dir}: a restore was interrupted: run imctl restore again")
 
 
 def is_in_use(data_dir: Path) -> bool:

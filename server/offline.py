@@ -12,7 +12,7 @@ from broker.domain.errors import RefusedError
 from broker.metrics import Metrics
 from broker.ports import Verified
 from server.assembly import Opened, checks, open_stores
-from server.data_dir import own
+from server.data_dir import need_whole, own
 
 
 def verify(config_file: Path, data_dir: Path, take: Callable[[Verified], object]) -> None:
@@ -42,5 +42,6 @@ async def _opened(config_file: Path, data_dir: Path) -> AsyncIterator[Opened]:
     config = load(config_file, os.environ, [], data_dir)
     persistence = find_persistence(config.plugins)
     with own(config.data_dir):
+        need_whole(config.data_dir)
         async with AsyncExitStack() as stack:
             yield await open_stores(config, persistence, Metrics(), stack, accept_new_store=False)

@@ -1,9 +1,9 @@
 """What a restore means for the stored sessions.
 
-A client may have got entries that the backup does not have, and it may hold packet ids that the backup does not
-know. So each session is marked: at its next connection the client is told that there is no session, which ends
-what both sides know of each other's packets, and it gets a `gap` event for each log. Its subscriptions and its
-cursors stay, so that it misses nothing that is there.
+A client may have got entries that the backup does not have, and it may hold packet ids that the backup does
+not know. So each session is marked: at its next connection the client is told that there is no session, which
+ends what both sides know of each other's packets, and it gets a `gap` event for each log. Its subscriptions
+and its cursors stay, so that it misses nothing that is there.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ _AT_ONCE = 100
 
 
 async def mark_sessions(stores: Stores, former: Stores | None, now_ms: int) -> int:
-    """Mark all stored sessions. `former`: the store that is replaced, if the backup is an earlier state of it;
-    it knows how far the clients had got. Returns the number of sessions. Raises `StoreError`."""
+    """Mark all stored sessions. `former`: the store that is replaced, if the backup is an earlier state of
+    it: it knows how far the clients had got. Returns the number of sessions. Raises `StoreError`."""
     keys = [key for key, _ in await stores.states.subscriptions()]
     for start in range(0, len(keys), _AT_ONCE):
         changes = []
@@ -43,9 +43,7 @@ def _acknowledged(state: SessionState, log: str) -> int:
     return min([state.cursors[log], *(offset - 1 for offset in unacknowledged)])
 
 
-async def _marked(
-    stores: Stores, state: SessionState, former: Mapping[str, tuple[int, int]]
-) -> SessionState:
+async def _marked(stores: Stores, state: SessionState, former: Mapping[str, tuple[int, int]]) -> SessionState:
     heads = await stores.messages.heads(list(state.cursors))
     cursors, lost = {}, {}
     for log in state.cursors:

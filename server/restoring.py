@@ -2,8 +2,8 @@
 
 read      into `restore.tmp`, with the sums of the manifest
 prepare   there: the stores get a new generation, and every session learns what was lost
-replace   from here on (`restore.ready`) a node refuses to start until the restore was finished. The files that
-          were there go into `replaced-<time>`, then those of the backup take their places
+replace   from here on (`restore.ready`) a node refuses to start until the restore was finished. The files
+          that were there go into `replaced-<time>`, then those of the backup take their places
 """
 
 import asyncio

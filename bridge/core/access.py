@@ -1,6 +1,6 @@
 """Access checks: collect the facts of a call from the directory, then ask `broker.domain.permissions`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -13,8 +13,8 @@ from broker.domain.errors import RefusedError
 from broker.domain.ids import is_id
 from broker.domain.message import Body
 from broker.domain.permissions import Facts, GroupOperation, Rank, Relation, UserOperation
-from broker.domain.visibility import Horizon
-from broker.ports import Directory
+from broker.domain.visibility import OPEN, Horizon, View, inbox_view
+from broker.ports import Clock, ConversationStore, Directory
 
 
 class AmendmentLimits(msgspec.Struct, frozen=True):
@@ -56,15 +56,12 @@ class Room(msgspec.Struct, frozen=True):
     peers: tuple[str, ...]
     """The other user of a private conversation, or both for the system. Empty in a group, and in a
     conversation with oneself."""
-    floor: int
-    """Messages up to this seq are hidden from the caller."""
-    since: int
-    """Messages sent before this time (Unix ms) are hidden from the caller."""
+    horizon: Horizon
+    """The messages that are hidden from the caller."""
 
-    @property
-    def horizon(self) -> Horizon:
-        """Both bounds."""
-        return Horizon(self.floor, self.since)
+    def hides(self, seq: int, sent_at: int) -> bool:
+        """Whether a message is hidden from the caller. See `Horizon.hides`."""
+        return self.horizon.hides(self.conversation_id, seq, sent_at)
 
 
 _AFTER_REMOVAL = frozenset((UserOperation.RECALL,))
@@ -75,9 +72,17 @@ class Access:
     """Checks what a caller may do. Methods raise `RefusedError` for a refusal and `StoreError` when the
     directory fails."""
 
-    def __init__(self, directory: Directory, now_ms: Callable[[], int], limits: AmendmentLimits) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        conversations: ConversationStore,
+        clock: Clock,
+        limits: AmendmentLimits,
+    ) -> None:
         self._directory = directory
-        self.now_ms = now_ms
+        self._conversations = conversations
+        self.now_ms = clock.now_ms
+        self.growing_ms = clock.growing_ms
         self._limits = limits
 
     def reload(self, limits: AmendmentLimits) -> None:
@@ -181,14 +186,23 @@ class Access:
             raise RefusedError("invalid_params", f"{conversation_id[:140]!r} is not a conversation id")
         if group is not None:
             seat = await self.seat(caller, group, GroupOperation.READ)
-            return Room(conversation_id, seat, (), seat.floor, 0)
+            return Room(conversation_id, seat, (), Horizon(seat.floor))
         peers = tuple(user for user in users if user != caller.user)
         if caller.is_system:
-            return Room(conversation_id, None, peers, 0, 0)
+            return Room(conversation_id, None, peers, OPEN)
         if caller.user not in users:
             raise RefusedError("not_authorized", f"you are not part of {conversation_id}")
-        # Messages older than the account were sent to an earlier account that had the same id.
-        return Room(conversation_id, None, peers, 0, (await self.account(caller.user)).created_at)
+        _, view = await self.inbox(caller.user)
+        return Room(conversation_id, None, peers, view.of(conversation_id))
+
+    async def inbox(self, user: str) -> tuple[int, View]:
+        """The offset up to which a user's inbox belonged to earlier accounts with the same id, and which
+        messages of private conversations are hidden because they were for those."""
+        account = await self.account(user)
+        if not account.inbox_floor:
+            return 0, OPEN
+        floors = await self._conversations.floors(user)
+        return account.inbox_floor, inbox_view(floors, account.created_at)
 
     async def room_of(self, caller: Caller, message_id: str, conversation_id: str) -> Room:
         """The conversation of a message, if the caller may read it. Message ids can be guessed, so a

@@ -32,6 +32,12 @@ def check_password(password: str) -> None:
         raise ValueError(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters, not {len(password)}")
 
 
+def next_revocation(account: Account, now: float) -> int:
+    """The `tokens_after` (Unix s) that revokes all tokens of an account, those of this second included. It
+    grows with each revocation, whatever the wall clock says."""
+    return max(int(now), account.tokens_after) + 1
+
+
 class NewAccounts:
     """Adds accounts. `save` commits changes to the state store and raises `StoreError`."""
 

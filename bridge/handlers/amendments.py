@@ -128,7 +128,7 @@ class Amendments:
         self, caller: Caller, body: Body, private: UserOperation, in_group: GroupOperation
     ) -> None:
         room = await self._access.room_of(caller, body.id, body.conversation_id)
-        if body.seq <= room.floor or body.created_at < room.since:
+        if room.hides(body.seq, body.created_at):
             raise RefusedError("not_found", f"no message {body.id}")
         if body.type in SERVER_TYPES:
             raise RefusedError("not_authorized", f"an entry of type {body.type} cannot be changed")

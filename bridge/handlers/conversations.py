@@ -17,6 +17,7 @@ from bridge.handlers.messages import REPLY_BYTES
 from broker.domain.conversation import group_id, group_of
 from broker.domain.errors import RefusedError
 from broker.domain.ids import Snowflakes
+from broker.domain.visibility import Horizon
 from broker.ports import (
     BrokerPort,
     ConversationState,
@@ -28,7 +29,8 @@ from broker.ports import (
 )
 
 # A message gets its time before it is stored, so one that is stored after this call may carry an earlier
-# time. The `since` of a result lies this far in the past, so that the next call does not miss it.
+# time. The `since` of a result lies this far in the past, so that the next call does not miss it. It is not
+# after the last change either: after a restart, time goes on from the last change that is stored.
 _OVERLAP_MS = 5000
 _CHUNK = 20
 _VIEW_BYTES = 256
@@ -101,11 +103,12 @@ class SetParameters(Parameters):
 
 
 class _Seen(msgspec.Struct):
-    """A conversation, when it last changed for the user (Unix ms), and the id of the last message that the
-    user may see (0: none)."""
+    """A conversation, when it last changed for the user (Unix ms), and the ids of the last entry and of the
+    last message that the user may see (0: none)."""
 
     view: ConversationView
     changed_at: int
+    head_id: int
     last_id: int
 
 
@@ -136,7 +139,7 @@ class Conversations:
     async def list_conversations(self, caller: Caller, parameters: ListParameters) -> ListResult:
         """List the caller's conversations, the most recently active first. A reply holds about 128 KiB, so
         a page may have fewer conversations than `limit`."""
-        now = self._access.now_ms()
+        now = self._access.growing_ms()
         every = await self._all(caller.user)
         unread_total = sum(seen.view.unread for seen in every if not (seen.view.muted or seen.view.hidden))
         wanted = [
@@ -150,8 +153,10 @@ class Conversations:
         if parameters.cursor:
             wanted = [seen for seen in wanted if _place(seen) < _read_cursor(parameters.cursor)]
         page = await self._with_last(wanted[: parameters.limit])
-        following = _cursor(page[-1]) if len(wanted) > len(page) else ""
-        return ListResult(page, following, max(0, now - _OVERLAP_MS), unread_total)
+        following = _cursor(wanted[len(page) - 1]) if len(wanted) > len(page) else ""
+        last_change = max((seen.changed_at for seen in every), default=0)
+        since = max(0, min(now - _OVERLAP_MS, last_change))
+        return ListResult(page, following, since, unread_total)
 
     async def _with_last(self, seen: Sequence[_Seen]) -> list[ConversationView]:
         """The first views with their last messages: as many as fit into one reply, but at least one."""
@@ -174,8 +179,12 @@ class Conversations:
         memberships = await self._directory.memberships(user)
         floors = {group_id(membership.group_id): membership.joined_seq for membership in memberships}
         states = await self._store.states(user, [*private, *floors], floors)
-        since = (await self._access.account(user)).created_at
-        every = (_view(state, floors.get(state.conversation_id, 0), since) for state in states)
+        _, inbox = await self._access.inbox(user)
+        groups = {name: Horizon(floor) for name, floor in floors.items()}
+        every = (
+            _view(state, groups.get(state.conversation_id) or inbox.of(state.conversation_id))
+            for state in states
+        )
         return [seen for seen in every if seen is not None]
 
     async def set_conversation(self, caller: Caller, parameters: SetParameters) -> ConversationView:
@@ -188,7 +197,7 @@ class Conversations:
         hidden = None
         if parameters.hidden is not None:
             hidden = state.head_seq if parameters.hidden else 0
-        now = self._access.now_ms()
+        now = self._access.growing_ms()
         marked = Marked(
             caller.user,
             room.conversation_id,
@@ -199,9 +208,9 @@ class Conversations:
             hidden=hidden,
         )
         await self._save([marked])
-        floors = {room.conversation_id: room.floor}
+        floors = {room.conversation_id: room.horizon.seq}
         (state,) = await self._store.states(caller.user, [room.conversation_id], floors)
-        seen = _view(state, room.floor, room.since)
+        seen = _view(state, room.horizon)
         if seen is None:
             raise RefusedError("not_found", f"there is no conversation {room.conversation_id}")
         (view,) = await self._with_last([seen])
@@ -217,12 +226,13 @@ class Conversations:
         return view
 
 
-def _view(state: ConversationState, floor: int, since: int) -> _Seen | None:
-    """A conversation as seen by a user who may read entries after seq `floor` that were sent at `since`
-    (Unix ms) or later. None if a private one has no such entry."""
-    active_at = Snowflakes.created_ms(state.head_id) if state.head_seq > floor else 0
+def _view(state: ConversationState, horizon: Horizon) -> _Seen | None:
+    """A conversation as seen by a user with this horizon. None if all entries of a private one are hidden."""
+    floor, since = horizon.seq, horizon.since
+    head_id = state.head_id if state.head_seq > floor else 0
+    active_at = Snowflakes.created_ms(head_id) if head_id else 0
     is_group = group_of(state.conversation_id) is not None
-    if not is_group and active_at < since:
+    if not is_group and (not head_id or active_at < since):
         return None  # it belonged to an earlier account with the same id
     view = ConversationView(
         conversation_id=state.conversation_id,
@@ -240,20 +250,19 @@ def _view(state: ConversationState, floor: int, since: int) -> _Seen | None:
     last_id = state.last_id if state.last_seq > floor else 0
     if last_id and Snowflakes.created_ms(last_id) < since:
         last_id = 0
-    return _Seen(view, max(active_at, state.changed_at), last_id)
+    return _Seen(view, max(active_at, state.changed_at), head_id, last_id)
 
 
 def _place(seen: _Seen) -> tuple[int, str]:
-    view = seen.view
-    return view.active_at, view.conversation_id
+    return seen.head_id, seen.view.conversation_id
 
 
-def _cursor(view: ConversationView) -> str:
-    return f"{view.active_at} {view.conversation_id}"
+def _cursor(seen: _Seen) -> str:
+    return f"{seen.head_id} {seen.view.conversation_id}"
 
 
 def _read_cursor(cursor: str) -> tuple[int, str]:
-    active_at, _, conversation_id = cursor.partition(" ")
-    if not (active_at.isascii() and active_at.isdigit()):
+    head_id, _, conversation_id = cursor.partition(" ")
+    if not (head_id.isascii() and head_id.isdigit()):
         raise RefusedError("invalid_params", "cursor: not the next of a page")
-    return int(active_at), conversation_id
+    return int(head_id), conversation_id

@@ -14,7 +14,7 @@ from broker.domain.errors import RefusedError
 from broker.domain.message import Entry, read_body
 from broker.domain.permissions import GroupOperation
 from broker.domain.topics import LOG_KINDS, Kind, group_topic, inbox_topic, parse_topic
-from broker.domain.visibility import Horizon
+from broker.domain.visibility import Horizon, View
 from broker.ports import GroupDirectory, MessageLog, shown
 
 # A reply travels as one MQTT message, so it must stay below the packet limit of clients and of the node.
@@ -71,7 +71,7 @@ class _Start(msgspec.Struct, frozen=True):
 
     floor: int
     """The last offset that is not for the caller."""
-    horizon: Horizon
+    horizon: View
 
 
 class Messages:
@@ -136,9 +136,7 @@ class Messages:
             return _Start(floor, Horizon(seq=floor))
         if topic.owner != caller.user and not caller.is_system:
             raise RefusedError("not_authorized", f"{topic_name} is not your inbox")
-        account = await self._access.account(topic.owner)
-        since = account.created_at if account.inbox_floor else 0
-        return _Start(account.inbox_floor, Horizon(since=since))
+        return _Start(*await self._access.inbox(topic.owner))
 
     async def history(self, caller: Caller, parameters: HistoryParameters) -> HistoryResult:
         """Read part of a conversation. A reply holds about 128 KiB, so it may have fewer messages than
@@ -161,8 +159,9 @@ class Messages:
     async def _after(self, room: Room, after: int, limit: int) -> list[Entry]:
         """The first entries after a seq that the caller may read. Pages of hidden entries are skipped, so
         that an empty result means that there are no more."""
+        after = max(after, room.horizon.seq)
         while True:
-            found = await self._log.read(room.conversation_id, max(after, room.floor), limit, REPLY_BYTES)
+            found = await self._log.read(room.conversation_id, after, limit, REPLY_BYTES)
             entries = [entry for entry in found if _is_for(room, entry)]
             if entries or not found:
                 return entries
@@ -170,9 +169,9 @@ class Messages:
 
 
 def _is_for(room: Room, entry: Entry) -> bool:
-    if entry.offset <= room.floor:
-        return False
-    return not room.since or read_body(entry.body).created_at >= room.since
+    if not room.horizon.since:  # the rule: the body need not be read
+        return entry.offset > room.horizon.seq
+    return not room.hides(entry.offset, read_body(entry.body).created_at)
 
 
 def _fitting(entries: Sequence[Entry], count: int, size: int, *, at_least_one: bool) -> list[Entry]:

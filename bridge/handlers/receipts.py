@@ -34,6 +34,7 @@ from broker.ports import (
     ConversationState,
     ConversationStore,
     Directory,
+    Located,
     MessageLog,
     SaveChanges,
     Seen,
@@ -115,7 +116,7 @@ class Receipts:
         return Done()
 
     async def _read(self, caller: Caller, room: Room, state: ConversationState, seq: int) -> None:
-        now = self._access.now_ms()
+        now = self._access.growing_ms()
         delivered = 0 if room.seat else seq
         await self._save([Seen(caller.user, room.conversation_id, now, seq, delivered)])
         # A lower seq only removes the mark `marked_unread`; the watermark stays.
@@ -128,7 +129,7 @@ class Receipts:
 
     async def _state(self, caller: Caller, room: Room, seq: int) -> ConversationState:
         (state,) = await self._store.states(caller.user, [room.conversation_id])
-        if not room.floor < seq <= state.head_seq:
+        if not room.horizon.seq < seq <= state.head_seq:
             raise RefusedError("not_found", f"{room.conversation_id} has no message {seq}")
         return state
 
@@ -153,7 +154,7 @@ class Receipts:
             raise RefusedError("not_found", f"no message {parameters.id}")
         room = await self._access.room_of(caller, parameters.id, located.conversation_id)
         body = read_body(located.body)
-        if located.seq <= room.floor or body.created_at < room.since:
+        if room.hides(located.seq, body.created_at):
             raise RefusedError("not_found", f"no message {parameters.id}")
         if body.from_user_id != caller.user and not caller.is_system:
             raise RefusedError("not_authorized", "only the sender of a message may ask who has read it")
@@ -168,11 +169,14 @@ class Receipts:
             members = await self._directory.members_by_id(group, users)
             shown = {user for user in shown if user in members and members[user].joined_seq < located.seq}
         else:  # nor has a newer account with the id of the user it was sent to
-            shown = {
-                user for user in shown if (await self._access.account(user)).created_at <= body.created_at
-            }
+            shown = {user for user in shown if await self._was_told(user, located, body.created_at)}
         readers = [Reader(mark.user, mark.read) for mark in page if mark.user in shown]
         return ReadersResult(readers, following)
+
+    async def _was_told(self, user: str, located: Located, sent_at: int) -> bool:
+        """Whether a private message was said to this account, not to an earlier one with the same id."""
+        _, view = await self._access.inbox(user)
+        return not view.hides(located.conversation_id, located.seq, sent_at)
 
     async def _showing(self, observer: str, users: Sequence[str]) -> set[str]:
         """Those of the given users who let the observer see what they have read."""
@@ -217,7 +221,7 @@ class Receipts:
     async def _deliver(self, reached: dict[tuple[str, str], int]) -> None:
         if not reached:
             return
-        now = self._access.now_ms()
+        now = self._access.growing_ms()
         await self._save(
             [
                 Seen(user, conversation_id, now, delivered=seq)

@@ -1,6 +1,5 @@
 """Login, logout, refresh and registration, independent of HTTP."""
 
-import asyncio
 import logging
 import math
 from collections import Counter
@@ -9,7 +8,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from bridge.core.accounts import NewAccounts, check_password
+from bridge.core.accounts import NewAccounts, check_password, next_revocation
 from bridge.core.bearer import Bearer, Token
 from bridge.core.operations import MAX_NAME
 from bridge.core.turns import Turns
@@ -41,8 +40,11 @@ class LoginAuthenticator(Protocol):
         """A token and its account. None if the token is not valid or not of this kind."""
         ...
 
-    def issue(self, user: str, ttl: float, now: float, kind: Literal["access", "refresh"] = "access") -> str:
-        """A signed token, issued at `now` (Unix seconds) and valid for `ttl` seconds."""
+    def issue(
+        self, account: Account, ttl: float, now: float, kind: Literal["access", "refresh"] = "access"
+    ) -> str:
+        """A signed token, issued at `now` (Unix seconds) and valid for `ttl` seconds. It is not valid for
+        another account with the same id, nor after the tokens of this one were revoked."""
         ...
 
 
@@ -121,7 +123,7 @@ class Logins:
             raise DirectoryError("unauthenticated", "wrong user id or password")
         about = {"client": user, "reason": "login"}
         logger.info("login of %s from %s, device %r", user, address, device, extra=about)
-        return await self._pair(account, started)
+        return self._pair(account, started)
 
     async def refresh(self, text: str) -> Pair:
         """Exchange a refresh token for a new pair. The token is not accepted again.
@@ -133,7 +135,7 @@ class Logins:
         """
         started = self._now()
         bearer = await self._authenticator.by_token(text, "refresh")
-        if bearer is None or not self._first_use(bearer.token.id, started):
+        if bearer is None or not self._first_use(bearer.token.id, self._monotonic()):
             raise _not_accepted()
         user, token = bearer.account.user_id, bearer.token
         if bearer.revoked:
@@ -144,7 +146,7 @@ class Logins:
         except BaseException:
             self._used.pop(token.id, None)  # it was not revoked: the client may try again
             raise
-        return await self._pair(bearer.account, started)
+        return self._pair(bearer.account, started)
 
     async def logout(self, access: str, refresh: str | None = None, everywhere: bool = False) -> None:
         """Revoke an access token and its refresh token, or with `everywhere` all tokens of the user.
@@ -194,21 +196,15 @@ class Logins:
         logger.info("%s has registered from %s", user, address)
         return account
 
-    async def _pair(self, account: Account, started: float) -> Pair:
-        """A pair of tokens, issued at `started`, the time at which the credentials arrived: if all tokens of
-        the user were revoked since then, so are these.
-
-        Revocations of all tokens are stored in whole seconds. If one covers the current second, this waits
-        for the next: tokens issued earlier would not be accepted."""
-        issued_at = max(started, float(account.tokens_after))
-        if (early := issued_at - self._now()) > 0:
-            await asyncio.sleep(min(early, 1.0))
-        issue, user, settings = self._authenticator.issue, account.user_id, self._settings
+    def _pair(self, account: Account, started: float) -> Pair:
+        """A pair of tokens, issued at `started`, when the credentials arrived. `account` is as it was then:
+        if all tokens of the user were revoked since, so are these."""
+        issue, settings = self._authenticator.issue, self._settings
         return Pair(
-            issue(user, settings.token_ttl, issued_at),
-            issue(user, settings.refresh_ttl, issued_at, "refresh"),
+            issue(account, settings.token_ttl, started),
+            issue(account, settings.refresh_ttl, started, "refresh"),
             settings.token_ttl,
-            user,
+            account.user_id,
             account.role,
         )
 
@@ -228,7 +224,9 @@ class Logins:
             await self._revoke_all(user)
 
     async def _revoke_all(self, user: str) -> None:
-        await self._directory.revoke_tokens(user, int(self._now()) + 1)
+        account = await self._directory.account(user)
+        if account is not None:
+            await self._directory.revoke_tokens(user, next_revocation(account, self._now()))
 
     def _first_use(self, token_id: str, now: float) -> bool:
         """Record the use of a refresh token. False if it was used within the last `GRACE` seconds."""

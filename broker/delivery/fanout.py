@@ -70,7 +70,7 @@ class Fanout:
             less = message.with_offset(withheld(body), offset)
             hidden = Outgoing(Publication(topic, less, qos, properties=properties))
             for session in readers:
-                seen = _may_see(session, topic, draft.target)
+                seen = _may_see(session, topic, draft.conversation_id, draft.target)
                 session.offer_entry(topic, offset, outgoing if seen else hidden)
         self._totals["delivered"] += len(readers)
         for session, granted in observers.items():
@@ -151,10 +151,10 @@ class Fanout:
         self.forward(Publication(topic, payload, qos))
 
 
-def _may_see(reader: Subscriber, topic: str, target: Target) -> bool:
+def _may_see(reader: Subscriber, topic: str, conversation_id: str, target: Target) -> bool:
     """Whether a reader may see the message that an edit or recall is about."""
     tail = reader.tails.get(topic)
-    return tail is None or not tail.horizon.hides(target.seq, target.created_at)
+    return tail is None or not tail.horizon.hides(conversation_id, target.seq, target.created_at)
 
 
 def _tell(kept: Kept | None, error: StoreError | None) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from functools import partial
 from typing import NamedTuple
 
-from broker.delivery.feeder import Feeder, RetainedQuery
+from broker.delivery.feeder import Feeder, RetainedQuery, tell_gap
 from broker.delivery.router import Router
 from broker.delivery.screened import Screened
 from broker.delivery.subscriber import Subscriber
@@ -20,8 +20,8 @@ from broker.domain.conversation import log_name, log_topic
 from broker.domain.errors import StoreError
 from broker.domain.subscription import Subscription, by_filter
 from broker.domain.topics import CURSOR_KINDS, MAX_LEVELS, Kind, any_match, is_wild, matches, parse_topic
-from broker.domain.visibility import OPEN, Horizon
-from broker.ports import Grant, MessageLog, Saved
+from broker.domain.visibility import OPEN, Horizon, View, inbox_view
+from broker.ports import Grant, Lost, MessageLog, Saved
 from broker.session.session import Session
 from broker.session.tail import Tail
 from broker.states import States
@@ -30,6 +30,7 @@ from broker.wire.packets import SUBSCRIBE_FAILURE
 logger = logging.getLogger(__name__)
 
 Granter = Callable[[Session, str], Awaitable[Grant | None]]
+Floors = Callable[[str], Awaitable[Mapping[str, int | None]]]
 
 
 class _Wanted(NamedTuple):
@@ -43,23 +44,26 @@ class _Wanted(NamedTuple):
     """Wildcard -> QoS, and whether it covers everything or open topics only."""
     since: int
     """See `Grant.since`."""
+    earlier: Mapping[str, int | None]
+    """The floors of conversations of an earlier account with the user's id."""
 
-    def horizon(self, topic: str) -> Horizon:
+    def horizon(self, topic: str) -> View:
         """The messages of a topic's log that are hidden."""
         match parse_topic(topic).kind:
             case Kind.GROUP:
                 return Horizon(seq=self.floors.get(topic, 0))
             case Kind.INBOX:
-                return Horizon(since=self.since)
+                return inbox_view(self.earlier, self.since) if self.earlier else OPEN
         return OPEN
 
 
 class Subscriptions:
     """Subscribes sessions, and maintains their grants, routes and tails.
 
-    `grant(session, filter)` is the right to read through a filter, see `Gate.grant`. `now_ms` is the wall
-    clock in Unix ms. `may_receive(session, topic)`, if not None, is asked before each delivery. A session
-    has at most `max_filters` filters.
+    `grant(session, filter)` is the right to read through a filter, see `Gate.grant`. `floors(user)` is
+    `ConversationStore.floors`. `steady_ms` is Unix ms that steps of the wall clock do not change.
+    `may_receive(session, topic)`, if not None, is asked before each delivery. A session has at most
+    `max_filters` filters.
     """
 
     def __init__(
@@ -69,7 +73,8 @@ class Subscriptions:
         states: States,
         feeder: Feeder,
         grant: Granter,
-        now_ms: Callable[[], int],
+        floors: Floors,
+        steady_ms: Callable[[], int],
         may_receive: Callable[[Session, str], Awaitable[bool]] | None = None,
         max_filters: int = 1000,
     ) -> None:
@@ -79,7 +84,8 @@ class Subscriptions:
         self._states = states
         self._feeder = feeder
         self._grant = grant
-        self._now_ms = now_ms
+        self._floors = floors
+        self._steady_ms = steady_ms
         self._may_receive = may_receive
         self._screened: dict[Session, Screened] = {}
         self._revocations = 0
@@ -224,7 +230,7 @@ class Subscriptions:
     async def _save(self, session: Session) -> None:
         if session.persistent and session.connected:
             session.logs.saved()  # the snapshot has newer cursors
-            await self._states.save([Saved(session.key, session.snapshot(), self._now_ms())])
+            await self._states.save([Saved(session.key, session.snapshot(), self._steady_ms())])
 
     async def _apply(self, session: Session, known: Collection[str]) -> list[str]:
         """Bring grants, routes and tails in line with the session's filters. Returns the grants that are
@@ -262,6 +268,7 @@ class Subscriptions:
                 position = floors.get(topic, heads[log])
             else:
                 position = heads[log]
+            position = _within(session, topic, position, heads[log])
             session.add_tail(Tail(topic, log, position, exact[topic], wanted.horizon(topic)))
         if session.behind:
             self._feeder.lagging(session)
@@ -286,7 +293,7 @@ class Subscriptions:
             session.finish_tail(log_topic(log), log)
 
     async def _wanted(self, session: Session) -> "_Wanted":
-        wanted = _Wanted({}, {}, {}, 0)
+        wanted = _Wanted({}, {}, {}, 0, {})
         for topic_filter, subscription in list(session.filters.items()):
             qos = subscription.qos
             grant = await self._grant(session, topic_filter)
@@ -302,6 +309,8 @@ class Subscriptions:
             wanted.floors.update(topics)
             for topic in topics:
                 wanted.exact[topic] = max(qos, wanted.exact.get(topic, 0))
+        if wanted.since:
+            wanted = wanted._replace(earlier=await self._floors(session.key.user))
         return wanted
 
     async def _heads(self, session: Session, topics: Iterable[str]) -> dict[str, int]:
@@ -326,3 +335,17 @@ class Subscriptions:
                 router.add_wild(topic_filter, subscriber, qos)
         open_only = {topic_filter for topic_filter, (_, everything) in wild.items() if not everything}
         session.grant(grants, frozenset(open_only))
+
+
+def _within(session: Session, topic: str, position: int, head: int) -> int:
+    """Where to begin to read a log: at `position`, but not beyond its head. If entries are gone that the
+    session has been sent or that its cursor points to, its client is told."""
+    log = log_name(parse_topic(topic))
+    lost = session.take_lost(log)
+    if position > head:
+        lost = lost or Lost(head + 1, position)
+        session.go_back(log, head)
+    if lost is not None:
+        logger.warning("session %s: %s has no entries from %d on, which it had", session.key, log, lost.first)
+        tell_gap(session, topic, lost.first, lost.last)
+    return min(position, head)

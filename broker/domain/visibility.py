@@ -4,25 +4,59 @@ Offsets have no gaps, so an entry is never left out of a log that somebody reads
 message that the reader may not see is withheld: it keeps its place, and says nothing about the message.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 
 class Horizon(msgspec.Struct, frozen=True):
-    """The messages of a log that a reader may not see."""
+    """The messages of one conversation that a reader may not see."""
 
     seq: int = 0
-    """In a group: messages up to this seq."""
+    """Messages up to this seq."""
     since: int = 0
-    """In an inbox: messages sent before this time (Unix ms). They were for an earlier account with the
-    same id."""
+    """Messages sent before this time (Unix ms). For private conversations of which `seq` is not known."""
 
-    def hides(self, seq: int, sent_at: int) -> bool:
+    def hides(self, conversation_id: str, seq: int, sent_at: int) -> bool:
         """Whether a message is hidden that has this seq and was sent at this time (Unix ms)."""
         return seq <= self.seq or sent_at < self.since
+
+    def of(self, conversation_id: str) -> "Horizon":
+        """The horizon of one conversation of the log."""
+        return self
 
 
 OPEN = Horizon()
 """Nothing is hidden."""
+
+
+class InboxHorizon(msgspec.Struct, frozen=True):
+    """The messages of an inbox that a reader may not see: they were for an earlier account with the same
+    id."""
+
+    conversations: Mapping[str, Horizon]
+    """Those of which something is hidden."""
+
+    def hides(self, conversation_id: str, seq: int, sent_at: int) -> bool:
+        """Whether a message of a conversation is hidden. See `Horizon.hides`."""
+        return self.of(conversation_id).hides(conversation_id, seq, sent_at)
+
+    def of(self, conversation_id: str) -> Horizon:
+        """The horizon of one conversation of the inbox."""
+        return self.conversations.get(conversation_id, OPEN)
+
+
+View = Horizon | InboxHorizon
+"""What a reader of a log may not see."""
+
+
+def inbox_view(floors: Mapping[str, int | None], since: int) -> View:
+    """The view of an inbox whose user's id had an earlier account. `floors`: conversation -> the seq up to
+    which its messages were for that account. Where it is not known (None), they are the messages before
+    `since` (Unix ms), when the present account was made."""
+    return InboxHorizon(
+        {name: Horizon(since=since) if floor is None else Horizon(floor) for name, floor in floors.items()}
+    )
 
 
 class _Place(msgspec.Struct, omit_defaults=True, gc=False):

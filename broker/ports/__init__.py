@@ -42,6 +42,7 @@ from broker.ports.plugins import (
 from broker.ports.states import (
     Enqueued,
     Forgotten,
+    Lost,
     Marked,
     Moved,
     PacketIds,
@@ -96,6 +97,7 @@ __all__ = [
     "JoinRequest",
     "KeptEvent",
     "Located",
+    "Lost",
     "Marked",
     "Membership",
     "MembershipChanged",

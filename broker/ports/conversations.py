@@ -67,6 +67,16 @@ class ConversationStore(Protocol):
         seq up to which its messages count as seen."""
         ...
 
+    async def floors(self, user: str) -> dict[str, int | None]:
+        """Private conversation -> the seq up to which its messages were for an earlier account with the
+        user's id; None if that is not known, because an earlier version has stored it. Conversations without
+        such messages are left out."""
+        ...
+
+    async def last_change(self) -> int:
+        """The latest `changed_at` of all users and conversations; 0 if there is none."""
+        ...
+
     async def watermarks(
         self, conversation_id: str, least_read: int, after: str, limit: int
     ) -> list[Watermark]:

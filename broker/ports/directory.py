@@ -141,8 +141,8 @@ class AccountDirectory(Protocol):
         ...
 
     async def revoke_token(self, user_id: str, token_id: str, expires_at: int) -> None:
-        """Accept a token no longer. The directory forgets it once it has expired at `expires_at` (Unix s).
-        Refused: `not_found` (the user)."""
+        """Accept a token no longer. The directory forgets it a day after it has expired at `expires_at` (Unix
+        s): the wall clock may be set back. Refused: `not_found` (the user)."""
         ...
 
     async def is_revoked(self, token_id: str) -> bool: ...

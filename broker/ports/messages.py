@@ -9,10 +9,15 @@ from broker.domain.message import Count, Entry, Stamped
 
 
 class Clock(Protocol):
-    """Wall time."""
+    """Time for people, and time for decisions: the wall clock may be set back or forward at any moment."""
 
     def now_ms(self) -> int:
-        """Unix milliseconds."""
+        """Wall time in Unix ms: for what people read, and for ends that are given as wall time."""
+        ...
+
+    def growing_ms(self) -> int:
+        """As `now_ms`, but it never goes back, not over a restart either: for message ids, and for what
+        changed after what."""
         ...
 
 
@@ -95,6 +100,10 @@ class MessageLog(Protocol):
 
     async def locate(self, ids: Sequence[int]) -> dict[int, Located]:
         """Message id -> the message and its seq. Unknown ids are left out."""
+        ...
+
+    async def last_id(self) -> int:
+        """The highest message id; 0 if there is no message."""
         ...
 
     async def find(self, keys: Sequence[DedupKey]) -> dict[DedupKey, bytes]:

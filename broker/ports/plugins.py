@@ -36,7 +36,8 @@ class Identity(msgspec.Struct, frozen=True):
     token_id: str = ""
     """The id of the token it was authenticated by; "" for a password, or a token without an id."""
     token_issued_at: float = 0.0
-    """Unix seconds; 0 for a password."""
+    """Unix seconds; 0 for a password. Tokens with an earlier time than the account's `tokens_after` are not
+    accepted any more."""
 
 
 class Principal:

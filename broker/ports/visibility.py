@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from broker.domain.message import Entry, read_body
-from broker.domain.visibility import OPEN, Horizon, target_of, withheld
+from broker.domain.visibility import OPEN, View, target_of, withheld
 from broker.ports.messages import Located, MessageLog
 
 
-async def shown(log: MessageLog, entries: Sequence[Entry], horizon: Horizon) -> Sequence[Entry]:
-    """Entries as a reader with this horizon may see them: those about a hidden message are withheld.
+async def shown(log: MessageLog, entries: Sequence[Entry], view: View) -> Sequence[Entry]:
+    """Entries as a reader with this view may see them: those about a hidden message are withheld.
     Raises `StoreError`."""
-    if horizon == OPEN:
+    if view == OPEN:
         return entries
     targets = {entry.offset: target for entry in entries if (target := target_of(entry.body)) is not None}
     if not targets:
@@ -22,11 +22,13 @@ async def shown(log: MessageLog, entries: Sequence[Entry], horizon: Horizon) -> 
     found = await log.locate(list(set(targets.values())))
     return [
         replace(entry, body=withheld(entry.body))
-        if entry.offset in targets and _hides(horizon, found.get(targets[entry.offset]))
+        if entry.offset in targets and _hides(view, found.get(targets[entry.offset]))
         else entry
         for entry in entries
     ]
 
 
-def _hides(horizon: Horizon, located: Located | None) -> bool:
-    return located is None or horizon.hides(located.seq, read_body(located.body).created_at)
+def _hides(view: View, located: Located | None) -> bool:
+    return located is None or view.hides(
+        located.conversation_id, located.seq, read_body(located.body).created_at
+    )

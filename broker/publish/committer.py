@@ -78,7 +78,7 @@ class MessageCommitter:
             if unknown := sequencer.unknown(drafts):
                 counts = await self._log.counts(list(filter(is_conversation, unknown)))
                 sequencer.learn(await self._log.heads(unknown), counts)
-            stamped = sequencer.stamp(drafts, self._clock.now_ms())
+            stamped = sequencer.stamp(drafts, self._clock.now_ms(), self._clock.growing_ms())
             await self._log.append(stamped)
         except BaseException:
             # The heads were counted up for drafts that are not stored. Reading them from the store again

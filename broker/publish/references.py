@@ -4,14 +4,16 @@ from broker.domain import conversation
 from broker.domain.errors import ReasonCode, Refusal
 from broker.domain.message import Content, read_body
 from broker.domain.topics import Kind, Topic
-from broker.ports import Directory, MessageLog
+from broker.domain.visibility import inbox_view
+from broker.ports import ConversationStore, Directory, MessageLog
 
 
 class References:
     """Looks references up in the log and the directory, before the message is stored."""
 
-    def __init__(self, log: MessageLog, directory: Directory) -> None:
+    def __init__(self, log: MessageLog, conversations: ConversationStore, directory: Directory) -> None:
         self._log = log
+        self._conversations = conversations
         self._directory = directory
 
     async def check(self, user: str, topic: Topic, content: Content) -> Refusal | None:
@@ -44,8 +46,9 @@ class References:
             account = await self._directory.account(user)
             if account is None or not account.inbox_floor:
                 return True
-            # Older messages are those of an earlier account with the same id.
-            return read_body(located.body).created_at >= account.created_at
+            # Some messages may be those of an earlier account with the same id.
+            view = inbox_view(await self._conversations.floors(user), account.created_at)
+            return not view.hides(where, located.seq, read_body(located.body).created_at)
         membership = await self._directory.membership(topic.owner, user)
         return membership is None or located.seq > membership.joined_seq
 

@@ -37,11 +37,12 @@ class Sequencer:
         self._heads.update(heads)
         self._counts.update(counts)
 
-    def stamp(self, drafts: Sequence[Draft], now_ms: int) -> list[Stamped]:
-        """Stamp a batch, in its order. The heads of all its logs must be known."""
-        return [self._stamp(draft, now_ms) for draft in drafts]
+    def stamp(self, drafts: Sequence[Draft], now_ms: int, growing_ms: int) -> list[Stamped]:
+        """Stamp a batch, in its order. The heads of all its logs must be known. The times are those of
+        `broker.ports.Clock`."""
+        return [self._stamp(draft, now_ms, growing_ms) for draft in drafts]
 
-    def _stamp(self, draft: Draft, now_ms: int) -> Stamped:
+    def _stamp(self, draft: Draft, now_ms: int, growing_ms: int) -> Stamped:
         heads, where = self._heads, draft.conversation_id
         seq = heads[where] + 1
         heads[where] = seq
@@ -51,7 +52,7 @@ class Sequencer:
             offset = heads[log] + 1
             heads[log] = offset
             offsets.append(offset)
-        return stamp(draft, self._ids.next(now_ms), seq, tuple(offsets), now_ms, count)
+        return stamp(draft, self._ids.next(growing_ms), seq, tuple(offsets), now_ms, count)
 
     def forget(self, drafts: Iterable[Draft]) -> None:
         """Drop the heads of these drafts' logs, because their seqs and offsets were not committed."""

@@ -1,6 +1,6 @@
 """A session's place in one log."""
 
-from broker.domain.visibility import OPEN, Horizon
+from broker.domain.visibility import OPEN, View
 from broker.session.laws import TAIL, Event, TailState, after
 
 
@@ -28,7 +28,7 @@ class Tail:
         "topic",
     )
 
-    def __init__(self, topic: str, log: str, position: int, qos: int, horizon: Horizon = OPEN) -> None:
+    def __init__(self, topic: str, log: str, position: int, qos: int, horizon: View = OPEN) -> None:
         self.topic = topic
         self.log = log
         self.position = position
@@ -63,7 +63,7 @@ class Tail:
         self.state = after(TAIL, event, self.state)
         self.live = self.state is TailState.LIVE
 
-    def grant(self, qos: int, horizon: Horizon = OPEN) -> None:
+    def grant(self, qos: int, horizon: View = OPEN) -> None:
         """Entries go with at most this QoS, and within this horizon, from here on."""
         self.qos = qos
         self.horizon = horizon

@@ -37,10 +37,13 @@ class Authenticator:
         self._passwords = passwords
         self._attempts = attempts
         self._now = now
-        self.issue = tokens.issue
         self.reload_keys = tokens.reload
         self.key_file = tokens.file
         self._tokens = tokens
+
+    def issue(self, account: Account, ttl: float, now: float, kind: Kind = "access") -> str:
+        """A token for this account that ends at `now + ttl` (Unix seconds)."""
+        return self._tokens.issue(account.user_id, ttl, now, kind, account)
 
     async def by_password(self, user: str, password: bytes, address: str) -> Account | None:
         """The account, or None if there is none, it is disabled, or the password is wrong. `address` is
@@ -89,5 +92,7 @@ def _is_for(token: Token, account: Account) -> bool:
 
     An older token may belong to a removed account with the same id. Tokens without an id were issued
     by earlier versions in whole seconds, so `created_at` is rounded down for them."""
+    if token.account is not None:
+        return token.account == account.created_at and token.issued_at >= account.tokens_after
     created_at = account.created_at / 1000 if token.id else account.created_at // 1000
     return token.issued_at >= max(created_at, account.tokens_after)

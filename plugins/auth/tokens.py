@@ -7,6 +7,10 @@ the old key when its last token has expired. The file is read again whenever it 
 The claim `typ` separates the two kinds: an `access` token replaces a password, a `refresh` token only
 buys new tokens. The claim `jti` is the token's id, by which it is revoked. Tokens of earlier versions
 have neither claim: they count as access tokens without an id.
+
+The claim `acc` ties a token to its account as it was then: when it was made, and its last "revoke all". So
+no comparison of times decides whom a token belongs to, and a token is valid at once, also if the wall clock
+is set back. In tokens without it, the time `iat` decides.
 """
 
 import os
@@ -18,6 +22,7 @@ import jwt
 import msgspec
 
 from broker.domain.errors import StoreError
+from broker.ports import Account
 
 _ALGORITHM = "HS256"
 _MIN_SECRET = 32
@@ -37,12 +42,16 @@ class Keys(msgspec.Struct, frozen=True):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """The claims of a valid token. Times are Unix seconds. `id` is "" for a token without an id."""
+    """The claims of a valid token. Times are Unix seconds. `id` is "" for a token without an id.
+
+    `account` is the `created_at` of the account it was issued to, and `issued_at` then its `tokens_after`;
+    None if the token does not say so."""
 
     user: str
     expires_at: float
     issued_at: float
     id: str = ""
+    account: int | None = None
 
 
 class Tokens:
@@ -72,16 +81,21 @@ class Tokens:
             changes.append(f"the active key is {now.active!r}")
         return sorted(changes)
 
-    def issue(self, user: str, ttl: float, now: float, kind: Kind = "access") -> str:
-        """A token for `user` that ends at `now + ttl` (Unix seconds)."""
+    def issue(
+        self, user: str, ttl: float, now: float, kind: Kind = "access", account: Account | None = None
+    ) -> str:
+        """A token for `user` that ends at `now + ttl` (Unix seconds). With `account`, it is for this account
+        until its tokens are revoked."""
         keys = self._current()
-        claims = {
+        claims: dict[str, object] = {
             "sub": user,
             "iat": now,  # with fractions: within one second the id may pass to another account
             "exp": int(now + ttl),
             "jti": secrets.token_urlsafe(12),
             "typ": kind,
         }
+        if account is not None:
+            claims["acc"] = [account.created_at, account.tokens_after]
         return jwt.encode(claims, keys.keys[keys.active], _ALGORITHM, headers={"kid": keys.active})
 
     def verify(self, token: str, kind: Kind = "access") -> Token | None:
@@ -92,12 +106,23 @@ class Tokens:
             secret = self._current().keys.get(kid) if isinstance(kid, str) else None
             if secret is None:
                 return None
-            claims = jwt.decode(token, secret, [_ALGORITHM], options={"require": ["sub", "iat", "exp"]})
+            # `iat` may lie in the future: the wall clock may have been set back.
+            claims = jwt.decode(
+                token, secret, [_ALGORITHM], options={"require": ["sub", "iat", "exp"], "verify_iat": False}
+            )
         except jwt.InvalidTokenError:
             return None
         if claims.get("typ", "access") != kind:
             return None
-        return Token(claims["sub"], float(claims["exp"]), float(claims["iat"]), claims.get("jti", ""))
+        account = None
+        try:
+            issued_at = msgspec.convert(claims["iat"], float)
+            if "acc" in claims:
+                account, tokens_after = msgspec.convert(claims["acc"], tuple[int, int])
+                issued_at = float(max(1, tokens_after))  # 0 is for no token: see `ports.Identity`
+        except msgspec.ValidationError:
+            return None
+        return Token(claims["sub"], float(claims["exp"]), issued_at, claims.get("jti", ""), account)
 
     def _current(self) -> Keys:
         stamp = self._stat()

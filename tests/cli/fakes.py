@@ -56,6 +56,9 @@ class Clock:
     def now_ms(self) -> int:
         return self.now
 
+    def growing_ms(self) -> int:
+        return self.now
+
 
 class Log(sqlite.SqliteMessageLog):
     """If `fails` is set, `read_back` raises `StoreError`."""
@@ -198,13 +201,12 @@ class FakeNode:
             await states.apply(changes)
 
         rules = ContractRules(directory, (), self.clock.now_ms)
-        self.broker = broker = FakeBroker(self.clock, log, rules, References(log, directory))
         conversations = sqlite.SqliteConversationStore(database)
+        self.broker = broker = FakeBroker(self.clock, log, rules, References(log, conversations, directory))
         limits = AmendmentLimits(recall_ms=2 * MINUTE, edit_ms=60 * MINUTE)
-        now_ms = self.clock.now_ms
-        quotas = Quotas(1000, 1000, lambda: now_ms() / 1000, Counter())
+        quotas = Quotas(1000, 1000, lambda: self.clock.now_ms() / 1000, Counter())
         self.services = services = Services(
-            log, states, save, conversations, directory, broker, now_ms, limits, 10_000, quotas
+            log, states, save, conversations, directory, broker, self.clock, limits, 10_000, quotas
         )
         stack.push_async_callback(services.close)
         accounts = NewAccounts(directory, log, save)
@@ -215,7 +217,7 @@ class FakeNode:
             accounts,
             services.groups,
             services.members,
-            now_ms,
+            self.clock.now_ms,
             _token,
         )
         for user in ("alice", "bob", "carol"):
@@ -252,8 +254,8 @@ class FakeNode:
         return said
 
 
-def _token(user: str, ttl: float) -> str:
-    return f"token-of-{user}-for-{ttl:g}"
+def _token(account: Account, ttl: float) -> str:
+    return f"token-of-{account.user_id}-for-{ttl:g}"
 
 
 def _breaking(account: Callable[[str], Any]) -> Callable[[str], Any]:

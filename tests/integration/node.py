@@ -41,6 +41,8 @@ class Node:
         self.log_file = directory / "node.log"
         self._settings = list(settings)
         self._config = config or ROOT / "config" / "broker.yaml"
+        self.environment: dict[str, str] = {}
+        """What its process has in addition."""
         self.accept_new_store = False
         self.process: subprocess.Popen[bytes] | None = None
         self._channel: grpc.Channel | None = None
@@ -68,7 +70,12 @@ class Node:
         (self.data_dir / "node.json").unlink(missing_ok=True)
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command(), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                self.command(),
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self.environment,
             )
         wait_for(self._is_up, f"the node to start; its log:\n{self.log()}")
         return self.meet()

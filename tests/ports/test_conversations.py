@@ -321,10 +321,20 @@ async def test_arrivals(stores: "OpenedStores", scribe: "Scribe") -> None:
     assert await stores.conversations.arrivals("dave", 0, 100) == {}
 
 
+async def test_the_last_change(stores: "OpenedStores") -> None:
+    assert await stores.conversations.last_change() == 0
+    seen = [Seen("alice", "g:a", 7, read=4), Seen("bob", "g:a", 9, read=4), Seen("bob", "g:a", 11, read=1)]
+    await stores.states.apply([*seen, Marked("carol", "g:b", 5, pinned=True)])
+    await stores.reopen()
+    assert await stores.conversations.last_change() == 9
+
+
 # --- a store that fails ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", ["private_conversations", "states", "watermarks", "arrivals"])
+@pytest.mark.parametrize(
+    "call", ["private_conversations", "states", "floors", "watermarks", "arrivals", "last_change"]
+)
 async def test_a_store_that_is_closed_says_so(stores: "OpenedStores", call: str) -> None:
     await stores.close()
     arguments = {
@@ -332,6 +342,8 @@ async def test_a_store_that_is_closed_says_so(stores: "OpenedStores", call: str)
         "states": ("alice", ["g:a"]),
         "watermarks": ("g:a", 0, "", 1),
         "arrivals": ("alice", 0, 1),
+        "floors": ("alice",),
+        "last_change": (),
     }
     try:
         with pytest.raises(StoreError):
@@ -347,6 +359,11 @@ async def test_what_another_had_seen_is_dropped(stores: "OpenedStores", scribe: 
     await stores.states.apply([*marks, *seen, Unseen("alice"), Unseen("nobody")])
     found = await one(stores, "alice", "p:alice:bob")
     assert (found.read_seq, found.delivered_seq, found.pinned, found.hidden_seq) == (3, 3, False, 0)
-    assert await stores.conversations.private_conversations("alice") == ["p:alice:bob"]
+    await stores.log.append([scribe.private("bob", "alice"), scribe.private("alice", "carol")])
+    assert await stores.conversations.floors("alice") == {"p:alice:bob": 3}
+    for user in ("bob", "carol", "nobody"):
+        assert await stores.conversations.floors(user) == {}
+    assert (await one(stores, "alice", "p:alice:bob")).head_seq == 4
+    assert await stores.conversations.private_conversations("alice") == ["p:alice:bob", "p:alice:carol"]
     assert await one(stores, "alice", "g:a") == state("g:a")
     assert [mark.user for mark in await stores.conversations.watermarks("g:a", 1, "", 10)] == ["bob"]

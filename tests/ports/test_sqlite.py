@@ -10,7 +10,7 @@ import pytest
 
 from broker.domain.errors import DuplicateMessageError, StoreError
 from broker.domain.message import Count, Entry, read_body
-from broker.ports import DedupKey, Located, Moved, Retained, Saved, SessionKey, SessionState
+from broker.ports import DedupKey, Located, Moved, PacketIds, Retained, Saved, SessionKey, SessionState
 from plugins.persistence.sqlite import (
     Database,
     SqliteConversationStore,
@@ -199,6 +199,8 @@ async def test_conversations_of_schema_1_are_listed(migrated: Database) -> None:
     for user, own in {"alice": (3, 3), "bob": (2, 2), "carol": (0, 0)}.items():
         states = await conversations.states(user, ["p:alice:bob", "g:team"])
         assert [(s.head_seq, s.own_seq, s.changed_at) for s in states] == [(3, own[0], 0), (3, own[1], 0)]
+        floors = await conversations.floors(user)
+        assert floors == dict.fromkeys(wanted[user], None), "what they were is not known"
 
 
 async def test_entries_of_schema_1_are_numbered(migrated: Database, scribe: "Scribe") -> None:
@@ -228,6 +230,7 @@ async def test_sessions_of_schema_1_are_kept(migrated: Database) -> None:
     assert state is not None
     assert (state.cursors, len(state.queue)) == ({"users/alice/inbox": 2, "g:team": 1}, 1)
     assert await states.live_retained() == ["users/alice/presence"]
+    assert state.packet_ids == PacketIds(32767, 32767), "lower ones may be held"
 
 
 # --- transactions ---------------------------------------------------------------------------

@@ -269,8 +269,22 @@ class Store:
             raise StoreError("the disk is gone")
 
 
+class NoTime:
+    """A clock that stands still."""
+
+    def now_ms(self) -> int:
+        return 0
+
+    steady_ms = now_ms
+
+
 async def yes() -> bool:
     return True
+
+
+async def none_earlier(_user: str) -> dict[str, int | None]:
+    """No id had an earlier account."""
+    return {}
 
 
 class Bench:
@@ -294,7 +308,7 @@ class Bench:
         self.states = States(self.store, self.metrics)
         self.feeder = Feeder(self.store, self._retained, self.metrics)
         self.subscriptions = Subscriptions(
-            router, self.store, self.states, self.feeder, self._grant, lambda: 0, None
+            router, self.store, self.states, self.feeder, self._grant, none_earlier, lambda: 0, None
         )
         self.online: Online[Client] = Online()
         self.away = AwaySessions(self.states, [NOTES], self.limits.max_queued)
@@ -308,7 +322,7 @@ class Bench:
             None,  # nobody publishes
             self.metrics,
             self.limits,
-            int,
+            NoTime(),
             lambda _user, _devices: None,
             lambda _arrival: None,
             self._may_receive,

@@ -11,6 +11,7 @@ import jwt
 import pytest
 
 from broker.domain.attempts import Attempts, TooManyAttemptsError
+from broker.domain.directory import Account
 from broker.domain.errors import StoreError
 from plugins.auth.authenticator import Authenticator
 from plugins.auth.passwords import Passwords
@@ -260,3 +261,17 @@ def test_bad_key_files(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "keys.json").write_text(text)
     with pytest.raises(TokenKeyError, match=message):
         Tokens(tmp_path / "keys.json")
+
+
+def test_a_token_is_for_its_account_until_the_tokens_are_revoked(tmp_path: Path) -> None:
+    """Whatever the times say: the wall clock may have been set back or forward since."""
+    tokens = Tokens(tmp_path / "keys.json")
+    now = int(NOW)
+    account = Account("alice", created_at=now * 1000 + 7, tokens_after=now + 60)
+    read = tokens.verify(tokens.issue("alice", 3600, NOW + 1000.0, account=account))
+    assert read is not None, "issued in the future"
+    assert (read.account, read.issued_at) == (now * 1000 + 7, now + 60)
+    forged = {"sub": "alice", "iat": NOW, "exp": NOW + 3600, "acc": "x"}
+    keys = json.loads((tmp_path / "keys.json").read_bytes())
+    (kid, secret), *_ = keys["keys"].items()
+    assert tokens.verify(jwt.encode(forged, secret, "HS256", headers={"kid": kid})) is None

@@ -20,6 +20,9 @@ class FixedClock:
     def now_ms(self) -> int:
         return NOW
 
+    def growing_ms(self) -> int:
+        return NOW
+
 
 class Bench:
     """A committer, and the calls that followed each submission, as (call, name or seq)."""

@@ -160,6 +160,15 @@ async def save(_: object) -> None:
     """It is told of next."""
 
 
+class FixedClock:
+    """The clock."""
+
+    def now_ms(self) -> int:
+        return NOW
+
+    growing_ms = now_ms
+
+
 class World:
     """The topic rules and the operations over the same people."""
 
@@ -169,7 +178,7 @@ class World:
         parts: tuple[Any, ...] = (self.log, some, save, some, self.people, self.broker)
         limits = AmendmentLimits(RECALL_MS, EDIT_MS)
         quotas = Quotas(1000, 1000, lambda: NOW / 1000, Counter())
-        self.operations: Operations = Services(*parts, lambda: NOW, limits, 100, quotas).operations
+        self.operations: Operations = Services(*parts, FixedClock(), limits, 100, quotas).operations
         self.rules = ContractRules(self.people, [], lambda: NOW)  # type: ignore[arg-type]
 
     async def publish(self, topic: str) -> str | None:

@@ -40,6 +40,9 @@ class Clock:
     def now_ms(self) -> int:
         return 1_764_000_000_000
 
+    def growing_ms(self) -> int:
+        return 1_764_000_000_000
+
 
 class Gate:
     async def may_publish(self, _principal: Principal, _topic: Topic) -> None:

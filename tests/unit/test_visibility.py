@@ -11,7 +11,7 @@ from broker.delivery.fanout import Fanout
 from broker.delivery.router import Router
 from broker.domain.message import Content, Count, Stamped, amending, draft, read_body, stamp
 from broker.domain.topics import parse_topic
-from broker.domain.visibility import OPEN, Horizon, target_of, withheld
+from broker.domain.visibility import OPEN, Horizon, View, inbox_view, target_of, withheld
 from broker.metrics import Metrics
 from broker.ports import shown
 from broker.session.tail import Tail
@@ -45,9 +45,13 @@ EDIT_ONE, EDIT_TWO = edited(ONE, 3, 3, 300), edited(TWO, 4, 4, 400)
         (Horizon(since=100), []),
         (Horizon(since=101), [3]),
         (Horizon(since=201), [3, 4]),
+        (inbox_view({}, 201), []),
+        (inbox_view({"p:a:b": 2}, 201), []),
+        (inbox_view({"g:team": 1, "p:a:b": None}, 201), [3]),
+        (inbox_view({"g:team": None}, 101), [3]),
     ],
 )
-async def test_what_is_shown(horizon: Horizon, hidden: list[int]) -> None:
+async def test_what_is_shown(horizon: View, hidden: list[int]) -> None:
     log = MemoryMessageLog(Opened(Contents()))
     await log.append([ONE, TWO, EDIT_ONE, EDIT_TWO])
     entries = await shown(log, await log.read("g:team", 0, 10, 1 << 20), horizon)

@@ -1,12 +1,11 @@
 """Accounts and their tokens: `admin.users.…` and `admin.tokens.…`."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Literal
 
 import msgspec
 
-from bridge.core.accounts import NewAccounts, check_password
+from bridge.core.accounts import NewAccounts, check_password, next_revocation
 from bridge.core.operations import After, Caller, Done, Id, Operations, Parameters
 from bridge.core.paging import page_of
 from bridge.handlers.admin.existing import PAGE, PageLimit, need_account, need_enabled_account
@@ -17,8 +16,6 @@ from broker.ports import Account, Directory, Membership
 MAX_TTL = 366 * 86400
 """The longest lifetime of a token, in seconds. For longer, an account needs a password."""
 
-_TIMER_SECONDS = 0.01
-"""By how much a timer may fire early."""
 _OWNED_SHOWN = 5
 """How many groups a refusal names."""
 
@@ -111,7 +108,7 @@ class TokenResult(msgspec.Struct):
 
 
 class Accounts:
-    """The handlers. `issue_token(user, seconds)` returns a signed token, valid for that many seconds."""
+    """The handlers. `issue_token(account, seconds)` returns a signed token, valid for that many seconds."""
 
     def __init__(
         self,
@@ -119,7 +116,7 @@ class Accounts:
         new_accounts: NewAccounts,
         members: Members,
         now_ms: Callable[[], int],
-        issue_token: Callable[[str, float], str],
+        issue_token: Callable[[Account, float], str],
     ) -> None:
         self._directory = directory
         self._new_accounts = new_accounts
@@ -193,16 +190,13 @@ class Accounts:
     async def issue_token(self, caller: Caller, parameters: TokenParameters) -> TokenResult:
         """Issue an access token: until it expires, it can be used in place of the user's password."""
         account = await need_enabled_account(self._directory, parameters.user_id)
-        # A revocation may cover the current second. A token issued before its end would not be accepted.
-        if (early := account.tokens_after - self._now_ms() / 1000) > 0:
-            await asyncio.sleep(min(early, 1.0) + _TIMER_SECONDS)
-        return TokenResult(self._issue_token(parameters.user_id, float(parameters.ttl_seconds)))
+        return TokenResult(self._issue_token(account, float(parameters.ttl_seconds)))
 
     async def revoke_tokens(self, caller: Caller, parameters: UserParameters) -> Done:
         """Revoke all tokens of a user, and end the connections made with them."""
-        await need_account(self._directory, parameters.user_id)
-        # The directory stores whole seconds: rounded up, so that tokens of this second are revoked, too.
-        await self._directory.revoke_tokens(parameters.user_id, self._now_ms() // 1000 + 1)
+        account = await need_account(self._directory, parameters.user_id)
+        before = next_revocation(account, self._now_ms() / 1000)
+        await self._directory.revoke_tokens(parameters.user_id, before)
         return Done()
 
 

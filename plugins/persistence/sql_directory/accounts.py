@@ -33,6 +33,8 @@ from plugins.persistence.sql_directory.models import (
 from plugins.persistence.sql_directory.notices import add_notices
 from plugins.persistence.sql_directory.statements import chunks, insert_new, no_user
 
+_DAY = 86400
+
 _ACCOUNTS = select(*columns(USERS, Account.__struct_fields__))
 
 
@@ -67,9 +69,9 @@ class SqlAccounts(SqlPart):
 
     async def set_password(self, user_id: str, password: str) -> None:
         """Tokens issued in the same second are not accepted either: somebody who knows the old password
-        may have got one just before. Whoever issues a token after the change waits for the next second."""
+        may have got one just before."""
         hashed = await self._hash_password(password)
-        await self._database.write(_update_account, user_id, {"password_hash": hashed}, self._now() + 1)
+        await self._database.write(_set_password, user_id, hashed, self._now() + 1)
 
     async def set_disabled(self, user_id: str, disabled: bool) -> None:
         await self._database.write(_update_account, user_id, {"disabled": disabled}, 0)
@@ -127,6 +129,17 @@ def _update_account(
     return [AccountChanged(user_id, _select_account(connection, user_id))]
 
 
+def _set_password(
+    connection: Connection, user_id: str, hashed: str, tokens_after: int
+) -> list[DirectoryChange]:
+    """`tokens_after` (Unix s) grows, whatever the wall clock says."""
+    account = _select_account(connection, user_id)
+    if account is None:
+        raise no_user(user_id)
+    later = max(tokens_after, account.tokens_after + 1)
+    return _update_account(connection, user_id, {"password_hash": hashed}, later)
+
+
 def _set_columns(connection: Connection, user_id: str, values: dict[str, Any]) -> None:
     if connection.execute(update(USERS).where(USERS.c.user_id == user_id).values(values)).rowcount != 1:
         raise no_user(user_id)
@@ -181,10 +194,11 @@ def _update_profile(connection: Connection, profile: Profile) -> list[DirectoryC
 def _revoke_token(
     connection: Connection, user_id: str, token_id: str, expires_at: int, now: int
 ) -> list[DirectoryChange]:
-    """Revoke a token, and forget revoked tokens that have expired by `now` (Unix s)."""
+    """Revoke a token, and forget revoked tokens that expired a day before `now` (Unix s): the wall clock may
+    be ahead, and be set back."""
     if _select_account(connection, user_id) is None:
         raise no_user(user_id)
-    ended = (REVOKED_TOKENS.c.expires_at < now) | (REVOKED_TOKENS.c.token_id == token_id)
+    ended = (REVOKED_TOKENS.c.expires_at < now - _DAY) | (REVOKED_TOKENS.c.token_id == token_id)
     connection.execute(delete(REVOKED_TOKENS).where(ended))
     row = {"token_id": token_id, "user_id": user_id, "expires_at": expires_at}
     connection.execute(REVOKED_TOKENS.insert(), row)

@@ -15,6 +15,10 @@ SELECT name FROM conversations CROSS JOIN names ON id = conversation
 WHERE user = ? AND +name >= 'p:' AND +name < 'p;'
 ORDER BY +name
 """
+_FLOORS = """
+SELECT name, floor_seq FROM conversations CROSS JOIN names ON id = conversation
+WHERE user = ? AND floor_seq IS NOT 0 AND +name >= 'p:' AND +name < 'p;'
+"""
 _STATES = """
 SELECT
     name, head.key % (1 << 32), substr(head.body, 1, 32), head.n, head.last, substr(last.body, 1, 32),
@@ -71,6 +75,19 @@ class SqliteConversationStore:
             rows = connection.execute(_STATES, (self._number(user), json_object(asked)))
             found = {row[0]: _state(*row) for row in rows}
             return [found.get(wanted) or _state(wanted) for wanted in conversation_ids]
+
+        return await self._database.read(job)
+
+    async def floors(self, user: str) -> dict[str, int | None]:
+        def job(connection: sqlite3.Connection) -> dict[str, int | None]:
+            return dict(connection.execute(_FLOORS, (self._number(user),)).fetchall())
+
+        return await self._database.read(job)
+
+    async def last_change(self) -> int:
+        def job(connection: sqlite3.Connection) -> int:
+            (last,) = connection.execute("SELECT ifnull(max(changed_at), 0) FROM conversations").fetchone()
+            return int(last)
 
         return await self._database.read(job)
 

@@ -141,6 +141,13 @@ class SqliteMessageLog:
 
         return await self._database.read(job)
 
+    async def last_id(self) -> int:
+        def job(connection: sqlite3.Connection) -> int:
+            (last,) = connection.execute("SELECT ifnull(max(id), 0) FROM ids").fetchone()
+            return int(last)
+
+        return await self._database.read(job)
+
     async def find(self, keys: Sequence[DedupKey]) -> dict[DedupKey, bytes]:
         def job(connection: sqlite3.Connection) -> dict[DedupKey, bytes]:
             names = self._database.read_names

@@ -173,7 +173,30 @@ CREATE TABLE store_identity (
 ) STRICT;
 """
 
-STEPS: tuple[Step, ...] = (_STEP_1, _STEP_2, _STEP_3, _STEP_4, _STEP_5, number_entries, _STEP_7, _STEP_8)
+# floor_seq: messages up to it were said to an earlier account with the user's id. NULL for conversations
+# that are older than this column: for them the time of the account decides.
+_STEP_9 = """
+ALTER TABLE conversations ADD COLUMN floor_seq INTEGER DEFAULT 0;
+UPDATE conversations SET floor_seq = NULL;
+"""
+
+# What a restore has lost of the logs of a session, as msgpack; NULL unless the session was restored.
+_STEP_10 = """
+ALTER TABLE sessions ADD COLUMN lost BLOB;
+"""
+
+STEPS: tuple[Step, ...] = (
+    _STEP_1,
+    _STEP_2,
+    _STEP_3,
+    _STEP_4,
+    _STEP_5,
+    number_entries,
+    _STEP_7,
+    _STEP_8,
+    _STEP_9,
+    _STEP_10,
+)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

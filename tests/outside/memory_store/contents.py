@@ -41,6 +41,7 @@ class View(msgspec.Struct):
     unread: bool = False
     hidden: int = 0
     changed_at: int = 0
+    floor: int = 0
 
 
 class Contents:

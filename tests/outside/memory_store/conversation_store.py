@@ -25,6 +25,14 @@ class MemoryConversationStore:
         contents = self._opened.contents
         return [_state(contents, user, name, (floors or {}).get(name, 0)) for name in conversation_ids]
 
+    async def floors(self, user: str) -> dict[str, int | None]:
+        views = self._opened.contents.views.get(user, {})
+        return {name: view.floor for name, view in views.items() if view.floor}
+
+    async def last_change(self) -> int:
+        views = self._opened.contents.views.values()
+        return max((view.changed_at for user in views for view in user.values()), default=0)
+
     async def watermarks(
         self, conversation_id: str, least_read: int, after: str, limit: int
     ) -> list[Watermark]:

@@ -78,6 +78,9 @@ class MemoryMessageLog:
             if (message := known.get(number)) is not None
         }
 
+    async def last_id(self) -> int:
+        return max(self._opened.contents.by_id, default=0)
+
     async def find(self, keys: Sequence[DedupKey]) -> dict[DedupKey, bytes]:
         known = self._opened.contents.by_key
         return {key: known[key].body for key in keys if key in known}

@@ -145,7 +145,7 @@ def _observe(contents: Contents, change: Seen | Marked | Unseen) -> None:
             # Private conversations stay listed and count as read up to the head.
             private = [name for name in contents.views.pop(user, {}) if name.startswith("p:")]
             heads = {name: len(contents.log(name)) for name in private}
-            contents.views[user] = {name: View(head, head) for name, head in heads.items()}
+            contents.views[user] = {name: View(head, head, floor=head) for name, head in heads.items()}
 
 
 def _copy(state: SessionState) -> SessionState:
