@@ -9,6 +9,7 @@ from bridge.core.accounts import NewAccounts
 from bridge.core.operations import Handlers, Operations, operations_of
 from bridge.core.verification import Verification
 from bridge.handlers.admin.accounts import Accounts
+from bridge.handlers.admin.away import AwaySessions
 from bridge.handlers.admin.backups import Backups, BackupSource
 from bridge.handlers.admin.connections import Connections
 from bridge.handlers.admin.counters import Counters
@@ -17,7 +18,7 @@ from bridge.handlers.admin.messages import MessageAdministration
 from bridge.handlers.admin.verification import StoreChecks
 from bridge.handlers.groups import Groups
 from bridge.handlers.members import Members
-from broker.ports import Account, BrokerPort, Directory, MessageLog
+from broker.ports import Account, BrokerPort, Directory, MessageLog, StateStore
 
 HANDLERS: Sequence[type[Handlers]] = (
     Accounts,
@@ -33,6 +34,7 @@ HANDLERS: Sequence[type[Handlers]] = (
 def administration(
     directory: Directory,
     log: MessageLog,
+    states: StateStore,
     broker: BrokerPort,
     new_accounts: NewAccounts,
     groups: Groups,
@@ -49,7 +51,7 @@ def administration(
     operations = Operations()
     for handlers in (
         Accounts(directory, new_accounts, members, now_ms, issue_token),
-        Connections(directory, broker),
+        Connections(directory, broker, AwaySessions(directory, log, states)),
         GroupAdministration(directory, groups, members),
         MessageAdministration(directory, log, broker),
         Counters(broker),

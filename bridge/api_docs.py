@@ -95,12 +95,14 @@ _CODES = {
     "parameters exclude each other. `detail` names the parameter",
     "unknown_method": "There is no such operation",
     "not_found": "The user, group, message, conversation or request does not exist, or the caller may not "
-    "see it because it is older than their membership or account",
+    "see it because it is older than their membership or account, or may not know of the group because it is "
+    "closed or was dismissed",
     "unauthenticated": "The token is missing or not valid",
     "not_authorized": "It belongs to somebody else, or the caller's role does not allow it",
     "not_member": "The caller is not a member of the group",
-    "not_contact": "The user accepts messages from contacts only",
+    "not_contact": "The user accepts this from contacts only: messages, texts, or being added to groups",
     "blocked": "One of the two users has blocked the other",
+    "has_left": "The user has left the group. They come back only by joining themselves",
     "banned": "The user is banned from the group",
     "muted": "The caller may not post in the group for now",
     "is_owner": "Not possible by or for the owner of the group. Transfer or dismiss the group first",
@@ -109,7 +111,8 @@ _CODES = {
     "already",
     "too_late": "The message is too old to be edited or recalled (`messages` in the configuration)",
     "quota": "The group would have too many members (`limits.group_members`), or the caller has done this "
-    "too often within the hour (`limits.groups_per_hour`, `limits.contact_requests_per_hour`)",
+    "too often within the hour (`limits.groups_per_hour`, `limits.contact_requests_per_hour`, "
+    "`limits.joins_per_hour`, `limits.repeats_per_hour`)",
     "invalid_payload": "The message has an invalid field; see [What to publish](topics.md#what-to-publish)",
     "duplicate_conflict": "The sender has used the `client_msg_id` for a message with other content",
     "conflict": "Other calls kept changing the same data. Nothing was changed. Try again",

@@ -72,7 +72,7 @@ class Services:
         self.notices = Notices(directory, broker)
         changes = GroupChanges(directory, broker, self.notices)
         self.groups = Groups(directory, access, log, changes, most_members, quotas.groups)
-        self.members = Members(directory, access, log, changes, most_members)
+        self.members = Members(directory, access, log, changes, most_members, quotas)
         self._receipts = Receipts(log, conversations, directory, access, broker, save)
         self._presences = Presences(directory, states, save, broker)
         self.operations = Operations()
@@ -82,7 +82,7 @@ class Services:
             self._receipts,
             Amendments(log, access, broker),
             Conversations(log, conversations, directory, access, broker, save),
-            Contacts(directory, access, broker, self.notices, quotas.contact_requests),
+            Contacts(directory, access, broker, self.notices, quotas),
             self.groups,
             self.members,
             self._presences,

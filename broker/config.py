@@ -1,8 +1,8 @@
 """The configuration: config/broker.yaml, environment variables and --set, checked as a whole.
 
 `listeners` and `plugins` are sections of amqtt's configuration, and amqtt checks them. The other sections
-are the platform's. Later sources win: defaults, the file, `IM_KEY__PATH` variables, `--set key.path=value`.
-Unknown keys and values of a wrong type are refused with the path of the key.
+are the platform's. Unknown keys and values of a wrong type are refused with the path of the key, and with
+the source of the value (`broker.config_sources`).
 """
 
 import re
@@ -11,16 +11,10 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
+from broker.config_sources import ConfigError, Gathered, Sources
 from broker.domain.topics import Kind, is_valid_filter, parse_topic
-
-ENV_PREFIX = "IM_"
-
-
-class ConfigError(Exception):
-    """The configuration is wrong. The text names the path of the key."""
 
 
 class _Section(BaseModel):
@@ -138,10 +132,13 @@ class Limits(_Section):
     calls_per_user: Count = 256
     groups_per_hour: Count = 200
     contact_requests_per_hour: Count = 500
+    joins_per_hour: Count = 500
+    repeats_per_hour: Count = 20
     retained_messages: Count = 100_000
     retained_bytes: Count = 256 * 1024 * 1024
     group_members: Annotated[int, Field(ge=2, le=100_000)] = 10_000
     reserved_files: Count = 64
+    unreachable_after: Annotated[float, Field(ge=3, le=3600)] = 40.0
     presence_grace: Annotated[float, Field(ge=0, le=60)] = 3.0
 
 
@@ -223,6 +220,7 @@ class Config(_Section):
     grpc: Grpc = Grpc()
     http: Http = Http()
     log: Log = Log()
+    _sources: Sources = PrivateAttr(default_factory=Sources)
 
     @field_validator("plugins", mode="before")
     @classmethod
@@ -245,6 +243,18 @@ class Config(_Section):
     def data_dir(self) -> Path:
         """The directory of the node's files."""
         return Path(self.storage.data_dir)
+
+    def came_from(self, sources: Sources) -> Self:
+        """Remember where the values came from, for `fault`."""
+        self._sources = sources
+        return self
+
+    def fault(self, error: Exception) -> str:
+        """The text of an error. If it begins with the path of a key, the file and line, the variable or the
+        option that the key's value came from are put in front."""
+        text = str(error)
+        section = re.split(r"[.:, ]", text, maxsplit=1)[0]
+        return self._sources.named(text) if section in type(self).model_fields else text
 
     def reload(self, new: "Config") -> Changes:
         """Take over the values of the keys in `RELOADED`. All other keys keep their values."""
@@ -269,24 +279,18 @@ def load(
     Raises:
         ConfigError: the file is missing or not YAML, a key is unknown, or a value has a wrong type.
     """
-    values = _read(file)
-    for name, text in sorted(environment.items()):
-        if name.startswith(ENV_PREFIX):
-            path = name.removeprefix(ENV_PREFIX).lower().split("__")
-            if path[0] in Config.model_fields:  # other programs use the prefix, too
-                _put(values, path, _value(name, text))
-    for setting in settings:
-        key, separator, text = setting.partition("=")
-        if not separator:
-            raise ConfigError(f"--set {setting}: expected key.path=value")
-        _put(values, _split(values, key), _value(f"--set {key}", text))
+    gathered = Gathered(file)
+    gathered.take_environment(environment, Config.model_fields)
+    gathered.take_settings(settings)
     if data_dir is not None:
-        _put(values, ["storage", "data_dir"], str(data_dir))
+        gathered.put(["storage", "data_dir"], str(data_dir), "--data-dir")
     try:
-        # A copy, because a section that is not given is the default object itself, and `reload` changes it.
-        return Config.model_validate(values).model_copy(deep=True)
+        config = Config.model_validate(gathered.values)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{file}: {_explain(each)}" for each in error.errors())) from None
+        faults = "\n".join(map(_explain, error.errors()))
+        raise ConfigError(gathered.sources.named(faults)) from None
+    # A copy, because a section that is not given is the default object itself, and `reload` changes it.
+    return config.model_copy(deep=True).came_from(gathered.sources)
 
 
 def _merged(name: str, ours: _Section, theirs: _Section, changes: Changes) -> _Section:
@@ -303,50 +307,6 @@ def _merged(name: str, ours: _Section, theirs: _Section, changes: Changes) -> _S
             changes.need_restart.append(path)
             kept[key] = old
     return theirs.model_copy(update=kept)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file}: expected sections, found {type(values).__name__}")
-    return values
-
-
-def _value(name: str, text: str) -> object:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: {text!r} is not valid YAML") from error
-
-
-def _split(values: dict[str, Any], key: str) -> list[str]:
-    """Split a dotted path. A key may itself hold dots, as a plugin's name: the longest key that exists in
-    `values` is taken."""
-    parts = key.split(".")
-    path: list[str] = []
-    here: object = values
-    while parts:
-        known = here if isinstance(here, dict) else {}
-        count = next((n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in known), 1)
-        path.append(".".join(parts[:count]))
-        here = known.get(path[-1])
-        parts = parts[count:]
-    return path
-
-
-def _put(values: dict[str, Any], path: list[str], value: object) -> None:
-    here = values
-    for level in path[:-1]:
-        inner = here.get(level)
-        if not isinstance(inner, dict):
-            inner = here[level] = {}
-        here = inner
-    here[path[-1]] = value
 
 
 def _explain(error: Any) -> str:

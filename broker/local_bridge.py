@@ -13,6 +13,7 @@ from broker.node import Node
 from broker.ports import Device, Identity, MessageLog, Post, Posted
 from broker.publish.committer import Outcome, Submission
 from broker.registry import Client
+from broker.session.session import Session
 
 _ENTRY_BYTES = 256 * 1024
 
@@ -85,18 +86,18 @@ class LocalBridge:
     async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:
         """See `BrokerPort`."""
         online = self._node.online
-        return {user: [key.client_id for key in devices] for user in users if (devices := online.of(user))}
+        found = {user: [key.client_id for key in devices] for user in users if (devices := online.of(user))}
+        if "" in users and (nameless := [key.client_id for key, _ in online.items() if not key.user]):
+            found[""] = nameless
+        return found
 
     async def connections(self, user: str, after: str, limit: int) -> list[Device]:
         """See `BrokerPort`."""
         node = self._node
         clients = node.online.of(user).items() if user else node.online.items()
-        devices = (Device(key.user, key.client_id, _address(client)) for key, client in clients)
-        return heapq.nsmallest(
-            limit,
-            (device for device in devices if device.sort_key > after),
-            key=lambda device: device.sort_key,
-        )
+        wanted = ((f"{key.user} {key.client_id}", client) for key, client in clients)
+        found = heapq.nsmallest(limit, (each for each in wanted if each[0] > after), key=lambda each: each[0])
+        return [_device(client.session, client) for _, client in found if client.session is not None]
 
     async def kick(self, user: str) -> int:
         """See `BrokerPort`."""
@@ -117,6 +118,15 @@ def _known(outcome: Outcome) -> asyncio.Future[Outcome]:
     return known
 
 
-def _address(client: Client) -> str:
+def _device(session: Session, client: Client) -> Device:
     host, port = client.peer
-    return f"{host}:{port}"
+    return Device(
+        session.key.user,
+        session.key.client_id,
+        f"{host}:{port}",
+        session.since,
+        session.persistent,
+        len(session.filters),
+        max((subscription.qos for subscription in session.filters.values()), default=None),
+        session.backlog,
+    )

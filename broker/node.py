@@ -31,6 +31,7 @@ from broker.net import tcp, websocket
 from broker.net.addresses import Addresses
 from broker.net.hub import Hub
 from broker.net.listeners import Door, Listener, Slots, bind, highest_file
+from broker.net.reachability import keep_asking
 from broker.ports import ConversationStore, Directory, MessageLog, PresenceChange, Retained
 from broker.publish.committer import MessageCommitter
 from broker.publish.events import Events
@@ -236,6 +237,7 @@ class Node:
         for listener, bound in sockets:
             slots = Slots(listener.max_connections, self._addresses, files)
             for sock in bound:
+                keep_asking(sock, self._config.limits.unreachable_after)
                 self._servers.append(await self._serve(listener, slots, sock, files))
         await self.host.started()
         self._housekeeping.start()
@@ -291,6 +293,7 @@ class Node:
     def _tick(self) -> None:
         self._hub.deadlines.tick(self._hub.loop.time())
         self._hub.budget.look_again()
+        self._hub.reachability.tick(self._hub.connections)
         if self.host.gate.screens:
             # Plugins that cannot say when a right changes are asked again every second.
             self._rights.forget_permits()

@@ -253,7 +253,8 @@ class Registry:
     def _open(self, client: Client, key: SessionKey, clean: bool) -> Session:
         self._anonymous_kept = self._anonymous_kept or not (clean or key.user)
         identity = client.publisher.principal.identity
-        session = Session(key, identity, not clean, client.outbox, self._limits, self)
+        outbox, now = client.outbox, self._clock.steady_ms()
+        session = Session(key, identity, not clean, outbox, self._limits, self, now)
         client.adopt(session)
         self._online.add(key, client)
         self._metrics.totals["connections"] += 1

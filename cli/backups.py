@@ -88,7 +88,7 @@ def restore(
 
     What is there is kept in a folder beside it. The stores get a new generation: devices learn that offsets
     they have from before may mean other entries now."""
-    from broker.config import ConfigError
+    from broker.config_sources import ConfigError
     from broker.domain.errors import StoreError
     from server.backup_files import BackupError
     from server.data_dir import StartError

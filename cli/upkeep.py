@@ -48,7 +48,7 @@ def _is_running(context: typer.Context) -> bool:
 
 
 def _verify_files(context: typer.Context, config: Path, findings: "_Findings") -> None:
-    from broker.config import ConfigError
+    from broker.config_sources import ConfigError
     from broker.domain.errors import RefusedError, StoreError
     from server import offline
     from server.data_dir import StartError

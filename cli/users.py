@@ -155,6 +155,7 @@ def profile(context: typer.Context, user: User, viewer: Behalf = None, as_json: 
             ("name", found[0].name or "-"),
             ("avatar", found[0].avatar or "-"),
             ("who may message", privacy.who_may_message),
+            ("who may add to groups", privacy.who_may_add_me),
             ("who sees presence", privacy.who_sees_presence),
             ("read receipts", "on" if privacy.read_receipts else "off"),
         )
@@ -169,6 +170,10 @@ def update(
     avatar: Annotated[str | None, typer.Option(metavar="URL", help="A picture.")] = None,
     who_may_message: Annotated[
         Literal["everyone", "contacts"] | None, typer.Option(help="Who may send the user messages.")
+    ] = None,
+    who_may_add_me: Annotated[
+        Literal["everyone", "contacts", "nobody"] | None,
+        typer.Option(help="Who may add the user to groups."),
     ] = None,
     who_sees_presence: Annotated[
         Literal["everyone", "contacts", "nobody"] | None, typer.Option(help="Who may see their presence.")
@@ -185,6 +190,7 @@ def update(
         "name": name,
         "avatar": avatar,
         "who_may_message": who_may_message,
+        "who_may_add_me": who_may_add_me,
         "who_sees_presence": who_sees_presence,
         "read_receipts": read_receipts,
     }

@@ -18,7 +18,8 @@ import uvloop
 from bridge.grpc_api.tls import CertificateError, Tls, read_tls
 from broker.amqtt_edge.listeners import read_listeners
 from broker.amqtt_edge.loading import find_persistence
-from broker.config import Config, ConfigError, load
+from broker.config import Config, load
+from broker.config_sources import ConfigError
 from broker.domain.errors import StoreError
 from broker.metrics import Metrics
 from broker.net.listeners import Listener, ListenError
@@ -59,6 +60,7 @@ def serve(
     def read() -> Config:
         return load(config_file, os.environ, settings, data_dir)
 
+    config = None
     try:
         config = read()
         listeners = read_listeners(config)
@@ -68,12 +70,10 @@ def serve(
         logger.debug("at most %d open files", raise_open_files())
         running = running_node(config, listeners, joint, metrics, accept_new_store=accept_new_store)
         uvloop.run(_run(config, read, running, repeats))
-    except (ConfigError, CertificateError) as error:
-        print(f"imctl serve: {error}", file=sys.stderr)
-        return WRONG_USAGE
-    except (StartError, StoreError, ListenError, OSError) as error:
-        print(f"imctl serve: {error}", file=sys.stderr)
-        return REFUSED
+    except (ConfigError, CertificateError, StartError, StoreError, ListenError, OSError) as error:
+        fault = error if config is None else config.fault(error)
+        print(f"imctl serve: {fault}", file=sys.stderr)
+        return WRONG_USAGE if isinstance(error, ConfigError | CertificateError) else REFUSED
     return DONE
 
 

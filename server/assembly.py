@@ -164,7 +164,12 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
     broker = await joint.to_broker(LocalBridge(node, log))
     limits = config.limits
     quotas = Quotas(
-        limits.groups_per_hour, limits.contact_requests_per_hour, time.monotonic, opened.metrics.limited
+        limits.groups_per_hour,
+        limits.contact_requests_per_hour,
+        limits.joins_per_hour,
+        limits.repeats_per_hour,
+        time.monotonic,
+        opened.metrics.limited,
     )
     plugin = node.host.plugin(UserAuthPlugin)
     authenticator = None if plugin is None else plugin.authenticator
@@ -212,7 +217,10 @@ async def open_apis(
         config.limits.calls_per_user,
         opened.metrics.limited,
     )
-    patience = grpc_server.Patience(config.limits.connect_timeout, config.grpc.idle_seconds)
+    limits = config.limits
+    patience = grpc_server.Patience(
+        limits.connect_timeout, config.grpc.idle_seconds, limits.unreachable_after
+    )
     grpc = await grpc_server.start(operations, config.grpc.bind, token, offer, tls, patience)
     stack.push_async_callback(grpc.stop)
     http = await _serve_http(config, opened, joined, new_accounts)
@@ -241,6 +249,7 @@ def _administration(config: Config, opened: Opened, joined: Joined, new_accounts
     return administration(
         opened.directory,
         opened.log,
+        opened.states.store,
         joined.broker,
         new_accounts,
         services.groups,

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from bridge.grpc_api.tls import CertificateError, read_tls
 from broker.amqtt_edge.listeners import read_listeners
 from broker.amqtt_edge.loading import find_persistence
-from broker.config import Changes, Config, ConfigError
+from broker.config import Changes, Config
+from broker.config_sources import ConfigError
 from broker.domain.errors import StoreError
 from plugins.auth import TopicRulesPlugin
 from server.assembly import Joined, amendment_limits
@@ -28,11 +29,14 @@ def check(config: Config) -> None:
     """Check the sections that `broker.config` leaves to others.
 
     Raises:
-        ConfigError, CertificateError: a section is not valid.
+        ConfigError: a section is not valid.
     """
-    read_listeners(config)
-    find_persistence(config.plugins)
-    read_tls(config.grpc.tls_cert, config.grpc.tls_key)
+    try:
+        read_listeners(config)
+        find_persistence(config.plugins)
+        read_tls(config.grpc.tls_cert, config.grpc.tls_key)
+    except (ConfigError, CertificateError) as error:
+        raise ConfigError(config.fault(error)) from None
 
 
 class Reloading:
@@ -50,7 +54,7 @@ class Reloading:
             new = self._read()
             check(new)
             keys = [] if authenticator is None else authenticator.reload_keys()
-        except (ConfigError, CertificateError, StoreError, OSError) as error:
+        except (ConfigError, StoreError, OSError) as error:
             logger.error("reload: nothing is changed: %s", "; ".join(str(error).splitlines()))
             return
         opened = self._config.topics.open

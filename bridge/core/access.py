@@ -128,6 +128,44 @@ class Access:
         _allow(code, peer)
         return pair
 
+    @staticmethod
+    def allow_text(caller: Caller, pair: Pair, name: str) -> None:
+        """Refuse a text that is to reach another user with something else: it needs the right to send them
+        messages. `name` is the text's parameter."""
+        relation = Relation.SYSTEM if caller.is_system else pair.relation
+        code = permissions.between_users(UserOperation.MESSAGE, relation, Facts(profile=pair.profile))
+        if code is not None:
+            words = permissions.in_words(code)
+            raise RefusedError(code, f"{name}: {words}. Without a text it is possible")
+
+    async def each_lets(self, caller: Caller, users: Sequence[str], operation: UserOperation) -> None:
+        """Refuse unless each of the given users permits the caller an operation on them."""
+        profiles = await self.need_users(users)
+        if caller.is_system:
+            return
+        contacts = await self._directory.contacts_between(permissions.both_ways(caller.user, users))
+        for user in users:
+            standing = permissions.relation(caller.user, user, contacts)
+            _allow(permissions.between_users(operation, standing, Facts(profile=profiles[user])), user)
+
+    async def those_letting(self, actor: str, users: Sequence[str], operation: UserOperation) -> set[str]:
+        """Those of the given users who permit the actor an operation on them."""
+        profiles = await self._directory.profiles(users)
+        contacts = await self._directory.contacts_between(permissions.both_ways(actor, users))
+        return {
+            user
+            for user, profile in profiles.items()
+            if permissions.lets(profile, actor, operation, contacts)
+        }
+
+    async def those_let(self, caller: Caller, users: Sequence[str], operation: UserOperation) -> set[str]:
+        """Those of the given users to whom the caller permits an operation on the caller."""
+        profile = (await self._directory.profiles([caller.user])).get(caller.user)
+        if caller.is_system or profile is None:
+            return set(users)
+        contacts = await self._directory.contacts_between(permissions.both_ways(caller.user, users))
+        return {user for user in users if permissions.lets(profile, user, operation, contacts)}
+
     def _facts(self, caller: Caller, message: Body | None) -> Facts:
         """What does not depend on where somebody stands."""
         facts = Facts(self.now_ms(), recall_ms=self._limits.recall_ms, edit_ms=self._limits.edit_ms)
@@ -140,31 +178,54 @@ class Access:
     async def seat(
         self, caller: Caller, group_id: str, operation: GroupOperation, message: Body | None = None
     ) -> Seat:
-        """The caller's standing in a group. Refused if that does not allow the operation. `message`: the
-        message to edit or recall."""
+        """The caller's standing in a group. Refused if that does not allow the operation; `not_found` if the
+        caller may not even know of the group, exactly as if there were none. `message`: the message to edit
+        or recall."""
         group = await self._directory.group(group_id)
         if group is None:
-            raise RefusedError("not_found", f"no group {group_id}")
+            raise _no_group(group_id)
         seat = await self._seat(caller, group)
         facts = replace(self._facts(caller, message), group=group, membership=seat.membership)
         code = permissions.in_group(operation, seat.rank, facts)
+        if code == "not_found":
+            raise _no_group(group_id)
         if code == "not_authorized" and operation is GroupOperation.EDIT:
             raise RefusedError(code, "only the sender of a message may edit it")
         _allow(code, f"group {group_id}")
         return seat
 
+    async def knows(self, caller: Caller, group_id: str) -> bool:
+        """Whether there is such a group, and the caller may know of it."""
+        try:
+            await self.seat(caller, group_id, GroupOperation.SEE)
+        except RefusedError as refusal:
+            return refusal.code != "not_found"
+        return True
+
     async def _seat(self, caller: Caller, group: Group) -> Seat:
         if caller.is_system:
             return Seat(group, None, Rank.SYSTEM)
         membership = await self._directory.membership(group.group_id, caller.user)
-        banned = membership is None and bool(await self.banned(group.group_id, [caller.user]))
-        return Seat(group, membership, permissions.rank(membership, banned))
+        if membership is not None:
+            return Seat(group, membership, permissions.rank(membership))
+        is_banned = bool(await self.banned(group.group_id, [caller.user]))
+        has_left = bool(await self._directory.who_left(group.group_id, [caller.user]))
+        return Seat(group, None, permissions.rank(None, is_banned=is_banned, has_left=has_left))
 
     async def banned(self, group_id: str, users: Sequence[str]) -> list[str]:
         """Those of the given users who are banned from a group now."""
         bans = await self._directory.bans_by_id(group_id, users)
         now = self.now_ms()
         return [user for user in users if user in bans and (bans[user].until == 0 or bans[user].until > now)]
+
+    async def may_come(self, caller: Caller, group_id: str, users: Sequence[str]) -> None:
+        """Refuse (`has_left`) if one of the given users has left a group: they come back only by joining."""
+        if caller.is_system:
+            return
+        left = await self._directory.who_left(group_id, users)
+        for user in users:
+            if user in left:
+                raise RefusedError("has_left", f"{user} has left group {group_id}, and may ask to join it")
 
     @staticmethod
     def touch(seat: Seat, target: Membership | None, user: str) -> None:
@@ -178,7 +239,8 @@ class Access:
         """A conversation the caller may read.
 
         Raises:
-            RefusedError: `invalid_params`, `not_found` (no such group), `not_member`, `not_authorized`.
+            RefusedError: `invalid_params`, `not_found` (no group that the caller may know of), `not_member`,
+                `not_authorized`.
         """
         group = group_of(conversation_id)
         users = participants(conversation_id) if group is None else (group,)
@@ -206,11 +268,23 @@ class Access:
 
     async def room_of(self, caller: Caller, message_id: str, conversation_id: str) -> Room:
         """The conversation of a message, if the caller may read it. Message ids can be guessed, so a
-        refusal must not reveal which conversation the message belongs to."""
+        refusal must not reveal which conversation the message belongs to. If it is a group that the caller
+        may not know of, there is no such message."""
         try:
             return await self.room(caller, conversation_id)
         except RefusedError as refusal:
+            if refusal.code == "not_found":
+                raise no_message(message_id) from None
             raise RefusedError(refusal.code, f"message {message_id} is not for you to see") from None
+
+
+def no_message(message_id: str) -> RefusedError:
+    """There is no such message, or the caller may not know of it."""
+    return RefusedError("not_found", f"no message {message_id}")
+
+
+def _no_group(group_id: str) -> RefusedError:
+    return RefusedError("not_found", f"no group {group_id}")
 
 
 def _allow(code: str | None, what: str) -> None:

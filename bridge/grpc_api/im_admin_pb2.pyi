@@ -149,24 +149,38 @@ class RevokeTokensResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("user_id", "client_id", "address")
+    __slots__ = ("user_id", "client_id", "address", "state", "since", "persistent", "subscriptions", "qos", "backlog")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    PERSISTENT_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
+    QOS_FIELD_NUMBER: _ClassVar[int]
+    BACKLOG_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     client_id: str
     address: str
-    def __init__(self, user_id: _Optional[str] = ..., client_id: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+    state: str
+    since: int
+    persistent: bool
+    subscriptions: int
+    qos: int
+    backlog: int
+    def __init__(self, user_id: _Optional[str] = ..., client_id: _Optional[str] = ..., address: _Optional[str] = ..., state: _Optional[str] = ..., since: _Optional[int] = ..., persistent: _Optional[bool] = ..., subscriptions: _Optional[int] = ..., qos: _Optional[int] = ..., backlog: _Optional[int] = ...) -> None: ...
 
 class ListSessionsRequest(_message.Message):
-    __slots__ = ("user_id", "after", "limit")
+    __slots__ = ("user_id", "after", "limit", "state")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     after: str
     limit: int
-    def __init__(self, user_id: _Optional[str] = ..., after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+    state: str
+    def __init__(self, user_id: _Optional[str] = ..., after: _Optional[str] = ..., limit: _Optional[int] = ..., state: _Optional[str] = ...) -> None: ...
 
 class ListSessionsResponse(_message.Message):
     __slots__ = ("sessions", "next")

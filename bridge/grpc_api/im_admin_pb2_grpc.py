@@ -200,7 +200,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Lists the connected devices, ordered by user id and client id.
+        """Lists the sessions of devices that are connected or away, ordered by user id and client id. A page may
+        have fewer than `limit` sessions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -302,14 +302,16 @@ class GetUsersRequest(_message.Message):
     def __init__(self, user_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Privacy(_message.Message):
-    __slots__ = ("who_may_message", "who_sees_presence", "read_receipts")
+    __slots__ = ("who_may_message", "who_sees_presence", "read_receipts", "who_may_add_me")
     WHO_MAY_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     WHO_SEES_PRESENCE_FIELD_NUMBER: _ClassVar[int]
     READ_RECEIPTS_FIELD_NUMBER: _ClassVar[int]
+    WHO_MAY_ADD_ME_FIELD_NUMBER: _ClassVar[int]
     who_may_message: str
     who_sees_presence: str
     read_receipts: bool
-    def __init__(self, who_may_message: _Optional[str] = ..., who_sees_presence: _Optional[str] = ..., read_receipts: _Optional[bool] = ...) -> None: ...
+    who_may_add_me: str
+    def __init__(self, who_may_message: _Optional[str] = ..., who_sees_presence: _Optional[str] = ..., read_receipts: _Optional[bool] = ..., who_may_add_me: _Optional[str] = ...) -> None: ...
 
 class Profile(_message.Message):
     __slots__ = ("user_id", "name", "avatar", "privacy")
@@ -330,18 +332,20 @@ class GetUsersResponse(_message.Message):
     def __init__(self, users: _Optional[_Iterable[_Union[Profile, _Mapping]]] = ...) -> None: ...
 
 class UpdateUserRequest(_message.Message):
-    __slots__ = ("name", "avatar", "who_may_message", "who_sees_presence", "read_receipts")
+    __slots__ = ("name", "avatar", "who_may_message", "who_sees_presence", "read_receipts", "who_may_add_me")
     NAME_FIELD_NUMBER: _ClassVar[int]
     AVATAR_FIELD_NUMBER: _ClassVar[int]
     WHO_MAY_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     WHO_SEES_PRESENCE_FIELD_NUMBER: _ClassVar[int]
     READ_RECEIPTS_FIELD_NUMBER: _ClassVar[int]
+    WHO_MAY_ADD_ME_FIELD_NUMBER: _ClassVar[int]
     name: str
     avatar: str
     who_may_message: str
     who_sees_presence: str
     read_receipts: bool
-    def __init__(self, name: _Optional[str] = ..., avatar: _Optional[str] = ..., who_may_message: _Optional[str] = ..., who_sees_presence: _Optional[str] = ..., read_receipts: _Optional[bool] = ...) -> None: ...
+    who_may_add_me: str
+    def __init__(self, name: _Optional[str] = ..., avatar: _Optional[str] = ..., who_may_message: _Optional[str] = ..., who_sees_presence: _Optional[str] = ..., read_receipts: _Optional[bool] = ..., who_may_add_me: _Optional[str] = ...) -> None: ...
 
 class GetPresenceRequest(_message.Message):
     __slots__ = ("user_ids",)

@@ -22,26 +22,28 @@ from bridge.grpc_api.syncing import Syncing
 from bridge.grpc_api.tls import Tls
 from broker.ports import BrokerPort, Directory
 
-_DEAD_SECONDS = 20
-
 
 class Patience(msgspec.Struct, frozen=True):
-    """Seconds that a connection may take for its handshake, and may last without a call."""
+    """Seconds that a connection may take for its handshake, may last without a call, and after which it is
+    closed if its client's network does not answer."""
 
     handshake: float = 10.0
     idle: float = IDLE_SECONDS
+    unreachable: float = 40.0
 
 
 def _options(patience: Patience) -> list[tuple[str, int]]:
-    idle = int(patience.idle * 1000)
+    half = int(patience.unreachable * 500)
     return [
         ("grpc.so_reuseport", 0),  # else a second node could open the port, too, and take half of the calls
         ("grpc.max_concurrent_streams", 100),  # per connection
         ("grpc.server_handshake_timeout_ms", int(patience.handshake * 1000)),
-        ("grpc.max_connection_idle_ms", idle),
+        ("grpc.max_connection_idle_ms", int(patience.idle * 1000)),
         # Clients of long streams whose network has died: they are asked, and closed without an answer.
-        ("grpc.keepalive_time_ms", max(idle, 10_000)),
-        ("grpc.keepalive_timeout_ms", _DEAD_SECONDS * 1000),
+        ("grpc.keepalive_time_ms", half),
+        ("grpc.keepalive_timeout_ms", half),
+        ("grpc.http2.ping_timeout_ms", half),  # else a minute, whatever the other is
+        ("grpc.http2.max_pings_without_data", 0),  # any number: a stream may have nothing to send for days
     ]
 
 

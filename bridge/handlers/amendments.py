@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from bridge.core.access import Access
+from bridge.core.access import Access, Room, no_message
 from bridge.core.operations import Caller, MessageId, Operations, Parameters, content_json
 from bridge.core.posting import append_one
 from bridge.core.turns import Turns
@@ -82,8 +82,7 @@ class Amendments:
         if len(bytes(content)) > MAX_CONTENT:
             raise RefusedError("invalid_params", f"content: more than {MAX_CONTENT} bytes of JSON")
         async with self._turns.of(int(parameters.id)):
-            located, body = await self._target(parameters.id)
-            await self._may(caller, body, UserOperation.EDIT, GroupOperation.EDIT)
+            located, body = await self._target(caller, parameters.id, UserOperation.EDIT, GroupOperation.EDIT)
             now = self._access.now_ms()
             changed = msgspec.structs.replace(body, content=content, edited_at=now)
             return await self._append(caller, located, body, Content(content, type="edit"), changed, ())
@@ -94,8 +93,9 @@ class Amendments:
         admins of a group at any time. An entry of type `recall` announces it to readers; later readers get
         the message without them and with `recalled_at`."""
         async with self._turns.of(int(parameters.id)):
-            located, body = await self._target(parameters.id)
-            await self._may(caller, body, UserOperation.RECALL, GroupOperation.RECALL)
+            located, body = await self._target(
+                caller, parameters.id, UserOperation.RECALL, GroupOperation.RECALL
+            )
             now = self._access.now_ms()
             changed = msgspec.structs.replace(
                 body, content=_NOTHING, recalled_at=now, reply_to=None, mentions=None, data=NO_DATA
@@ -115,21 +115,26 @@ class Amendments:
             after = edits[-1].offset
         return emptied
 
-    async def _target(self, message_id: str) -> tuple[Located, Body]:
+    async def _target(
+        self, caller: Caller, message_id: str, private: UserOperation, in_group: GroupOperation
+    ) -> tuple[Located, Body]:
+        """A message that the caller may change by the operation. Whether it was recalled is for those to
+        know who may read it."""
         located = (await self._log.locate([int(message_id)])).get(int(message_id))
         if located is None:
-            raise RefusedError("not_found", f"no message {message_id}")
+            raise no_message(message_id)
         body = read_body(located.body)
+        room = await self._access.room_of(caller, body.id, body.conversation_id)
+        if room.hides(body.seq, body.created_at):
+            raise no_message(message_id)
         if body.recalled_at is not None:
             raise RefusedError("not_found", f"message {message_id} was recalled")
+        await self._may(caller, room, body, private, in_group)
         return located, body
 
     async def _may(
-        self, caller: Caller, body: Body, private: UserOperation, in_group: GroupOperation
+        self, caller: Caller, room: Room, body: Body, private: UserOperation, in_group: GroupOperation
     ) -> None:
-        room = await self._access.room_of(caller, body.id, body.conversation_id)
-        if room.hides(body.seq, body.created_at):
-            raise RefusedError("not_found", f"no message {body.id}")
         if body.type in SERVER_TYPES:
             raise RefusedError("not_authorized", f"an entry of type {body.type} cannot be changed")
         if body.group_id is not None:

@@ -13,7 +13,7 @@ from bridge.core.access import Access, Pair
 from bridge.core.notices import Notices, notice
 from bridge.core.operations import After, Caller, Done, Id, Name, Note, Operations, PageSize, Parameters
 from bridge.core.paging import page_of
-from bridge.core.quotas import Quota
+from bridge.core.quotas import Quotas, reaching
 from bridge.core.retrying import retrying
 from broker.domain.directory import Contact
 from broker.domain.errors import RefusedError
@@ -74,7 +74,8 @@ class RequestParameters(Parameters):
 
     user_id: Id
     note: Note = ""
-    """A text for the other user."""
+    """A text for the other user. A text is a message: with a request it needs the right to send the user
+    messages."""
 
 
 class RemarkParameters(Parameters):
@@ -89,13 +90,13 @@ class Contacts:
     """The handlers."""
 
     def __init__(
-        self, directory: Directory, access: Access, broker: BrokerPort, notices: Notices, requests: Quota
+        self, directory: Directory, access: Access, broker: BrokerPort, notices: Notices, quotas: Quotas
     ) -> None:
         self._directory = directory
         self._access = access
         self._broker = broker
         self._notices = notices
-        self._requests = requests
+        self._quotas = quotas
 
     def register(self, operations: Operations) -> None:
         """See `Handlers.register`."""
@@ -138,20 +139,25 @@ class Contacts:
     @retrying
     async def request(self, caller: Caller, parameters: RequestParameters) -> Done:
         """Ask a user to become a contact. If they have already asked the caller, this accepts their
-        request. Refused with `exists` if the two are contacts, and with `quota` if the caller has sent too
-        many requests within the hour."""
+        request. Refused with `exists` if the two are contacts, with `not_contact` if there is a note and the
+        user accepts messages from contacts only, and with `quota` if the caller has sent too many requests
+        within the hour, to anybody or to this user. A request that was withdrawn and is made again adds no
+        entry to the user's inbox."""
         pair = await self._access.between(caller, parameters.user_id, UserOperation.REQUEST)
         if pair.mine.state == "received":
             await self._become_contacts(pair)
             return Done()
         if pair.mine.state == "sent" and pair.mine.note == parameters.note:
             return Done()
-        mine = self._changed(pair.mine, state="sent", note=parameters.note)
+        if parameters.note:
+            self._access.allow_text(caller, pair, "note")
+        mine = self._changed(pair.mine, state="sent", note=parameters.note, asked=True)
         theirs = self._changed(pair.theirs, state="received", note=parameters.note)
         asks = self._notice(caller.user, parameters.user_id, "contact_requested", note=parameters.note)
-        # A repeated request only changes the note. It must not fill the other user's inbox.
-        with self._requests.once(caller.user):
-            await self._write([mine, theirs], [] if pair.mine.state == "sent" else [asks])
+        # A request that is repeated, or withdrawn and made again, must not fill the other user's inbox.
+        quotas, key = self._quotas, reaching(caller.user, parameters.user_id)
+        with quotas.contact_requests.once(caller.user), quotas.repeats.once(key):
+            await self._write([mine, theirs], [] if pair.mine.asked else [asks])
         return Done()
 
     @retrying
@@ -165,7 +171,7 @@ class Contacts:
         """Reject the contact request of a user. Refused with `not_found` if there is none."""
         pair = await self._requested(caller, parameters.user_id)
         mine = self._changed(pair.mine, state="none", note="")
-        theirs = self._changed(pair.theirs, state="none", note="")
+        theirs = self._changed(pair.theirs, state="none", note="", asked=False)
         answer = self._notice(caller.user, parameters.user_id, "contact_rejected", note=parameters.note)
         await self._write([mine, theirs], [answer])
         return Done()
@@ -211,8 +217,8 @@ class Contacts:
         return pair
 
     async def _become_contacts(self, pair: Pair) -> None:
-        mine = self._changed(pair.mine, state="contact", note="")
-        theirs = self._changed(pair.theirs, state="contact", note="")
+        mine = self._changed(pair.mine, state="contact", note="", asked=False)
+        theirs = self._changed(pair.theirs, state="contact", note="", asked=False)
         answer = self._notice(mine.user_id, mine.peer_id, "contact_accepted")
         await self._write([mine, theirs], [answer])
 

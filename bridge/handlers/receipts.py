@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bridge.core.access import Access, Room
+from bridge.core.access import Access, Room, no_message
 from bridge.core.operations import (
     After,
     Caller,
@@ -25,9 +25,10 @@ from bridge.core.paging import page_of
 from bridge.core.turns import Turns
 from broker.domain import permissions
 from broker.domain.conversation import group_of, participants
+from broker.domain.directory import Profile
 from broker.domain.errors import RefusedError, StoreError
 from broker.domain.message import read_body
-from broker.domain.permissions import Facts, Relation, UserOperation
+from broker.domain.permissions import UserOperation
 from broker.ports import (
     Arrival,
     BrokerPort,
@@ -124,7 +125,7 @@ class Receipts:
         await self._broker.emit([caller.user], event, keep=False)
         if seq > state.read_seq:
             for peer in room.peers:
-                if await self._showing(peer, [caller.user]):
+                if await self._access.those_letting(peer, [caller.user], UserOperation.SEE_READ):
                     await self._broker.emit([peer], event, keep=False)
 
     async def _state(self, caller: Caller, room: Room, seq: int) -> ConversationState:
@@ -134,7 +135,8 @@ class Receipts:
         return state
 
     async def delivered(self, caller: Caller, parameters: UptoParameters) -> Done:
-        """Mark a private conversation as delivered up to a message. The other user gets a `receipt` event.
+        """Mark a private conversation as delivered up to a message. The other user gets a `receipt` event if
+        they may see the caller's presence (`users.update`), because it tells that the caller is online.
         Only devices that read by `messages.sync` need this: for subscribers, their PUBACKs do it. It has no
         effect in a group."""
         room = await self._access.room(caller, parameters.conversation_id)
@@ -151,11 +153,11 @@ class Receipts:
         message_id = int(parameters.id)
         located = (await self._log.locate([message_id])).get(message_id)
         if located is None:
-            raise RefusedError("not_found", f"no message {parameters.id}")
+            raise no_message(parameters.id)
         room = await self._access.room_of(caller, parameters.id, located.conversation_id)
         body = read_body(located.body)
         if room.hides(located.seq, body.created_at):
-            raise RefusedError("not_found", f"no message {parameters.id}")
+            raise no_message(parameters.id)
         if body.from_user_id != caller.user and not caller.is_system:
             raise RefusedError("not_authorized", "only the sender of a message may ask who has read it")
         marks = await self._store.watermarks(
@@ -163,7 +165,7 @@ class Receipts:
         )
         page, following = page_of(marks, parameters.limit, lambda mark: mark.user)
         users = [mark.user for mark in page if mark.user != caller.user]
-        shown = await self._showing(caller.user, users)
+        shown = await self._access.those_letting(caller.user, users, UserOperation.SEE_READ)
         group = group_of(located.conversation_id)
         if group is not None:  # a member who joined later has never seen the message
             members = await self._directory.members_by_id(group, users)
@@ -177,16 +179,6 @@ class Receipts:
         """Whether a private message was said to this account, not to an earlier one with the same id."""
         _, view = await self._access.inbox(user)
         return not view.hides(located.conversation_id, located.seq, sent_at)
-
-    async def _showing(self, observer: str, users: Sequence[str]) -> set[str]:
-        """Those of the given users who let the observer see what they have read."""
-        profiles = await self._directory.profiles(users)
-        contacts = await self._directory.contacts_between(permissions.both_ways(observer, users))
-        return {
-            user
-            for user, profile in profiles.items()
-            if permissions.lets(profile, observer, UserOperation.SEE_READ, contacts)
-        }
 
     # --- from devices ----------------------------------------------------------------
 
@@ -231,11 +223,10 @@ class Receipts:
         peers = {key: _peer(*key) for key in reached}
         pairs = [pair for (user, _), peer in peers.items() for pair in permissions.both_ways(user, [peer])]
         contacts = await self._directory.contacts_between(pairs)
+        profiles = await self._directory.profiles(list({user for user, _ in reached}))
         for (user, where), seq in reached.items():
-            peer = peers[user, where]
-            relation = permissions.relation(peer, user, contacts)
-            code = permissions.between_users(UserOperation.SEE_DELIVERED, relation, Facts())
-            if code is None and relation is not Relation.SELF:
+            peer, profile = peers[user, where], profiles.get(user) or Profile(user)
+            if peer != user and permissions.lets(profile, peer, UserOperation.SEE_DELIVERED, contacts):
                 event = _event("delivered", where, user, seq)
                 await self._broker.emit([peer], event, keep=False)
 

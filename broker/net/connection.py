@@ -86,6 +86,7 @@ class Connection:
         "_suspended",
         "_task",
         "_transport",
+        "file",
         "outbox",
         "peer",
         "principal",
@@ -94,11 +95,14 @@ class Connection:
         "will",
     )
 
-    def __init__(self, hub: Hub, transport: Transport, peer: tuple[str, int], wait: float = 0.0) -> None:
-        """`wait`: seconds until the CONNECT may be read."""
+    def __init__(
+        self, hub: Hub, transport: Transport, peer: tuple[str, int], file: int, wait: float = 0.0
+    ) -> None:
+        """`file`: the file descriptor of its socket; `wait`: seconds until the CONNECT may be read."""
         self._hub = hub
         self._transport = transport
         self.peer = peer
+        self.file = file
         limits = hub.limits
         self.outbox = ByteOutbox(transport, hub.flusher, hub.budget, self._room_again, self)
         self._decoder = Decoder(limits.max_packet_bytes_before_connect)
@@ -324,6 +328,11 @@ class Connection:
         return True
 
     # --- from the registry -----------------------------------------------------------
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether this side does not read what the client sends."""
+        return self._paused
 
     @property
     def closed(self) -> bool:

@@ -11,6 +11,7 @@ from broker.metrics import Metrics
 from broker.net.budget import Budget
 from broker.net.deadlines import Deadlines
 from broker.net.outbox import Flusher
+from broker.net.reachability import Reachability
 from broker.ports import Gate, PluginEvents, Principal
 from broker.publish.pipeline import Pipeline
 from broker.registry import Registry
@@ -27,11 +28,17 @@ class ConnectionLimits(Protocol):
     outboxes_bytes: int
     uncommitted_bytes: int
     connect_timeout: float
+    unreachable_after: float
     publishes_per_second: int
 
 
 class Connected(Protocol):
     """A connection as the hub sees it."""
+
+    file: int
+
+    @property
+    def closed(self) -> bool: ...
 
     @property
     def principal(self) -> Principal | None:
@@ -71,6 +78,7 @@ class Hub:
         self.flusher = Flusher(loop.call_soon, self._packets_sent if events.packets else None)
         self.budget = Budget(limits.outbox_bytes, limits.outboxes_bytes, metrics.limited)
         self.deadlines = Deadlines()
+        self.reachability = Reachability(limits.unreachable_after)
         self.publishes = Allowances(limits.publishes_per_second)
         self.connections: set[Connected] = set()
 

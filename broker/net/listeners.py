@@ -123,6 +123,6 @@ def bind(listener: Listener) -> list[socket.socket]:
             sock.setblocking(False)
             sockets.append(sock)
     except OSError as error:
-        place = f"listeners.{listener.name}: cannot listen on {listener.host}:{listener.port}"
+        place = f"listeners.{listener.name}.bind: cannot listen on {listener.host}:{listener.port}"
         raise ListenError(f"{place}: {error.strerror or error}") from error
     return sockets

@@ -16,10 +16,15 @@ from picows import (
 from broker.net.connection import Connection
 from broker.net.hub import Hub
 from broker.net.listeners import NoRoomError, Slots
+from broker.net.reachability import REASON
 from broker.net.tcp import HIGH_WATER
 from broker.net.upgrade import SUBPROTOCOL, check
 
 logger = logging.getLogger(__name__)
+
+CHECKS = 4
+"""How often it is checked within `limits.unreachable_after` whether a client is silent. The first check may
+find the last frame; the second pings."""
 
 # Close codes that picows sends by itself when the client breaks the WebSocket protocol.
 _OFFENCES = frozenset((WSCloseCode.PROTOCOL_ERROR, WSCloseCode.MESSAGE_TOO_BIG, WSCloseCode.INVALID_TEXT))
@@ -62,13 +67,18 @@ class WebSocketClient(WSListener):
         self._slots = slots
         self._connection: Connection | None = None
         self._in_message = False
+        self._transport: WSTransport
+        self._is_heard = False
+        """Whether a frame has come since the last check."""
+        self._silent = 0
+        """How many checks have found that no frame has come."""
 
     def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
         stream = transport.underlying_transport
         peer = stream.get_extra_info("peername") or ("", 0)
-        address = str(peer[0])
+        address, file = str(peer[0]), stream.get_extra_info("socket").fileno()
         try:
-            file = stream.get_extra_info("socket").fileno()
             wait = self._slots.take(address, file, self._hub.loop.time())
         except NoRoomError as error:
             self._hub.turn_away(str(error))
@@ -76,13 +86,15 @@ class WebSocketClient(WSListener):
             return
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
         self._connection = Connection(
-            self._hub, _WebSocketTransport(transport), (address, int(peer[1])), wait
+            self._hub, _WebSocketTransport(transport), (address, int(peer[1])), file, wait
         )
+        self._hub.deadlines.watch(self, self._hub.loop.time())
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         connection = self._connection
         if connection is None:
             return
+        self._is_heard = True
         if frame.msg_type is WSMsgType.CLOSE:
             transport.send_close(frame.get_close_code())
             transport.disconnect()
@@ -105,6 +117,22 @@ class WebSocketClient(WSListener):
             return "message inside an unfinished message"
         return None
 
+    def check(self, now: float) -> float | None:
+        """See `deadlines.Watched`. A client that is silent is pinged. If it stays silent, it is gone, though
+        a proxy may keep its connection open."""
+        connection = self._connection
+        if connection is None or connection.closed:
+            return None
+        # While this side does not read, it would not see an answer.
+        self._silent = 0 if self._is_heard or connection.is_paused else self._silent + 1
+        self._is_heard = False
+        if self._silent == 1:
+            self._transport.send_ping()
+        elif self._silent == CHECKS - 1:
+            connection.close(REASON)
+            return None
+        return now + self._hub.limits.unreachable_after / CHECKS
+
     def resume_writing(self) -> None:
         if self._connection is not None:
             self._connection.outbox.drained()
@@ -116,6 +144,7 @@ class WebSocketClient(WSListener):
                 self._connection.close(f"protocol error: WebSocket: {sent.reason}")
             self._connection.lost()
             self._slots.give_back(self._connection.peer[0])
+            self._hub.deadlines.forget(self)
             self._connection = None
 
 

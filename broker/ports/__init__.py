@@ -56,6 +56,7 @@ from broker.ports.states import (
     SessionState,
     StateChange,
     StateStore,
+    StoredSession,
     Unseen,
 )
 from broker.ports.upkeep import DirectoryUpkeep, Finding, FindingKind, Upkeep, Verified
@@ -128,6 +129,7 @@ __all__ = [
     "StateStore",
     "StoreContext",
     "StoreIdentity",
+    "StoredSession",
     "Stores",
     "TokenRevoked",
     "TopicRules",

@@ -32,6 +32,15 @@ class Device(msgspec.Struct, frozen=True):
     user: str
     client_id: str
     address: str
+    since: int = 0
+    """When it was connected, Unix ms."""
+    persistent: bool = False
+    """Whether its session lasts when the connection ends."""
+    subscriptions: int = 0
+    qos: int | None = None
+    """The highest QoS of its subscriptions; None without any."""
+    backlog: int = 0
+    """How many messages wait for it, see `Session.backlog`."""
 
     @property
     def sort_key(self) -> str:
@@ -74,7 +83,8 @@ class BrokerPort(Protocol):
         ...
 
     async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:
-        """User -> the client ids of their connections. Users without a connection are left out."""
+        """User -> the client ids of their connections. Users without a connection are left out. The user ""
+        stands for all anonymous clients."""
         ...
 
     async def connections(self, user: str, after: str, limit: int) -> list[Device]:

@@ -87,11 +87,14 @@ class GroupWrite(msgspec.Struct, frozen=True):
 
     group: Group
     fresh: bool = False
-    """Delete all members, bans and join requests first: they belong to a dismissed group with the same id."""
+    """Delete all members, bans and join requests first: they belong to a dismissed group with the same id.
+    Who has left that group is still known."""
     put: Sequence[Membership] = ()
     """Members to add or to change."""
     drop: Sequence[str] = ()
     """Users who are no longer members."""
+    left: Sequence[str] = ()
+    """Those of `drop` who left by themselves: `who_left` returns them until they are members again."""
     ban: Sequence[Ban] = ()
     unban: Sequence[str] = ()
     """Users whose bans end."""
@@ -127,9 +130,10 @@ class AccountDirectory(Protocol):
     async def remove_account(
         self, user_id: str, groups: Sequence[str] | None = None, notices: Sequence[Notice] = ()
     ) -> None:
-        """Remove an account with its memberships, bans, join requests, contacts (both directions) and
-        revoked tokens. Refused: `not_found`; `is_owner` while the user owns a group that is not dismissed;
-        `conflict` if the user's groups are not exactly `groups` (None: any groups)."""
+        """Remove an account with its memberships, bans, join requests, contacts (both directions), revoked
+        tokens, and what is known of groups that it left. Refused: `not_found`; `is_owner` while the user
+        owns a group that is not dismissed; `conflict` if the user's groups are not exactly `groups` (None:
+        any groups)."""
         ...
 
     async def profiles(self, user_ids: Sequence[str]) -> dict[str, Profile]:
@@ -202,6 +206,10 @@ class GroupDirectory(Protocol):
     async def ban(self, group_id: str, user_id: str) -> Ban | None: ...
 
     async def bans_by_id(self, group_id: str, user_ids: Sequence[str]) -> dict[str, Ban]: ...
+
+    async def who_left(self, group_id: str, user_ids: Sequence[str]) -> set[str]:
+        """Those of the given users who left the group by themselves and have not been members since."""
+        ...
 
     async def bans(self, group_id: str, after: str, limit: int) -> list[Ban]: ...
 

@@ -82,6 +82,19 @@ class SessionState(msgspec.Struct):
     Then the node knows nothing of the packets that the client may hold."""
 
 
+class StoredSession(msgspec.Struct, frozen=True):
+    """A stored session as listings show it."""
+
+    key: SessionKey
+    saved_at: int
+    """Unix ms. For a session that is away: when its last connection ended, as far as the node saw it."""
+    filters: dict[str, Subscription]
+    cursors: dict[str, int]
+    """Log -> cursor, see `SessionState`."""
+    waiting: int
+    """How many messages are queued, or were sent and not acknowledged."""
+
+
 class Saved(msgspec.Struct, frozen=True):
     """Replace the whole stored state of a session, cursors included. `at` is Unix ms."""
 
@@ -184,6 +197,11 @@ class StateStore(Protocol):
         self, user: str | None = None
     ) -> list[tuple[SessionKey, dict[str, Subscription]]]:
         """Key and subscriptions by filter of all stored sessions, or of one user's."""
+        ...
+
+    async def sessions(self, user: str | None, after: SessionKey, limit: int) -> list[StoredSession]:
+        """The first `limit` stored sessions after a key, ordered by user and client id (code points); only
+        those of `user` if it is not None. Begin with the key ("", "")."""
         ...
 
     async def client_ids(self, user: str, limit: int) -> list[str]:

@@ -57,6 +57,7 @@ class Session:
         "parked",
         "persistent",
         "redeliveries",
+        "since",
         "tails",
         "window",
     )
@@ -69,9 +70,12 @@ class Session:
         outbox: Outbox,
         limits: Limits,
         watcher: "Watcher[Session]",
+        since: int = 0,
     ) -> None:
+        """`since`: when it was connected, Unix ms."""
         self.key = key
         self.connected = True
+        self.since = since
         self.identity = identity
         self.persistent = persistent
         self.outbox = outbox
@@ -281,6 +285,13 @@ class Session:
     def counts(self) -> tuple[int, int]:
         """The number of messages in the window, and of queued ones."""
         return len(self.window), len(self._pending or ())
+
+    @property
+    def backlog(self) -> int:
+        """How many messages wait for the client: sent and not acknowledged, queued, or entries of logs that
+        it has not been sent, as far as the heads of the logs are known."""
+        behind = sum(max(tail.head - tail.position, 0) for tail in self.behind.values())
+        return sum(self.counts) + behind
 
     def snapshot(self) -> SessionState:
         """The state to store for the next connection. A log's cursor is the last entry sent, because the

@@ -204,7 +204,7 @@ class FakeNode:
         conversations = sqlite.SqliteConversationStore(database)
         self.broker = broker = FakeBroker(self.clock, log, rules, References(log, conversations, directory))
         limits = AmendmentLimits(recall_ms=2 * MINUTE, edit_ms=60 * MINUTE)
-        quotas = Quotas(1000, 1000, lambda: self.clock.now_ms() / 1000, Counter())
+        quotas = Quotas(1000, 1000, 1000, 1000, lambda: self.clock.now_ms() / 1000, Counter())
         self.services = services = Services(
             log, states, save, conversations, directory, broker, self.clock, limits, 10_000, quotas
         )
@@ -213,6 +213,7 @@ class FakeNode:
         operations = administration(
             directory,
             log,
+            states,
             broker,
             accounts,
             services.groups,

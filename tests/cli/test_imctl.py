@@ -289,7 +289,7 @@ def commands(*path: str) -> list[tuple[str, ...]]:
 
 def test_every_command_has_help() -> None:
     every = [" ".join(path) for path in commands()]
-    assert len(every) == len(set(every)) == 58
+    assert len(every) == len(set(every)) == 60
     for command in ("user profile", "contact block", "group ban", "conversation set", "kick", "readers"):
         assert command in every
 

@@ -16,6 +16,7 @@ SCENARIOS = frozenset(
     for name in (
         *("administration", "contacts", "conversations", "edits", "groups", "groups_presence", "grpc"),
         *("im_machine", "methods", "presence", "receipts", "rpc", "typing", "data", "renewal"),
+        *("consent", "side_doors"),
     )
 )
 assert all(Path(__file__).with_name(f"{name}.py").exists() for name in SCENARIOS)

@@ -1,6 +1,7 @@
 """`imctl backup` of a node that runs, and `imctl restore`."""
 
 import json
+import shutil
 import tarfile
 import threading
 from collections.abc import Callable
@@ -8,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from bridge.grpc_api import im_admin_pb2 as pb
 from tests.cli.imctl import Result, run
 from tests.integration.im import Device, private
-from tests.integration.node import Node, password
+from tests.integration.node import ROOT, Node, password
 from tests.integration.raw import RawClient
+from tests.integration.test_serve import serve
+from tests.integration.test_verify import MEMORY, SQLITE
 
 KEPT = {
     "admin.token",
@@ -158,3 +163,88 @@ def test_what_a_session_is_told(make_node: Callable[..., Node], tmp_path: Path) 
     assert client.login(f"{bob}-phone", bob, password(bob), clean=False) is True
     client.socket.close()
     assert imctl(node, "verify").returncode == 0
+
+
+def test_what_is_refused_changes_nothing(make_node: Callable[..., Node], tmp_path: Path) -> None:
+    node = make_node().start()
+    alice = node.user("alice")
+    backup = back_up(node, tmp_path / "backup")
+    archive = back_up(node, tmp_path / "backup.tgz")
+    assert "exists already" in refused(imctl(node, "backup", str(backup)))
+    assert "exists already" in refused(imctl(node, "backup", str(archive)))
+    assert "no such file" in refused(imctl(node, "backup", str(tmp_path / "none" / "b"))).lower()
+    assert "in use by another node" in refused(imctl(node, "restore", str(backup)))
+    node.stop()
+    assert "no node is running" in refused(imctl(node, "backup", str(tmp_path / "other")))
+    before = {file.name: file.read_bytes() for file in node.data_dir.iterdir()}
+    half = tmp_path / "half.tgz"
+    half.write_bytes(archive.read_bytes()[:-5000])
+    damaged, lacking = tmp_path / "damaged", tmp_path / "lacking"
+    for copy in (damaged, lacking):
+        shutil.copytree(backup, copy)
+    with (damaged / "parley.db").open("r+b") as file:
+        file.seek(5000)
+        file.write(b"x")
+    (lacking / "directory.db").unlink()
+    for source, words in (
+        (tmp_path / "nothing", "no such file"),
+        (tmp_path, "has no backup.json"),
+        (half, "no backup, or not whole"),
+        (damaged, "parley.db is not what was backed up"),
+        (lacking, "directory.db is missing"),
+    ):
+        assert words.lower() in refused(imctl(node, "restore", str(source))).lower()
+    assert {file.name: file.read_bytes() for file in node.data_dir.iterdir()} == before
+    node.start()
+    assert node.call("GetUser", pb.GetUserRequest(user_id=alice)).user.user_id == alice
+
+
+def test_a_restore_that_was_interrupted(make_node: Callable[..., Node], tmp_path: Path) -> None:
+    node = make_node().start()
+    alice = node.user("alice")
+    backup = back_up(node, tmp_path / "backup")
+    node.stop()
+    # As if it was killed after the old files had gone aside.
+    (node.data_dir / "restore.ready").mkdir()
+    for name in ("parley.db", "directory.db", "store.json"):
+        (node.data_dir / name).unlink()
+    status, line = serve(ROOT / "config" / "broker.yaml", "--data-dir", str(node.data_dir))
+    assert status == 1
+    assert "run imctl restore again" in line
+    assert "run imctl restore again" in imctl(node, "verify").stderr
+    restore(node, backup)
+    node.start()
+    assert node.call("GetUser", pb.GetUserRequest(user_id=alice)).user.user_id == alice
+
+
+def test_restored_twice_over_another_store_and_over_damage(
+    make_node: Callable[..., Node], tmp_path: Path
+) -> None:
+    """Each restore has a generation of its own, and the backup is as it was."""
+    node, other = make_node().start(), make_node().start()
+    alice = node.user("alice")
+    other.user("bob")
+    backup = back_up(node, tmp_path / "backup")
+    node.stop()
+    other.stop()
+    restore(node, backup)
+    (node.data_dir / "parley.db").write_bytes(b"not a database" * 1000)
+    (node.data_dir / "store.json").write_bytes(b"{")
+    first = restore(node, backup)
+    restore(other, backup)
+    assert first.startswith("restored the backup of ")
+    assert len({generation(node), generation(other)}) == 2
+    for each in (node, other):
+        each.start()
+        assert [user.user_id for user in each.call("ListUsers", pb.PageRequest()).users] == [alice]
+        each.stop()
+
+
+def test_a_store_that_cannot_be_copied(make_node: Callable[..., Node], tmp_path: Path) -> None:
+    config = yaml.safe_load((ROOT / "config" / "broker.yaml").read_text())
+    config["plugins"][MEMORY] = config["plugins"].pop(SQLITE)
+    file = tmp_path / "broker.yaml"
+    file.write_text(yaml.safe_dump(config))
+    node = make_node(config=file).start()
+    assert "cannot be copied" in refused(imctl(node, "backup", str(tmp_path / "backup")))
+    assert not list(tmp_path.glob("backup*"))

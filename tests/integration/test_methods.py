@@ -48,6 +48,7 @@ class World:
         between = other.rpc("messages.send", user_id=third.user, content="x")["id"]
         recalled = me.rpc("messages.send", user_id=peer.user, content="x")["id"]
         me.rpc("messages.recall", id=recalled)
+        me.rpc("groups.create", group_id=f"shared-{me.user}", members=[self.names["blocker"]])
         to_blocker = me.rpc("messages.send", user_id=self.names["blocker"], content="x")["id"]
         callers["blocker"].rpc("contacts.block", user_id=me.user)
         callers["shy"].rpc("users.update", who_may_message="contacts")
@@ -55,6 +56,7 @@ class World:
             "from_peer": from_peer,
             "between_others": between,
             "recalled": recalled,
+            "shared": f"shared-{me.user}",
             "to_blocker": to_blocker,
             "with_peer": private(me.user, peer.user),
             "with_other": private(me.user, other.user),
@@ -73,6 +75,11 @@ class World:
 
         own = make(me, "own", peer.user)
         me.rpc("groups.ban", group_id=own, user_id=third.user)
+        gone = self.node.user("gone")
+        self.names["gone"] = gone
+        me.rpc("groups.add", group_id=own, user_ids=[gone])
+        with Device(self.node, gone) as device:
+            device.rpc("groups.leave", group_id=own)
         joined = make(other, "joined", *users, who_may_invite="admins")
         other.rpc("groups.set_role", group_id=joined, user_id=peer.user, role="admin")
         self.names["in_joined"] = third.rpc("messages.send", group_id=joined, content="x")["id"]

@@ -8,6 +8,7 @@ def test_delivered_by_puback(node: Node) -> None:
     alice, bob = node.user("alice"), node.user("bob")
     where = private(alice, bob)
     with devices(node, alice, bob) as (a1, a2, b1, _):
+        b1.rpc("users.update", who_sees_presence="everyone")
         a1.say(bob, "one")
         a1.say(bob, "two")
         assert not a1.told("receipt"), "nobody has acknowledged anything: devices read when asked to"
@@ -25,7 +26,9 @@ def test_delivered_by_puback(node: Node) -> None:
 def test_delivered_while_away_and_after_a_restart(make_node) -> None:  # type: ignore[no-untyped-def]
     node = make_node().start()
     alice, bob = node.user("alice"), node.user("bob")
-    Device(node, bob).close()
+    with Device(node, bob) as b:
+        b.rpc("users.update", who_sees_presence="everyone")
+        b.close()
     with Device(node, alice) as a:
         for i in range(30):
             a.say(bob, f"m{i}")
@@ -53,6 +56,7 @@ def test_read(node: Node) -> None:
         assert b2.conversation(where)["read_seq"] == 2, "it does not go back"
         assert not a1.told("receipt", status="read", seq=1)
         assert b1.refused("messages.read", conversation_id=where, seq=4) == "not_found"
+        b1.rpc("users.update", who_sees_presence="everyone")
         b1.rpc("messages.delivered", conversation_id=where, seq=3)
         assert a1.told("receipt", status="delivered", seq=3)
         assert_same(a1, a2, b1, b2)

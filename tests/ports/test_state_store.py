@@ -10,6 +10,7 @@ from broker.domain.topics import matches
 from broker.ports import (
     Enqueued,
     Forgotten,
+    Lost,
     Moved,
     PacketIds,
     QueuedMessage,
@@ -51,6 +52,7 @@ FULL = SessionState(
         QueuedMessage("a/b", b"", 0),
     ],
     packet_ids=PacketIds(70_000, 70_512, ((1, 512), (65535, 65535))),
+    lost={"users/alice/inbox": Lost(8, 1 << 31), "g:team": Lost(9, None)},
 )
 
 
@@ -183,6 +185,30 @@ async def test_subscriptions(stores: "OpenedStores") -> None:
     }
     assert dict(await stores.states.subscriptions("")) == {NOBODY: subscribed({"2/#": 2})}
     assert await stores.states.subscriptions("carol") == []
+
+
+async def test_sessions_are_listed_in_order(stores: "OpenedStores") -> None:
+    found = await stores.states.sessions(None, SessionKey("", ""), 10)
+    assert found == []
+    await stores.states.apply([Saved(key, state(), 5) for key in reversed(KEYS)])
+    await stores.states.apply([Saved(PHONE, FULL, 7), Enqueued(PHONE, queued("x"), 10)])
+    found = await stores.states.sessions(None, SessionKey("", ""), 10)
+    assert [(each.key, each.saved_at) for each in found] == [(NOBODY, 5), (PHONE, 7), (TABLET, 5), (BOB, 5)]
+    phone = found[1]
+    assert (phone.filters, phone.cursors) == (FULL.filters, FULL.cursors)
+    assert phone.waiting == 5, "four are queued, one was sent; of one only the release is left"
+
+    async def keys(user: str | None, after: SessionKey, limit: int = 10) -> list[SessionKey]:
+        return [each.key for each in await stores.states.sessions(user, after, limit)]
+
+    assert await keys(None, SessionKey("", ""), 2) == [NOBODY, PHONE]
+    assert await keys(None, PHONE) == [TABLET, BOB]
+    assert await keys(None, SessionKey("alice", "z")) == [BOB]
+    assert await keys("alice", SessionKey("", ""), 1) == [PHONE]
+    assert await keys("alice", PHONE) == [TABLET]
+    assert await keys("alice", TABLET) == []
+    assert await keys("", SessionKey("", "")) == [NOBODY]
+    assert await keys("carol", SessionKey("", "")) == []
 
 
 async def test_client_ids(stores: "OpenedStores") -> None:

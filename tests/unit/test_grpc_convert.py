@@ -79,11 +79,11 @@ def test_results() -> None:
     stats = to_message(admin.StatsResponse.DESCRIPTOR, StatsResult({"a": 1, "b": 2**40}))
     assert stats == admin.StatsResponse(values={"a": 1, "b": 2**40})
     sessions = to_message(
-        admin.ListSessionsResponse.DESCRIPTOR, ListResult([SessionView("", "c", "h:1")], "x")
+        admin.ListSessionsResponse.DESCRIPTOR,
+        ListResult([SessionView("", "c", "h:1", "online", 5, False, 0, None, 2)], "x"),
     )
-    assert sessions == admin.ListSessionsResponse(
-        sessions=[admin.Session(client_id="c", address="h:1")], next="x"
-    )
+    session = admin.Session(client_id="c", address="h:1", state="online", since=5, backlog=2)
+    assert sessions == admin.ListSessionsResponse(sessions=[session], next="x")
 
 
 def test_fields_that_this_node_does_not_know_are_refused() -> None:

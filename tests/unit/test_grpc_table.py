@@ -44,7 +44,7 @@ def test_the_administration_is_a_table_and_a_service_of_its_own() -> None:
     assert not OFFERED.keys() & ADMIN.keys()
     assert set(SERVICES[ADMINISTRATION].values()) == set(ADMIN)
     nothing: Any = None
-    made = administration(*[nothing] * 8)
+    made = administration(*[nothing] * 9)
     assert [operation.name for operation in made] == list(ADMIN)
 
 

@@ -28,6 +28,9 @@ BOB = Profile("bob", who_may_message="everyone", who_sees_presence="contacts", r
 PROFILES = {
     "plain": BOB,
     "contacts write": replace(BOB, who_may_message="contacts"),
+    "contacts add": replace(BOB, who_may_add_me="contacts"),
+    "nobody adds": replace(BOB, who_may_add_me="nobody"),
+    "contacts write, nobody adds": replace(BOB, who_may_message="contacts", who_may_add_me="nobody"),
     "all see presence": replace(BOB, who_sees_presence="everyone"),
     "nobody sees presence": replace(BOB, who_sees_presence="nobody"),
     "no receipts": replace(BOB, read_receipts=False),
@@ -54,7 +57,16 @@ CONDITIONS: dict[str, dict[str, str]] = {
     "own": OWN,
     "recallable": OWN | dict.fromkeys(["not recallable", "just editable", "not editable"], "too_late"),
     "editable": OWN | {"not editable": "too_late"},
-    "open_to_all": {"contacts write": "not_contact", "no profile": "not_contact"},
+    "open_to_all": dict.fromkeys(
+        ["contacts write", "contacts write, nobody adds", "no profile"], "not_contact"
+    ),
+    "contacts_add": dict.fromkeys(
+        ["nobody adds", "contacts write, nobody adds", "no profile"], "not_authorized"
+    ),
+    "all_add": dict.fromkeys(
+        ["contacts write", "contacts add", "contacts write, nobody adds", "no profile"], "not_contact"
+    )
+    | {"nobody adds": "not_authorized"},
     "shows_contacts": dict.fromkeys(["nobody sees presence", "no profile"], "not_authorized"),
     "shows_all": dict.fromkeys(set(PROFILES) - {"all see presence"}, "not_authorized"),
     "gives_receipts": dict.fromkeys(["no receipts", "no profile"], "not_authorized"),
@@ -66,7 +78,10 @@ CONDITIONS: dict[str, dict[str, str]] = {
         "muted, and admins post": "not_authorized",
     },
     "members_invite": {"admins invite": "not_authorized"},
-    "joinable": {"closed": "not_member"},
+    # The groups that others may not know of.
+    "if_known": {"closed": "not_found"},
+    "not_member": {case: "not_found" if case == "closed" else "not_member" for case in GROUPS},
+    "banned": {case: "not_found" if case == "closed" else "banned" for case in GROUPS},
 }
 # An edit is a send. The cases of a message come after those of the place, so sending is asked first.
 CONDITIONS |= {
@@ -77,10 +92,14 @@ CONDITIONS |= {
 USERS = """
 operation      system  self            contact         stranger               blocked
 MESSAGE        yes     yes             yes             open_to_all            blocked
+ADD            yes     yes             contacts_add    all_add                blocked
+APPOINT        yes     yes             yes             yes                    blocked
+ASK_TO_JOIN    yes     yes             yes             yes                    blocked
+MENTION        yes     yes             yes             yes                    blocked
 TYPE           yes     yes             yes             open_to_all            blocked
 SEE_PRESENCE   yes     yes             shows_contacts  shows_all              blocked
 SEE_READ       yes     yes             gives_receipts  gives_receipts         blocked
-SEE_DELIVERED  yes     yes             yes             yes                    blocked
+SEE_DELIVERED  yes     yes             shows_contacts  shows_all              blocked
 EDIT           own     editable        editable        open_to_all,_editable  blocked
 RECALL         yes     recallable      recallable      recallable             recallable
 REQUEST        yes     invalid_params  exists          yes                    blocked
@@ -91,45 +110,48 @@ BLOCK          yes     invalid_params  yes             yes                    ye
 """
 
 IN_GROUPS = """
-operation      system  owner     admin                member              outsider    banned
-POST           yes     yes       not_muted            may_post            not_member  not_member
-READ           yes     yes       yes                  yes                 not_member  not_member
-EDIT           own     editable  not_muted,_editable  may_post,_editable  not_member  not_member
-RECALL         yes     yes       yes                  recallable          not_member  not_member
-SEE            yes     yes       yes                  yes                 joinable    not_member
-UPDATE         yes     yes       yes                  not_authorized      not_member  not_member
-INVITE         yes     yes       yes                  members_invite      not_member  not_member
-JOIN           yes     exists    exists               exists              joinable    banned
-ANSWER         yes     yes       yes                  not_authorized      not_member  not_member
-LEAVE          yes     is_owner  yes                  yes                 not_member  not_member
-REMOVE         yes     yes       yes                  not_authorized      not_member  not_member
-BAN            yes     yes       yes                  not_authorized      not_member  not_member
-UNBAN          yes     yes       yes                  not_authorized      not_member  not_member
-MUTE           yes     yes       yes                  not_authorized      not_member  not_member
-MUTE_ALL       yes     yes       yes                  not_authorized      not_member  not_member
-SET_ROLE       yes     yes       not_authorized       not_authorized      not_member  not_member
-TRANSFER       yes     yes       not_authorized       not_authorized      not_member  not_member
-DISMISS        yes     yes       not_authorized       not_authorized      not_member  not_member
+operation      system  owner     admin                member              outsider    left        banned
+POST           yes     yes       not_muted            may_post            not_here    not_here    not_here
+READ           yes     yes       yes                  yes                 not_member  not_member  not_member
+EDIT           own     editable  not_muted,_editable  may_post,_editable  not_member  not_member  not_member
+RECALL         yes     yes       yes                  recallable          not_member  not_member  not_member
+SEE            yes     yes       yes                  yes                 if_known    if_known    not_member
+UPDATE         yes     yes       yes                  not_authorized      not_member  not_member  not_member
+INVITE         yes     yes       yes                  members_invite      not_member  not_member  not_member
+JOIN           yes     exists    exists               exists              if_known    yes         banned
+ANSWER         yes     yes       yes                  not_authorized      not_member  not_member  not_member
+LEAVE          yes     is_owner  yes                  yes                 not_member  not_member  not_member
+REMOVE         yes     yes       yes                  not_authorized      not_member  not_member  not_member
+BAN            yes     yes       yes                  not_authorized      not_member  not_member  not_member
+UNBAN          yes     yes       yes                  not_authorized      not_member  not_member  not_member
+MUTE           yes     yes       yes                  not_authorized      not_member  not_member  not_member
+MUTE_ALL       yes     yes       yes                  not_authorized      not_member  not_member  not_member
+SET_ROLE       yes     yes       not_authorized       not_authorized      not_member  not_member  not_member
+TRANSFER       yes     yes       not_authorized       not_authorized      not_member  not_member  not_member
+DISMISS        yes     yes       not_authorized       not_authorized      not_member  not_member  not_member
 """
 
-# The group was dismissed: these, and for all other operations the last row.
+# The group was dismissed: these, and for all other operations the last row. Users who are not members are
+# answered as if it did not exist.
 DISMISSED = """
-operation      system     owner      admin      member     outsider    banned
-READ           yes        yes        yes        yes        not_member  not_member
-SEE            yes        yes        yes        yes        joinable    not_member
-LEAVE          yes        is_owner   yes        yes        not_member  not_member
--              dismissed  dismissed  dismissed  dismissed  not_member  not_member
+operation      system     owner      admin      member     outsider    left        banned
+READ           yes        yes        yes        yes        not_found   not_found   not_found
+SEE            yes        yes        yes        yes        not_found   not_found   not_found
+LEAVE          yes        is_owner   yes        yes        not_found   not_found   not_found
+POST           dismissed  dismissed  dismissed  dismissed  not_here    not_here    not_here
+-              dismissed  dismissed  dismissed  dismissed  not_found   not_found   not_found
 """
 
 # Rows: who does something, columns: to whom.
 TOUCHES = """
-actor     system          owner     admin           member          outsider        banned
-SYSTEM    not_authorized  is_owner  yes             yes             yes             yes
-OWNER     not_authorized  is_owner  yes             yes             yes             yes
-ADMIN     not_authorized  is_owner  not_authorized  yes             yes             yes
-MEMBER    not_authorized  is_owner  not_authorized  not_authorized  not_authorized  not_authorized
-OUTSIDER  not_authorized  is_owner  not_authorized  not_authorized  not_authorized  not_authorized
-BANNED    not_authorized  is_owner  not_authorized  not_authorized  not_authorized  not_authorized
+actor    system         owner    admin          member         outsider       left           banned
+SYSTEM   not_authorized is_owner yes            yes            yes            yes            yes
+OWNER    not_authorized is_owner yes            yes            yes            yes            yes
+ADMIN    not_authorized is_owner not_authorized yes            yes            yes            yes
+MEMBER   not_authorized is_owner not_authorized not_authorized not_authorized not_authorized not_authorized
+OUTSIDER not_authorized is_owner not_authorized not_authorized not_authorized not_authorized not_authorized
+LEFT     not_authorized is_owner not_authorized not_authorized not_authorized not_authorized not_authorized
+BANNED   not_authorized is_owner not_authorized not_authorized not_authorized not_authorized not_authorized
 """
 
 
@@ -144,6 +166,8 @@ GOLDEN_USERS, GOLDEN_GROUPS, GOLDEN_DISMISSED = read(USERS), read(IN_GROUPS), re
 
 def answer(cell: str, *cases: str) -> str | None:
     """What a cell says in a case, which may be made of several."""
+    if cell == "not_here":  # whether or not there is such a group
+        return "not_member"
     if cell in CONDITIONS:
         return next((CONDITIONS[cell][case] for case in cases if case in CONDITIONS[cell]), None)
     return None if cell == "yes" else cell
@@ -223,7 +247,7 @@ def test_every_refusal_has_words() -> None:
     cells = {cell for table in (USERS, IN_GROUPS, DISMISSED, TOUCHES) for row in read(table).values()
              for cell in row.values()}  # fmt: skip
     codes = {code for cell in CONDITIONS.values() for code in cell.values()}
-    for code in codes | cells - set(CONDITIONS) - {"yes"}:
+    for code in codes | cells - set(CONDITIONS) - {"yes", "not_here"}:
         assert permissions.in_words(code)
 
 
@@ -251,6 +275,9 @@ def test_relation(mine: str | None, theirs: str | None) -> None:
 def test_rank() -> None:
     for role in ("owner", "admin", "member"):
         membership = Membership("team", "alice", role, 0)
-        assert permissions.rank(membership) is permissions.rank(membership, is_banned=True) is Rank(role)
+        assert permissions.rank(membership) is Rank(role)
+        assert permissions.rank(membership, is_banned=True, has_left=True) is Rank(role)
     assert permissions.rank(None) is Rank.OUTSIDER
+    assert permissions.rank(None, has_left=True) is Rank.LEFT
     assert permissions.rank(None, is_banned=True) is Rank.BANNED
+    assert permissions.rank(None, is_banned=True, has_left=True) is Rank.BANNED

@@ -1,5 +1,6 @@
 """Topics and operations follow the permission table, in each of its cells."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,6 +35,8 @@ ALICE = Identity("alice")
 CODES = {"blocked", "not_contact", "too_late", "muted", "not_member", "not_authorized", "exists"}
 CODES |= {"banned", "is_owner", "dismissed", "invalid_params"}
 """The codes with which the table refuses. An operation checks everything else later."""
+UNKNOWN = ("no group team", "no message 1")
+"""What is said of a group that is not there, and of its messages. The table refuses in the same words."""
 
 USERS = [relation for relation in Relation if relation is not Relation.SYSTEM]
 """How users stand to each other."""
@@ -50,6 +53,8 @@ class People(FewPeople):
     def __init__(self) -> None:
         super().__init__()
         self.banned = False
+        self.left: set[str] = set()
+        self.requests = {"bob": "let me in"}
         self.memberships_of["bob"] = {"team": Membership("team", "bob", "member", 0)}
 
     def stand(self, relation: Relation, profile: Profile | None) -> str:
@@ -72,6 +77,11 @@ class People(FewPeople):
             seat = Membership("team", "alice", rank.value, 0, muted_until)
             self.memberships_of["alice"] = {"team": seat}
         self.banned = rank is Rank.BANNED
+        if rank is Rank.LEFT:
+            self.left.add("alice")
+
+    async def group(self, group_id: str) -> Group | None:
+        return self.group_of.get(group_id)
 
     async def membership(self, group_id: str, user_id: str) -> Membership | None:
         return self.memberships_of.get(user_id, {}).get(group_id)
@@ -91,14 +101,21 @@ class People(FewPeople):
         found = {user: await self.ban(group_id, user) for user in user_ids}
         return {user: ban for user, ban in found.items() if ban is not None}
 
+    async def who_left(self, group_id: str, user_ids: Sequence[str]) -> set[str]:
+        return self.left & set(user_ids)
+
     async def bans(self, group_id: str, after: str, limit: int) -> list[Ban]:
         return []
 
     async def join_request(self, group_id: str, user_id: str) -> JoinRequest | None:
-        return JoinRequest(group_id, user_id, "", 0)
+        asked = self.requests.get(user_id)
+        return None if asked is None else JoinRequest(group_id, user_id, asked, 0)
 
     async def join_requests(self, group_id: str, after: str, limit: int) -> list[JoinRequest]:
-        return []
+        return [JoinRequest(group_id, user, note, 0) for user, note in self.requests.items()]
+
+    async def admins(self, group_id: str) -> list[Membership]:
+        return [seats[group_id] for seats in self.memberships_of.values() if seats[group_id].role == "owner"]
 
     async def account(self, user_id: str) -> Account | None:
         return Account(user_id) if user_id in self.users else None
@@ -149,8 +166,10 @@ class Broker:
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    async def append(self, _: object) -> None:
-        raise WritingError
+    async def append(self, drafts: Sequence[Any]) -> list[Any]:
+        if any(draft.content.type != "system" for draft in drafts):
+            raise WritingError
+        return [None for _ in drafts]
 
     async def emit(self, users: Sequence[str], event: Mapping[str, Any], *, keep: bool = True) -> None:
         self.told += users
@@ -172,12 +191,12 @@ class FixedClock:
 class World:
     """The topic rules and the operations over the same people."""
 
-    def __init__(self) -> None:
-        self.people, self.log, self.broker = People(), Logs(), Broker()
+    def __init__(self, people: People | None = None) -> None:
+        self.people, self.log, self.broker = people or People(), Logs(), Broker()
         some: Any = States()
         parts: tuple[Any, ...] = (self.log, some, save, some, self.people, self.broker)
         limits = AmendmentLimits(RECALL_MS, EDIT_MS)
-        quotas = Quotas(1000, 1000, lambda: NOW / 1000, Counter())
+        quotas = Quotas(1000, 1000, 1000, 1000, lambda: NOW / 1000, Counter())
         self.operations: Operations = Services(*parts, FixedClock(), limits, 100, quotas).operations
         self.rules = ContractRules(self.people, [], lambda: NOW)  # type: ignore[arg-type]
 
@@ -193,7 +212,7 @@ class World:
         except WritingError:
             return None
         except RefusedError as refusal:
-            return refusal.code if refusal.code in CODES else None
+            return refusal.code if refusal.code in CODES or refusal.detail in UNKNOWN else None
         return None
 
 
@@ -240,7 +259,16 @@ async def test_topics_of_groups(rank: Rank, case: str, dismissed: bool) -> None:
 # --- operations ----------------------------------------------------------------------
 
 # What is asked, by the operation of the services. `{peer}` is the other user.
-OF_USERS = [
+HERE = {"group_id": "team"}
+OTHERS = [
+    ("groups.add", HERE | {"user_ids": ["{peer}"]}, UserOperation.ADD),
+    ("groups.set_role", HERE | {"user_id": "{peer}", "role": "admin"}, UserOperation.APPOINT),
+    ("groups.transfer", HERE | {"user_id": "{peer}"}, UserOperation.APPOINT),
+    ("groups.join", HERE, UserOperation.ASK_TO_JOIN),
+    ("messages.send", HERE | {"mentions": ["{peer}"]}, UserOperation.MENTION),
+]
+"""What is asked about another user in a group: see tests/unit/test_naming_others.py."""
+OF_USERS: list[tuple[str, dict[str, Any], UserOperation]] = [
     ("contacts.request", {"user_id": "{peer}"}, UserOperation.REQUEST),
     ("contacts.accept", {"user_id": "{peer}"}, UserOperation.ANSWER),
     ("contacts.reject", {"user_id": "{peer}"}, UserOperation.ANSWER),
@@ -250,9 +278,8 @@ OF_USERS = [
     ("contacts.unblock", {"user_id": "{peer}"}, UserOperation.BLOCK),
     ("messages.edit", {"id": "1", "content": "x"}, UserOperation.EDIT),
     ("messages.recall", {"id": "1"}, UserOperation.RECALL),
+    ("groups.create", {"members": ["{peer}"]}, UserOperation.ADD),
 ]
-
-HERE = {"group_id": "team"}
 BOB = HERE | {"user_id": "bob"}
 OF_GROUPS: list[tuple[str, dict[str, Any], GroupOperation]] = [
     ("messages.sync", {"cursors": {"groups/team": 0}}, GroupOperation.READ),
@@ -300,9 +327,17 @@ async def test_operations_between_users(
             peer = world.people.stand(relation, profile)
             sender, to = ("alice", peer) if own else (peer, "alice")
             world.log.put(sender, f"users/{to}/inbox", sent_at)
-            given = {key: value.format(peer=peer) for key, value in parameters.items()}
+            if name == "groups.create" and relation is Relation.SYSTEM:
+                continue  # a group needs an owner
+            given = with_peer(parameters, peer)
             code = await world.call(name, given, is_system=relation is Relation.SYSTEM)
             assert code == user_answer(operation, relation, case, *cases), (case, cases)
+
+
+def with_peer(parameters: Mapping[str, Any], peer: str) -> dict[str, Any]:
+    """The parameters, with the other user in the place of `{peer}`."""
+    filled: dict[str, Any] = json.loads(json.dumps(parameters).replace("{peer}", peer))
+    return filled
 
 
 @pytest.mark.parametrize("case", PROFILES)
@@ -348,9 +383,11 @@ async def test_operations_in_groups(
 
 
 def test_every_operation_is_asked_above() -> None:
-    asked = {operation for *_, operation in OF_USERS} | {operation for *_, operation in OF_GROUPS}
+    asked = {operation for *_, operation in OF_USERS}
+    asked |= {operation for *_, operation in OF_GROUPS}
     asked |= {UserOperation.MESSAGE, UserOperation.TYPE, GroupOperation.POST}
     asked |= {UserOperation.SEE_PRESENCE, UserOperation.SEE_READ, UserOperation.SEE_DELIVERED}
+    asked |= {operation for *_, operation in OTHERS}
     assert asked == set(UserOperation) | set(GroupOperation)
 
 

@@ -23,6 +23,7 @@ from plugins.persistence.sql_directory.database import Database, SqlPart
 from plugins.persistence.sql_directory.models import (
     BANS,
     CONTACTS,
+    DEPARTURES,
     GROUPS,
     JOIN_REQUESTS,
     MEMBERSHIPS,
@@ -165,7 +166,7 @@ def _delete_account(
     for chunk in chunks(groups):
         changed = update(GROUPS).where(GROUPS.c.group_id.in_(chunk))
         connection.execute(changed.values(version=GROUPS.c.version + 1))
-    for table in (MEMBERSHIPS, BANS, JOIN_REQUESTS, CONTACTS, REVOKED_TOKENS):
+    for table in (MEMBERSHIPS, BANS, DEPARTURES, JOIN_REQUESTS, CONTACTS, REVOKED_TOKENS):
         connection.execute(delete(table).where(table.c.user_id == user_id))
     connection.execute(delete(CONTACTS).where(CONTACTS.c.peer_id == user_id))
     add_notices(connection, notices)

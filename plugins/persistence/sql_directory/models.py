@@ -33,6 +33,7 @@ class UserRow(SQLModel, table=True):
     name: str = Field(default="", max_length=255)
     avatar: str = Field(default="", max_length=2048)
     who_may_message: str = Field(default="everyone", max_length=16)
+    who_may_add_me: str = Field(default="everyone", max_length=16)
     who_sees_presence: str = Field(default="contacts", max_length=16)
     read_receipts: bool = True
 
@@ -60,6 +61,7 @@ class ContactRow(SQLModel, table=True):
     blocked: bool
     remark: str = Field(max_length=255)
     note: str = Field(max_length=1024)
+    asked: bool
     updated_at: int = Field(sa_type=BigInteger)
     version: int = Field(sa_type=BigInteger)
 
@@ -110,6 +112,16 @@ class BanRow(SQLModel, table=True):
     until: int = Field(sa_type=BigInteger)
 
 
+class DepartureRow(SQLModel, table=True):
+    """A user who has left a group by themselves."""
+
+    __tablename__ = "departures"
+    __table_args__ = _TEXT
+
+    group_id: str = Field(primary_key=True, max_length=64)
+    user_id: str = Field(primary_key=True, max_length=64, index=True)
+
+
 class JoinRequestRow(SQLModel, table=True):
     """A user who asks to join a group."""
 
@@ -158,6 +170,7 @@ CONTACTS = _table(ContactRow)
 GROUPS = _table(GroupRow)
 MEMBERSHIPS = _table(MembershipRow)
 BANS = _table(BanRow)
+DEPARTURES = _table(DepartureRow)
 JOIN_REQUESTS = _table(JoinRequestRow)
 NOTICES = _table(NoticeRow)
 STORE_IDENTITY = _table(StoreIdentityRow)

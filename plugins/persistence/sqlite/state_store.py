@@ -23,6 +23,7 @@ from broker.ports import (
     SessionKey,
     SessionState,
     StateChange,
+    StoredSession,
     Unseen,
 )
 from plugins.persistence.sqlite.database import Database, json_list
@@ -38,6 +39,10 @@ read_packet_ids = msgspec.msgpack.Decoder(PacketIds).decode
 read_lost = msgspec.msgpack.Decoder(dict[str, Lost]).decode
 _IDS_OF_EARLIER_VERSIONS = PacketIds(32767, 32767)
 """Earlier versions began with packet id 1 on each connection, and few connections came as far as this."""
+
+_SESSIONS = "SELECT id, user, client_id, saved_at, filters, inflight FROM sessions WHERE "
+_SESSIONS_OF_ALL = _SESSIONS + "(user, client_id) > (?, ?) ORDER BY user, client_id LIMIT ?"
+_SESSIONS_OF_ONE = _SESSIONS + "user = ? AND client_id > ? ORDER BY client_id LIMIT ?"
 
 # Watermarks never go back. A change that moves none, and clears no "unread" mark, leaves `changed_at` alone.
 _SEE = """
@@ -105,6 +110,17 @@ class SqliteStateStore:
                 "SELECT user, client_id, filters FROM sessions WHERE ?1 IS NULL OR user = ?1", (user,)
             )
             return [(SessionKey(name, client_id), read_filters(filters)) for name, client_id, filters in rows]
+
+        return await self._database.read(job)
+
+    async def sessions(self, user: str | None, after: SessionKey, limit: int) -> list[StoredSession]:
+        def job(connection: sqlite3.Connection) -> list[StoredSession]:
+            of_whom = after.user if user is None else user
+            # A client id of another user says nothing about this one's.
+            beyond = after.client_id if after.user == of_whom else ""
+            query = _SESSIONS_OF_ALL if user is None else _SESSIONS_OF_ONE
+            rows = connection.execute(query, (of_whom, beyond, limit)).fetchall()
+            return [_listed(connection, *row) for row in rows]
 
         return await self._database.read(job)
 
@@ -284,6 +300,24 @@ def _enqueue(connection: sqlite3.Connection, change: Enqueued) -> int:
         "(SELECT id FROM session_queue WHERE session = ? ORDER BY id DESC LIMIT -1 OFFSET ?)",
         (number, change.limit),
     ).rowcount
+
+
+def _listed(
+    connection: sqlite3.Connection,
+    number: int,
+    user: str,
+    client_id: str,
+    saved_at: int,
+    filters: bytes,
+    inflight: bytes,
+) -> StoredSession:
+    cursors = connection.execute("SELECT log, offset FROM cursors WHERE session = ?", (number,)).fetchall()
+    (queued,) = connection.execute(
+        "SELECT count(*) FROM session_queue WHERE session = ?", (number,)
+    ).fetchone()
+    sent = sum(1 for each in read_inflight(inflight) if each.packet_id and not each.released)
+    key = SessionKey(user, client_id)
+    return StoredSession(key, saved_at, read_filters(filters), dict(cursors), queued + sent)
 
 
 def read_filters(column: bytes) -> dict[str, Subscription]:

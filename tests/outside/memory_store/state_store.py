@@ -16,6 +16,7 @@ from broker.ports import (
     SessionKey,
     SessionState,
     StateChange,
+    StoredSession,
     Unseen,
 )
 
@@ -49,6 +50,13 @@ class MemoryStateStore:
             for key, kept in sessions.items()
             if user is None or key.user == user
         ]
+
+    async def sessions(self, user: str | None, after: SessionKey, limit: int) -> list[StoredSession]:
+        kept = self._opened.contents.sessions
+        beyond = (after.user, after.client_id) if user in (None, after.user) else ("", "")
+        keys = sorted((key.user, key.client_id) for key in kept if user in (None, key.user))
+        first = [SessionKey(*key) for key in keys if key > beyond][:limit]
+        return [_listed(key, kept[key]) for key in first]
 
     async def client_ids(self, user: str, limit: int) -> list[str]:
         sessions = self._opened.contents.sessions
@@ -148,6 +156,14 @@ def _observe(contents: Contents, change: Seen | Marked | Unseen) -> None:
             contents.views[user] = {name: View(head, head, floor=head) for name, head in heads.items()}
 
 
+def _listed(key: SessionKey, kept: KeptSession) -> StoredSession:
+    state = kept.state
+    sent = [each for each in state.inflight if each.packet_id and not each.released]
+    return StoredSession(
+        key, kept.saved_at, dict(state.filters), dict(state.cursors), len(state.queue) + len(sent)
+    )
+
+
 def _copy(state: SessionState) -> SessionState:
     """A copy, because the session goes on changing its own state."""
     return SessionState(
@@ -157,4 +173,5 @@ def _copy(state: SessionState) -> SessionState:
         list(state.received),
         list(state.queue),
         state.packet_ids,
+        state.lost,
     )
