@@ -2,9 +2,9 @@
 
     python -m bridge.api_docs [--check]
 
-The text comes from docstrings. A handler's docstring describes its operation, a struct's docstring
-describes the parameters or the result. A field is described by the docstring that follows it, or else by
-the `msgspec.Meta` of its type.
+The page begins with `api_introduction.md`; all else comes from docstrings. A handler's docstring describes
+its operation, a struct's docstring describes the parameters or the result. A field is described by the
+docstring that follows it, or else by the `msgspec.Meta` of its type.
 """
 
 import argparse
@@ -28,67 +28,7 @@ from broker.domain.message import Body
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "docs" / "api.md"
-
-_INTRODUCTION = """\
-# Operations
-
-This page is generated from the code by `python -m bridge.api_docs`. Change the docstrings there, not
-this page.
-
-A client receives messages by subscribing and can send them by publishing ([topics.md](topics.md)).
-Everything else it does by calling the operations on this page. Any user may call them over MQTT;
-back-end services call the same operations over gRPC.
-
-Words used here: a *conversation* is private (`p:<user>:<user>`) or belongs to a group (`g:<group>`).
-Its entries are numbered by `seq`, from 1 without gaps. A *log* is what a topic keeps: an inbox
-(`users/<id>/inbox`) or a group (`groups/<id>`). Its entries are numbered by `offset`, from 1 without
-gaps. The *caller* is the user who calls. Times are Unix milliseconds.
-
-## Calling over MQTT
-
-Subscribe to `users/<me>/replies`. Then publish a JSON object to `users/<me>/rpc/<operation>`. The object
-holds the operation's parameters and, if you want to match replies to requests, a `request_id` (a string
-of 1 to 128 characters). An empty payload means `{}`.
-
-```
-mosquitto_sub -u alice -P wonderland -t users/alice/replies
-mosquitto_pub -u alice -P wonderland -t users/alice/rpc/messages.history \\
-    -m '{"request_id": "r1", "conversation_id": "p:alice:bob", "limit": 5}'
-```
-
-The reply repeats the `request_id` and holds either a `result` or an `error`. An error's `code` is for
-programs and is one of [these](#errors). Its `detail` is for people; its wording may change.
-
-```json
-{"ok":true,"request_id":"r1","result":{"messages":[]}}
-{"ok":false,"request_id":"r1","error":{"code":"not_member","detail":"group team: not a member of this group"}}
-```
-
-- The PUBACK only means that the call has arrived. The reply tells whether it succeeded.
-- Replies may arrive in another order than the calls. Every device of the user that is subscribed gets
-  them. They are not kept for devices that are away.
-- If the request is not a JSON object, or its `request_id` is not valid, the reply has no `request_id`.
-- An unknown parameter, or one of the wrong type, is refused with `invalid_params`. A parameter with a
-  default may be left out. `null` is accepted only where the default is `null`.
-- If the node is serving too many calls (`limits.rpc_concurrency`), or too many of this user
-  (`limits.calls_per_user`), the call is refused with an `overloaded` event instead of a reply, see
-  [topics.md](topics.md#events).
-
-## Calling over gRPC
-
-The `.proto` files are in `bridge/grpc_api/`; they name the operation behind each method. Every call
-carries the metadata `authorization: Bearer <token>`. The token is an access token of an account, or the
-node's admin token, which is in the file `admin.token` of its data directory. An account of the role
-`user` acts as itself. The admin token and accounts of the roles `admin` and `service` act as the system,
-or on behalf of a user if the call carries the metadata `im-on-behalf-of: <user>`. `im.AdminService` is
-for administrators only. The standard health and reflection services are offered, too.
-
-A refused call has the gRPC status [listed below](#errors), the `detail` as its message, and the `code` in
-the trailing metadata `im-error-code`.
-
-| service | methods |
-|---|---|
-"""
+INTRODUCTION = Path(__file__).with_name("api_introduction.md")
 
 _CODES = {
     "invalid_params": "A parameter is missing, unknown, of the wrong type or out of bounds, or two "
@@ -138,7 +78,14 @@ def render() -> str:
     areas: dict[str, list[Operation]] = {}
     for operation in operations:
         areas.setdefault(operation.name.partition(".")[0], []).append(operation)
-    lines = [_INTRODUCTION + "\n".join(_services()), "", "## All operations", "", "| | |", "|---|---|"]
+    lines = [
+        INTRODUCTION.read_text(encoding="utf-8") + "\n".join(_services()),
+        "",
+        "## All operations",
+        "",
+        "| | |",
+        "|---|---|",
+    ]
     for area, members in areas.items():
         links = " · ".join(f"[{each.name.partition('.')[2]}](#{_anchor(each.name)})" for each in members)
         lines.append(f"| `{area}.` | {links} |")

@@ -50,12 +50,13 @@ class AmqttGate:
     async def authenticate(self, credentials: Credentials) -> Principal | None:
         """See `ports.Gate`. As in amqtt: at least one plugin must say yes, and none may say no."""
         session = PluginSession(credentials)
-        answers = [
-            await self._decide(plugin, plugin.authenticate(session=session), raising=_UNDECIDED)
-            for plugin in self._authenticators
-        ]
-        said = [answer for answer in answers if answer is not None]
-        if not said or not all(said):
+        accepted = refused = False
+        for plugin in self._authenticators:
+            answer = await self._decide(plugin, plugin.authenticate(session=session), raising=_UNDECIDED)
+            if answer is not None:
+                accepted = True
+                refused = refused or not answer
+        if refused or not accepted:
             return None
         identity = session.attributes.get(IDENTITY_ATTRIBUTE) or Identity(session.username or "")
         peer = (credentials.remote_address, credentials.remote_port)

@@ -24,6 +24,7 @@ from broker.net.acknowledging import acknowledge
 from broker.net.expiry import announce
 from broker.net.hub import Hub
 from broker.net.lifetime import Lifetime
+from broker.net.listeners import file_of
 from broker.net.outbox import ByteOutbox
 from broker.net.subscribing import subscribe, unsubscribe
 from broker.net.transport import Transport
@@ -83,10 +84,10 @@ class Connection:
         "_paused",
         "_publishes",
         "_state",
+        "_stream",
         "_suspended",
         "_task",
         "_transport",
-        "file",
         "outbox",
         "peer",
         "principal",
@@ -96,13 +97,18 @@ class Connection:
     )
 
     def __init__(
-        self, hub: Hub, transport: Transport, peer: tuple[str, int], file: int, wait: float = 0.0
+        self,
+        hub: Hub,
+        transport: Transport,
+        peer: tuple[str, int],
+        stream: asyncio.BaseTransport,
+        wait: float = 0.0,
     ) -> None:
-        """`file`: the file descriptor of its socket; `wait`: seconds until the CONNECT may be read."""
+        """`stream`: the TCP connection below `transport`; `wait`: seconds until the CONNECT may be read."""
         self._hub = hub
         self._transport = transport
         self.peer = peer
-        self.file = file
+        self._stream = stream
         limits = hub.limits
         self.outbox = ByteOutbox(transport, hub.flusher, hub.budget, self._room_again, self)
         self._decoder = Decoder(limits.max_packet_bytes_before_connect)
@@ -113,7 +119,8 @@ class Connection:
         """The client, once authenticated."""
         self.publisher: Publisher
         self.will: Publication | None = None
-        self._allowance: Allowance
+        # Of the user, once there was a publish.
+        self._allowance: Allowance | None = None
         self._publishes = self._suspended = 0
         self._paused = self._is_lost = False
         self._task: asyncio.Task[None] | None = None
@@ -154,6 +161,11 @@ class Connection:
         self.close("connection lost")
         self._hub.connections.discard(self)
         self._hub.deadlines.forget(self)
+
+    @property
+    def file(self) -> int | None:
+        """See `reachability.Reachable`."""
+        return None if self._is_lost else file_of(self._stream)
 
     def check(self, now: float) -> float | None:
         """See `deadlines.Watched`."""
@@ -303,7 +315,6 @@ class Connection:
         """See `handshake.Applicant`."""
         hub = self._hub
         self._state = _OPEN
-        self._allowance = hub.publishes.hold(self.publisher.principal.identity.user, hub.loop.time())
         self._decoder.allow(hub.limits.max_packet_bytes)
         self._lifetime.opened(keep_alive)
         self.outbox.send(encoder.connack(ConnectCode.ACCEPTED, session_present))
@@ -313,11 +324,7 @@ class Connection:
     def _watch(self) -> None:
         """Act on the deadlines, and be called for the next one."""
         hub = self._hub
-        again = self.check(hub.loop.time())
-        if again is None:
-            hub.deadlines.forget(self)
-        else:
-            hub.deadlines.watch(self, again)
+        hub.deadlines.watch(self, self.check(hub.loop.time()))
 
     def renew(self, identity: Identity) -> bool:
         """See `registry.Client`."""
@@ -387,6 +394,10 @@ class Connection:
         arrived together. If there were too many, the next packets are taken later."""
         taken, self._publishes = self._publishes, 0
         allowance = self._allowance
+        if allowance is None:
+            hub = self._hub
+            user = self.publisher.principal.identity.user
+            allowance = self._allowance = hub.publishes.hold(user, hub.loop.time())
         if not allowance.take(taken) and (wait := allowance.wait(self._hub.loop.time())):
             self._hub.metrics.limited["publishes_per_second"] += 1
             self._hold(wait)
@@ -415,13 +426,16 @@ class Connection:
         if self._state is _CLOSED:
             return
         was_open = self.session is not None
+        if self._publishes:
+            self._count_publishes()
         level = logging.DEBUG if reason in ("disconnected", "connection lost") else logging.INFO
         if logger.isEnabledFor(level):
             about = " ".join(reason.split(" ", 2)[:2])  # such as "protocol error:"
             logger.log(level, "closing %s: %s", str(self), reason, extra=self._summed_up(about))
         self._state = _CLOSED
         if was_open:
-            self._hub.publishes.release(self._allowance)
+            if self._allowance is not None:
+                self._hub.publishes.release(self._allowance)
             self._hub.registry.detach(self, reason.partition(":")[0])
             self._hub.events.disconnected(self.publisher.principal)
         else:

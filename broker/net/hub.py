@@ -35,7 +35,8 @@ class ConnectionLimits(Protocol):
 class Connected(Protocol):
     """A connection as the hub sees it."""
 
-    file: int
+    @property
+    def file(self) -> int | None: ...
 
     @property
     def closed(self) -> bool: ...

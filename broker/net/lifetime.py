@@ -52,6 +52,8 @@ class Lifetime:
         """
         if self._connect_by is not None:
             return "no CONNECT in time" if now >= self._connect_by else self._connect_by
+        if not self._silence and expires_in is None:
+            return None
         due = []
         if self._silence:
             silent_until = self._last_seen + self._silence
@@ -63,4 +65,4 @@ class Lifetime:
                 return "token expired"
             notice_in = expires_in if self._announced else max(expires_in - _NOTICE, _AGAIN)
             due.append(now + min(expires_in, notice_in))
-        return min(due, default=None)
+        return min(due)

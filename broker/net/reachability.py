@@ -60,8 +60,10 @@ class Asking(msgspec.Struct, frozen=True):
 class Reachable(Protocol):
     """A connection."""
 
-    file: int
-    """Its file descriptor."""
+    @property
+    def file(self) -> int | None:
+        """Its file descriptor; None if it has none any more."""
+        ...
 
     @property
     def closed(self) -> bool: ...
@@ -86,7 +88,8 @@ class Reachability:
         looked_at = self._left[-self._share :]
         del self._left[-self._share :]
         for connection in looked_at:
-            if not connection.closed and is_unreachable(connection.file, self._seconds):
+            file = None if connection.closed else connection.file
+            if file is not None and is_unreachable(file, self._seconds):
                 connection.close(REASON)
 
 

@@ -26,16 +26,16 @@ class TcpProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast("asyncio.Transport", transport)
         peer = stream.get_extra_info("peername") or ("", 0)
-        address, file = str(peer[0]), stream.get_extra_info("socket").fileno()
+        address = str(peer[0])
         try:
-            wait = self._slots.take(address, file, self._hub.loop.time())
+            wait = self._slots.take(address, stream, self._hub.loop.time())
         except NoRoomError as error:
             self._hub.turn_away(str(error))
             stream.abort()
             return
         # At most the budget: a full outbox must be told when the transport has drained.
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
-        self._connection = Connection(self._hub, stream, (address, int(peer[1])), file, wait)
+        self._connection = Connection(self._hub, stream, (address, int(peer[1])), stream, wait)
 
     def data_received(self, data: bytes) -> None:
         if self._connection is not None:

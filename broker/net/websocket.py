@@ -77,16 +77,16 @@ class WebSocketClient(WSListener):
         self._transport = transport
         stream = transport.underlying_transport
         peer = stream.get_extra_info("peername") or ("", 0)
-        address, file = str(peer[0]), stream.get_extra_info("socket").fileno()
+        address = str(peer[0])
         try:
-            wait = self._slots.take(address, file, self._hub.loop.time())
+            wait = self._slots.take(address, stream, self._hub.loop.time())
         except NoRoomError as error:
             self._hub.turn_away(str(error))
             transport.disconnect(graceful=False)
             return
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
         self._connection = Connection(
-            self._hub, _WebSocketTransport(transport), (address, int(peer[1])), file, wait
+            self._hub, _WebSocketTransport(transport), (address, int(peer[1])), stream, wait
         )
         self._hub.deadlines.watch(self, self._hub.loop.time())
 

@@ -1,5 +1,6 @@
 """How many connections an address may have, and how fast they may come."""
 
+import asyncio
 from collections import Counter
 
 from broker.net.addresses import Addresses
@@ -66,10 +67,24 @@ def test_proxies_have_no_limits() -> None:
         door.leave("10.1.2.3")
 
 
+class Stream(asyncio.BaseTransport):
+    """A transport whose socket has this file descriptor."""
+
+    def __init__(self, file: int) -> None:
+        super().__init__()
+        self.file = file
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self
+
+    def fileno(self) -> int:
+        return self.file
+
+
 def take(slots: Slots, file: int = 10) -> float | str:
     """The wait of a connection, or why there is no room for it."""
     try:
-        return slots.take(HOME, file, NOW)
+        return slots.take(HOME, Stream(file), NOW)
     except NoRoomError as error:
         return str(error)
 
@@ -92,3 +107,18 @@ def test_the_last_files_are_not_for_clients() -> None:
     assert [take(slots, 100), take(slots, 2000), take(slots, 99)] == ["open_files", "open_files", 0.0]
     assert slots.used == 1
     assert not limited
+
+
+def test_most_connections_are_not_asked_for_their_files_while_there_are_many_left() -> None:
+    door, _ = addresses(most=100)
+    slots = Slots(0, door, 5000)
+    asked: list[int] = []
+
+    class Asked(Stream):
+        def fileno(self) -> int:
+            asked.append(slots.used)
+            return 4000 if slots.used > 20 else 10
+
+    for _ in range(40):
+        slots.take(HOME, Asked(0), NOW)
+    assert asked == [0, 16, *range(32, 40)]
