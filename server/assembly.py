@@ -184,6 +184,7 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
         amendment_limits(config),
         limits.group_members,
         quotas,
+        opened.identity.generation,
         authenticator,
     )
     stack.push_async_callback(services.close)

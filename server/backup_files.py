@@ -137,10 +137,15 @@ def _write_archive(archive: Path, files: Iterable[_Sent]) -> None:
     with _create(archive) as out:
         with tarfile.open(fileobj=out, mode="w|gz" if is_compressed else "w|") as tar:
             for file in files:
-                info = tarfile.TarInfo(file.name)
-                info.size, info.mode = file.size, 0o600
-                tar.addfile(info, _Exactly(file))
+                tar.addfile(_Member(file), _Exactly(file))
         _finish(out)
+
+
+class _Member(tarfile.TarInfo):
+    def __init__(self, file: _Sent) -> None:
+        super().__init__(file.name)
+        self.size = file.size
+        self.mode = 0o600
 
 
 class _Exactly:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from bridge.core.access import Access
+from bridge.core.ends import Generation
 from bridge.core.operations import Caller, ConversationId, Message, Millis, Operations, Parameters
 from bridge.handlers.messages import REPLY_BYTES
 from broker.domain.conversation import group_id, group_of
@@ -49,6 +50,9 @@ class ListParameters(Parameters):
     """The `next` of the previous page; empty for the first."""
     include_hidden: bool = False
     """Whether to list hidden conversations, too."""
+    generation: Generation | None = None
+    """The `generation` of the result that `since` and `cursor` came from. Those of another one are refused
+    (`out_of_range`): list all anew."""
 
 
 class ConversationView(msgspec.Struct):
@@ -89,6 +93,9 @@ class ListResult(msgspec.Struct):
     """The `since` (Unix ms) that asks for the changes after this call."""
     unread_total: int
     """The sum of `unread` over all conversations, not only this page, that are neither muted nor hidden."""
+    generation: int
+    """The generation of the stores. A restore from a backup raises it: offsets and seqs that a device has
+    from before may mean other entries. Give it back with them."""
 
 
 class SetParameters(Parameters):
@@ -139,6 +146,8 @@ class Conversations:
     async def list_conversations(self, caller: Caller, parameters: ListParameters) -> ListResult:
         """List the caller's conversations, the most recently active first. A reply holds about 128 KiB, so
         a page may have fewer conversations than `limit`."""
+        if parameters.since or parameters.cursor:
+            self._access.ends.check_generation(parameters.generation)
         now = self._access.growing_ms()
         every = await self._all(caller.user)
         unread_total = sum(seen.view.unread for seen in every if not (seen.view.muted or seen.view.hidden))
@@ -156,7 +165,7 @@ class Conversations:
         following = _cursor(wanted[len(page) - 1]) if len(wanted) > len(page) else ""
         last_change = max((seen.changed_at for seen in every), default=0)
         since = max(0, min(now - _OVERLAP_MS, last_change))
-        return ListResult(page, following, since, unread_total)
+        return ListResult(page, following, since, unread_total, self._access.ends.generation)
 
     async def _with_last(self, seen: Sequence[_Seen]) -> list[ConversationView]:
         """The first views with their last messages: as many as fit into one reply, but at least one."""

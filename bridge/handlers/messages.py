@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 
 from bridge.core.access import Access, Room
+from bridge.core.ends import Generation
 from bridge.core.operations import Caller, ConversationId, Message, Operations, Parameters, Seq
 from broker.domain import permissions
 from broker.domain.conversation import log_name
@@ -30,6 +31,9 @@ class SyncParameters(Parameters):
     has; 0 if it has none. Without it, all logs of the caller are read from the beginning."""
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     """The most entries to return, over all topics."""
+    generation: Generation | None = None
+    """The `generation` of the result that the cursors came from. Cursors of another one are refused
+    (`out_of_range`), even where the log has grown past them."""
 
 
 class SyncResult(msgspec.Struct):
@@ -42,6 +46,9 @@ class SyncResult(msgspec.Struct):
     """The cursors for the next call, for each topic that was read."""
     more: bool
     """Whether there are more entries after these cursors."""
+    generation: int
+    """The generation of the stores, to be kept with the cursors. A restore from a backup raises it: offsets
+    from before may mean other entries."""
 
 
 class HistoryParameters(Parameters):
@@ -55,6 +62,8 @@ class HistoryParameters(Parameters):
     """Return the first messages with a larger seq. Excludes `before_seq`."""
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
     """The most messages to return."""
+    generation: Generation | None = None
+    """The generation that the seq came with. A seq of another one is refused (`out_of_range`)."""
 
 
 class HistoryResult(msgspec.Struct):
@@ -89,7 +98,9 @@ class Messages:
 
     async def sync(self, caller: Caller, parameters: SyncParameters) -> SyncResult:
         """Read the entries of one or several logs after the device's cursors. A reply holds about 128 KiB:
-        while `more` is true, call again with the returned `cursors`."""
+        while `more` is true, call again with the returned `cursors`. A cursor beyond the end of its log, or
+        of another `generation`, is refused (`out_of_range`): after a restore of the node, what the device
+        has may differ. The error has `heads`, the ends of these logs by `topic`."""
         wanted = parameters.cursors
         own = {group.group_id: group for group in await self._directory.memberships(caller.user)}
         if wanted is None:
@@ -100,6 +111,8 @@ class Messages:
         cursors = {topic: max(cursor, starts[topic].floor) for topic, cursor in wanted.items()}
         logs = {topic: log_name(parse_topic(topic)) for topic in cursors}
         heads = await self._log.heads(list(logs.values()))
+        ends = {topic: heads[log] for topic, log in logs.items()}
+        self._access.ends.check_cursors(wanted, ends, parameters.generation)
         messages: list[msgspec.Raw] = []
         more = False
         space = REPLY_BYTES
@@ -114,7 +127,7 @@ class Messages:
                     cursors[topic] = taken[-1].offset
                     space -= sum(len(entry.body) for entry in taken)
             more = more or heads[log] > cursors[topic]
-        return SyncResult(messages, cursors, more)
+        return SyncResult(messages, cursors, more, self._access.ends.generation)
 
     async def _start(self, caller: Caller, topic_name: str, own: Mapping[str, Membership]) -> "_Start":
         """Where the caller may begin to read a topic. `own` are the caller's memberships by group.
@@ -140,13 +153,17 @@ class Messages:
 
     async def history(self, caller: Caller, parameters: HistoryParameters) -> HistoryResult:
         """Read part of a conversation. A reply holds about 128 KiB, so it may have fewer messages than
-        `limit`."""
+        `limit`. An `after_seq` beyond the end of the conversation is refused (`out_of_range`)."""
         room = await self._access.room(caller, parameters.conversation_id)
         before, after = parameters.before_seq, parameters.after_seq
         if before is not None and after is not None:
             raise RefusedError("invalid_params", "before_seq and after_seq exclude each other")
+        if self._access.ends.is_other(parameters.generation):
+            await self._check_end(room, after or before or 0, parameters.generation)
         if after is not None:
             entries = await self._after(room, after, parameters.limit)
+            if not entries:
+                await self._check_end(room, after, None)
         else:
             last = (1 << 32) - 1 if before is None else before
             found = await self._log.read_back(room.conversation_id, last, parameters.limit, REPLY_BYTES)
@@ -155,6 +172,10 @@ class Messages:
         if room.seat is not None:
             return HistoryResult([msgspec.Raw(entry.payload) for entry in entries])
         return HistoryResult([msgspec.Raw(entry.body) for entry in entries])
+
+    async def _check_end(self, room: Room, seq: int, generation: int | None) -> None:
+        where = room.conversation_id
+        self._access.ends.check(where, seq, (await self._log.heads([where]))[where], generation)
 
     async def _after(self, room: Room, after: int, limit: int) -> list[Entry]:
         """The first entries after a seq that the caller may read. Pages of hidden entries are skipped, so

@@ -206,7 +206,7 @@ class FakeNode:
         limits = AmendmentLimits(recall_ms=2 * MINUTE, edit_ms=60 * MINUTE)
         quotas = Quotas(1000, 1000, 1000, 1000, lambda: self.clock.now_ms() / 1000, Counter())
         self.services = services = Services(
-            log, states, save, conversations, directory, broker, self.clock, limits, 10_000, quotas
+            log, states, save, conversations, directory, broker, self.clock, limits, 10_000, quotas, 1
         )
         stack.push_async_callback(services.close)
         accounts = NewAccounts(directory, log, save)

@@ -197,7 +197,7 @@ class World:
         parts: tuple[Any, ...] = (self.log, some, save, some, self.people, self.broker)
         limits = AmendmentLimits(RECALL_MS, EDIT_MS)
         quotas = Quotas(1000, 1000, 1000, 1000, lambda: NOW / 1000, Counter())
-        self.operations: Operations = Services(*parts, FixedClock(), limits, 100, quotas).operations
+        self.operations: Operations = Services(*parts, FixedClock(), limits, 100, quotas, 1).operations
         self.rules = ContractRules(self.people, [], lambda: NOW)  # type: ignore[arg-type]
 
     async def publish(self, topic: str) -> str | None:
