@@ -1,6 +1,6 @@
 """Builds the services: all handlers of ordinary users' operations, and the MQTT RPC that calls them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bridge.core.access import Access, AmendmentLimits
 from bridge.core.bearer import TokenReader
@@ -67,6 +67,7 @@ class Services:
         limits: AmendmentLimits,
         most_members: int,
         quotas: Quotas,
+        withheld: Callable[[int], None],
         generation: int,
         tokens: TokenReader | None = None,
     ) -> None:
@@ -79,7 +80,7 @@ class Services:
         self._presences = Presences(directory, states, save, broker)
         self.operations = Operations()
         for handlers in (
-            Messages(log, directory, access),
+            Messages(log, directory, access, withheld),
             Sending(access, broker),
             self._receipts,
             Amendments(log, access, broker),

@@ -136,6 +136,8 @@ class Limits(_Section):
     repeats_per_hour: Count = 20
     retained_messages: Count = 100_000
     retained_bytes: Count = 256 * 1024 * 1024
+    retained_messages_per_user: Count = 25_000
+    retained_bytes_per_user: Count = 64 * 1024 * 1024
     group_members: Annotated[int, Field(ge=2, le=100_000)] = 10_000
     reserved_files: Count = 64
     unreachable_after: Annotated[float, Field(ge=3, le=3600)] = 40.0

@@ -72,6 +72,18 @@ class LocalBridge:
         """See `BrokerPort`."""
         return self._node.fanout.watch(topic, grown)
 
+    async def pace(self, user: str, publishes: int, *, wait: bool) -> None:
+        """See `BrokerPort`."""
+        now, allowances = asyncio.get_running_loop().time, self._node.publishes
+        allowance = allowances.hold(user, now())
+        try:
+            while wait and allowance.left < 0 and (seconds := allowance.wait(now())):
+                self._node.metrics.limited["publishes_per_second"] += 1
+                await asyncio.sleep(seconds)
+            allowance.take(publishes)
+        finally:
+            allowances.release(allowance)
+
     # --- clients ---------------------------------------------------------------------
 
     async def emit(self, users: Sequence[str], event: Mapping[str, Any], *, keep: bool = True) -> None:

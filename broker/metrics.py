@@ -4,7 +4,7 @@ from collections import Counter
 
 _TOTALS = (
     *("bytes_received", "commit_failures", "connections", "delivered"),
-    *("log_lines_left_out", "published", "stored"),
+    *("log_lines_left_out", "published", "stored", "withheld"),
 )
 
 
@@ -28,6 +28,10 @@ class Metrics:
     def drop(self, reason: str) -> None:
         """Count a dropped message."""
         self.dropped[reason] += 1
+
+    def withhold(self, count: int) -> None:
+        """Count entries that a reader got without what they are about."""
+        self.totals["withheld"] += count
 
     def leave_out_lines(self, count: int) -> None:
         """Count lines of the log that were summed up."""

@@ -38,7 +38,7 @@ from broker.publish.events import Events
 from broker.publish.for_services import ForServices
 from broker.publish.pipeline import Pipeline
 from broker.publish.references import References
-from broker.publish.retained_space import RetainedSpace
+from broker.publish.retained_space import RetainedSpace, Room
 from broker.publish.sequencer import Sequencer
 from broker.registry import Client, Registry
 from broker.rights import Rights
@@ -131,7 +131,11 @@ class Node:
             lambda left: loop.call_later(limits.presence_grace, left),
             clock.now_ms,
         )
-        self._retained = RetainedSpace(limits.retained_messages, limits.retained_bytes, metrics.limited)
+        self._retained = RetainedSpace(
+            Room(limits.retained_messages, limits.retained_bytes),
+            Room(limits.retained_messages_per_user, limits.retained_bytes_per_user),
+            metrics.limited,
+        )
         self.pipeline = Pipeline(
             gate,
             References(log, conversations, directory),
@@ -170,6 +174,7 @@ class Node:
             loop,
             self.host.events,
         )
+        self.publishes = self._hub.publishes
         self._rights = Rights(
             self.registry,
             self.online,
@@ -195,13 +200,7 @@ class Node:
             limits,
             config.sys.interval,
         )
-        self._addresses = Addresses(
-            limits.connections_per_address,
-            limits.connects_per_second,
-            limits.connect_timeout,
-            config.trusted_proxies,
-            metrics.limited,
-        )
+        self._addresses = self._new_addresses()
         self._servers: list[asyncio.Server] = []
         self._following: asyncio.Task[None] | None = None
         self.fanout.on_retained(self.host.events.retained)
@@ -231,34 +230,50 @@ class Node:
         await self.host.starting()
         await self._housekeeping.mark_offline()
         await self.registry.load()
-        self._retained.load(await self._states.store.retained_sizes())
+        self._retained.load(await self._states.store.held())
         opened = [(listener, bound[0].getsockname()[1]) for listener, bound in sockets]
-        files = highest_file(self._config.limits.reserved_files)
         for listener, bound in sockets:
-            slots = Slots(listener.max_connections, self._addresses, files)
+            slots = self._slots(self._addresses, listener.max_connections, self._config.limits.reserved_files)
             for sock in bound:
                 keep_asking(sock, self._config.limits.unreachable_after)
-                self._servers.append(await self._serve(listener, slots, sock, files))
+                self._servers.append(await self._serve(listener, slots, sock))
         await self.host.started()
         self._housekeeping.start()
         return opened
 
-    async def _serve(
-        self, listener: Listener, slots: Slots, sock: socket.socket, files: int
-    ) -> asyncio.Server:
+    async def _serve(self, listener: Listener, slots: Slots, sock: socket.socket) -> asyncio.Server:
         if listener.type == "tcp":
             loop = asyncio.get_running_loop()
             return await loop.create_server(
                 lambda: tcp.TcpProtocol(self._hub, slots), sock=sock, backlog=_BACKLOG
             )
         limits = self._config.limits
+        door = Door(sock, slots)
         return await picows.ws_create_server(
-            partial(websocket.accept, self._hub, slots),
-            sock=Door(sock, files, self._hub.turn_away),
+            partial(websocket.accept, self._hub, door),
+            sock=door,
             backlog=_BACKLOG,
             # The largest packet must fit into one frame.
             max_frame_size=limits.max_packet_bytes + 1024,
             websocket_handshake_timeout=limits.connect_timeout,
+        )
+
+    def slots(self, reserved_files: int) -> Slots:
+        """The slots of a port that somebody else listens on. Its connections are counted by themselves: the
+        clients of an address do not keep out who calls from there. `reserved_files` are left for others."""
+        return self._slots(self._new_addresses(), 0, reserved_files)
+
+    def _slots(self, addresses: Addresses, limit: int, reserved_files: int) -> Slots:
+        return Slots(limit, addresses, highest_file(reserved_files), self._hub.turn_away)
+
+    def _new_addresses(self) -> Addresses:
+        limits = self._config.limits
+        return Addresses(
+            limits.connections_per_address,
+            limits.connects_per_second,
+            limits.connect_timeout,
+            self._config.trusted_proxies,
+            self.metrics.limited,
         )
 
     def reload(self, *, topics_changed: bool) -> None:

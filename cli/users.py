@@ -55,13 +55,16 @@ def add(
         Literal["user", "admin", "service"],
         typer.Option(help="An admin may subscribe to all topics; a service may act for users over gRPC."),
     ] = "user",
+    reuse_id: Annotated[
+        bool, typer.Option("--reuse-id", help="Give the id also if a removed account had it.")
+    ] = False,
 ) -> None:
     """Add an account. Asks for the password unless it is given."""
     if no_password and (password is not None or password_stdin):
         raise typer.BadParameter("--no-password excludes a password")
     chosen = None if no_password else _read_password(password, password_stdin)
     with connect(context) as node:
-        node.ask("AdminService/AddUser", None, user_id=user, password=chosen, role=role)
+        node.ask("AdminService/AddUser", None, user_id=user, password=chosen, role=role, reuse_id=reuse_id)
     output.line(f"user {user} added")
 
 

@@ -33,7 +33,6 @@ from broker.domain.ids import Snowflakes
 from broker.domain.topics import inbox_topic
 from broker.local_bridge import LocalBridge
 from broker.metrics import Metrics
-from broker.net.listeners import highest_file
 from broker.node import Node
 from broker.ports import (
     Account,
@@ -52,6 +51,7 @@ from plugins.auth.authenticator import Authenticator
 from plugins.auth.passwords import Passwords
 from plugins.persistence.sql_directory import SqlDirectory, open_directory
 from server.backups import ADMIN, KEYS, NODE, Source
+from server.id_twins import report_id_twins
 from server.identity import identify
 
 
@@ -130,6 +130,7 @@ async def open_stores(
     directory = open_directory(url, passwords.hash, clock.now_ms)
     stack.push_async_callback(directory.close)
     identity = await identify(config.data_dir, stores.identified, directory, accept_new=accept_new_store)
+    await report_id_twins(directory)
     states = States(stores.states, metrics)
     http = config.http
     attempts = Attempts(http.failures_per_user, http.failures_per_address, config.trusted_proxies)
@@ -184,6 +185,7 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
         amendment_limits(config),
         limits.group_members,
         quotas,
+        opened.metrics.withhold,
         opened.identity.generation,
         authenticator,
     )
@@ -298,5 +300,5 @@ async def _serve_http(
     app = application(logins, readiness, http.cors_origins)
     # Half of the reserve: health must be reached when clients have used up all else, and administration
     # when HTTP clients have.
-    files = highest_file(config.limits.reserved_files // 2)
-    return await http_server.start(app, http.bind, config.trusted_proxies, files)
+    slots = joined.node.slots(config.limits.reserved_files // 2)
+    return await http_server.start(app, http.bind, config.trusted_proxies, slots)

@@ -7,11 +7,15 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
 READY = "restore.ready"
 """In the data directory while `imctl restore` puts files into their places."""
+
+_SMALL_FILES = ("admin.token", "node.json", "store.json", "token_keys.json")
+"""They are made with mode 0600, but may have been copied. The stores see to their own files."""
 
 
 class StartError(Exception):
@@ -29,7 +33,7 @@ def own(data_dir: Path) -> Iterator[None]:
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (data_dir / "lock").open("w")
+        lock = _private(data_dir / "lock")
     except OSError as error:
         raise StartError(f"data directory {data_dir}: {error.strerror}") from error
     with lock:
@@ -37,6 +41,9 @@ def own(data_dir: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise StartError(f"data directory {data_dir} is in use by another node") from None
+        for name in _SMALL_FILES:
+            with contextlib.suppress(OSError):  # there is none, or it is somebody else's
+                (data_dir / name).chmod(0o600)
         yield
 
 
@@ -69,10 +76,9 @@ def admin_token(data_dir: Path) -> str:
             raise StartError(f"{file} holds no token: delete it, and the node creates a new one")
         return token
     token = secrets.token_urlsafe(32)
-    # Not `write`: the mode must be 0600 from the beginning.
     temporary = file.with_suffix(".tmp")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-        out.write(token + "\n")
+    with _private(temporary) as out:
+        out.write(f"{token}\n".encode())
     temporary.replace(file)
     return token
 
@@ -80,7 +86,7 @@ def admin_token(data_dir: Path) -> str:
 def write(file: Path, value: object) -> None:
     """Replace a file by a value as JSON. On return it survives a power cut."""
     temporary = file.with_suffix(".tmp")
-    with temporary.open("wb") as out:
+    with _private(temporary) as out:
         out.write(msgspec.json.encode(value))
         out.flush()
         os.fsync(out.fileno())
@@ -95,3 +101,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def _private(file: Path) -> BinaryIO:
+    """Open a file for writing, empty, with mode 0600 whatever the directory and the umask allow."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with contextlib.suppress(OSError):  # an existing file keeps its mode, and may be somebody else's
+        os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "wb")

@@ -132,14 +132,11 @@ class Access:
         return pair
 
     @staticmethod
-    def allow_text(caller: Caller, pair: Pair, name: str) -> None:
-        """Refuse a text that is to reach another user with something else: it needs the right to send them
-        messages. `name` is the text's parameter."""
-        relation = Relation.SYSTEM if caller.is_system else pair.relation
-        code = permissions.between_users(UserOperation.MESSAGE, relation, Facts(profile=pair.profile))
-        if code is not None:
-            words = permissions.in_words(code)
-            raise RefusedError(code, f"{name}: {words}. Without a text it is possible")
+    def hears(pair: Pair) -> bool:
+        """Whether the other user accepts messages from the one. A text that comes with something else, such
+        as a request, is a message."""
+        facts = Facts(profile=pair.profile)
+        return permissions.between_users(UserOperation.MESSAGE, pair.relation, facts) is None
 
     async def each_lets(self, caller: Caller, users: Sequence[str], operation: UserOperation) -> None:
         """Refuse unless each of the given users permits the caller an operation on them."""

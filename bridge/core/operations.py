@@ -50,11 +50,13 @@ _SHOWN = 200
 
 class Caller(msgspec.Struct, frozen=True):
     """The user who calls. `is_system`: the caller is the server, an administrator, or a service that acts
-    for no user. `client_id`: the MQTT client that calls; "" over gRPC."""
+    for no user. `client_id`: the MQTT client that calls; "" over gRPC. `by_service`: an administrator or
+    service calls on behalf of the user."""
 
     user: str
     is_system: bool = False
     client_id: str = ""
+    by_service: bool = False
 
 
 THE_SYSTEM = Caller(SYSTEM, is_system=True)

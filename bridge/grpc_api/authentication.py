@@ -96,7 +96,7 @@ class CallAuthenticator:
             raise RefusedError("not_found", f"no user {user}")
         if account.disabled:
             raise RefusedError("disabled", f"user {user} is disabled")
-        return Caller(user)
+        return Caller(user, by_service=True)
 
     def standing(self, call: Call, metadata: Metadata) -> "Standing":
         """Watch the credential of a call that streams, for as long as it lasts."""

@@ -12,11 +12,13 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from bridge.core.pacing import pace
 from bridge.grpc_api.admission import Admission, Streams
 from bridge.grpc_api.authentication import CALL, Call, CallAuthenticator, Metadata
 from bridge.grpc_api.errors import describe, trailer
 from broker.domain.errors import RefusedError
 from broker.domain.rates import network_of
+from broker.ports import BrokerPort
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,8 @@ class Guard(grpc.aio.ServerInterceptor):
     refused, as are those of a user beyond `calls_per_user` (`Admission`). Streams are counted by
     themselves: a user may have as many open. A call that is cancelled while it waits is not started. A
     call that has started runs to its end, even if its client has gone: half a change would be worse than
-    a change that nobody waits for.
+    a change that nobody waits for. Each call of a user counts as a publish, and waits if the user publishes
+    too fast.
 
     Everybody may ask for the health of services. A connection is not kept open by watching it, unless it
     has made an accepted call: `Watch` ends after `idle_seconds`.
@@ -59,9 +62,11 @@ class Guard(grpc.aio.ServerInterceptor):
         calls_per_user: int = CALLS_PER_USER,
         limited: Counter[str] | None = None,
         idle_seconds: float = IDLE_SECONDS,
+        broker: BrokerPort | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._idle_seconds = idle_seconds
+        self._broker = broker
         self._accepted: dict[str, None] = {}
         """gRPC's names of the connections whose calls were accepted, the latest last."""
         counter = limited if limited is not None else Counter[str]()
@@ -142,10 +147,13 @@ class Guard(grpc.aio.ServerInterceptor):
         return serve
 
     async def _run(self, handler: Any, data: bytes, context: Context) -> Any:
-        give_back = await self._admission.take(CALL.get().caller, len(data))
+        caller = CALL.get().caller
+        give_back = await self._admission.take(caller, len(data))
         try:
+            if self._broker is not None:
+                await pace(self._broker, caller, 1)
             request = _parse(handler, data)  # only now: decoded, a request takes more memory
-        except RefusedError:
+        except BaseException:
             give_back()
             raise
         work = asyncio.ensure_future(handler.unary_unary(request, context))

@@ -59,14 +59,16 @@ class Group(_message.Message):
     def __init__(self, group_id: _Optional[str] = ..., name: _Optional[str] = ..., owner: _Optional[str] = ..., member_count: _Optional[int] = ..., created_at: _Optional[int] = ..., dismissed_at: _Optional[int] = ...) -> None: ...
 
 class AddUserRequest(_message.Message):
-    __slots__ = ("user_id", "password", "role")
+    __slots__ = ("user_id", "password", "role", "reuse_id")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     PASSWORD_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
+    REUSE_ID_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     password: str
     role: str
-    def __init__(self, user_id: _Optional[str] = ..., password: _Optional[str] = ..., role: _Optional[str] = ...) -> None: ...
+    reuse_id: bool
+    def __init__(self, user_id: _Optional[str] = ..., password: _Optional[str] = ..., role: _Optional[str] = ..., reuse_id: _Optional[bool] = ...) -> None: ...
 
 class SetPasswordRequest(_message.Message):
     __slots__ = ("user_id", "password")

@@ -125,7 +125,14 @@ async def start(
     offered = (name for name in SERVICES if name != ADMINISTRATION)
     services += [OperationService(name, offer.operations, streams) for name in offered]
     authenticator = CallAuthenticator(token, offer.directory, offer.tokens, changes)
-    guard = Guard(authenticator, offer.concurrency, offer.calls_per_user, offer.limited, patience.idle)
+    guard = Guard(
+        authenticator,
+        offer.concurrency,
+        offer.calls_per_user,
+        offer.limited,
+        patience.idle,
+        offer.broker,
+    )
     return await serve(services, bind, guard, tls, patience)
 
 

@@ -46,7 +46,7 @@ class ContactView(msgspec.Struct):
     remark: str
     """The caller's own name for the user."""
     note: str
-    """The text of the request."""
+    """The text of the request. Empty if it is from a user who may not send the caller messages."""
     name: str
     """The name in the user's profile."""
     avatar: str
@@ -74,8 +74,8 @@ class RequestParameters(Parameters):
 
     user_id: Id
     note: Note = ""
-    """A text for the other user. A text is a message: with a request it needs the right to send the user
-    messages."""
+    """A text for the other user. With a request, it reaches only users who accept messages from the caller:
+    a user who accepts them from contacts only gets the request without it."""
 
 
 class RemarkParameters(Parameters):
@@ -119,6 +119,8 @@ class Contacts:
                     break
         page, following = page_of(found, parameters.limit, lambda contact: contact.peer_id)
         profiles = await self._directory.profiles([contact.peer_id for contact in page])
+        asking = [contact.peer_id for contact in page if contact.note and contact.state == "received"]
+        heard = await self._access.those_let(caller, asking, UserOperation.MESSAGE) if asking else set()
         views = []
         for contact in page:
             profile = profiles.get(contact.peer_id)
@@ -128,7 +130,7 @@ class Contacts:
                     state=contact.state,
                     blocked=contact.blocked,
                     remark=contact.remark,
-                    note=contact.note,
+                    note=contact.note if contact.state == "sent" or contact.peer_id in heard else "",
                     name=profile.name if profile else "",
                     avatar=profile.avatar if profile else "",
                     updated_at=contact.updated_at,
@@ -139,21 +141,19 @@ class Contacts:
     @retrying
     async def request(self, caller: Caller, parameters: RequestParameters) -> Done:
         """Ask a user to become a contact. If they have already asked the caller, this accepts their
-        request. Refused with `exists` if the two are contacts, with `not_contact` if there is a note and the
-        user accepts messages from contacts only, and with `quota` if the caller has sent too many requests
-        within the hour, to anybody or to this user. A request that was withdrawn and is made again adds no
-        entry to the user's inbox."""
+        request. Refused with `exists` if the two are contacts, and with `quota` if the caller has sent too
+        many requests within the hour, to anybody or to this user. A request that was withdrawn and is made
+        again adds no entry to the user's inbox."""
         pair = await self._access.between(caller, parameters.user_id, UserOperation.REQUEST)
         if pair.mine.state == "received":
             await self._become_contacts(pair)
             return Done()
         if pair.mine.state == "sent" and pair.mine.note == parameters.note:
             return Done()
-        if parameters.note:
-            self._access.allow_text(caller, pair, "note")
         mine = self._changed(pair.mine, state="sent", note=parameters.note, asked=True)
         theirs = self._changed(pair.theirs, state="received", note=parameters.note)
-        asks = self._notice(caller.user, parameters.user_id, "contact_requested", note=parameters.note)
+        note = parameters.note if self._access.hears(pair) else ""
+        asks = self._notice(caller.user, parameters.user_id, "contact_requested", note=note)
         # A request that is repeated, or withdrawn and made again, must not fill the other user's inbox.
         quotas, key = self._quotas, reaching(caller.user, parameters.user_id)
         with quotas.contact_requests.once(caller.user), quotas.repeats.once(key):

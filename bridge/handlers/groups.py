@@ -75,7 +75,7 @@ class GroupView(msgspec.Struct):
     announcement: str
     """Empty if the caller is not a member."""
     owner: str
-    """The owner's user id."""
+    """The owner's user id; empty if the group is dismissed and its owner's account was removed."""
     members: int
     """The number of members."""
     role: str
@@ -199,9 +199,9 @@ class Groups:
     async def create(self, caller: Caller, parameters: CreateParameters) -> GroupView:
         """Create a group. The caller becomes its owner. If one of the members does not exist (`not_found`)
         or may not be added by the caller (see [groups.add](#groupsadd)), nothing is created. The id of a
-        dismissed group can be used again by its owner; the new members do not see its messages. Refused with
-        `quota` if the caller has created too many groups within the hour; ids of groups that the caller may
-        not know of count, too."""
+        dismissed group can be used again by its owner; the new members do not see its messages. Ids that
+        differ in case only are one id (`exists`). Refused with `quota` if the caller has created too many
+        groups within the hour; ids of groups that the caller may not know of count, too."""
         if caller.is_system:
             raise RefusedError("invalid_params", "a group needs an owner: create it on behalf of a user")
         with self._creations.once(caller.user, even_if=(HiddenGroupError,)):
@@ -214,12 +214,7 @@ class Groups:
         if len(users) > self._most:
             raise RefusedError("quota", f"a group has at most {self._most} members")
         group_id = parameters.group_id or _new_id()
-        known = await self._directory.group(group_id)
-        # The members of a dismissed group can still read it, and lose that when its id is used again: only
-        # its owner and the system may decide this.
-        may_reuse = caller.is_system or (known is not None and caller.user == known.owner)
-        if known is not None and not (known.dismissed_at and may_reuse):
-            raise await self._taken(caller, group_id)
+        known = await self._earlier(caller, group_id)
         await self._access.each_lets(caller, users, UserOperation.ADD)
         if known is not None:
             await self._access.may_come(caller, group_id, users)
@@ -251,9 +246,21 @@ class Groups:
         await self._changes.tell([user for user in users if user != owner], "added", group_id, caller.user)
         return _view(Seat(group, put[0], Rank.OWNER))
 
-    async def _taken(self, caller: Caller, group_id: str) -> RefusedError:
-        is_hidden = not await self._access.knows(caller, group_id)
-        return (HiddenGroupError if is_hidden else RefusedError)("exists", f"group {group_id} exists already")
+    async def _earlier(self, caller: Caller, group_id: str) -> Group | None:
+        """The dismissed group whose id the caller may use again, if there is one. Refused (`exists`) if the
+        id is not free."""
+        known = await self._directory.group(group_id)
+        existing = group_id if known is not None else await self._directory.same_group(group_id)
+        # The members of a dismissed group can still read it, and lose that when its id is used again: only
+        # its owner and the system may decide this.
+        may_decide = known is not None and (caller.is_system or caller.user == known.owner)
+        if existing is None or (known is not None and known.dismissed_at and may_decide):
+            return known
+        is_hidden = not await self._access.knows(caller, existing)
+        same = "" if existing == group_id else ": an id that differs in case only"
+        raise (HiddenGroupError if is_hidden else RefusedError)(
+            "exists", f"group {group_id}{same} exists already"
+        )
 
     async def get(self, caller: Caller, parameters: GroupParameters) -> GroupView:
         """Get a group. Users who are not members may see it, too, unless they are banned (`not_member`). A

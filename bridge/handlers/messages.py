@@ -1,6 +1,6 @@
 """Reading stored messages: `messages.sync` by log, `messages.history` by conversation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -84,10 +84,14 @@ class _Start(msgspec.Struct, frozen=True):
 
 
 class Messages:
-    """The handlers. Both return only what the caller may read."""
+    """The handlers. Both return only what the caller may read. `withheld` counts entries that are
+    withheld."""
 
-    def __init__(self, log: MessageLog, directory: GroupDirectory, access: Access) -> None:
+    def __init__(
+        self, log: MessageLog, directory: GroupDirectory, access: Access, withheld: Callable[[int], None]
+    ) -> None:
         self._log = log
+        self._withheld = withheld
         self._directory = directory
         self._access = access
 
@@ -120,7 +124,7 @@ class Messages:
             room = parameters.limit - len(messages)
             if heads[log] > cursors[topic] and room > 0 and space > 0:
                 found = await self._log.read(log, cursors[topic], room, space)
-                entries = await shown(self._log, found, starts[topic].horizon)
+                entries = await shown(self._log, found, starts[topic].horizon, self._withheld)
                 taken = _fitting(entries, room, space, at_least_one=not messages)
                 if taken:
                     messages += [msgspec.Raw(entry.payload) for entry in taken]
@@ -168,7 +172,7 @@ class Messages:
             last = (1 << 32) - 1 if before is None else before
             found = await self._log.read_back(room.conversation_id, last, parameters.limit, REPLY_BYTES)
             entries = [entry for entry in found if _is_for(room, entry)]
-        entries = list(await shown(self._log, entries, room.horizon))
+        entries = list(await shown(self._log, entries, room.horizon, self._withheld))
         if room.seat is not None:
             return HistoryResult([msgspec.Raw(entry.payload) for entry in entries])
         return HistoryResult([msgspec.Raw(entry.body) for entry in entries])

@@ -10,6 +10,7 @@ import msgspec
 
 from bridge.core.access import Access
 from bridge.core.operations import Caller, Id, MessageId, Operations, Parameters, content_json
+from bridge.core.pacing import pace
 from bridge.core.posting import stored
 from broker.domain.errors import Refusal, RefusedError
 from broker.domain.message import Body
@@ -109,6 +110,7 @@ class Sending:
     async def send_batch(self, caller: Caller, parameters: BatchParameters) -> BatchResult:
         """Send up to 1,000 messages. They are stored in their order. A message that is refused does not
         prevent the others."""
+        await pace(self._broker, caller, len(parameters.messages) - 1)  # the call itself is counted, too
         items: list[BatchItem | None] = []
         posts = []
         for each in parameters.messages:

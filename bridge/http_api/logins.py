@@ -13,7 +13,7 @@ from bridge.core.bearer import Bearer, Token
 from bridge.core.operations import MAX_NAME
 from bridge.core.turns import Turns
 from broker.domain.attempts import Attempts, TooManyAttemptsError
-from broker.domain.directory import SYSTEM
+from broker.domain.directory import SYSTEM, is_system
 from broker.domain.ids import is_id
 from broker.domain.rates import network_of
 from broker.ports import Account, AccountDirectory, DirectoryError, Profile
@@ -178,7 +178,7 @@ class Logins:
     async def register(self, user: str, password: str, name: str, address: str) -> Account:
         """Add an account of the role `user`."""
         self.need_registration()
-        if user == SYSTEM:
+        if is_system(user):
             raise DirectoryError("invalid", f"user_id: {SYSTEM} is reserved for the server")
         if len(name) > MAX_NAME:
             raise DirectoryError("invalid", f"name: at most {MAX_NAME} characters, not {len(name)}")

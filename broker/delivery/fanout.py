@@ -71,6 +71,7 @@ class Fanout:
             hidden = Outgoing(Publication(topic, less, qos, properties=properties))
             for session in readers:
                 seen = _may_see(session, topic, draft.conversation_id, draft.target)
+                self._totals["withheld"] += not seen
                 session.offer_entry(topic, offset, outgoing if seen else hidden)
         self._totals["delivered"] += len(readers)
         for session, granted in observers.items():
@@ -110,11 +111,12 @@ class Fanout:
         self._totals["delivered"] += len(queued)
         return queued
 
-    def forward(self, publication: Publication, kept: Kept | None = None) -> None:
-        """Deliver a message, and retain it if its flag says so. `kept` is called when all is on disk."""
+    def forward(self, publication: Publication, kept: Kept | None = None, owner: str = "") -> None:
+        """Deliver a message, and retain it for `owner` if its flag says so. `kept` is called when all is on
+        disk."""
         changes = self.deliver(publication)
         if publication.retain:
-            changes = [*changes, self._keep(publication, live=False)]
+            changes = [*changes, self._keep(publication, live=False, owner=owner)]
         self.keep(changes, kept)
 
     def retain(self, publication: Publication, *, live: bool = False, kept: Kept | None = None) -> None:
@@ -128,13 +130,14 @@ class Fanout:
         elif kept is not None:
             kept(None)
 
-    def _keep(self, publication: Publication, live: bool) -> Retained:
+    def _keep(self, publication: Publication, live: bool, owner: str = "") -> Retained:
         retained = Retained(
             publication.topic,
             publication.payload,
             publication.qos,
             properties=publication.properties,
             live=live,
+            owner=owner,
         )
         for told in self._retained:
             told(retained)

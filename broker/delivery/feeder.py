@@ -73,6 +73,7 @@ class Feeder:
         self._log = log
         self._retained = retained
         self._totals = metrics.totals
+        self._withheld = metrics.withhold
         self._jobs: dict[Session, _Job] = {}
 
     def __len__(self) -> int:
@@ -143,7 +144,7 @@ class Feeder:
         entries = await self._log.read(tail.log, tail.position, min(room, _CHUNK), _CHUNK_BYTES)
         if entries and entries[0].offset > tail.position + 1:
             tell_gap(session, tail.topic, tail.position + 1, entries[0].offset - 1)
-        for entry in await shown(self._log, entries, tail.horizon):
+        for entry in await shown(self._log, entries, tail.horizon, self._withheld):
             if session.tails.get(tail.topic) is not tail:
                 return  # the right to read was lost meanwhile
             if not session.room_for(tail):
@@ -156,7 +157,7 @@ class Feeder:
     async def _resend(self, session: Session, tail: Tail, first: int) -> None:
         """Send again what an earlier connection sent: a chunk of the log from `first` on."""
         entries = await self._log.read(tail.log, first - 1, _CHUNK, _CHUNK_BYTES)
-        for entry in await shown(self._log, entries, tail.horizon):
+        for entry in await shown(self._log, entries, tail.horizon, self._withheld):
             if not session.logs.is_read(tail):
                 return
             if entry.offset <= tail.position and entry.offset in tail.resend:

@@ -7,6 +7,12 @@ import msgspec
 SYSTEM = "system"
 """The sender of the server's own messages. No account may have this id."""
 
+
+def is_system(user_id: str) -> bool:
+    """Whether an id is the server's own, or differs from it in case only."""
+    return user_id.lower() == SYSTEM
+
+
 Audience = Literal["everyone", "contacts", "nobody"]
 ContactState = Literal["none", "sent", "received", "contact"]
 GroupRole = Literal["owner", "admin", "member"]

@@ -172,11 +172,16 @@ class _HasContent(msgspec.Struct, gc=False):
     content: msgspec.Raw
 
 
+class _Named(_HasContent, gc=False):
+    client_msg_id: str
+
+
 _NONE = Count()
 
 _decode_content = msgspec.json.Decoder(Content).decode
 _decode_body = msgspec.json.Decoder(Body).decode
 _decode_has_content = msgspec.json.Decoder(_HasContent).decode
+_decode_named = msgspec.json.Decoder(_Named).decode
 _encode = msgspec.json.Encoder().encode
 
 # Version, trace id, parent id and flags (W3C Trace Context, 3.2). Neither id may be all zeros.
@@ -246,6 +251,18 @@ def parse_payload(payload: bytes) -> Content | Refusal:
                         return _invalid(f"{name}: nested deeper than {MAX_DEPTH}")
             return _check(content)
     return Content(msgspec.Raw(_encode(text)))
+
+
+def client_msg_id_of(payload: bytes) -> str | None:
+    """The `client_msg_id` of a payload, also of one that is not valid otherwise. None if there is none, or
+    none that could be read."""
+    if b'"client_msg_id"' not in payload:  # spares most payloads the decoding
+        return None
+    try:
+        found = _decode_named(payload).client_msg_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found if 1 <= len(found) <= MAX_CLIENT_MSG_ID else None
 
 
 def is_too_deep(document: bytes) -> bool:

@@ -6,7 +6,7 @@ from typing import cast
 from broker.net.budget import LEAST
 from broker.net.connection import Connection
 from broker.net.hub import Hub
-from broker.net.listeners import NoRoomError, Slots
+from broker.net.listeners import Slots
 
 HIGH_WATER = LEAST
 """The high-water mark of a transport's buffer in bytes: above it, the transport reports that it drained. An
@@ -27,10 +27,8 @@ class TcpProtocol(asyncio.Protocol):
         stream = cast("asyncio.Transport", transport)
         peer = stream.get_extra_info("peername") or ("", 0)
         address = str(peer[0])
-        try:
-            wait = self._slots.take(address, stream, self._hub.loop.time())
-        except NoRoomError as error:
-            self._hub.turn_away(str(error))
+        wait = self._slots.take(address, stream, self._hub.loop.time())
+        if wait is None:
             stream.abort()
             return
         # At most the budget: a full outbox must be told when the transport has drained.

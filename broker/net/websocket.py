@@ -15,7 +15,7 @@ from picows import (
 
 from broker.net.connection import Connection
 from broker.net.hub import Hub
-from broker.net.listeners import NoRoomError, Slots
+from broker.net.listeners import Door, file_of
 from broker.net.reachability import REASON
 from broker.net.tcp import HIGH_WATER
 from broker.net.upgrade import SUBPROTOCOL, check
@@ -62,9 +62,9 @@ class _WebSocketTransport:
 class WebSocketClient(WSListener):
     """Connects a WebSocket with a `Connection`."""
 
-    def __init__(self, hub: Hub, slots: Slots) -> None:
+    def __init__(self, hub: Hub, door: Door) -> None:
         self._hub = hub
-        self._slots = slots
+        self._door = door
         self._connection: Connection | None = None
         self._in_message = False
         self._transport: WSTransport
@@ -77,13 +77,7 @@ class WebSocketClient(WSListener):
         self._transport = transport
         stream = transport.underlying_transport
         peer = stream.get_extra_info("peername") or ("", 0)
-        address = str(peer[0])
-        try:
-            wait = self._slots.take(address, stream, self._hub.loop.time())
-        except NoRoomError as error:
-            self._hub.turn_away(str(error))
-            transport.disconnect(graceful=False)
-            return
+        address, wait = str(peer[0]), self._door.wait(file_of(stream))
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
         self._connection = Connection(
             self._hub, _WebSocketTransport(transport), (address, int(peer[1])), stream, wait
@@ -143,13 +137,12 @@ class WebSocketClient(WSListener):
             if sent is not None and sent.code in _OFFENCES:
                 self._connection.close(f"protocol error: WebSocket: {sent.reason}")
             self._connection.lost()
-            self._slots.give_back(self._connection.peer[0])
             self._hub.deadlines.forget(self)
             self._connection = None
 
 
 def accept(
-    hub: Hub, slots: Slots, request: WSUpgradeRequest
+    hub: Hub, door: Door, request: WSUpgradeRequest
 ) -> WSListener | WSUpgradeResponseWithListener | None:
     """Answer a WebSocket handshake, see `upgrade.check`. A refused one is counted."""
     refusal = check(request.path.decode(errors="replace"), request.headers)
@@ -163,4 +156,4 @@ def accept(
     request.headers["Upgrade"] = "websocket"
     request.headers["Connection"] = "Upgrade"
     response = WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": SUBPROTOCOL})
-    return WSUpgradeResponseWithListener(response, WebSocketClient(hub, slots))
+    return WSUpgradeResponseWithListener(response, WebSocketClient(hub, door))

@@ -76,6 +76,12 @@ class BrokerPort(Protocol):
         as `publish`."""
         ...
 
+    async def pace(self, user: str, publishes: int, *, wait: bool) -> None:
+        """A user does by calls what counts as so many publishes (`limits.publishes_per_second`). With `wait`,
+        returns when the user may publish again, mostly at once. Without, the user's connections are read
+        from later."""
+        ...
+
     async def emit(self, users: Sequence[str], event: Mapping[str, Any], *, keep: bool = True) -> None:
         """Send an event to the sessions of some users. With `keep`, their sessions that are away get it
         later. Never raises, since the change it reports has happened: if the broker cannot be reached

@@ -103,6 +103,15 @@ class GroupWrite(msgspec.Struct, frozen=True):
     """Users whose join requests have been answered."""
 
 
+class IdTwin(msgspec.Struct, frozen=True):
+    """An id that differs from another in case only."""
+
+    kind: str
+    """`user` or `group`."""
+    id: str
+    other: str
+
+
 class AccountDirectory(Protocol):
     """Accounts, their profiles and their tokens."""
 
@@ -113,10 +122,26 @@ class AccountDirectory(Protocol):
         ...
 
     async def add_account(
-        self, user_id: str, password: str | None, role: str, inbox_floor: int = 0
+        self,
+        user_id: str,
+        password: str | None,
+        role: str,
+        inbox_floor: int = 0,
+        *,
+        reuse_id: bool = False,
     ) -> Account:
         """Add an account. None as `password`: the user cannot log in with one. Entries of the inbox up to
-        offset `inbox_floor` belong to an earlier user with this id. Refused: `exists`."""
+        offset `inbox_floor` belong to an earlier user with this id. Refused: as `check_new_id`."""
+        ...
+
+    async def check_new_id(self, user_id: str, *, reuse: bool) -> None:
+        """Refuse (`exists`) an id that no account can be added with: an account has it, or one that differs
+        in case only; or, without `reuse`, an account had it that was removed."""
+        ...
+
+    async def id_twins(self, limit: int) -> tuple[list[IdTwin], int]:
+        """At most `limit` of the ids that differ from another in case only, and the number of all. An earlier
+        version has given them; they stay."""
         ...
 
     async def set_password(self, user_id: str, password: str) -> None:
@@ -184,6 +209,10 @@ class GroupDirectory(Protocol):
         ...
 
     async def group(self, group_id: str) -> Group | None: ...
+
+    async def same_group(self, group_id: str) -> str | None:
+        """The id of a group that has this id, or one that differs in case only. None if there is none."""
+        ...
 
     async def groups(self, after: str, limit: int) -> list[Group]:
         """At most `limit` groups in the order of their ids, from the first id after `after`. Dismissed

@@ -60,7 +60,8 @@ class Principal:
 
     @property
     def counted_as(self) -> str:
-        """The client whose log lines are summed up: the user, or the address of an anonymous client."""
+        """Whose log lines are summed up and retained messages counted: the user, or the address of an
+        anonymous client."""
         return self.identity.user or network_of(self.peer[0])
 
     def renew(self, identity: Identity) -> bool:

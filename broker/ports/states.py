@@ -135,6 +135,15 @@ class Retained(Publication, frozen=True):
 
     retain: bool = True
     live: bool = False
+    owner: str = ""
+    """The user who published it, or the address of an anonymous client; "" for the server."""
+
+
+class Held(msgspec.Struct, frozen=True):
+    """Who has published a retained message (`Retained.owner`), and its bytes, topic included."""
+
+    owner: str
+    size: int
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -222,8 +231,8 @@ class StateStore(Protocol):
         """Topic -> retained message. Topics without one are left out."""
         ...
 
-    async def retained_sizes(self) -> dict[str, int]:
-        """Topic -> the bytes of its retained message, topic included. Without the platform's own topics,
+    async def held(self) -> dict[str, Held]:
+        """Topic -> whose its retained message is, and how large. Without the platform's own topics,
         which are those under `users/`."""
         ...
 

@@ -1,6 +1,6 @@
 """Reading a log as somebody who may not see all of its messages."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
@@ -9,9 +9,11 @@ from broker.domain.visibility import OPEN, View, target_of, withheld
 from broker.ports.messages import Located, MessageLog
 
 
-async def shown(log: MessageLog, entries: Sequence[Entry], view: View) -> Sequence[Entry]:
-    """Entries as a reader with this view may see them: those about a hidden message are withheld.
-    Raises `StoreError`."""
+async def shown(
+    log: MessageLog, entries: Sequence[Entry], view: View, counted: Callable[[int], None]
+) -> Sequence[Entry]:
+    """Entries as a reader with this view may see them: those about a hidden message are withheld, and
+    their number is `counted`. Raises `StoreError`."""
     if view == OPEN:
         return entries
     targets = {entry.offset: target for entry in entries if (target := target_of(entry.body)) is not None}
@@ -20,11 +22,10 @@ async def shown(log: MessageLog, entries: Sequence[Entry], view: View) -> Sequen
     # The entry does not say where its target is: it is looked up. Few readers have a horizon, and few
     # entries a target.
     found = await log.locate(list(set(targets.values())))
+    hidden = {offset for offset, target in targets.items() if _hides(view, found.get(target))}
+    counted(len(hidden))
     return [
-        replace(entry, body=withheld(entry.body))
-        if entry.offset in targets and _hides(view, found.get(targets[entry.offset]))
-        else entry
-        for entry in entries
+        replace(entry, body=withheld(entry.body)) if entry.offset in hidden else entry for entry in entries
     ]
 
 

@@ -23,7 +23,7 @@ from broker.delivery.fanout import Fanout
 from broker.domain import message
 from broker.domain.directory import SYSTEM
 from broker.domain.errors import ReasonCode, Refusal, RefusedError, StoreError
-from broker.domain.message import Content, Draft
+from broker.domain.message import Draft
 from broker.domain.publication import Publication
 from broker.domain.topics import LOG_KINDS, MAX_LEVELS, Kind, Topic, parse_topic
 from broker.metrics import Metrics
@@ -157,12 +157,12 @@ class Pipeline:
 
     def _retain(self, publisher: Publisher, publication: Publication, answer: Answer | None) -> None:
         """A publish to an open topic that is to be retained."""
-        topic, space = publication.topic, self._retained
-        if not space.has_room(topic, publication.payload):
-            refusal = Refusal("quota", ReasonCode.QUOTA_EXCEEDED, "too much is retained on this node")
+        topic, space, owner = publication.topic, self._retained, publisher.principal.counted_as
+        if not space.has_room(topic, publication.payload, owner):
+            refusal = Refusal("quota", ReasonCode.QUOTA_EXCEEDED, "too much is retained")
             self._refuse(publisher, publication, answer, refusal)
             return
-        before = space.size(topic)
+        before = space.on(topic)
 
         def kept(error: StoreError | None) -> None:
             if error is not None:
@@ -170,7 +170,7 @@ class Pipeline:
             if answer is not None:
                 answer(error)
 
-        self._fanout.forward(publication, kept)
+        self._fanout.forward(publication, kept, owner)
 
     def _call(
         self, publisher: Publisher, topic: Topic, publication: Publication, answer: Answer | None
@@ -261,8 +261,7 @@ class Pipeline:
         principal = publisher.principal
         user = principal.identity.user
         shown, detail = publication.topic[:_SHOWN], refusal.detail[: 2 * _SHOWN]
-        content = message.parse_payload(publication.payload) if user else None
-        client_msg_id = content.client_msg_id if isinstance(content, Content) else None
+        client_msg_id = message.client_msg_id_of(publication.payload) if user else None
         _log_refusal(principal, shown, refusal.code, detail, client_msg_id)
         if user:
             error = {

@@ -1,6 +1,8 @@
-"""SQLite files that are in use: reading and copying them on connections of their own."""
+"""SQLite files: their mode, and reading and copying them while they are in use."""
 
 import asyncio
+import contextlib
+import logging
 import os
 import sqlite3
 import threading
@@ -9,8 +11,29 @@ from pathlib import Path
 
 from broker.domain.errors import StoreError
 
+logger = logging.getLogger(__name__)
+
 _PAGES = 1024
 """Pages copied at a time: 4 MiB."""
+_PRIVATE = 0o600
+
+
+def make_private(file: Path) -> None:
+    """Give a database file and the files that SQLite keeps beside it the mode 0600, whatever the umask.
+
+    Creates the file if there is none, since SQLite gives the others the mode of the file. If it cannot be
+    created nothing is done: SQLite then says why."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, _PRIVATE))
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path = file.with_name(file.name + suffix)
+        try:
+            if path.stat().st_mode & 0o777 & ~_PRIVATE:
+                path.chmod(_PRIVATE)
+        except FileNotFoundError:
+            continue
+        except OSError as error:  # somebody else's file, or a file system without modes
+            logger.warning("others may read %s: %s", path, error.strerror)
 
 
 def connect(path: Path) -> sqlite3.Connection:

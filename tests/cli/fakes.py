@@ -133,6 +133,9 @@ class FakeBroker:
         watches.add(grown)
         return lambda: watches.discard(grown)
 
+    async def pace(self, user: str, publishes: int, *, wait: bool) -> None:
+        """Nobody is too fast."""
+
     async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for device in self.online:
@@ -206,7 +209,7 @@ class FakeNode:
         limits = AmendmentLimits(recall_ms=2 * MINUTE, edit_ms=60 * MINUTE)
         quotas = Quotas(1000, 1000, 1000, 1000, lambda: self.clock.now_ms() / 1000, Counter())
         self.services = services = Services(
-            log, states, save, conversations, directory, broker, self.clock, limits, 10_000, quotas, 1
+            log, states, save, conversations, directory, broker, self.clock, limits, 10_000, quotas, int, 1
         )
         stack.push_async_callback(services.close)
         accounts = NewAccounts(directory, log, save)

@@ -155,7 +155,6 @@ TABLE: dict[str, list[Row]] = {
         ("me", {"user_id": "{peer}"}, "exists"),
         ("me", {"user_id": "{blocker}"}, "blocked"),
         ("blocker", {"user_id": "{me}"}, "blocked"),
-        ("me", {"user_id": "{shy}", "note": "a text to somebody who reads contacts only"}, "not_contact"),
     ],
     "contacts.accept": [
         *_of_peers(),

@@ -150,6 +150,9 @@ class RemoteBroker:
         with contextlib.suppress(StoreError):  # it is lost, as the port says
             await self._end.ask("emit", users=users, event=event, keep=keep)
 
+    async def pace(self, user: str, publishes: int, *, wait: bool) -> None:
+        await self._end.ask("pace", user=user, publishes=publishes, wait=wait)
+
     async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:
         return msgspec.json.decode(await self._end.ask("devices", users=users), type=dict[str, list[str]])
 

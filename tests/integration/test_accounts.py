@@ -32,7 +32,7 @@ def remove_user(node: Node, user: str) -> None:
 
 
 def add_user(node: Node, user: str, secret: str | None = None) -> None:
-    node.call("AddUser", pb.AddUserRequest(user_id=user, password=secret))
+    node.call("AddUser", pb.AddUserRequest(user_id=user, password=secret, reuse_id=True))
 
 
 def disable(node: Node, user: str) -> None:
@@ -204,7 +204,7 @@ def make_cheap(node: Node, user: str) -> None:
 def test_user_removed_and_added_at_once_is_out(make_node: MakeNode) -> None:
     node = make_node().start()
     alice = node.user("alice")
-    removal, addition = pb.RemoveUserRequest(user_id=alice), pb.AddUserRequest(user_id=alice)
+    removal, addition = pb.RemoveUserRequest(user_id=alice), pb.AddUserRequest(user_id=alice, reuse_id=True)
     with RawClient(node.port) as client:
         client.login("phone", alice, password(alice), clean=False)
         client.send(subscribe(1, (f"users/{alice}/inbox", 1)))

@@ -111,7 +111,7 @@ def test_a_new_account_does_not_see_what_was_said_to_an_earlier_one(
         a.say(bob, "secret")
     node.call("RemoveUser", pb.RemoveUserRequest(user_id=bob))
     clock.set(step)
-    node.call("AddUser", pb.AddUserRequest(user_id=bob, password=password(bob), role="user"))
+    node.call("AddUser", pb.AddUserRequest(user_id=bob, password=password(bob), reuse_id=True))
     clock.set(0)
     with device(node, alice) as a, device(node, bob) as b:
         assert contents(b, where(alice, bob)) == []
@@ -133,7 +133,7 @@ def test_an_edit_does_not_tell_a_new_account_what_was_said_to_an_earlier_one(
         before, other = a.rpc("messages.history", conversation_id=where(alice, bob))["messages"]
         node.call("RemoveUser", pb.RemoveUserRequest(user_id=bob))
         clock.set(step)
-        node.call("AddUser", pb.AddUserRequest(user_id=bob, password=password(bob), role="user"))
+        node.call("AddUser", pb.AddUserRequest(user_id=bob, password=password(bob), reuse_id=True))
         clock.set(0)
         with device(node, bob) as b:
             a.rpc("messages.edit", id=before["id"], content="secret 2")
@@ -238,7 +238,7 @@ def test_a_token_of_an_earlier_account_is_refused(node: Node, clock: Clock) -> N
     before = node.token(alice)
     node.call("RemoveUser", pb.RemoveUserRequest(user_id=alice))
     clock.set(-5)
-    node.call("AddUser", pb.AddUserRequest(user_id=alice, password=password(alice), role="user"))
+    node.call("AddUser", pb.AddUserRequest(user_id=alice, password=password(alice), reuse_id=True))
     assert not logs_in(node, alice, before)
     assert logs_in(node, alice, node.token(alice))
 

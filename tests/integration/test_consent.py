@@ -187,12 +187,15 @@ def test_no_text_comes_with_a_contact_request(node: Node) -> None:
     alice, bob = node.user("alice"), node.user("bob")
     with devices(node, alice, bob, each=1) as (a, b):
         a.rpc("users.update", who_may_message="contacts")
-        said = detail(b, "contacts.request", user_id=alice, note=TEXT)
-        assert said.startswith("not_contact: note: "), said
-        b.rpc("contacts.request", user_id=alice)
-        assert b.refused("contacts.request", user_id=alice, note=TEXT) == "not_contact"
-        assert a.inbox[-1]["content"] == {"event": "contact_requested", "by": bob, "user_id": alice}
+        b.rpc("contacts.request", user_id=alice, note=TEXT)
+        for inbox in (a.inbox, b.inbox):  # so who asks can see what was told
+            assert inbox[-1]["content"] == {"event": "contact_requested", "by": bob, "user_id": alice}
+        b.rpc("contacts.request", user_id=alice, note=f"{TEXT} now")
+        assert contacts(a, state="received")[bob]["note"] == ""
+        assert contacts(b, state="sent")[alice]["note"] == f"{TEXT} now"
         assert TEXT not in everything(a)
+        a.rpc("users.update", who_may_message="everyone")
+        assert contacts(a, state="received")[bob]["note"] == f"{TEXT} now"
         # The answer to a request was asked for.
         a.rpc("contacts.reject", user_id=bob, note="not today")
         assert b.inbox[-1]["content"]["note"] == "not today"

@@ -113,7 +113,7 @@ def test_who_has_the_id_now_sees_nothing_of_who_had_it_before(node: Node) -> Non
     with Device(node, alice) as a:
         a.say(bob, "for the first bob")
         node.call("RemoveUser", pb.RemoveUserRequest(user_id=bob))
-        node.call("AddUser", pb.AddUserRequest(user_id=bob, password=password(bob)))
+        node.call("AddUser", pb.AddUserRequest(user_id=bob, password=password(bob), reuse_id=True))
         with Device(node, bob, "new") as b:
             assert b.rpc("conversations.list")["conversations"] == []
             a.say(bob, "for the second")
@@ -149,7 +149,7 @@ def test_somebody_new_with_an_old_id(node: Node) -> None:
             for each in (where, f"g:{group}"):
                 b.rpc("conversations.set", conversation_id=each, pinned=True, muted=True, marked_unread=True)
         node.call("RemoveUser", pb.RemoveUserRequest(user_id=bob))
-        node.call("AddUser", pb.AddUserRequest(user_id=bob, password=password(bob)))
+        node.call("AddUser", pb.AddUserRequest(user_id=bob, password=password(bob), reuse_id=True))
         a.rpc("groups.add", group_id=group, user_ids=[bob])
         a.say(bob, "to the new one")
         with Device(node, bob) as b:

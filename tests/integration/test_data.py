@@ -72,6 +72,7 @@ def test_an_unknown_field_is_refused_at_any_qos(node: Node, qos: int) -> None:
         assert a.error()["code"] == "invalid_payload"
         assert a.error()["reason_code"] == 0x99
         assert "`extra`" in a.error()["detail"]
+        assert a.error()["client_msg_id"] == "c-1"
         assert b.inbox == []
     assert node.stats()["refused.invalid_payload"] == before + 1
 

@@ -267,7 +267,7 @@ def test_removing_a_user(node: DyingNode, moment: str) -> None:
 
 def assert_nothing_is_left(node: Node, user: str) -> None:
     """The next user with the same id finds nothing of the earlier one."""
-    node.call("AddUser", pb.AddUserRequest(user_id=user))
+    node.call("AddUser", pb.AddUserRequest(user_id=user, reuse_id=True))
     kept = select(node, "parley.db", f"SELECT * FROM sessions WHERE user = '{user}'")
     assert kept == [], "another's session"
     assert inbox(node, user) == []

@@ -2,12 +2,15 @@
 
 import json
 import socket
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
 
-from tests.integration.im import Device, devices
+from bridge.grpc_api import im_pb2 as pb
+from bridge.grpc_api import im_pb2_grpc as services
+from tests.integration.im import Device, devices, private
 from tests.integration.node import HOST, Node, wait_for
 from tests.integration.raw import TIMEOUT, RawClient, connect, packet, publish, subscribe
 from tests.integration.test_websocket import WebSocketClient
@@ -127,6 +130,36 @@ def test_connections_of_an_address(make_node: MakeNode) -> None:
             assert limited(node, "connections_per_address") == 3
         wait_for(lambda: node.stats()["clients_connected"] == 3, "it to go")
         assert crowd.come(node, alice, "d3") == ACCEPTED
+
+
+@pytest.mark.parametrize("way", ["ws_port", "http"])
+def test_connections_of_an_address_that_say_nothing(make_node: MakeNode, way: str) -> None:
+    """Those over WebSocket are counted before their handshake. Those over HTTP have a count of their own."""
+    node = make_node("limits.connections_per_address=3", "limits.connect_timeout=30").start()
+    port = int(str(getattr(node, way)).rpartition(":")[2])
+    with ExitStack() as stack:
+
+        def is_let_in() -> bool:
+            client = stack.enter_context(socket.create_connection((HOST, port), TIMEOUT))
+            client.settimeout(0.5)
+            try:
+                return bool(client.recv(1))
+            except TimeoutError:
+                return True
+            except ConnectionError:
+                return False
+
+        assert [is_let_in() for _ in range(5)] == [True] * 3 + [False] * 2
+        assert limited(node, "connections_per_address") == 2
+        assert node.stats()["refused.address"] == 2
+        if way == "http":
+            assert is_open(node, stack), "MQTT has a count of its own"
+        else:
+            port = node.port
+            assert not is_let_in(), "all ways of MQTT have one"
+    with ExitStack() as stack:
+        port = int(str(getattr(node, way)).rpartition(":")[2])
+        wait_for(is_let_in, "them to be gone")
 
 
 @pytest.mark.parametrize("key", ["node.trusted_proxies", "http.trusted_proxies"])
@@ -289,6 +322,49 @@ def test_groups_and_contact_requests(make_node: MakeNode) -> None:
         assert limited(node, "contact_requests_per_hour") == 2
 
 
+def numbered(count: int, user: str) -> list[pb.SendRequest]:
+    return [pb.SendRequest(user_id=user, content=b'"hi"') for _ in range(count)]
+
+
+@pytest.mark.parametrize("size", [1, 20])
+def test_calls_count_as_publishes(make_node: MakeNode, size: int) -> None:
+    """Over gRPC a user has the same allowance as over MQTT, also in batches. A service has none."""
+    node = make_node("limits.publishes_per_second=20").start()
+    alice, bob = node.user("alice"), node.user("bob")
+    user = (("authorization", f"Bearer {node.token(alice)}"),)
+    stub = services.MessageServiceStub(node._channel)  # type: ignore[no-untyped-call]
+    calls = 100 // size
+
+    def send(metadata: tuple[tuple[str, str], ...]) -> float:
+        before = time.monotonic()
+        for _ in range(calls):
+            request = pb.SendBatchRequest(messages=numbered(size, bob))
+            results = stub.SendMessages(request, metadata=metadata, timeout=TIMEOUT).results
+            assert all(result.HasField("sent") for result in results)
+        return time.monotonic() - before
+
+    service = (*node.metadata, ("im-on-behalf-of", alice))
+    assert send(service) < 2
+    assert limited(node, "publishes_per_second") == 0
+    # 40 at once. The last batch may be owed.
+    assert send(user) > (100 - 40 - size) / 20 * 0.9
+    assert limited(node, "publishes_per_second") > 0
+    assert send(service) < 2
+
+
+def test_a_batch_over_mqtt_is_counted(make_node: MakeNode) -> None:
+    node = make_node("limits.publishes_per_second=20").start()
+    alice, bob = node.user("alice"), node.user("bob")
+    batch = [{"user_id": bob, "content": "hi"} for _ in range(60)]
+    with Device(node, alice) as a:
+        before = time.monotonic()
+        for _ in range(4):  # a call is taken, and the next one has to wait for what it owes
+            a.rpc("messages.send_batch", messages=batch)
+        assert time.monotonic() - before > 2.0
+        assert limited(node, "publishes_per_second") > 0
+        assert len(node.history(private(alice, bob))) == 240
+
+
 # --- retained messages -------------------------------------------------------------------
 
 
@@ -330,6 +406,23 @@ def test_retained_messages_in_bytes(make_node: MakeNode) -> None:
         assert retain(alice, "open/1", "x" * 500) is None
         last.login("last", alice.user, node.token(alice.user), will=will)
     wait_for(lambda: limited(node, "retained_bytes") == 2, "the will to be refused")
+
+
+def test_retained_messages_of_a_user(make_node: MakeNode) -> None:
+    node = make_node(
+        "limits.retained_messages_per_user=2", "limits.retained_bytes_per_user=1000", OPEN
+    ).start()
+    with Device(node, node.user("alice")) as alice, Device(node, node.user("bob")) as bob:
+        assert [retain(alice, f"open/{n}", "x") for n in range(3)] == [None, None, "quota"]
+        assert retain(alice, "open/0", "x" * 1000) == "quota"
+        assert [retain(bob, f"open/{n}", "x") for n in range(1, 4)] == [None, None, "quota"]
+        assert retain(alice, "open/4", "x") is None, "bob has replaced one of hers"
+        assert limited(node, "retained_messages_per_user") == 2
+        assert limited(node, "retained_bytes_per_user") == 1
+    node.kill()
+    node.start()
+    with Device(node, alice.user) as alice:
+        assert retain(alice, "open/5", "x") == "quota", "whose they are is stored"
 
 
 # --- readers that do not read ------------------------------------------------------------

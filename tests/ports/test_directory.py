@@ -120,7 +120,7 @@ async def test_a_removed_user_leaves_nothing(directory: SqlDirectory, changes: l
     ]
     assert [m.user_id for m in await directory.members("choir", "", 10)] == ["alice", "carol"]
     assert set(await directory.contacts_between(pairs)) == {("alice", "carol")}
-    await add(directory, "bob")
+    await directory.add_account("bob", None, "user", reuse_id=True)
     assert await directory.memberships("bob") == []
     assert not await directory.is_revoked("t-1")
     groups = await directory.groups_by_id(["team", "choir"])
@@ -190,7 +190,7 @@ async def test_tokens_of_who_had_the_id_before_are_not_accepted(
     await add(directory, "alice")
     await directory.remove_account("alice")
     clock.now += 5000
-    await add(directory, "alice")
+    await directory.add_account("alice", None, "user", reuse_id=True)
     assert (await account_of(directory, "alice")).tokens_after == clock.now // 1000
 
 

@@ -145,7 +145,7 @@ async def test_who_left_is_known_until_they_are_members_again(directory: SqlDire
     await directory.write_group(fresh, [])
     assert await directory.who_left("team", USERS) == {"bob"}
     await directory.remove_account("bob")
-    await add(directory, "bob")
+    await directory.add_account("bob", None, "user", reuse_id=True)
     assert await directory.who_left("team", USERS) == set()
 
 

@@ -10,6 +10,7 @@ from broker.domain.topics import matches
 from broker.ports import (
     Enqueued,
     Forgotten,
+    Held,
     Lost,
     Moved,
     PacketIds,
@@ -399,23 +400,28 @@ async def test_retained_on_many_topics(stores: "OpenedStores") -> None:
     assert sorted(found) == sorted(topics)
 
 
-async def test_retained_sizes(stores: "OpenedStores") -> None:
-    assert await stores.states.retained_sizes() == {}
+async def test_whose_the_retained_messages_are(stores: "OpenedStores") -> None:
+    assert await stores.states.held() == {}
     await stores.states.apply(
         [
-            Retained("a", b"\x00\xff", 1),
-            Retained("é/b", b"x" * 100_000, 0),
+            Retained("a", b"\x00\xff", 1, owner="alice"),
+            Retained("é/b", b"x" * 100_000, 0, owner="alice"),
             Retained("users", b"1", 0),
             Retained("users0", b"1", 0),
             Retained("users/alice/presence", b"{}", 1),
             Retained("gone", b"1", 0),
         ]
     )
-    await stores.states.apply([Retained("gone", b"", 0), Retained("a", b"1", 0)])
-    sizes = {"a": 2, "é/b": 100_004, "users": 6, "users0": 7}
-    assert await stores.states.retained_sizes() == sizes
+    await stores.states.apply([Retained("gone", b"", 0), Retained("a", b"1", 0, owner="bob")])
+    held = {
+        "a": Held("bob", 2),
+        "é/b": Held("alice", 100_004),
+        "users": Held("", 6),
+        "users0": Held("", 7),
+    }
+    assert await stores.states.held() == held
     await stores.reopen()
-    assert await stores.states.retained_sizes() == sizes
+    assert await stores.states.held() == held
 
 
 async def test_live_ones(stores: "OpenedStores") -> None:

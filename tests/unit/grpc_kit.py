@@ -92,6 +92,9 @@ class TinyLogs:
         self.members[group].remove(user)
         self._directory.tell(MembershipChanged(group, user, False))
 
+    async def pace(self, user: str, publishes: int, *, wait: bool) -> None:
+        """Nobody is too fast."""
+
     async def watch(self, topic: str, grown: Callable[[], None]) -> Callable[[], None]:
         self.taps.setdefault(topic, set()).add(grown)
         return lambda: self.taps[topic].discard(grown)

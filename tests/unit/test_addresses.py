@@ -1,10 +1,14 @@
 """How many connections an address may have, and how fast they may come."""
 
 import asyncio
+import socket
 from collections import Counter
+from contextlib import ExitStack
+
+import pytest
 
 from broker.net.addresses import Addresses
-from broker.net.listeners import NoRoomError, Slots
+from broker.net.listeners import Door, Slots
 
 NOW = 1000.0
 HOME = "192.0.2.1"
@@ -81,37 +85,69 @@ class Stream(asyncio.BaseTransport):
         return self.file
 
 
-def take(slots: Slots, file: int = 10) -> float | str:
-    """The wait of a connection, or why there is no room for it."""
-    try:
-        return slots.take(HOME, Stream(file), NOW)
-    except NoRoomError as error:
-        return str(error)
-
-
 def test_a_listener_that_is_full_asks_nobody() -> None:
     door, limited = addresses(most=2)
-    slots = Slots(1, door, 100)
-    assert [take(slots), take(slots)] == [0.0, "listener_full"]
+    away: list[str] = []
+    slots = Slots(1, door, 100, away.append)
+    assert [slots.take(HOME, Stream(10), NOW) for _ in range(2)] == [0.0, None]
     slots.give_back(HOME)
-    assert take(slots) == 0.0
-    other = Slots(0, door, 100)
-    assert [take(other), take(other)] == [0.0, "address"]
+    assert slots.take(HOME, Stream(10), NOW) == 0.0
+    other = Slots(0, door, 100, away.append)
+    assert [other.take(HOME, Stream(10), NOW) for _ in range(2)] == [0.0, None]
     assert (slots.used, other.used) == (1, 1)
+    assert away == ["listener_full", "address"]
     assert limited == {"connections_per_address": 1}
 
 
 def test_the_last_files_are_not_for_clients() -> None:
     door, limited = addresses(most=2)
-    slots = Slots(0, door, 100)
-    assert [take(slots, 100), take(slots, 2000), take(slots, 99)] == ["open_files", "open_files", 0.0]
+    away: list[str] = []
+    slots = Slots(0, door, 100, away.append)
+    assert [slots.take(HOME, Stream(file), NOW) for file in (100, 2000, 99)] == [None, None, 0.0]
+    assert away == ["open_files"] * 2
     assert slots.used == 1
     assert not limited
 
 
+def test_a_slot_is_taken_before_a_handshake_and_given_back_without_one() -> None:
+    counted, _ = addresses(most=1)
+    away: list[str] = []
+    slots = Slots(0, counted, 1000, away.append)
+    with Door(socket.create_server(("127.0.0.1", 0)), slots) as door:
+        place = door.getsockname()
+        with socket.create_connection(place), socket.create_connection(place):
+            first, _ = door.accept()
+            assert slots.used == 1
+            with pytest.raises(ConnectionAbortedError):
+                door.accept()
+            assert away == ["address"]
+            assert door.wait(first.fileno()) == 0.0
+            first.close()
+            first.close()
+        assert slots.used == 0
+        with socket.create_connection(place):
+            again, _ = door.accept()
+            again.close()
+
+
+def test_who_came_too_fast_begins_later() -> None:
+    counted, _ = addresses(per_second=1)
+    slots = Slots(0, counted, 1000, [].append)
+    with Door(socket.create_server(("127.0.0.1", 0)), slots) as door, ExitStack() as stack:
+        waits = []
+        for _ in range(12):
+            stack.enter_context(socket.create_connection(door.getsockname()))
+            accepted, _ = door.accept()
+            stack.enter_context(accepted)
+            waits.append(door.wait(accepted.fileno()))
+        assert waits[:10] == [0.0] * 10
+        assert 0.5 < waits[10] <= 1.0 < waits[11] <= 2.0
+        assert door.wait(accepted.fileno()) == 0.0, "it is asked for once"
+
+
 def test_most_connections_are_not_asked_for_their_files_while_there_are_many_left() -> None:
     door, _ = addresses(most=100)
-    slots = Slots(0, door, 5000)
+    slots = Slots(0, door, 5000, [].append)
     asked: list[int] = []
 
     class Asked(Stream):

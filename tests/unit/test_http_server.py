@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 from starlette.applications import Starlette
@@ -18,14 +19,39 @@ from broker.domain.errors import StoreError
 Start = Callable[[Callable[[Request], Awaitable[Response]]], Awaitable[server.Server]]
 
 
+class Slots:
+    """Each connection waits for the next of `waits`; None: it is closed. No limits when they are used up."""
+
+    def __init__(self) -> None:
+        self.waits: list[float | None] = []
+        self.used = 0
+        self.empty = asyncio.Event()
+
+    def take(self, _address: str, _stream: asyncio.BaseTransport, _now: float) -> float | None:
+        wait = self.waits.pop(0) if self.waits else 0.0
+        self.used += wait is not None
+        return wait
+
+    def give_back(self, address: str) -> None:
+        assert address == "127.0.0.1"
+        self.used -= 1
+        if not self.used:
+            self.empty.set()
+
+
 @pytest.fixture
-async def start() -> AsyncIterator[Start]:
+def slots() -> Slots:
+    return Slots()
+
+
+@pytest.fixture
+async def start(slots: Slots) -> AsyncIterator[Start]:
     """Starts a server with one endpoint, for any method, at `/`."""
     running: list[server.Server] = []
 
     async def start(endpoint: Callable[[Request], Awaitable[Response]]) -> server.Server:
         app = Starlette(routes=[Route("/", guarded(endpoint), methods=["GET", "POST"])])
-        running.append(await server.start(app, "127.0.0.1:0", []))
+        running.append(await server.start(app, "127.0.0.1:0", [], slots))
         return running[-1]
 
     yield start
@@ -144,3 +170,21 @@ async def test_readiness_asks_each_store_once_at_a_time() -> None:
     assert asked == 1
     release.set()
     assert await readiness.failures() == ["two: failed"]
+
+
+async def test_connections_beyond_a_limit(
+    start: Start, slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)  # counted from the time when it may be read
+    slots.waits = [None, 0.5]
+    port = (await start(hello)).port
+    request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with suppress(ConnectionError):
+        assert await exchange(port, request) == b""
+    assert slots.used == 0
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    assert (await exchange(port, request)).endswith(b'{"hello":1}')
+    assert loop.time() - before >= 0.5
+    async with asyncio.timeout(4):
+        await slots.empty.wait()

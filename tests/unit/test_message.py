@@ -15,6 +15,7 @@ from broker.domain.message import (
     Content,
     Count,
     Entry,
+    client_msg_id_of,
     draft,
     parse_payload,
     read_body,
@@ -471,3 +472,24 @@ def test_a_repeat_has_the_same_data_and_any_traceparent(again: bytes, same: bool
     first = accepted(b'{"content": "x", "data": {"a": 1, "b": 2}}')
     body = read_body(stamp(draft("alice", INBOX, first), 1, 1, (1, 1), 1).body)
     assert says_the_same(body, accepted(again)) is same
+
+
+@pytest.mark.parametrize(
+    ("payload", "found"),
+    [
+        (b'{"content":"x","client_msg_id":"c-1"}', "c-1"),
+        (b'{"client_msg_id":"c-1","content":"x","extra":1}', "c-1"),
+        (b'{"content":"x","client_msg_id":"c-1","type":5}', "c-1"),
+        (b'{"content":' + b"[" * 500 + b"]" * 500 + b',"client_msg_id":"c-1"}', "c-1"),
+        (b'{"content":"x","client_msg_id":5}', None),
+        (b'{"content":"x","client_msg_id":""}', None),
+        (b'{"content":"x","client_msg_id":"' + b"c" * 65 + b'"}', None),
+        (b'{"client_msg_id":"c-1"}', None),
+        (b'{"content":"x","client_msg_id":"c-1"', None),
+        (b'{"content":' + b"[" * 100_000 + b"]" * 100_000 + b',"client_msg_id":"c-1"}', None),
+        (b"hello", None),
+        (b"", None),
+    ],
+)
+def test_the_id_of_a_payload_that_is_refused(payload: bytes, found: str | None) -> None:
+    assert client_msg_id_of(payload) == found

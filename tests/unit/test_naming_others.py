@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from bridge.core.operations import Caller, Operation
 from bridge.services import offered_operations
-from broker.domain.directory import Membership
+from broker.domain.directory import Contact, Membership
 from broker.domain.errors import RefusedError
 from broker.domain.message import Content
 from broker.domain.permissions import GroupOperation, Rank, Relation, UserOperation
@@ -255,9 +255,12 @@ async def test_mentions(relation: Relation) -> None:
 
 
 class Storing(People):
-    """Groups can be changed. The changes are forgotten."""
+    """Groups and contacts can be changed. The changes are forgotten."""
 
     async def write_group(self, *_: object) -> None:
+        pass
+
+    async def write_contacts(self, *_: object) -> None:
         pass
 
     async def drop_notices(self, _: object) -> None:
@@ -291,15 +294,24 @@ async def test_a_ban_is_told_to_those_whom_it_changes(is_member: bool) -> None:
 
 
 async def test_texts_are_messages() -> None:
-    """A note reaches only those to whom the caller may send messages, or who have asked."""
+    """The note of a request reaches only those who accept messages from its author."""
     for relation in (Relation.STRANGER, Relation.BLOCKED):
         for case, profile in PROFILES.items():
             if profile is None:
                 continue
-            world = world_of_owner(relation, **msgspec.structs.asdict(profile))
-            given = {"user_id": "bob", "note": "read this"}
-            expected = user_answer(U.MESSAGE, relation, case)
-            assert await world.call("contacts.request", given) == expected, case
+            world = world_of_owner(relation, Storing())
             world.people.profile_of["alice"] = replace(profile, user_id="alice")
+            world.people.known["alice", "bob"] = Contact("alice", "bob", "received", note="let me in")
+            heard = user_answer(U.MESSAGE, relation, case) is None
             (listed,) = (await world.operations.call(Caller("alice"), "groups.requests", HERE)).requests
-            assert bool(listed.note) == (expected is None), case
+            assert bool(listed.note) == heard, case
+            (contact,) = (
+                await world.operations.call(Caller("alice"), "contacts.list", {"state": "received"})
+            ).contacts
+            assert bool(contact.note) == heard, case
+            if relation is not Relation.BLOCKED:  # else there is no request
+                world.broker.entries.clear()
+                await world.operations.call(
+                    Caller("bob"), "contacts.request", {"user_id": "alice", "note": "x"}
+                )
+                assert [b"note" in bytes(entry.content.content) for entry in world.broker.entries] == [heard]

@@ -80,6 +80,9 @@ class People(FewPeople):
         if rank is Rank.LEFT:
             self.left.add("alice")
 
+    async def same_group(self, group_id: str) -> None:
+        """It is free."""
+
     async def group(self, group_id: str) -> Group | None:
         return self.group_of.get(group_id)
 
@@ -165,10 +168,12 @@ class Broker:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.entries: list[Any] = []
 
     async def append(self, drafts: Sequence[Any]) -> list[Any]:
         if any(draft.content.type != "system" for draft in drafts):
             raise WritingError
+        self.entries += drafts
         return [None for _ in drafts]
 
     async def emit(self, users: Sequence[str], event: Mapping[str, Any], *, keep: bool = True) -> None:
@@ -197,7 +202,7 @@ class World:
         parts: tuple[Any, ...] = (self.log, some, save, some, self.people, self.broker)
         limits = AmendmentLimits(RECALL_MS, EDIT_MS)
         quotas = Quotas(1000, 1000, 1000, 1000, lambda: NOW / 1000, Counter())
-        self.operations: Operations = Services(*parts, FixedClock(), limits, 100, quotas, 1).operations
+        self.operations: Operations = Services(*parts, FixedClock(), limits, 100, quotas, int, 1).operations
         self.rules = ContractRules(self.people, [], lambda: NOW)  # type: ignore[arg-type]
 
     async def publish(self, topic: str) -> str | None:

@@ -19,7 +19,7 @@ from broker.ports import Identity, Principal, SessionKey
 from broker.publish.committer import MessageCommitter, Outcome
 from broker.publish.pipeline import Pipeline
 from broker.publish.publisher import Publisher
-from broker.publish.retained_space import RetainedSpace
+from broker.publish.retained_space import RetainedSpace, Room
 from broker.publish.sequencer import Sequencer
 from broker.session.session import Session
 from broker.session.tail import Tail
@@ -74,7 +74,7 @@ class Parts:
         self.fanout = Fanout(router, AwaySessions(self.states, ["open/#"], 10), self.states, metrics)
         committer = MessageCommitter(self.log, Sequencer(0), Clock(), self.fanout.push, 100)
         gate: Any = Gate()
-        self.space = RetainedSpace(10, 1000, metrics.limited)
+        self.space = RetainedSpace(Room(10, 1000), Room(10, 1000), metrics.limited)
         self.fanout.on_retained(self.space.retained)
         rest = (NOTHING, NOTHING, NOTHING, NOTHING, self.space, metrics)
         self.pipeline = Pipeline(gate, NOTHING, committer, self.fanout, *rest)
@@ -154,12 +154,14 @@ async def test_through_what_is_retained() -> None:
 async def test_what_could_not_be_retained_takes_no_room() -> None:
     parts = Parts()
     await parts.publish(decoded("open/a", retain=True))
-    assert parts.space.size("open/a") == 8
+    before = parts.space.on("open/a")
+    assert before is not None
+    assert before.size == 8
     await parts.opened.close()
     for topic in ("open/a", "open/b"):
         outcome = await parts.publish(replace(decoded(topic, retain=True), payload=b"another"))
         assert isinstance(outcome, StoreError)
-    assert (parts.space.size("open/a"), parts.space.size("open/b")) == (8, 0)
+    assert (parts.space.on("open/a"), parts.space.on("open/b")) == (before, None)
 
 
 async def test_without_any_nothing_is_made() -> None:

@@ -52,12 +52,14 @@ EDIT_ONE, EDIT_TWO = edited(ONE, 3, 3, 300), edited(TWO, 4, 4, 400)
     ],
 )
 async def test_what_is_shown(horizon: View, hidden: list[int]) -> None:
+    counted: list[int] = []
     log = MemoryMessageLog(Opened(Contents()))
     await log.append([ONE, TWO, EDIT_ONE, EDIT_TWO])
-    entries = await shown(log, await log.read("g:team", 0, 10, 1 << 20), horizon)
+    entries = await shown(log, await log.read("g:team", 0, 10, 1 << 20), horizon, counted.append)
     found = [json.loads(entry.payload) for entry in entries]
     assert [entry["offset"] for entry in found] == [1, 2, 3, 4]
     assert [entry["offset"] for entry in found if "withheld" in entry] == hidden
+    assert sum(counted) == len(hidden)
     for entry in found:
         if "withheld" not in entry:
             assert entry == json.loads(b'{"offset":%d,' % entry["offset"] + _body(entry["offset"])[1:])
@@ -71,7 +73,7 @@ async def test_what_is_about_a_message_that_is_not_there_is_withheld() -> None:
     log = MemoryMessageLog(Opened(Contents()))
     gone = [ONE, said("x", 2, 2, 200), edited(said("x", 99, 9, 900), 3, 3, 300)]
     await log.append(gone)
-    entries = await shown(log, await log.read("g:team", 0, 10, 1 << 20), Horizon(seq=1))
+    entries = await shown(log, await log.read("g:team", 0, 10, 1 << 20), Horizon(seq=1), int)
     assert "withheld" in json.loads(entries[2].body)
 
 
@@ -119,6 +121,7 @@ def test_a_push_is_encoded_once_for_all_who_see_it_and_once_for_all_others() -> 
     assert json.loads(new[0].offered[0].payload)["offset"] == 3
     assert {id(reader.offered[1]) for reader in old + new} == {id(old[0].offered[1])}
     assert b"secret" in new[0].offered[1].payload
+    assert metrics.as_dict()["withheld"] == 3
 
 
 def test_what_is_withheld_keeps_its_number() -> None:

@@ -34,6 +34,9 @@ class AddParameters(Parameters):
     """Without it, the user can connect with tokens only."""
     role: Literal["", "user", "admin", "service"] = ""
     """Empty means `user`."""
+    reuse_id: bool = False
+    """Whether to give the id also if an account had it that was removed. The new account does not see that
+    account's messages, but others may take the new user for the earlier one."""
 
     def __post_init__(self) -> None:
         if self.password is not None:
@@ -136,9 +139,15 @@ class Accounts:
         operations.add("admin.tokens.revoke", self.revoke_tokens)
 
     async def add(self, caller: Caller, parameters: AddParameters) -> UserView:
-        """Add an account."""
-        role = parameters.role or "user"
-        return _view(await self._new_accounts.add(parameters.user_id, parameters.password, role))
+        """Add an account. Refused (`exists`) if an account has the id, or one that differs in case only, and
+        without `reuse_id` also if an account had it that was removed."""
+        account = await self._new_accounts.add(
+            parameters.user_id,
+            parameters.password,
+            parameters.role or "user",
+            reuse_id=parameters.reuse_id,
+        )
+        return _view(account)
 
     async def set_password(self, caller: Caller, parameters: PasswordParameters) -> Done:
         """Replace a user's password."""

@@ -33,6 +33,7 @@ from plugins.persistence.sql_directory.models import (
 )
 from plugins.persistence.sql_directory.notices import add_notices
 from plugins.persistence.sql_directory.statements import chunks, insert_new, no_user
+from plugins.persistence.sql_directory.used_ids import use_user_id, user_is_gone
 
 _DAY = 86400
 
@@ -60,12 +61,18 @@ class SqlAccounts(SqlPart):
         return await self._database.read(_select_accounts, after, limit)
 
     async def add_account(
-        self, user_id: str, password: str | None, role: str, inbox_floor: int = 0
+        self,
+        user_id: str,
+        password: str | None,
+        role: str,
+        inbox_floor: int = 0,
+        *,
+        reuse_id: bool = False,
     ) -> Account:
         """Tokens issued before now belong to an earlier user with this id, so they are not accepted."""
         hashed = None if password is None else await self._hash_password(password)
         account = Account(user_id, role, False, hashed, self._now_ms(), inbox_floor, self._now())
-        await self._database.write(_insert_account, account)
+        await self._database.write(_insert_account, account, reuse_id)
         return account
 
     async def set_password(self, user_id: str, password: str) -> None:
@@ -109,8 +116,9 @@ def _select_accounts(connection: Connection, after: str, limit: int) -> list[Acc
     return [Account(*row) for row in connection.execute(query)]
 
 
-def _insert_account(connection: Connection, account: Account) -> list[DirectoryChange]:
+def _insert_account(connection: Connection, account: Account, reuse_id: bool) -> list[DirectoryChange]:
     user = account.user_id
+    use_user_id(connection, user, reuse=reuse_id)
     insert_new(connection, USERS, _new_row(account), "exists", f"user {user} exists already")
     return [AccountChanged(user, account)]
 
@@ -157,6 +165,10 @@ def _delete_account(
     )
     if owned is not None:
         raise DirectoryError("is_owner", f"{user_id} owns group {owned}: dismiss it first")
+    user_is_gone(connection, user_id)
+    # Whoever gets the id next does not get these groups with it: an owner may use their ids again.
+    dismissed = update(GROUPS).where(GROUPS.c.owner == user_id)
+    connection.execute(dismissed.values(owner="", version=GROUPS.c.version + 1))
     joined = select(MEMBERSHIPS.c.group_id).where(MEMBERSHIPS.c.user_id == user_id)
     groups = connection.scalars(joined.order_by(MEMBERSHIPS.c.group_id)).all()
     if known is not None and set(known) != set(groups):

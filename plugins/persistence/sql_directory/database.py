@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from broker.domain.errors import StoreError
 from broker.ports import DirectoryChange
 from plugins.persistence.sql_directory.migrate import migrate
+from plugins.persistence.sqlite_files import make_private
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -124,6 +125,8 @@ def open_database(url: str) -> Database:
     except (SQLAlchemyError, ImportError) as error:  # not a URL, or its driver is not installed
         raise StoreError(f"directory: {error}") from error
     if engine.dialect.name == "sqlite":
+        if engine.url.database and not engine.url.database.startswith(("file:", ":memory:")):
+            make_private(Path(engine.url.database))
         event.listen(engine, "connect", _durable)
         event.listen(engine, "begin", _begin)
     try:

@@ -11,9 +11,10 @@ from plugins.persistence.sql_directory.groups import SqlGroups
 from plugins.persistence.sql_directory.identity import SqlIdentity
 from plugins.persistence.sql_directory.notices import SqlNotices
 from plugins.persistence.sql_directory.upkeep import SqlUpkeep
+from plugins.persistence.sql_directory.used_ids import SqlUsedIds
 
 
-class SqlDirectory(SqlAccounts, SqlContacts, SqlGroups, SqlNotices, SqlIdentity, SqlUpkeep):
+class SqlDirectory(SqlAccounts, SqlUsedIds, SqlContacts, SqlGroups, SqlNotices, SqlIdentity, SqlUpkeep):
     """See `broker.ports.Directory`. All parts use one `Database`, so one close ends them all."""
 
     def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:

@@ -30,6 +30,7 @@ from plugins.persistence.sql_directory.models import (
 )
 from plugins.persistence.sql_directory.notices import add_notices
 from plugins.persistence.sql_directory.statements import chunks, insert_new, need_users
+from plugins.persistence.sql_directory.used_ids import use_group_id
 
 Row = TypeVar("Row", Membership, Ban, JoinRequest)
 
@@ -207,6 +208,7 @@ def _write_row(connection: Connection, group: Group) -> None:
     row = msgspec.structs.asdict(group)
     del row["members"]
     if group.version == 1:
+        use_group_id(connection, group.group_id)
         detail = f"group {group.group_id} exists already"
         insert_new(connection, GROUPS, row, "exists", detail)
         return

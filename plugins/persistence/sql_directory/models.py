@@ -160,6 +160,28 @@ class StoreIdentityRow(SQLModel, table=True):
     generation: int = Field(sa_type=BigInteger)
 
 
+class UsedIdRow(SQLModel, table=True):
+    """An id that a user or group has or had. `folded` is the id in lower case."""
+
+    __tablename__ = "used_ids"
+    __table_args__ = _TEXT
+
+    kind: str = Field(primary_key=True, max_length=8)
+    folded: str = Field(primary_key=True, max_length=64)
+    id: str = Field(max_length=64)
+
+
+class IdTwinRow(SQLModel, table=True):
+    """An id that differs in case only from one in `used_ids`, from an earlier version."""
+
+    __tablename__ = "id_twins"
+    __table_args__ = _TEXT
+
+    kind: str = Field(primary_key=True, max_length=8)
+    id: str = Field(primary_key=True, max_length=64)
+    folded: str = Field(max_length=64, index=True)
+
+
 def _table(row: type[SQLModel]) -> Table:
     return SQLModel.metadata.tables[str(row.__tablename__)]
 
@@ -174,6 +196,8 @@ DEPARTURES = _table(DepartureRow)
 JOIN_REQUESTS = _table(JoinRequestRow)
 NOTICES = _table(NoticeRow)
 STORE_IDENTITY = _table(StoreIdentityRow)
+USED_IDS = _table(UsedIdRow)
+ID_TWINS = _table(IdTwinRow)
 
 
 def columns(table: Table, fields: Iterable[str]) -> list[ColumnElement[Any]]:

@@ -17,6 +17,7 @@ import msgspec
 from broker.domain.errors import StoreError
 from plugins.persistence.sqlite.names import Names
 from plugins.persistence.sqlite.schema import migrate
+from plugins.persistence.sqlite_files import make_private
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -105,6 +106,7 @@ def open_database(path: Path) -> Database:
     Raises:
         StoreError: the file cannot be opened, is not a database, or has a newer schema.
     """
+    make_private(path)
     with ExitStack() as opened:
         try:
             writer = _connect(path, opened)

@@ -180,8 +180,13 @@ ALTER TABLE conversations ADD COLUMN floor_seq INTEGER DEFAULT 0;
 UPDATE conversations SET floor_seq = NULL;
 """
 
-# What a restore has lost of the logs of a session, as msgpack; NULL unless the session was restored.
+# Who has published a retained message; empty for those that are older than this column.
 _STEP_10 = """
+ALTER TABLE retained ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+"""
+
+# What a restore has lost of the logs of a session, as msgpack; NULL unless the session was restored.
+_STEP_11 = """
 ALTER TABLE sessions ADD COLUMN lost BLOB;
 """
 
@@ -196,6 +201,7 @@ STEPS: tuple[Step, ...] = (
     _STEP_8,
     _STEP_9,
     _STEP_10,
+    _STEP_11,
 )
 
 

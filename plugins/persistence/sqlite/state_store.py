@@ -11,6 +11,7 @@ from broker.domain.topics import inbox_topic, is_wild, matches
 from broker.ports import (
     Enqueued,
     Forgotten,
+    Held,
     Lost,
     Marked,
     Moved,
@@ -147,7 +148,7 @@ class SqliteStateStore:
             # ("0" is the character after "/").
             base = topic_filter if not is_wild(topic_filter) else _literal_levels(topic_filter)
             rows = connection.execute(
-                "SELECT topic, payload, qos, live, properties FROM retained WHERE topic > ?1 "
+                "SELECT topic, payload, qos, live, properties, owner FROM retained WHERE topic > ?1 "
                 "AND (?2 IS NULL OR topic = ?2 OR (topic >= ?2 || '/' AND topic < ?2 || '0')) ORDER BY topic",
                 (after, base),
             )
@@ -164,7 +165,7 @@ class SqliteStateStore:
     async def retained_on(self, topics: Sequence[str]) -> dict[str, Retained]:
         def job(connection: sqlite3.Connection) -> dict[str, Retained]:
             rows = connection.execute(
-                "SELECT topic, payload, qos, live, properties FROM json_each(?) CROSS JOIN retained "
+                "SELECT topic, payload, qos, live, properties, owner FROM json_each(?) CROSS JOIN retained "
                 "ON topic = value",
                 (json_list(topics),),
             )
@@ -172,16 +173,15 @@ class SqliteStateStore:
 
         return await self._database.read(job)
 
-    async def retained_sizes(self) -> dict[str, int]:
-        def job(connection: sqlite3.Connection) -> dict[str, int]:
+    async def held(self) -> dict[str, Held]:
+        def job(connection: sqlite3.Connection) -> dict[str, Held]:
             # "0" is the character after "/". The length of a BLOB is in its row's header: payloads are not
             # read.
-            return dict(
-                connection.execute(
-                    "SELECT topic, length(CAST(topic AS BLOB)) + length(payload) FROM retained "
-                    "WHERE topic < 'users/' OR topic >= 'users0'"
-                )
+            rows = connection.execute(
+                "SELECT topic, owner, length(CAST(topic AS BLOB)) + length(payload) FROM retained "
+                "WHERE topic < 'users/' OR topic >= 'users0'"
             )
+            return {topic: Held(owner, size) for topic, owner, size in rows}
 
         return await self._database.read(job)
 
@@ -192,8 +192,10 @@ class SqliteStateStore:
         return await self._database.read(job)
 
 
-def _retained(topic: str, payload: bytes, qos: int, live: int, properties: bytes | None) -> Retained:
-    return Retained(topic, payload, qos, True, from_column(properties), bool(live))
+def _retained(
+    topic: str, payload: bytes, qos: int, live: int, properties: bytes | None, owner: str
+) -> Retained:
+    return Retained(topic, payload, qos, True, from_column(properties), bool(live), owner)
 
 
 def _literal_levels(topic_filter: str) -> str | None:
@@ -230,8 +232,8 @@ def _apply(connection: sqlite3.Connection, names: Names, change: StateChange) ->
             connection.execute("DELETE FROM sessions WHERE user = ? AND client_id = ?", (user, client_id))
         case Retained(topic, payload, qos):
             if payload:
-                row = (topic, payload, qos, change.live, to_column(change.properties))
-                connection.execute("INSERT OR REPLACE INTO retained VALUES (?, ?, ?, ?, ?)", row)
+                row = (topic, payload, qos, change.live, to_column(change.properties), change.owner)
+                connection.execute("INSERT OR REPLACE INTO retained VALUES (?, ?, ?, ?, ?, ?)", row)
             else:
                 connection.execute("DELETE FROM retained WHERE topic = ?", (topic,))
         case _:

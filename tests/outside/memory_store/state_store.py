@@ -8,6 +8,7 @@ from broker.domain.topics import matches
 from broker.ports import (
     Enqueued,
     Forgotten,
+    Held,
     Marked,
     Moved,
     Retained,
@@ -81,9 +82,9 @@ class MemoryStateStore:
         retained = self._opened.contents.retained
         return {topic: retained[topic] for topic in topics if topic in retained}
 
-    async def retained_sizes(self) -> dict[str, int]:
+    async def held(self) -> dict[str, Held]:
         return {
-            topic: len(topic.encode()) + len(message.payload)
+            topic: Held(message.owner, len(topic.encode()) + len(message.payload))
             for topic, message in self._opened.contents.retained.items()
             if not topic.startswith("users/")
         }
