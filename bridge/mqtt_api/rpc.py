@@ -43,7 +43,7 @@ class RpcServer:
             result = await self._operations.call(Caller(user, client_id=client_id), method, request)
             reply = _Reply(True, request_id, result)
         except RefusedError as error:
-            reply = _Reply(False, request_id, error=_failure(error.code, error.detail) | error.facts)
+            reply = _Reply(False, request_id, error={**_failure(error.code, error.detail), **error.facts})
         except StoreError as error:
             logger.error("%s called by %s failed: %s", method, user, error, extra=_about(user, method))
             failure = _failure("unavailable", "the store failed, try again later")
