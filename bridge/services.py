@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from bridge.core.access import Access, AmendmentLimits
+from bridge.core.access import Access, MessageLimits
 from bridge.core.bearer import TokenReader
 from bridge.core.ends import Ends
 from bridge.core.group_changes import GroupChanges
@@ -16,6 +16,7 @@ from bridge.handlers.groups import Groups
 from bridge.handlers.members import Members
 from bridge.handlers.messages import Messages
 from bridge.handlers.presence import Presences
+from bridge.handlers.read_counts import ReadCounts
 from bridge.handlers.receipts import Receipts
 from bridge.handlers.sending import Sending
 from bridge.handlers.sessions import Sessions
@@ -37,6 +38,7 @@ HANDLERS: Sequence[type[Handlers]] = (
     Messages,
     Sending,
     Receipts,
+    ReadCounts,
     Amendments,
     Conversations,
     Contacts,
@@ -64,7 +66,7 @@ class Services:
         directory: Directory,
         broker: BrokerPort,
         clock: Clock,
-        limits: AmendmentLimits,
+        limits: MessageLimits,
         most_members: int,
         quotas: Quotas,
         withheld: Callable[[int], None],
@@ -83,6 +85,7 @@ class Services:
             Messages(log, directory, access, withheld),
             Sending(access, broker),
             self._receipts,
+            ReadCounts(log, conversations, directory, access),
             Amendments(log, access, broker),
             Conversations(log, conversations, directory, access, broker, save),
             Contacts(directory, access, broker, self.notices, quotas),
@@ -95,7 +98,7 @@ class Services:
             handlers.register(self.operations)
         self._rpc = RpcServer(self.operations)
 
-    def reload(self, limits: AmendmentLimits, most_members: int) -> None:
+    def reload(self, limits: MessageLimits, most_members: int) -> None:
         """Change the limits."""
         self._access.reload(limits)
         self.groups.allow_members(most_members)

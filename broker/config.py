@@ -149,6 +149,7 @@ class Messages(_Section):
 
     recall_seconds: Annotated[float, Field(ge=0)] = 120.0
     edit_seconds: Annotated[float, Field(ge=0)] = 86400.0
+    group_receipts: Annotated[int, Field(ge=0, le=1000)] = 100
 
 
 class Sys(_Section):

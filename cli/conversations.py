@@ -35,18 +35,32 @@ def conversations(
         show(_COLUMNS, each(pages, "conversations"), _row, Selection(limit, only, as_json))
 
 
-_COLUMNS = columns("CONVERSATION,UNREAD,READ,LAST,ACTIVE,MARKS", text="MARKS")
+_COLUMNS = columns("NAME,CONVERSATION,UNREAD,READ,LAST,ACTIVE,MARKS", text="NAME,MARKS")
 
 
 def _row(conversation: "pb.Conversation") -> tuple[object, ...]:
+    marks = [mark for mark in (_marks(conversation), _mentioned(conversation)) if mark]
     return (
+        _name(conversation),
         conversation.conversation_id,
         conversation.unread,
         conversation.read_seq,
         conversation.head_seq,
         output.local_time(conversation.active_at) if conversation.active_at else "-",
-        _marks(conversation) or "-",
+        ", ".join(marks) or "-",
     )
+
+
+def _name(conversation: "pb.Conversation") -> str:
+    """The name of the group or the other user, as the user has it."""
+    if conversation.HasField("group"):
+        return conversation.group.name or conversation.group.group_id
+    peer = conversation.peer
+    return peer.remark or peer.name or peer.user_id
+
+
+def _mentioned(conversation: "pb.Conversation") -> str:
+    return "mentioned" if conversation.HasField("mentioned_seq") else ""
 
 
 def _marks(conversation: "pb.Conversation") -> str:

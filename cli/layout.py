@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterable, Sequence
 
 _GAP = "  "
-_LEAST_TEXT = 20
+_LEAST_TEXT = 16
 """A column of text that is wrapped gets at least this width, or no table is made."""
 
 
@@ -36,7 +36,7 @@ def record(pairs: Iterable[tuple[str, str]], label: int, width: int | None) -> l
         room = None if width is None else max(width - label - len(_GAP), 1)
         first, *more = [value] if room is None else wrapped(value, room)
         lines.append(f"{name:<{label}}{_GAP}{first}".rstrip())
-        lines += [" " * label + _GAP + each for each in more]
+        lines += [(" " * label + _GAP + each).rstrip() for each in more]
     return lines
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from bridge.administration import administration
-from bridge.core.access import AmendmentLimits
+from bridge.core.access import MessageLimits
 from bridge.core.accounts import NewAccounts
 from bridge.core.operations import Operations
 from bridge.core.quotas import Quotas
@@ -182,7 +182,7 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
         directory,
         broker,
         opened.clock,
-        amendment_limits(config),
+        message_limits(config),
         limits.group_members,
         quotas,
         opened.metrics.withhold,
@@ -195,10 +195,12 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
     return Joined(node, broker, services, authenticator)
 
 
-def amendment_limits(config: Config) -> AmendmentLimits:
+def message_limits(config: Config) -> MessageLimits:
     """The section `messages`."""
     messages = config.messages
-    return AmendmentLimits(int(messages.recall_seconds * 1000), int(messages.edit_seconds * 1000))
+    return MessageLimits(
+        int(messages.recall_seconds * 1000), int(messages.edit_seconds * 1000), messages.group_receipts
+    )
 
 
 async def open_apis(

@@ -16,7 +16,7 @@ from broker.config import Changes, Config
 from broker.config_sources import ConfigError
 from broker.domain.errors import StoreError
 from plugins.auth import TopicRulesPlugin
-from server.assembly import Joined, amendment_limits
+from server.assembly import Joined, message_limits
 from server.logs import set_level
 
 logger = logging.getLogger("parley")
@@ -68,7 +68,7 @@ class Reloading:
         if topics_changed and (plugin := node.host.plugin(TopicRulesPlugin)) is not None:
             plugin.rules.open_topics(config.topics.open)
         node.reload(topics_changed=topics_changed)
-        self._joined.services.reload(amendment_limits(config), config.limits.group_members)
+        self._joined.services.reload(message_limits(config), config.limits.group_members)
 
 
 def _report(changes: Changes, keys: list[str]) -> None:

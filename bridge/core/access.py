@@ -1,6 +1,6 @@
 """Access checks: collect the facts of a call from the directory, then ask `broker.domain.permissions`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from bridge.core.ends import Ends
 from bridge.core.operations import Caller
 from broker.domain import permissions
-from broker.domain.conversation import group_of, participants
+from broker.domain.conversation import group_id, group_of, participants
 from broker.domain.directory import Account, Contact, Group, Membership, Profile
 from broker.domain.errors import RefusedError
 from broker.domain.ids import is_id
@@ -18,11 +18,15 @@ from broker.domain.visibility import OPEN, Horizon, View, inbox_view
 from broker.ports import Clock, ConversationStore, Directory
 
 
-class AmendmentLimits(msgspec.Struct, frozen=True):
-    """How long after sending a message its sender may recall or edit it, in ms."""
+class MessageLimits(msgspec.Struct, frozen=True):
+    """What the configuration says about messages."""
 
     recall_ms: int
+    """How long after sending a message its sender may recall it."""
     edit_ms: int
+    """How long after sending a message its sender may edit it."""
+    group_receipts: int
+    """The members of groups up to this size are told what others have read."""
 
 
 class Seat(msgspec.Struct, frozen=True):
@@ -78,7 +82,7 @@ class Access:
         directory: Directory,
         conversations: ConversationStore,
         clock: Clock,
-        limits: AmendmentLimits,
+        limits: MessageLimits,
         ends: Ends,
     ) -> None:
         self._directory = directory
@@ -88,9 +92,14 @@ class Access:
         self._limits = limits
         self.ends = ends
 
-    def reload(self, limits: AmendmentLimits) -> None:
+    def reload(self, limits: MessageLimits) -> None:
         """Change the limits."""
         self._limits = limits
+
+    @property
+    def group_receipts(self) -> int:
+        """See `MessageLimits`."""
+        return self._limits.group_receipts
 
     # --- users -----------------------------------------------------------------------
 
@@ -256,6 +265,23 @@ class Access:
             raise RefusedError("not_authorized", f"you are not part of {conversation_id}")
         _, view = await self.inbox(caller.user)
         return Room(conversation_id, None, peers, view.of(conversation_id))
+
+    async def horizons(self, caller: Caller, conversation_ids: Iterable[str]) -> dict[str, Horizon]:
+        """What is hidden from the caller in those of the conversations that they may read. This asks as
+        `room` does, once for all."""
+        wanted = frozenset(conversation_ids)
+        if caller.is_system:
+            return dict.fromkeys(wanted, OPEN)
+        found: dict[str, Horizon] = {}
+        if any(map(group_of, wanted)):
+            for membership in await self._directory.memberships(caller.user):
+                if permissions.may_read(membership):
+                    found[group_id(membership.group_id)] = Horizon(membership.joined_seq)
+        private = [name for name in wanted if caller.user in (participants(name) or ())]
+        if private:
+            _, view = await self.inbox(caller.user)
+            found |= {name: view.of(name) for name in private}
+        return {name: horizon for name, horizon in found.items() if name in wanted}
 
     async def inbox(self, user: str) -> tuple[int, View]:
         """The offset up to which a user's inbox belonged to earlier accounts with the same id, and which

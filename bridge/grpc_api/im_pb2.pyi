@@ -104,24 +104,48 @@ class SyncedEntry(_message.Message):
     def __init__(self, topic: _Optional[str] = ..., offset: _Optional[int] = ..., json: _Optional[bytes] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class GetMessagesRequest(_message.Message):
-    __slots__ = ("conversation_id", "before_seq", "after_seq", "limit", "generation")
+    __slots__ = ("conversation_id", "before_seq", "after_seq", "limit", "around_seq", "before_id", "after_id", "around_id", "generation")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     BEFORE_SEQ_FIELD_NUMBER: _ClassVar[int]
     AFTER_SEQ_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    AROUND_SEQ_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_ID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_ID_FIELD_NUMBER: _ClassVar[int]
+    AROUND_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     before_seq: int
     after_seq: int
     limit: int
+    around_seq: int
+    before_id: str
+    after_id: str
+    around_id: str
     generation: int
-    def __init__(self, conversation_id: _Optional[str] = ..., before_seq: _Optional[int] = ..., after_seq: _Optional[int] = ..., limit: _Optional[int] = ..., generation: _Optional[int] = ...) -> None: ...
+    def __init__(self, conversation_id: _Optional[str] = ..., before_seq: _Optional[int] = ..., after_seq: _Optional[int] = ..., limit: _Optional[int] = ..., around_seq: _Optional[int] = ..., before_id: _Optional[str] = ..., after_id: _Optional[str] = ..., around_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class GetMessagesResponse(_message.Message):
     __slots__ = ("messages",)
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, messages: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class MessageIds(_message.Message):
+    __slots__ = ("ids",)
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GetMessagesByIdResponse(_message.Message):
+    __slots__ = ("messages", "missing", "rest")
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    REST_FIELD_NUMBER: _ClassVar[int]
+    messages: _containers.RepeatedScalarFieldContainer[bytes]
+    missing: _containers.RepeatedScalarFieldContainer[str]
+    rest: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, messages: _Optional[_Iterable[bytes]] = ..., missing: _Optional[_Iterable[str]] = ..., rest: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UptoRequest(_message.Message):
     __slots__ = ("conversation_id", "seq", "generation")
@@ -159,6 +183,29 @@ class ReadersResponse(_message.Message):
     next: str
     def __init__(self, readers: _Optional[_Iterable[_Union[Reader, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
 
+class ReadCountsRequest(_message.Message):
+    __slots__ = ("conversation_id", "ids")
+    CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    conversation_id: str
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, conversation_id: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReadCountsResponse(_message.Message):
+    __slots__ = ("counts", "missing")
+    class CountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    counts: _containers.ScalarMap[str, int]
+    missing: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, counts: _Optional[_Mapping[str, int]] = ..., missing: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class EditRequest(_message.Message):
     __slots__ = ("id", "content")
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -194,7 +241,7 @@ class ListConversationsRequest(_message.Message):
     def __init__(self, since: _Optional[int] = ..., limit: _Optional[int] = ..., cursor: _Optional[str] = ..., include_hidden: _Optional[bool] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class Conversation(_message.Message):
-    __slots__ = ("conversation_id", "conversation_type", "head_seq", "read_seq", "unread", "pinned", "muted", "hidden", "marked_unread", "active_at", "last_message")
+    __slots__ = ("conversation_id", "conversation_type", "head_seq", "read_seq", "unread", "pinned", "muted", "hidden", "marked_unread", "active_at", "last_message", "peer", "group", "peer_read_seq", "peer_delivered_seq", "mentioned_seq")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_TYPE_FIELD_NUMBER: _ClassVar[int]
     HEAD_SEQ_FIELD_NUMBER: _ClassVar[int]
@@ -206,6 +253,11 @@ class Conversation(_message.Message):
     MARKED_UNREAD_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_AT_FIELD_NUMBER: _ClassVar[int]
     LAST_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    PEER_READ_SEQ_FIELD_NUMBER: _ClassVar[int]
+    PEER_DELIVERED_SEQ_FIELD_NUMBER: _ClassVar[int]
+    MENTIONED_SEQ_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     conversation_type: str
     head_seq: int
@@ -217,21 +269,57 @@ class Conversation(_message.Message):
     marked_unread: bool
     active_at: int
     last_message: bytes
-    def __init__(self, conversation_id: _Optional[str] = ..., conversation_type: _Optional[str] = ..., head_seq: _Optional[int] = ..., read_seq: _Optional[int] = ..., unread: _Optional[int] = ..., pinned: _Optional[bool] = ..., muted: _Optional[bool] = ..., hidden: _Optional[bool] = ..., marked_unread: _Optional[bool] = ..., active_at: _Optional[int] = ..., last_message: _Optional[bytes] = ...) -> None: ...
+    peer: Peer
+    group: GroupName
+    peer_read_seq: int
+    peer_delivered_seq: int
+    mentioned_seq: int
+    def __init__(self, conversation_id: _Optional[str] = ..., conversation_type: _Optional[str] = ..., head_seq: _Optional[int] = ..., read_seq: _Optional[int] = ..., unread: _Optional[int] = ..., pinned: _Optional[bool] = ..., muted: _Optional[bool] = ..., hidden: _Optional[bool] = ..., marked_unread: _Optional[bool] = ..., active_at: _Optional[int] = ..., last_message: _Optional[bytes] = ..., peer: _Optional[_Union[Peer, _Mapping]] = ..., group: _Optional[_Union[GroupName, _Mapping]] = ..., peer_read_seq: _Optional[int] = ..., peer_delivered_seq: _Optional[int] = ..., mentioned_seq: _Optional[int] = ...) -> None: ...
+
+class Peer(_message.Message):
+    __slots__ = ("user_id", "name", "avatar", "remark")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    AVATAR_FIELD_NUMBER: _ClassVar[int]
+    REMARK_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    name: str
+    avatar: str
+    remark: str
+    def __init__(self, user_id: _Optional[str] = ..., name: _Optional[str] = ..., avatar: _Optional[str] = ..., remark: _Optional[str] = ...) -> None: ...
+
+class GroupName(_message.Message):
+    __slots__ = ("group_id", "name", "avatar")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    AVATAR_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    name: str
+    avatar: str
+    def __init__(self, group_id: _Optional[str] = ..., name: _Optional[str] = ..., avatar: _Optional[str] = ...) -> None: ...
 
 class ListConversationsResponse(_message.Message):
-    __slots__ = ("conversations", "next", "since", "unread_total", "generation")
+    __slots__ = ("conversations", "next", "since", "unread_total", "cursors", "generation")
+    class CursorsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     CONVERSATIONS_FIELD_NUMBER: _ClassVar[int]
     NEXT_FIELD_NUMBER: _ClassVar[int]
     SINCE_FIELD_NUMBER: _ClassVar[int]
     UNREAD_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    CURSORS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     conversations: _containers.RepeatedCompositeFieldContainer[Conversation]
     next: str
     since: int
     unread_total: int
+    cursors: _containers.ScalarMap[str, int]
     generation: int
-    def __init__(self, conversations: _Optional[_Iterable[_Union[Conversation, _Mapping]]] = ..., next: _Optional[str] = ..., since: _Optional[int] = ..., unread_total: _Optional[int] = ..., generation: _Optional[int] = ...) -> None: ...
+    def __init__(self, conversations: _Optional[_Iterable[_Union[Conversation, _Mapping]]] = ..., next: _Optional[str] = ..., since: _Optional[int] = ..., unread_total: _Optional[int] = ..., cursors: _Optional[_Mapping[str, int]] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class SetConversationRequest(_message.Message):
     __slots__ = ("conversation_id", "pinned", "muted", "hidden", "marked_unread")

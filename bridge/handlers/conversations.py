@@ -14,16 +14,19 @@ from msgspec.structs import replace
 from bridge.core.access import Access
 from bridge.core.ends import Generation
 from bridge.core.operations import Caller, ConversationId, Message, Millis, Operations, Parameters
+from bridge.handlers.conversation_details import ConversationDetails, GroupName, Peer
 from bridge.handlers.messages import REPLY_BYTES
-from broker.domain.conversation import group_id, group_of
+from broker.domain.conversation import group_id, group_of, log_name
+from broker.domain.directory import Membership
 from broker.domain.errors import RefusedError
 from broker.domain.ids import Snowflakes
+from broker.domain.topics import group_topic, inbox_topic, parse_topic
 from broker.domain.visibility import Horizon
 from broker.ports import (
     BrokerPort,
     ConversationState,
     ConversationStore,
-    GroupDirectory,
+    Directory,
     Marked,
     MessageLog,
     SaveChanges,
@@ -33,9 +36,8 @@ from broker.ports import (
 # time. The `since` of a result lies this far in the past, so that the next call does not miss it. It is not
 # after the last change either: after a restart, time goes on from the last change that is stored.
 _OVERLAP_MS = 5000
-_CHUNK = 20
-_VIEW_BYTES = 256
-"""Roughly the size of a conversation in a reply, without its last message."""
+_CHUNK = 100
+"""Conversations that are completed at a time: about as many as fit into a reply."""
 
 
 class ListParameters(Parameters):
@@ -81,6 +83,18 @@ class ConversationView(msgspec.Struct):
     last_message: Message | None
     """The last message as it is now; null if there is none that the caller may see. Edits, recalls and
     system entries are no messages."""
+    peer: Peer | None = None
+    """Of a private conversation."""
+    group: GroupName | None = None
+    """Of a group's conversation."""
+    peer_read_seq: int = 0
+    """The seq up to which the other user has read a private conversation; 0 if not at all, or if they give
+    the caller no read receipts."""
+    peer_delivered_seq: int = 0
+    """The same of what has arrived at a device of the other user; 0, too, if they do not let the caller see
+    their presence."""
+    mentioned_seq: int | None = None
+    """The seq of the last unread message that mentions the caller or all; null if there is none."""
 
 
 class ListResult(msgspec.Struct):
@@ -93,6 +107,9 @@ class ListResult(msgspec.Struct):
     """The `since` (Unix ms) that asks for the changes after this call."""
     unread_total: int
     """The sum of `unread` over all conversations, not only this page, that are neither muted nor hidden."""
+    cursors: dict[str, int]
+    """Where to go on: for the inbox and the topic of each group, the offset up to which this list has
+    everything. `messages.sync` with these cursors returns what came after. Only on the first page."""
     generation: int
     """The generation of the stores. A restore from a backup raises it: offsets and seqs that a device has
     from before may mean other entries. Give it back with them."""
@@ -110,13 +127,14 @@ class SetParameters(Parameters):
 
 
 class _Seen(msgspec.Struct):
-    """A conversation, when it last changed for the user (Unix ms), and the ids of the last entry and of the
-    last message that the user may see (0: none)."""
+    """A conversation, when it last changed for the user (Unix ms), the ids of the last entry and of the last
+    message that the user may see (0: none), and the seq up to which its messages count as seen."""
 
     view: ConversationView
     changed_at: int
     head_id: int
     last_id: int
+    seen_seq: int
 
 
 class Conversations:
@@ -126,7 +144,7 @@ class Conversations:
         self,
         log: MessageLog,
         store: ConversationStore,
-        directory: GroupDirectory,
+        directory: Directory,
         access: Access,
         broker: BrokerPort,
         save: SaveChanges,
@@ -134,6 +152,7 @@ class Conversations:
         self._log = log
         self._store = store
         self._directory = directory
+        self._details = ConversationDetails(store, directory)
         self._access = access
         self._broker = broker
         self._save = save
@@ -149,7 +168,11 @@ class Conversations:
         if parameters.since or parameters.cursor:
             self._access.ends.check_generation(parameters.generation)
         now = self._access.growing_ms()
-        every = await self._all(caller.user)
+        memberships = await self._directory.memberships(caller.user)
+        # Before the conversations are read: an entry that is stored meanwhile is in the list, or after these
+        # cursors, or both. Further pages are read later, and are covered by the cursors of the first.
+        cursors = {} if parameters.cursor else await self._cursors(caller.user, memberships)
+        every = await self._all(caller.user, memberships)
         unread_total = sum(seen.view.unread for seen in every if not (seen.view.muted or seen.view.hidden))
         wanted = [
             seen
@@ -161,31 +184,45 @@ class Conversations:
         wanted.sort(key=_place, reverse=True)
         if parameters.cursor:
             wanted = [seen for seen in wanted if _place(seen) < _read_cursor(parameters.cursor)]
-        page = await self._with_last(wanted[: parameters.limit])
+        space = REPLY_BYTES - len(msgspec.json.encode(cursors))
+        page = await self._shown(caller.user, wanted[: parameters.limit], space)
         following = _cursor(wanted[len(page) - 1]) if len(wanted) > len(page) else ""
         last_change = max((seen.changed_at for seen in every), default=0)
         since = max(0, min(now - _OVERLAP_MS, last_change))
-        return ListResult(page, following, since, unread_total, self._access.ends.generation)
+        return ListResult(page, following, since, unread_total, cursors, self._access.ends.generation)
 
-    async def _with_last(self, seen: Sequence[_Seen]) -> list[ConversationView]:
-        """The first views with their last messages: as many as fit into one reply, but at least one."""
+    async def _cursors(self, user: str, memberships: Sequence[Membership]) -> dict[str, int]:
+        """The heads of the logs that a user reads."""
+        topics = [inbox_topic(user), *(group_topic(each.group_id) for each in memberships)]
+        logs = {topic: log_name(parse_topic(topic)) for topic in topics}
+        heads = await self._log.heads(list(logs.values()))
+        return {topic: heads[log] for topic, log in logs.items()}
+
+    async def _shown(self, user: str, seen: Sequence[_Seen], space: int) -> list[ConversationView]:
+        """The first views with their last messages and details: as many as fit into `space` bytes, but at
+        least one."""
         page: list[ConversationView] = []
-        space = REPLY_BYTES
         for start in range(0, len(seen), _CHUNK):
-            chunk = seen[start : start + _CHUNK]
-            found = await self._log.locate([each.last_id for each in chunk if each.last_id])
-            for each in chunk:
-                located = found.get(each.last_id)
-                space -= _VIEW_BYTES + (len(located.body) if located else 0)
+            for view in await self._completed(user, seen[start : start + _CHUNK]):
+                space -= len(msgspec.json.encode(view))
                 if space < 0 and page:
                     return page
-                last = msgspec.Raw(located.body) if located else None
-                page.append(replace(each.view, last_message=last))
+                page.append(view)
         return page
 
-    async def _all(self, user: str) -> list[_Seen]:
+    async def _completed(self, user: str, seen: Sequence[_Seen]) -> list[ConversationView]:
+        names = [each.view.conversation_id for each in seen]
+        unread = {each.view.conversation_id: each.seen_seq for each in seen if each.view.unread}
+        found = await self._log.locate([each.last_id for each in seen if each.last_id])
+        views = []
+        for each, details in zip(seen, await self._details.of(user, names, unread), strict=True):
+            located = found.get(each.last_id)
+            last = msgspec.Raw(located.body) if located else None
+            views.append(replace(each.view, last_message=last, **msgspec.structs.asdict(details)))
+        return views
+
+    async def _all(self, user: str, memberships: Sequence[Membership]) -> list[_Seen]:
         private = await self._store.private_conversations(user)
-        memberships = await self._directory.memberships(user)
         floors = {group_id(membership.group_id): membership.joined_seq for membership in memberships}
         states = await self._store.states(user, [*private, *floors], floors)
         _, inbox = await self._access.inbox(user)
@@ -222,7 +259,7 @@ class Conversations:
         seen = _view(state, room.horizon)
         if seen is None:
             raise RefusedError("not_found", f"there is no conversation {room.conversation_id}")
-        (view,) = await self._with_last([seen])
+        (view,) = await self._completed(caller.user, [seen])
         event = {
             "event": "conversation",
             "conversation_id": view.conversation_id,
@@ -259,7 +296,8 @@ def _view(state: ConversationState, horizon: Horizon) -> _Seen | None:
     last_id = state.last_id if state.last_seq > floor else 0
     if last_id and Snowflakes.created_ms(last_id) < since:
         last_id = 0
-    return _Seen(view, max(active_at, state.changed_at), head_id, last_id)
+    seen_seq = max(state.read_seq, state.own_seq, floor)
+    return _Seen(view, max(active_at, state.changed_at), head_id, last_id, seen_seq)
 
 
 def _place(seen: _Seen) -> tuple[int, str]:

@@ -109,9 +109,10 @@ class Receipts:
         operations.add("messages.readers", self.readers)
 
     async def read(self, caller: Caller, parameters: UptoParameters) -> Done:
-        """Mark a conversation as read up to a message. All devices of the caller get a `receipt` event, and
-        so does the other user of a private conversation if the caller gives read receipts
-        (`users.update`). Members of a group are not told; see `messages.readers`."""
+        """Mark a conversation as read up to a message. All devices of the caller get a `receipt` event. So do
+        the other user of a private conversation, and the members of a group of at most
+        `messages.group_receipts` members (100 by default), if they are connected and the caller gives read
+        receipts (`users.update`). For larger groups see `messages.read_counts`."""
         room = await self._access.room(caller, parameters.conversation_id)
         async with self._turns.of((caller.user, room.conversation_id)):
             state = await self._state(caller, room, parameters)
@@ -127,9 +128,20 @@ class Receipts:
         event = _event("read", room.conversation_id, caller.user, max(seq, state.read_seq))
         await self._broker.emit([caller.user], event, keep=False)
         if seq > state.read_seq:
-            for peer in room.peers:
-                if await self._access.those_letting(peer, [caller.user], UserOperation.SEE_READ):
-                    await self._broker.emit([peer], event, keep=False)
+            others = room.peers or await self._members_online(caller, room, seq)
+            told = await self._access.those_let(caller, others, UserOperation.SEE_READ) if others else ()
+            if told and not caller.is_system:
+                await self._broker.emit(sorted(told), event, keep=False)
+
+    async def _members_online(self, caller: Caller, room: Room, seq: int) -> list[str]:
+        """The other members of a small group who are connected and can see the message. Nobody in a large
+        group: a message that all of them read would cost the square of their number in events."""
+        most = self._access.group_receipts
+        if room.seat is None or room.seat.group.members > most:
+            return []
+        members = await self._directory.members(room.seat.group.group_id, "", most)
+        others = [each.user_id for each in members if each.joined_seq < seq and each.user_id != caller.user]
+        return list(await self._broker.devices(others))
 
     async def _state(self, caller: Caller, room: Room, parameters: UptoParameters) -> ConversationState:
         where, seq = room.conversation_id, parameters.seq

@@ -11,11 +11,11 @@ def acknowledge(packet: Ack, session: Session) -> None:
     """Hand a client's acknowledgement to its session."""
     packet_id = packet.packet_id
     kind = packet.type
-    if kind is _PUBACK:
+    if kind == _PUBACK:
         session.puback(packet_id)
-    elif kind is _PUBREC:
+    elif kind == _PUBREC:
         session.pubrec(packet_id)
-    elif kind is _PUBREL:
+    elif kind == _PUBREL:
         session.inbound.pubrel(packet_id)
     else:
         session.pubcomp(packet_id)

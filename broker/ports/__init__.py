@@ -62,7 +62,7 @@ from broker.ports.states import (
     Unseen,
 )
 from broker.ports.upkeep import DirectoryUpkeep, Finding, FindingKind, Upkeep, Verified
-from broker.ports.visibility import shown
+from broker.ports.visibility import shown, shown_each
 
 __all__ = [
     "IDENTITY_ATTRIBUTE",
@@ -143,4 +143,5 @@ __all__ = [
     "Watermark",
     "all_contacts",
     "shown",
+    "shown_each",
 ]

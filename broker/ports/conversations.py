@@ -84,6 +84,17 @@ class ConversationStore(Protocol):
         least `least_read`."""
         ...
 
+    async def watermarks_of(self, users: Mapping[str, str]) -> dict[str, Watermark]:
+        """Conversation -> the watermarks that one user has in it, those of an earlier account with the same
+        id left out. `users`: conversation -> that user. Conversations without any are left out."""
+        ...
+
+    async def mentions(self, user: str, after: Mapping[str, int]) -> dict[str, int]:
+        """Conversation -> the seq of the last message after a seq that mentions a user, or everybody.
+        `after`: conversation -> that seq. Conversations without such a message are left out. A recalled
+        message mentions nobody."""
+        ...
+
     async def arrivals(self, user: str, after: int, upto: int) -> dict[str, int]:
         """Private conversation -> the highest seq, among the inbox entries with `after` < offset <= `upto`
         that were sent by others."""

@@ -173,8 +173,9 @@ class Marked(msgspec.Struct, frozen=True):
 
 
 class Unseen(msgspec.Struct, frozen=True):
-    """Delete the watermarks and marks of an earlier account with the same id. In its private conversations
-    the head becomes the floor, because their messages are not for the new account, and the watermarks."""
+    """Delete the watermarks, marks and mentions of an earlier account with the same id. In its private
+    conversations the head becomes the floor, because their messages are not for the new account, and the
+    watermarks."""
 
     user: str
 

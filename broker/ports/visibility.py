@@ -16,16 +16,26 @@ async def shown(
     their number is `counted`. Raises `StoreError`."""
     if view == OPEN:
         return entries
-    targets = {entry.offset: target for entry in entries if (target := target_of(entry.body)) is not None}
-    if not targets:
-        return entries
-    # The entry does not say where its target is: it is looked up. Few readers have a horizon, and few
-    # entries a target.
-    found = await log.locate(list(set(targets.values())))
-    hidden = {offset for offset, target in targets.items() if _hides(view, found.get(target))}
-    counted(len(hidden))
+    return await shown_each(log, [(entry, view) for entry in entries], counted)
+
+
+async def shown_each(
+    log: MessageLog, entries: Sequence[tuple[Entry, View]], counted: Callable[[int], None]
+) -> list[Entry]:
+    """As `shown`, for entries of several logs, each with the view of its reader."""
+    targets = [None if view == OPEN else target_of(entry.body) for entry, view in entries]
+    # An entry does not say where its target is: it is looked up. Few readers have a horizon, and few entries
+    # a target.
+    wanted = {target for target in targets if target is not None}
+    found = await log.locate(list(wanted)) if wanted else {}
+    hidden = [
+        target is not None and _hides(view, found.get(target))
+        for (_, view), target in zip(entries, targets, strict=True)
+    ]
+    counted(sum(hidden))
     return [
-        replace(entry, body=withheld(entry.body)) if entry.offset in hidden else entry for entry in entries
+        replace(entry, body=withheld(entry.body)) if is_hidden else entry
+        for (entry, _), is_hidden in zip(entries, hidden, strict=True)
     ]
 
 

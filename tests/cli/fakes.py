@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.administration import administration
-from bridge.core.access import AmendmentLimits
+from bridge.core.access import MessageLimits
 from bridge.core.accounts import NewAccounts
 from bridge.core.operations import THE_SYSTEM, Caller
 from bridge.core.posting import stored
@@ -206,7 +206,7 @@ class FakeNode:
         rules = ContractRules(directory, (), self.clock.now_ms)
         conversations = sqlite.SqliteConversationStore(database)
         self.broker = broker = FakeBroker(self.clock, log, rules, References(log, conversations, directory))
-        limits = AmendmentLimits(recall_ms=2 * MINUTE, edit_ms=60 * MINUTE)
+        limits = MessageLimits(recall_ms=2 * MINUTE, edit_ms=60 * MINUTE, group_receipts=100)
         quotas = Quotas(1000, 1000, 1000, 1000, lambda: self.clock.now_ms() / 1000, Counter())
         self.services = services = Services(
             log, states, save, conversations, directory, broker, self.clock, limits, 10_000, quotas, int, 1

@@ -20,7 +20,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")
 
 
 class Terminal:
-    """imctl in a terminal of so many columns and lines. What it prints is `seen`."""
+    """imctl in a terminal of so many columns and lines."""
 
     def __init__(self, *arguments: str, columns: int, lines: int = 1000, **environment: str) -> None:
         self.leader, follower = pty.openpty()
@@ -36,7 +36,12 @@ class Terminal:
             start_new_session=True,
         )
         os.close(follower)
-        self.seen = ""
+        self._bytes = b""
+
+    @property
+    def seen(self) -> str:
+        """What was printed so far."""
+        return self._bytes.decode(errors="replace")  # a character may be half there
 
     def __enter__(self) -> Self:
         return self
@@ -57,7 +62,7 @@ class Terminal:
         more = b""
         with contextlib.suppress(OSError):  # EIO: nobody holds the other end any more
             more = os.read(self.leader, 65536)
-        self.seen += more.decode()
+        self._bytes += more
         return bool(more)
 
     def expect(self, text: str) -> None:

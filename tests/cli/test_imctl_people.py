@@ -208,13 +208,32 @@ def test_conversations(node: FakeNode) -> None:
     assert private["last_message"]["content"] == "two"
     done(on(node, "read", "p:bob:alice", "1", "--as", "bob"))
     rows = words(node, "conversations", "--as", "bob")
-    assert [(row[0], row[1:4], row[-1]) for row in rows] == [
-        ("g:team", ["1", "0", "1"], "-"),
-        ("p:alice:bob", ["1", "1", "2"], "-"),
+    assert [(row[:-6], row[-6:-3], row[-1]) for row in rows] == [
+        (["The", "team", "g:team"], ["1", "0", "1"], "-"),
+        (["alice", "p:alice:bob"], ["1", "1", "2"], "-"),
     ]
     since = str(NOW + 999)
     found = listed(node, "conversations", "--as", "alice", "--since", since)
     assert [each["conversation_id"] for each in found] == ["g:team"]
+
+
+def test_conversations_by_their_names(node: FakeNode) -> None:
+    node.say("alice", "users/bob/inbox", "one")
+    node.say("alice", "groups/team", '{"content":"bob?","mentions":["bob"]}')
+
+    def named() -> list[tuple[str, str]]:
+        rows = words(node, "conversations", "--as", "bob", "--filter", "conversation=p:*")
+        rows += words(node, "conversations", "--as", "bob", "--filter", "conversation=g:*")
+        return [(" ".join(row[: row.index(where)]), where) for row, where in zip(rows, ids, strict=True)]
+
+    ids = ["p:alice:bob", "g:team"]
+    assert named() == [("alice", "p:alice:bob"), ("The team", "g:team")]
+    done(on(node, "user", "update", "alice", "--name", "Alice Smith"))
+    assert named()[0][0] == "Alice Smith"
+    done(on(node, "contact", "remark", "alice", "my Alice", "--as", "bob"))
+    assert named()[0][0] == "my Alice"
+    (row,) = words(node, "conversations", "--as", "bob", "--filter", "mentioned")
+    assert ("g:team" in row, row[-1]) == (True, "mentioned")
 
 
 @pytest.mark.parametrize("conversation", ["p:alice:bob", "p:bob:alice"])

@@ -8,10 +8,10 @@ import pytest
 from rich.cells import cell_len
 from typer.testing import CliRunner
 
-from broker.ports import Profile
+from broker.ports import Device, Profile
 from cli.app import app
 from cli.listing import Selection, columns, selected
-from tests.cli.fakes import FakeNode, running_node
+from tests.cli.fakes import NOW, FakeNode, running_node
 from tests.cli.imctl import COMMAND, ENVIRONMENT, ROOT, done, misused, on
 from tests.cli.terminal import Terminal, printed
 from tests.cli.test_imctl import commands
@@ -33,6 +33,10 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeNode]:
         node.call(LONG, "contacts.request", user_id="alice", note="你好" * 40)
         node.call("alice", "groups.add", group_id="team", user_ids=[LONG])
         node.say(LONG, "users/alice/inbox", "word " * 60, "x" * 200)
+        node.broker.online = [
+            Device("alice", "laptop", "127.0.0.1:51640", NOW, True, 4, 1, 0),
+            Device(LONG, "a-browser-with-a-long-client-id-" + "0" * 40, "[2001:db8::1:2:3]:51640", NOW),
+        ]
         yield node
 
 
@@ -48,6 +52,8 @@ LISTINGS = [
     ("presence", "alice", LONG),
     ("history", f"p:alice:{LONG}"),
     ("stats",),
+    ("sessions",),
+    ("sessions", "alice"),
 ]
 
 

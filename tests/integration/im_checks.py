@@ -84,6 +84,8 @@ def assert_counted(model: Model, devices: list[Device], synced: Logs) -> None:
     """Conversations are listed alike on all devices, and counted as the model has them."""
     first, *others = [device.rpc("conversations.list") for device in devices]
     user = devices[0].user
+    for view in itertools.chain.from_iterable(each["conversations"] for each in (first, *others)):
+        del view["peer_delivered_seq"]  # it follows the PUBACKs of devices, half a second later
     for other in others:
         assert other["conversations"] == first["conversations"]
         assert other["unread_total"] == first["unread_total"]
@@ -97,6 +99,11 @@ def assert_counted(model: Model, devices: list[Device], synced: Logs) -> None:
         assert view["head_seq"] == logs[where][-1]["seq"]
         assert view["read_seq"] == model.read[user, where]
         assert view["unread"] == model.unread(user, where)
+        if view["peer"] is not None:
+            peer = view["peer"]["user_id"]
+            assert view["peer_read_seq"] in (0, model.read[peer, where])  # 0: no read receipts
+            if (user, peer) in model.blocks or (peer, user) in model.blocks:
+                assert view["peer_read_seq"] == 0
         last, shown = model.last(user, where), view["last_message"]
         assert (shown and (shown["id"], shown["content"])) == (last and (last.id, last.content))
         for entry in logs[where]:

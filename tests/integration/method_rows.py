@@ -111,6 +111,21 @@ TABLE: dict[str, list[Row]] = {
     "messages.history": [
         *_of_conversations(),
         ("me", {"conversation_id": "{with_peer}", "before_seq": 2, "after_seq": 1}, "invalid_params"),
+        (
+            "me",
+            {"conversation_id": "{with_peer}", "around_seq": 2, "around_id": "{from_peer}"},
+            "invalid_params",
+        ),
+        *(
+            ("me", {"conversation_id": "{with_peer}", place: message}, "not_found")
+            for place in ("before_id", "after_id", "around_id")
+            for message in ("0", "8999999999999999999", "{between_others}", "{in_joined}", "{in_closed}")
+        ),
+    ],
+    "messages.get": [
+        ("me", {"ids": []}, "invalid_params"),
+        ("me", {"ids": ["1"] * 101}, "invalid_params"),
+        ("me", {"ids": ["1", "x"]}, "invalid_params"),
     ],
     "messages.send": SENDING,
     "messages.send_batch": [
@@ -131,6 +146,7 @@ TABLE: dict[str, list[Row]] = {
         ("me", {"conversation_id": "{with_other}", "seq": 1}, "not_found"),
     ],
     "messages.readers": _of_messages("not_authorized"),
+    "messages.read_counts": _of_conversations(ids=["1"]),
     "messages.edit": [
         *_of_messages("not_authorized", content="x"),
         ("me", {"id": "{recalled}", "content": "x"}, "not_found"),

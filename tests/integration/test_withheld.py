@@ -22,7 +22,11 @@ def by_grpc(node: Node, user: str, where: str) -> list[dict[str, Any]]:
     }
     page = stub.GetMessages(pb.GetMessagesRequest(conversation_id=where, limit=100), **options)
     stream = stub.SyncMessages(pb.SyncRequest(all_logs=True), **options)
-    return [json.loads(each) for each in page.messages] + [json.loads(each.json) for each in stream]
+    entries = [json.loads(each) for each in page.messages]
+    ids = [entry["id"] for entry in entries]
+    by_id = stub.GetMessagesById(pb.MessageIds(ids=ids), **options)
+    assert [json.loads(each) for each in by_id.messages] == entries
+    return entries + [json.loads(each.json) for each in stream]
 
 
 def ways(node: Node, live: Device, back: Device, where: str, topic: str) -> dict[str, list[dict[str, Any]]]:
@@ -34,6 +38,11 @@ def ways(node: Node, live: Device, back: Device, where: str, topic: str) -> dict
         "sync": live.sync()[topic],
         "history": live.rpc("messages.history", conversation_id=where)["messages"],
         "history after": live.rpc("messages.history", conversation_id=where, after_seq=0)["messages"],
+        "history around": live.rpc("messages.history", conversation_id=where, around_seq=1)["messages"],
+        "history around an id": live.rpc(
+            "messages.history", conversation_id=where, around_id=live.log(topic)[0]["id"]
+        )["messages"],
+        "by id": live.rpc("messages.get", ids=[entry["id"] for entry in live.log(topic)])["messages"],
         "list": [view["last_message"]] if view["last_message"] else [],
         "gRPC": by_grpc(node, live.user, where),
     }

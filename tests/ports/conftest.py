@@ -7,6 +7,7 @@ this tree, `--persistence-options` its options in YAML, in which `{unique}` beco
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -16,6 +17,8 @@ from broker.amqtt_edge.loading import Persistence, find_persistence
 from broker.domain.message import Amendment, Content, Count, Stamped, draft, stamp
 from broker.domain.topics import Topic, parse_topic
 from broker.ports import ConversationStore, Identified, MessageLog, StateStore, StoreContext, Stores
+
+Mentions = list[str] | Literal["all"] | None
 
 PLUGINS = [
     "plugins.persistence.sqlite.SqlitePersistencePlugin",
@@ -91,18 +94,27 @@ class Scribe:
         client_msg_id: str | None = None,
         sender: str = "alice",
         qos: int = 1,
+        mentions: Mentions = None,
     ) -> Stamped:
-        return self._stamp(parse_topic(f"groups/{group}"), sender, text, client_msg_id, qos)
+        topic = parse_topic(f"groups/{group}")
+        return self._stamp(topic, sender, text, client_msg_id, qos, mentions=mentions)
 
     def private(
-        self, sender: str, to: str, text: str = "hi", client_msg_id: str | None = None, qos: int = 1
+        self,
+        sender: str,
+        to: str,
+        text: str = "hi",
+        client_msg_id: str | None = None,
+        qos: int = 1,
+        mentions: Mentions = None,
     ) -> Stamped:
-        return self._stamp(parse_topic(f"users/{to}/inbox"), sender, text, client_msg_id, qos)
+        topic = parse_topic(f"users/{to}/inbox")
+        return self._stamp(topic, sender, text, client_msg_id, qos, mentions=mentions)
 
-    def edit(self, target: Stamped, body: bytes, seq: int | None = None) -> Stamped:
+    def edit(self, target: Stamped, body: bytes, seq: int | None = None, kind: str = "edit") -> Stamped:
         """A message that gives `target`, or the one at `seq`, another body."""
         amends = Amendment(target.seq if seq is None else seq, body)
-        return self._stamp(target.draft.topic, target.draft.sender, "edited", None, 1, (amends,), "edit")
+        return self._stamp(target.draft.topic, target.draft.sender, "edited", None, 1, (amends,), kind)
 
     def system(self, group: str, sender: str = "alice") -> Stamped:
         return self._stamp(parse_topic(f"groups/{group}"), sender, "changed", None, 1, (), "system")
@@ -116,8 +128,10 @@ class Scribe:
         qos: int,
         amends: tuple[Amendment, ...] = (),
         entry_type: str = "text",
+        mentions: Mentions = None,
     ) -> Stamped:
-        content = Content(msgspec.Raw(msgspec.json.encode(text)), entry_type, client_msg_id)
+        raw = msgspec.Raw(msgspec.json.encode(text))
+        content = Content(raw, entry_type, client_msg_id, mentions=mentions)
         message = msgspec.structs.replace(draft(sender, topic, content, qos), amends=amends)
         self._ids += 1
         seq, *offsets = [self._next(log) for log in (message.conversation_id, *message.logs)]

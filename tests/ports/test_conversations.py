@@ -39,6 +39,8 @@ async def test_an_empty_store(stores: "OpenedStores") -> None:
     assert await stores.conversations.states("alice", []) == []
     assert await stores.conversations.states("alice", ["g:a", "p:a:b"]) == [state("g:a"), state("p:a:b")]
     assert await stores.conversations.watermarks("g:a", 0, "", 10) == []
+    assert await stores.conversations.watermarks_of({"p:a:b": "a"}) == {}
+    assert await stores.conversations.mentions("alice", {"g:a": 0}) == {}
     assert await stores.conversations.arrivals("alice", 0, 10) == {}
 
 
@@ -287,6 +289,93 @@ async def test_watermarks_by_user(stores: "OpenedStores") -> None:
     assert await stores.conversations.watermarks("g:none", 0, "", 100) == []
 
 
+async def test_watermarks_of_one_user_each(stores: "OpenedStores", scribe: "Scribe") -> None:
+    await stores.log.append([scribe.private("alice", "bob"), scribe.private("alice", "carol")])
+    await stores.states.apply(
+        [
+            Seen("bob", "p:alice:bob", 1, delivered=1),
+            Seen("alice", "p:alice:bob", 1, read=1),
+            Seen("carol", "g:a", 1, read=4, delivered=2),
+            Marked("carol", "p:alice:carol", 1, pinned=True),
+        ]
+    )
+    asked = {"p:alice:bob": "bob", "p:alice:carol": "carol", "g:a": "carol", "p:x:y": "x", "g:b": "bob"}
+    wanted = {"p:alice:bob": Watermark("bob", 0, 1), "g:a": Watermark("carol", 4, 2)}
+    assert await stores.conversations.watermarks_of(asked) == wanted
+    assert await stores.conversations.watermarks_of({"p:alice:bob": "alice"}) == {
+        "p:alice:bob": Watermark("alice", 1, 0)
+    }
+    assert await stores.conversations.watermarks_of({}) == {}
+    await stores.states.apply([Unseen("bob")])
+    assert await stores.conversations.watermarks_of({"p:alice:bob": "bob"}) == {}
+    await stores.log.append([scribe.private("alice", "bob")])
+    await stores.states.apply([Seen("bob", "p:alice:bob", 1, delivered=2)])
+    assert await stores.conversations.watermarks_of({"p:alice:bob": "bob"}) == {
+        "p:alice:bob": Watermark("bob", 0, 2)
+    }
+
+
+# --- mentions -------------------------------------------------------------------------------
+
+
+async def test_mentions(stores: "OpenedStores", scribe: "Scribe") -> None:
+    batch = [
+        scribe.group("team", mentions=["bob", "carol", "bob"]),  # 1
+        scribe.group("team"),
+        scribe.group("team", mentions="all"),  # 3
+        scribe.group("team", mentions=["bob"]),  # 4
+        scribe.group("team", mentions=[]),
+        scribe.group("other", mentions=["all"]),  # a user with this id
+        scribe.private("alice", "bob", mentions=["bob"]),
+    ]
+    await stores.log.append(batch[:4])
+    await stores.log.append(batch[4:])
+    asked = {"g:team": 0, "g:other": 0, "p:alice:bob": 0, "g:none": 0}
+    for _ in range(2):
+        found = {user: await stores.conversations.mentions(user, asked) for user in ("bob", "carol", "dave")}
+        assert found["bob"] == {"g:team": 4, "p:alice:bob": 1}
+        assert found["carol"] == {"g:team": 3}
+        assert found["dave"] == {"g:team": 3}, "who never got a message is one of all"
+        assert await stores.conversations.mentions("all", asked) == {"g:team": 3, "g:other": 1}
+        for after, wanted in ((2, {"g:team": 3}), (3, {}), (1 << 40, {})):
+            assert await stores.conversations.mentions("carol", {"g:team": after}) == wanted
+        assert await stores.conversations.mentions("bob", {"g:team": 3}) == {"g:team": 4}
+        await stores.reopen()
+
+
+async def test_a_recalled_message_mentions_nobody(stores: "OpenedStores", scribe: "Scribe") -> None:
+    first, both, everybody = (
+        scribe.group("team", mentions=["bob"]),
+        scribe.group("team", mentions=["bob", "carol"]),
+        scribe.group("team", mentions="all"),
+    )
+    await stores.log.append([first, both, everybody])
+    await stores.log.append([scribe.edit(everybody, everybody.body)])
+    assert await stores.conversations.mentions("bob", {"g:team": 0}) == {"g:team": 3}, (
+        "an edit changes nothing"
+    )
+    await stores.log.append([scribe.edit(everybody, b'{"id":"3"}', kind="recall")])
+    assert await stores.conversations.mentions("bob", {"g:team": 0}) == {"g:team": 2}
+    await stores.log.append([scribe.edit(both, b'{"id":"2"}', kind="recall")])
+    assert await stores.conversations.mentions("bob", {"g:team": 0}) == {"g:team": 1}
+    assert await stores.conversations.mentions("carol", {"g:team": 0}) == {}
+
+
+async def test_who_has_the_id_now_was_not_mentioned(stores: "OpenedStores", scribe: "Scribe") -> None:
+    await stores.log.append([scribe.group("team", mentions=["bob", "carol"]), scribe.group("team")])
+    await stores.states.apply([Unseen("bob")])
+    assert await stores.conversations.mentions("bob", {"g:team": 0}) == {}
+    assert await stores.conversations.mentions("carol", {"g:team": 0}) == {"g:team": 1}
+
+
+async def test_a_message_that_is_not_stored_mentions_nobody(stores: "OpenedStores", scribe: "Scribe") -> None:
+    message = scribe.group("team", "c", "c-1", mentions=["bob"])
+    await stores.log.append([message])
+    with pytest.raises(DuplicateMessageError):
+        await stores.log.append([scribe.group("team", "d", "c-1", mentions=["carol"])])
+    assert await stores.conversations.mentions("carol", {"g:team": 0}) == {}
+
+
 # --- arrivals -------------------------------------------------------------------------------
 
 
@@ -333,7 +422,17 @@ async def test_the_last_change(stores: "OpenedStores") -> None:
 
 
 @pytest.mark.parametrize(
-    "call", ["private_conversations", "states", "floors", "watermarks", "arrivals", "last_change"]
+    "call",
+    [
+        "private_conversations",
+        "states",
+        "floors",
+        "watermarks",
+        "watermarks_of",
+        "mentions",
+        "arrivals",
+        "last_change",
+    ],
 )
 async def test_a_store_that_is_closed_says_so(stores: "OpenedStores", call: str) -> None:
     await stores.close()
@@ -341,6 +440,8 @@ async def test_a_store_that_is_closed_says_so(stores: "OpenedStores", call: str)
         "private_conversations": ("alice",),
         "states": ("alice", ["g:a"]),
         "watermarks": ("g:a", 0, "", 1),
+        "watermarks_of": ({"g:a": "alice"},),
+        "mentions": ("alice", {"g:a": 0}),
         "arrivals": ("alice", 0, 1),
         "floors": ("alice",),
         "last_change": (),

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -295,6 +296,10 @@ async def test_many_contacts(directory: SqlDirectory, tmp_path: Path) -> None:
     await directory.write_contacts([contact(name, "alice") for name in names[:800]], [])
     pairs = [pair for name in names[:1000] for pair in (("alice", name), (name, "alice"))]
     assert len(await directory.contacts_between(pairs)) == 1800
+    neighbours = list(pairwise(names[:300]))
+    await directory.write_contacts([contact(*pair) for pair in neighbours[::2]], [])
+    some = [*neighbours, *pairs[:6], *neighbours[:4], ("alice", "nobody"), ("nobody", "alice")]
+    assert set(await directory.contacts_between(some)) == {*neighbours[::2], *pairs[:6]}
     seen: list[str] = []
     while page := await directory.contacts("alice", seen[-1] if seen else "", 500):
         seen += [found.peer_id for found in page]

@@ -18,7 +18,7 @@ from plugins.persistence.sqlite import (
     SqliteStateStore,
     open_database,
 )
-from plugins.persistence.sqlite.schema import STEPS, migrate
+from plugins.persistence.sqlite.schema import MENTIONS, STEPS, migrate
 from tests.subscribed import subscribed
 
 if TYPE_CHECKING:
@@ -222,6 +222,46 @@ async def test_a_private_message_changes_five_rows(database: Database, scribe: "
     before = (await database.write(changes))[0][0]
     await log.append([scribe.private("alice", "bob")])
     assert (await database.write(changes))[0][0] == before + 5
+
+
+async def test_mentions_cost_a_row_each(database: Database, scribe: "Scribe") -> None:
+    log = SqliteMessageLog(database)
+    await log.append([scribe.group("team"), scribe.private("alice", "bob"), scribe.private("alice", "carol")])
+    changes = asking("SELECT total_changes()")
+    for mentions, rows in ((None, 0), (["bob"], 1), (["bob", "carol", "bob"], 2), ("all", 1)):
+        before = (await database.write(changes))[0][0]
+        await log.append([scribe.group("team", mentions=mentions)])
+        assert (await database.write(changes))[0][0] == before + 3 + rows
+
+
+async def test_mentions_of_an_earlier_schema_are_found(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies = [
+        b'{"id":"1","content":"hi","mentions":["bob","carol"]}',
+        b'{"id":"2","content":"hi","mentions":"all"}',
+        b'{"id":"3","content":"\\"mentions\\":[\\"bob\\"]"}',
+        b'{"id":"4","content":{"mentions":["bob"]}}',
+        b'{"id":"5","content":null,"recalled_at":1}',
+        b'{"id":"6","mentions":["bob"]',  # damaged
+        b'\xff\x00"mentions":["bob"]',
+        b'{"id":"8","content":"hi","mentions":["bob","bob"]}',
+    ]
+    with monkeypatch.context() as earlier:
+        earlier.setattr("plugins.persistence.sqlite.schema.STEPS", STEPS[: STEPS.index(MENTIONS)])
+        await open_database(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("INSERT INTO names VALUES (1, 'g:team'), (2, 'users/bob/inbox')")
+    rows = [(1 << 32 | seq, 2, 1, body, None, seq, seq) for seq, body in enumerate(bodies, start=1)]
+    connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    connection.commit()
+    connection.close()
+    database = open_database(path)
+    conversations = SqliteConversationStore(database)
+    rows = await database.read(asking("SELECT user, message % (1 << 32) FROM mentions"))
+    ((carol,),) = await database.read(asking("SELECT id FROM names WHERE name = 'users/carol/inbox'"))
+    assert rows == [(0, 2), (2, 1), (2, 8), (carol, 1)]
+    for user, seq in {"bob": 8, "carol": 2, "dave": 2}.items():
+        assert await conversations.mentions(user, {"g:team": 0}) == {"g:team": seq}
+    await database.close()
 
 
 async def test_sessions_of_schema_1_are_kept(migrated: Database) -> None:

@@ -43,6 +43,7 @@ async def database(path: Path, scribe: Scribe) -> AsyncIterator[Database]:
     await log.append([first, scribe.private("bob", "alice"), scribe.group("team", client_msg_id="c-1")])
     await log.append([scribe.edit(first, _edited(first.body)), scribe.private("alice", "alice")])
     await log.append([scribe.group("team", f"text {number}") for number in range(1200)])
+    await log.append([scribe.group("team", mentions="all"), scribe.group("team", mentions=["bob", "eve"])])
     await log.append([scribe.private(f"u{number}", "bob") for number in range(600)])
     await log.append_events([KeptEvent(EVENTS, number, b"{}") for number in range(1, 9)], 5)
     state = SessionState(
@@ -116,6 +117,19 @@ TEAM, PRIVATE, INBOX = (LOG.format(name) for name in ("g:team", "p:alice:bob", "
         (f"DELETE FROM messages WHERE key = ({PRIVATE} << 32) + 2", "dangling", "users/bob/inbox 2", "no p:"),
         (f"DELETE FROM messages WHERE key = ({PRIVATE} << 32) + 2", "dangling", "last message of", "no p:"),
         (f"DELETE FROM messages WHERE key = ({PRIVATE} << 32) + 1", "dangling", "amendment", "no p:"),
+        (f"DELETE FROM messages WHERE key = ({TEAM} << 32) + 1202", "dangling", "mention of all", "no such"),
+        (
+            f"DELETE FROM messages WHERE key = ({TEAM} << 32) + 1203",
+            "dangling",
+            "mention of users/bob",
+            "no such",
+        ),
+        (
+            "UPDATE mentions SET user = 9999999 WHERE user = 0",
+            "dangling",
+            "mention of user 9999999",
+            "no name",
+        ),
         (f"DELETE FROM entries WHERE key = ({INBOX} << 32) + 2", "gap", "users/bob/inbox", "2 missing"),
         (
             f"DELETE FROM entries WHERE key >> 32 = {INBOX}",

@@ -43,12 +43,19 @@ MODERATION = "the rank in the group decides, also over users who have blocked th
 ASKED_FOR = "the user has asked for it"
 HERE_ONLY = "refused unless it is in the same conversation"
 NEW = "there is no such group yet"
+MISSING = "what the caller may not ask about is missing, as what does not exist"
 
 U, G = UserOperation, GroupOperation
 
 ANSWERS: dict[str, dict[str, Enum | str]] = {
     "messages.sync": {"cursors": G.READ},
-    "messages.history": {"conversation_id": G.READ},
+    "messages.history": {
+        "conversation_id": G.READ,
+        "before_id": HERE_ONLY,
+        "after_id": HERE_ONLY,
+        "around_id": HERE_ONLY,
+    },
+    "messages.get": {"ids[]": MISSING},
     "messages.send": {"user_id": U.MESSAGE, "group_id": G.POST, "mentions": U.MENTION, "reply_to": HERE_ONLY},
     "messages.send_batch": {
         "messages[].user_id": U.MESSAGE,
@@ -59,6 +66,7 @@ ANSWERS: dict[str, dict[str, Enum | str]] = {
     "messages.read": {"conversation_id": G.READ},
     "messages.delivered": {"conversation_id": G.READ},
     "messages.readers": {"id": G.READ},
+    "messages.read_counts": {"conversation_id": G.READ, "ids[]": MISSING},
     "messages.edit": {"id": U.EDIT},
     "messages.recall": {"id": U.RECALL},
     "conversations.list": {},
@@ -99,7 +107,8 @@ ANSWERS: dict[str, dict[str, Enum | str]] = {
 NAMES_NOBODY = {
     *("after", "announcement", "avatar", "client_msg_id", "content", "cursor", "data", "history_visible"),
     *("include_hidden", "join", "limit", "name", "note", "read_receipts", "remark", "role", "seq", "since"),
-    *("state", "token", "traceparent", "type", "until", "before_seq", "after_seq", "pinned", "muted"),
+    *("state", "token", "traceparent", "type", "until", "before_seq", "after_seq", "around_seq", "pinned"),
+    "muted",
     *("hidden", "marked_unread", "who_may_add_me", "who_may_invite", "who_may_message", "who_may_post"),
     "who_sees_presence",
 }

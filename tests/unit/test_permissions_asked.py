@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from bridge.core.access import AmendmentLimits
+from bridge.core.access import MessageLimits
 from bridge.core.operations import Caller, Operations
 from bridge.core.quotas import Quotas
+from bridge.handlers.conversation_details import ConversationDetails
 from bridge.services import Services, offered_operations
 from broker.domain.directory import Account, Ban, Contact, Group, JoinRequest, Membership, Profile
 from broker.domain.errors import RefusedError
 from broker.domain.message import Content, draft, stamp
 from broker.domain.permissions import GroupOperation, Rank, Relation, UserOperation
 from broker.domain.topics import parse_topic
-from broker.ports import ConversationState, Grant, Identity, Located, Retained
+from broker.ports import ConversationState, Grant, Identity, Located, Retained, Watermark
 from plugins.auth.rules import ContractRules
 from tests.unit.test_permissions import (
     EDIT_MS,
@@ -94,7 +95,7 @@ class People(FewPeople):
         return {user: member for user, member in found.items() if member is not None}
 
     async def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
-        return []
+        return [Membership("team", "bob", "member", 0)]
 
     async def ban(self, group_id: str, user_id: str) -> Ban | None:
         banned = user_id == "carol" or (user_id == "alice" and self.banned)
@@ -122,6 +123,9 @@ class People(FewPeople):
 
     async def account(self, user_id: str) -> Account | None:
         return Account(user_id) if user_id in self.users else None
+
+    async def groups_by_id(self, group_ids: Sequence[str]) -> dict[str, Group]:
+        return {}
 
     async def write_group(self, *_: object) -> None:
         raise WritingError
@@ -159,6 +163,9 @@ class States:
     async def watermarks(self, *_: object) -> list[object]:
         return []
 
+    async def watermarks_of(self, users: Mapping[str, str]) -> dict[str, Watermark]:
+        return {name: Watermark(user, 3, 4) for name, user in users.items()}
+
     async def retained_on(self, topics: Sequence[str]) -> dict[str, Retained]:
         return {}
 
@@ -178,6 +185,9 @@ class Broker:
 
     async def emit(self, users: Sequence[str], event: Mapping[str, Any], *, keep: bool = True) -> None:
         self.told += users
+
+    async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:
+        return {user: ["phone"] for user in users}
 
 
 async def save(_: object) -> None:
@@ -200,7 +210,7 @@ class World:
         self.people, self.log, self.broker = people or People(), Logs(), Broker()
         some: Any = States()
         parts: tuple[Any, ...] = (self.log, some, save, some, self.people, self.broker)
-        limits = AmendmentLimits(RECALL_MS, EDIT_MS)
+        limits = MessageLimits(RECALL_MS, EDIT_MS, 100)
         quotas = Quotas(1000, 1000, 1000, 1000, lambda: NOW / 1000, Counter())
         self.operations: Operations = Services(*parts, FixedClock(), limits, 100, quotas, int, 1).operations
         self.rules = ContractRules(self.people, [], lambda: NOW)  # type: ignore[arg-type]
@@ -292,6 +302,7 @@ OF_GROUPS: list[tuple[str, dict[str, Any], GroupOperation]] = [
     ("messages.read", {"conversation_id": "g:team", "seq": 1}, GroupOperation.READ),
     ("messages.delivered", {"conversation_id": "g:team", "seq": 1}, GroupOperation.READ),
     ("messages.readers", {"id": "1"}, GroupOperation.READ),
+    ("messages.read_counts", {"conversation_id": "g:team", "ids": ["1"]}, GroupOperation.READ),
     ("messages.edit", {"id": "1", "content": "x"}, GroupOperation.EDIT),
     ("messages.recall", {"id": "1"}, GroupOperation.RECALL),
     ("groups.get", HERE, GroupOperation.SEE),
@@ -366,6 +377,13 @@ async def test_what_others_are_told(relation: Relation, case: str) -> None:
         receipt = {"conversation_id": "p:alice:bob", "seq": 1}
         await world.operations.call(Caller("bob"), name, receipt)
         assert ("alice" in world.broker.told) == (user_answer(operation, relation, case) is None)
+    some: Any = States()
+    (listed,) = await ConversationDetails(some, world.people).of("alice", ["p:alice:bob"], {})  # type: ignore[arg-type]
+    wanted = (
+        3 if user_answer(UserOperation.SEE_READ, relation, case) is None else 0,
+        4 if user_answer(UserOperation.SEE_DELIVERED, relation, case) is None else 0,
+    )
+    assert (listed.peer_read_seq, listed.peer_delivered_seq) == wanted, "what is not told is not listed"
 
 
 @pytest.mark.parametrize("dismissed", [False, True], ids=["", "dismissed"])

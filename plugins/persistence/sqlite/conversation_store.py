@@ -40,6 +40,29 @@ FROM conversations CROSS JOIN names ON id = user
 WHERE conversation = ? AND read_seq >= ? AND (read_seq > 0 OR delivered_seq > 0) AND user_id > ?
 ORDER BY user_id LIMIT ?
 """
+# Watermarks up to the floor are those of an earlier account with the same id.
+_WATERMARKS_OF = """
+SELECT
+    asked.key, substr(whose.name, 7, length(whose.name) - 12),
+    iif(read_seq > ifnull(floor_seq, 0), read_seq, 0) AS read,
+    iif(delivered_seq > ifnull(floor_seq, 0), delivered_seq, 0) AS delivered
+FROM json_each(?) AS asked
+CROSS JOIN names ON names.name = asked.key
+CROSS JOIN names AS whose ON whose.name = asked.value
+CROSS JOIN conversations ON user = whose.id AND conversation = names.id
+WHERE read > 0 OR delivered > 0
+"""
+_MENTIONED = """
+(SELECT max(message) FROM mentions
+ WHERE user = {user} AND message > (names.id << 32) + asked.value AND message < (names.id + 1 << 32))
+"""
+_MENTIONS = f"""
+SELECT asked.key, max(
+    ifnull({_MENTIONED.format(user="?1")}, 0), ifnull({_MENTIONED.format(user="0")}, 0)
+) % (1 << 32) AS seq
+FROM json_each(?2) AS asked CROSS JOIN names ON name = asked.key
+WHERE seq > 0
+"""
 # An inbox holds all messages of its private conversations, in their order. So within a range of entries,
 # a conversation's messages are all those from the lowest to the highest key. The subquery reads backwards
 # from the highest and stops at the first message of another user.
@@ -98,6 +121,23 @@ class SqliteConversationStore:
             number = self._database.read_names.find(conversation_id)
             rows = connection.execute(_WATERMARKS, (number, least_read, after, limit))
             return [Watermark(*row) for row in rows]
+
+        return await self._database.read(job)
+
+    async def watermarks_of(self, users: Mapping[str, str]) -> dict[str, Watermark]:
+        asked = json_object({name: inbox_topic(user) for name, user in users.items()})
+
+        def job(connection: sqlite3.Connection) -> dict[str, Watermark]:
+            return {name: Watermark(*mark) for name, *mark in connection.execute(_WATERMARKS_OF, (asked,))}
+
+        return await self._database.read(job)
+
+    async def mentions(self, user: str, after: Mapping[str, int]) -> dict[str, int]:
+        # Clamped: a seq beyond 32 bits would reach into the key range of another conversation.
+        asked = json_object({name: min(seq, OFFSETS - 1) for name, seq in after.items()})
+
+        def job(connection: sqlite3.Connection) -> dict[str, int]:
+            return dict(connection.execute(_MENTIONS, (self._number(user), asked)).fetchall())
 
         return await self._database.read(job)
 

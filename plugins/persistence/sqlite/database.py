@@ -95,8 +95,8 @@ def json_list(values: Sequence[str]) -> str:
     return msgspec.json.encode(values).decode()
 
 
-def json_object(values: Mapping[str, int]) -> str:
-    """As `json_list`, for a number by each key."""
+def json_object(values: Mapping[str, int] | Mapping[str, str]) -> str:
+    """As `json_list`, for a number or text by each key."""
     return msgspec.json.encode(values).decode()
 
 

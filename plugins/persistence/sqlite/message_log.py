@@ -39,6 +39,18 @@ _LAST = (
     "INSERT INTO sent VALUES (?, ?, '', ?) ON CONFLICT DO UPDATE SET message = max(message, excluded.message)"
 )
 
+_MENTION = "INSERT OR IGNORE INTO mentions VALUES (?, ?)"
+# The users are those in the body that the recalled message had. The number 0 is that of everybody.
+_UNMENTION = """
+DELETE FROM mentions WHERE message = ?1 AND user IN (
+    SELECT 0 UNION ALL SELECT names.id
+    FROM (SELECT CAST(body AS TEXT) AS text FROM messages WHERE key = ?1)
+    CROSS JOIN json_each(iif(json_valid(text), text, '{}'), '$.mentions') AS each
+    CROSS JOIN names ON name = 'users/' || each.value || '/inbox'
+)
+"""
+_EVERYBODY = 0
+
 
 def _table(log: str) -> str:
     """The table with the keys of a log."""
@@ -169,7 +181,7 @@ class SqliteMessageLog:
 
 def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stamped]) -> None:
     intern = names.intern
-    messages, ids, entries, keyed, listed, amended = [], [], [], [], [], []
+    messages, ids, entries, keyed, listed, mentioned, amended = [], [], [], [], [], [], []
     last: dict[tuple[int, int], int] = {}
     for stamped in batch:
         draft = stamped.draft
@@ -189,7 +201,9 @@ def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stampe
         if stamped.seq == 1:
             users = participants(draft.conversation_id) or ()
             listed += [(intern(inbox_topic(user)), conversation) for user in users]
-        amended += [(key, amendment) for amendment in draft.amends]
+        if draft.content.mentions is not None:
+            mentioned += [(user, key) for user in _mentioned(names, draft.content.mentions)]
+        amended += [(key, amendment, draft.content.type == "recall") for amendment in draft.amends]
     connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)", messages)
     connection.executemany("INSERT INTO sent VALUES (?, ?, ?, ?)", keyed)
     connection.executemany(_LAST, [(*place, key) for place, key in last.items()])
@@ -197,8 +211,16 @@ def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stampe
     connection.executemany("INSERT INTO entries VALUES (?, ?)", entries)
     # OR IGNORE: the row exists already if the user marked the conversation before its first message.
     connection.executemany("INSERT OR IGNORE INTO conversations (user, conversation) VALUES (?, ?)", listed)
-    for key, amendment in amended:
+    connection.executemany(_MENTION, mentioned)
+    for key, amendment, recalls in amended:
+        if recalls:
+            connection.execute(_UNMENTION, (key - key % OFFSETS + amendment.seq,))
         _amend(connection, key, amendment)
+
+
+def _mentioned(names: Names, mentions: Sequence[str]) -> list[int]:
+    """The numbers of the users that a message mentions."""
+    return [_EVERYBODY] if mentions == "all" else [names.intern(inbox_topic(user)) for user in mentions]
 
 
 def _append_events(

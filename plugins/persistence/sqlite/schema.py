@@ -185,8 +185,30 @@ _STEP_10 = """
 ALTER TABLE retained ADD COLUMN owner TEXT NOT NULL DEFAULT '';
 """
 
+# Which messages mention a user; user 0 (a name has a number from 1 on) stands for everybody. Only messages
+# with mentions have rows, so an ordinary message costs no write. A recalled message has none. The bodies of
+# messages are JSON as BLOB, which SQLite's functions read as text.
+MENTIONS = """
+CREATE TABLE mentions (
+    user     INTEGER NOT NULL,
+    message  INTEGER NOT NULL,
+    PRIMARY KEY (user, message)
+) STRICT, WITHOUT ROWID;
+CREATE TEMP TABLE found AS
+    SELECT message, json_type(text, '$.mentions') = 'text' AS is_all, each.value AS user
+    FROM (
+        SELECT key AS message, CAST(body AS TEXT) AS text FROM messages
+        WHERE instr(body, CAST('"mentions":' AS BLOB))
+    ) CROSS JOIN json_each(iif(json_valid(text), text, '{}'), '$.mentions') AS each;
+INSERT OR IGNORE INTO names (name) SELECT 'users/' || user || '/inbox' FROM found WHERE NOT is_all;
+INSERT OR IGNORE INTO mentions SELECT 0, message FROM found WHERE is_all;
+INSERT OR IGNORE INTO mentions
+    SELECT id, message FROM found JOIN names ON name = 'users/' || user || '/inbox' WHERE NOT is_all;
+DROP TABLE found;
+"""
+
 # What a restore has lost of the logs of a session, as msgpack; NULL unless the session was restored.
-_STEP_11 = """
+_STEP_12 = """
 ALTER TABLE sessions ADD COLUMN lost BLOB;
 """
 
@@ -201,7 +223,8 @@ STEPS: tuple[Step, ...] = (
     _STEP_8,
     _STEP_9,
     _STEP_10,
-    _STEP_11,
+    MENTIONS,
+    _STEP_12,
 )
 
 

@@ -74,6 +74,7 @@ _UNSEE_GROUPS = """
 DELETE FROM conversations WHERE user = ?
     AND EXISTS (SELECT 1 FROM names WHERE id = conversation AND name >= 'g:' AND name < 'g;')
 """
+_UNSEE_MENTIONS = "DELETE FROM mentions WHERE user = ?"
 _UNSEE_PRIVATE = """
 UPDATE conversations SET
     (floor_seq, read_seq, delivered_seq, pinned, muted, unread, hidden_seq, changed_at) =
@@ -253,8 +254,8 @@ def _observe(connection: sqlite3.Connection, names: Names, change: Seen | Marked
             connection.execute(_MARK, (*place, pinned, muted, unread, hidden, at))
         case Unseen(user):
             if (number := names.find(inbox_topic(user))) is not None:
-                connection.execute(_UNSEE_GROUPS, (number,))
-                connection.execute(_UNSEE_PRIVATE, (number,))
+                for statement in (_UNSEE_GROUPS, _UNSEE_PRIVATE, _UNSEE_MENTIONS):
+                    connection.execute(statement, (number,))
 
 
 def _save(connection: sqlite3.Connection, change: Saved) -> None:

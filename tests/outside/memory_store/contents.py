@@ -22,6 +22,8 @@ class Message(msgspec.Struct):
     """Of the messages up to this one."""
     amended_by: list[int]
     """The seqs of the messages that have amended this one."""
+    mentions: set[str]
+    """Users, or "" for everybody."""
 
 
 class KeptSession(msgspec.Struct):

@@ -44,6 +44,29 @@ class MemoryConversationStore:
         ]
         return sorted(found, key=lambda mark: mark.user)[:limit]
 
+    async def watermarks_of(self, users: Mapping[str, str]) -> dict[str, Watermark]:
+        views = self._opened.contents.views
+        found = {
+            name: (user, view)
+            for name, user in users.items()
+            if (view := views.get(user, {}).get(name)) is not None
+        }
+        return {
+            name: Watermark(user, *(seq if seq > view.floor else 0 for seq in (view.read, view.delivered)))
+            for name, (user, view) in found.items()
+            if max(view.read, view.delivered) > view.floor
+        }
+
+    async def mentions(self, user: str, after: Mapping[str, int]) -> dict[str, int]:
+        conversations = self._opened.contents.conversations
+        found = {
+            name: [
+                message.seq for message in conversations.get(name, [])[seq:] if message.mentions & {user, ""}
+            ]
+            for name, seq in after.items()
+        }
+        return {name: seqs[-1] for name, seqs in found.items() if seqs}
+
     async def arrivals(self, user: str, after: int, upto: int) -> dict[str, int]:
         entries = self._opened.contents.log(inbox_topic(user))[max(0, after) : max(0, upto)]
         # Entries ascend, so the last message of each conversation wins.

@@ -123,6 +123,7 @@ def _add(contents: Contents, stamped: Stamped) -> None:
         draft.properties,
         stamped.count,
         amended_by=[],
+        mentions=_mentioned(draft.content.mentions),
     )
     conversation = contents.conversations.setdefault(conversation_id, [])
     conversation.append(message)
@@ -137,7 +138,13 @@ def _add(contents: Contents, stamped: Stamped) -> None:
     for amendment in draft.amends:
         target = conversation[amendment.seq - 1]
         target.body = amendment.body
+        if draft.content.type == "recall":
+            target.mentions.clear()
         target.amended_by.append(message.seq)
+
+
+def _mentioned(mentions: list[str] | str | None) -> set[str]:
+    return {""} if mentions == "all" else set(mentions or ())
 
 
 def _key(stamped: Stamped) -> DedupKey | None:

@@ -155,6 +155,8 @@ def _observe(contents: Contents, change: Seen | Marked | Unseen) -> None:
             private = [name for name in contents.views.pop(user, {}) if name.startswith("p:")]
             heads = {name: len(contents.log(name)) for name in private}
             contents.views[user] = {name: View(head, head, floor=head) for name, head in heads.items()}
+            for message in contents.by_id.values():
+                message.mentions.discard(user)
 
 
 def _listed(key: SessionKey, kept: KeptSession) -> StoredSession:

@@ -14,6 +14,7 @@ from plugins.persistence.sqlite.verify.references import (
     check_amendments,
     check_ids,
     check_keys,
+    check_mentions,
     check_sent,
     check_watermarks,
 )
@@ -28,6 +29,7 @@ _PARTS: dict[str, Callable[[Walk], Iterator[Verified]]] = {
     "message ids": check_ids,
     "senders": check_sent,
     "amendments": check_amendments,
+    "mentions": check_mentions,
     "watermarks": check_watermarks,
     "sessions": check_sessions,
     "retained messages": check_retained,

@@ -18,6 +18,10 @@ _AMENDMENTS = (
     "LEFT JOIN messages AS one ON one.key = target LEFT JOIN messages AS other ON other.key = message "
     "WHERE (target, message) > (?, ?) ORDER BY 1, 2"
 )
+_MENTIONS = (
+    "SELECT user, message, key IS NULL FROM mentions LEFT JOIN messages ON key = message "
+    "WHERE (user, message) > (?, ?) ORDER BY 1, 2"
+)
 _WATERMARKS = (
     "SELECT user, conversation, read_seq, delivered_seq, hidden_seq FROM conversations "
     "WHERE (user, conversation) > (?, ?) ORDER BY 1, 2"
@@ -83,6 +87,22 @@ def check_amendments(walk: Walk) -> Iterator[Verified]:
                     where = f"amendment of {_shown(walk, target)}"
                     walk.found("dangling", where, f"there is no {_shown(walk, key)}")
         yield from walk.report(0, 1)
+
+
+def check_mentions(walk: Walk) -> Iterator[Verified]:
+    """Each mention is one of a user with a name, or of all (0), in a message."""
+    total = walk.value("SELECT max(id) FROM names") or 1
+    after = (-1, -1)
+    while rows := walk.page(_MENTIONS, *after):
+        for user, message, is_dangling in rows:
+            after = (user, message)
+            name = walk.name(user) if user else "all"
+            where = f"mention of {name or f'user {user}'} in {_shown(walk, message)}"
+            if name is None:
+                walk.found("dangling", where, "has no name")
+            if is_dangling:
+                walk.found("dangling", where, "there is no such message")
+        yield from walk.report(after[0], total)
 
 
 def check_watermarks(walk: Walk) -> Iterator[Verified]:
