@@ -3,7 +3,7 @@ VENV   := .venv
 PYTHON ?= python3.11
 BIN    := $(VENV)/bin
 
-.PHONY: run test check bench format clean system-packages proto docs
+.PHONY: run test check bench hostile format clean system-packages proto docs
 
 run: $(VENV)/.run ## Start a node
 	@exec $(BIN)/imctl serve $(ARGS)
@@ -23,6 +23,9 @@ check: $(VENV)/.dev ## Lint, formatting, types, import directions, assignments, 
 bench: $(VENV)/.dev ## Compare with other brokers, or with a revision: ARGS='--against REV'
 	@./scripts/system-packages mosquitto || true
 	$(BIN)/python -m benchmarks $(ARGS)
+
+hostile: $(VENV)/.dev ## Flood a node as shipped, and time what others notice
+	$(BIN)/python -m benchmarks.hostile $(ARGS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

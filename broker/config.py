@@ -90,6 +90,7 @@ class Storage(_Section):
     data_dir: str = "data"
     directory_url: str | None = None
     max_batch: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    max_batch_bytes: Annotated[int, Field(ge=1024)] = 512 * 1024
 
 
 class Topics(_Section):
@@ -128,6 +129,7 @@ class Limits(_Section):
     connections_per_address: Count = 10_000
     connects_per_second: Count = 200
     publishes_per_second: Count = 2000
+    packets_per_turn: Count = 64
     rpc_concurrency: Count = 64
     calls_per_user: Count = 256
     groups_per_hour: Count = 200

@@ -4,7 +4,7 @@ from collections import Counter
 
 _TOTALS = (
     *("bytes_received", "commit_failures", "connections", "delivered"),
-    *("log_lines_left_out", "published", "stored", "withheld"),
+    *("log_lines_left_out", "published", "stored", "turns_waited", "withheld"),
 )
 
 

@@ -124,7 +124,13 @@ class Node:
         )
         # Publishing: from a packet to a stored message.
         self.committer = MessageCommitter(
-            log, Sequencer(config.node.id), clock, self.fanout.push, config.storage.max_batch
+            log,
+            Sequencer(config.node.id),
+            clock,
+            self.fanout.push,
+            config.storage.max_batch,
+            config.storage.max_batch_bytes,
+            lambda: metrics.totals["delivered"],
         )
         self._presence = Presence(
             self._publish_presence,

@@ -12,6 +12,7 @@ import msgspec
 from bridge.core.bearer import TokenReader
 from bridge.core.operations import THE_SYSTEM, Caller
 from bridge.grpc_api.changes import Changes
+from broker.domain.acting import acting_for
 from broker.domain.directory import SYSTEM
 from broker.domain.errors import RefusedError
 from broker.domain.ids import is_id
@@ -81,7 +82,9 @@ class CallAuthenticator:
         if scheme.lower() == b"bearer":
             if hmac.compare_digest(token, self._expected):
                 return Identity(SYSTEM, "admin")
-            bearer = await self._tokens.by_token(token.decode(errors="replace")) if self._tokens else None
+            text = token.decode(errors="replace")
+            acting_for(f"bearer {text}")  # whose it is turns out later
+            bearer = await self._tokens.by_token(text) if self._tokens else None
             if bearer is not None and not bearer.revoked:
                 account = bearer.account
                 return Identity(account.user_id, account.role, bearer.token.expires_at)

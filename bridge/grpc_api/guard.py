@@ -16,6 +16,7 @@ from bridge.core.pacing import pace
 from bridge.grpc_api.admission import Admission, Streams
 from bridge.grpc_api.authentication import CALL, Call, CallAuthenticator, Metadata
 from bridge.grpc_api.errors import describe, trailer
+from broker.domain.acting import acting_for
 from broker.domain.errors import RefusedError
 from broker.domain.rates import network_of
 from broker.ports import BrokerPort
@@ -96,6 +97,7 @@ class Guard(grpc.aio.ServerInterceptor):
         except Exception as error:
             return _refusing(error, method)
         CALL.set(call)
+        acting_for(call.caller.user)
         handler = await continuation(handler_call_details)
         if handler is None:
             return None  # no such method: gRPC answers UNIMPLEMENTED

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 import msgspec
 
+from broker.domain.acting import acting_for
 from broker.domain.errors import StoreError
 from broker.domain.message import Entry
 from broker.domain.publication import Publication
@@ -105,6 +106,7 @@ class Feeder:
         return job
 
     async def _feed(self, session: Session, job: _Job) -> None:
+        acting_for(session.key.user)
         logs = session.logs
         while job.retained or logs.behind or logs.finishing:
             try:

@@ -7,15 +7,18 @@
 Packets are handled one by one in the order of arrival (MQTT 3.1.1, 4.6). Some need to wait: a CONNECT for the
 authentication, a SUBSCRIBE for the store, the first PUBLISH to a topic for the gate. Such a packet suspends
 the connection: the next packet is not taken until it is done. So does a limit: a client that connects or
-publishes faster than it may is read from later (`_hold`).
+publishes faster than it may is read from later (`_hold`). So does sending much at a time: until the client's
+next turn (`turns.py`).
 """
 
 import asyncio
 import enum
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine, Hashable
 from functools import partial
+from typing import Any
 
+from broker.domain.acting import acting_for
 from broker.domain.errors import Refusal, RemoteError, StoreError
 from broker.domain.publication import Publication
 from broker.domain.rates import Allowance, network_of
@@ -28,6 +31,7 @@ from broker.net.listeners import file_of
 from broker.net.outbox import ByteOutbox
 from broker.net.subscribing import subscribe, unsubscribe
 from broker.net.transport import Transport
+from broker.net.turns import VISIT_BYTES
 from broker.ports import Identity, Principal
 from broker.publish.committer import Outcome
 from broker.publish.publisher import Publisher
@@ -51,6 +55,8 @@ logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0
 _READ_AHEAD = 16 * 1024
+_FILTERS_COST = 10
+"""A SUBSCRIBE or UNSUBSCRIBE counts as so many publishes: rights are looked up, and the session is stored."""
 _SHOWN = 256
 """Characters of a client id that are logged before it is checked."""
 
@@ -70,6 +76,7 @@ _WAITING, _AUTHENTICATING, _OPEN, _CLOSED = State
 # Why a connection is suspended, as bits.
 _STEP = 1  # a packet must be awaited
 _HELD = 2  # a limit makes the client wait
+_TURN = 4  # others have their turn first
 
 
 class Connection:
@@ -81,6 +88,7 @@ class Connection:
         "_hub",
         "_is_lost",
         "_lifetime",
+        "_line",
         "_paused",
         "_publishes",
         "_state",
@@ -124,6 +132,8 @@ class Connection:
         self._publishes = self._suspended = 0
         self._paused = self._is_lost = False
         self._task: asyncio.Task[None] | None = None
+        self._line: Hashable = f"@{peer[0]}"
+        """Whose turn it must be: the address's, then the user's."""
         begins = hub.loop.time() + wait
         self._lifetime = Lifetime(begins, limits.connect_timeout)
         hub.connections.add(self)
@@ -140,7 +150,12 @@ class Connection:
         self._lifetime.seen(hub.loop.time())
         self._decoder.feed(data)
         if not self._suspended:
-            self._take_packets()
+            if self._line in hub.turns.lines:
+                self._wait_for_turn()
+            else:
+                self._take_packets()
+                if len(data) > VISIT_BYTES:
+                    self._wait_for_turn()
         if not self._paused and (self._suspended or self.outbox.is_overfull):
             self._regulate()
 
@@ -191,10 +206,15 @@ class Connection:
     def _take_packets(self) -> None:
         next_packet = self._decoder.next_packet
         try:
-            while (packet := next_packet()) is not None:
+            for _ in self._hub.turns.packets:
+                packet = next_packet()
+                if packet is None:
+                    break
                 self._take(packet)
                 if self._suspended or self._state is _CLOSED:
                     break
+            else:
+                self._wait_for_turn()
         except UnsupportedProtocolError as error:
             if self._state is _WAITING:  # [MQTT-3.1.2-2]
                 self.outbox.send(encoder.connack(ConnectCode.UNACCEPTABLE_PROTOCOL))
@@ -224,14 +244,22 @@ class Connection:
         elif isinstance(packet, Pingreq):
             self.outbox.send(encoder.PINGRESP)
         elif isinstance(packet, Subscribe):
-            self._await(subscribe(hub, self, session, packet))
+            self._change_filters(subscribe(hub, self, session, packet))
         elif isinstance(packet, Unsubscribe):
-            self._await(unsubscribe(hub, self, session, packet))
+            self._change_filters(unsubscribe(hub, self, session, packet))
         elif isinstance(packet, Disconnect):
             self.drop_will()  # [MQTT-3.1.2-10]
             self.close("disconnected")
         else:
             raise RemoteError("second CONNECT")  # [MQTT-3.1.0-2]
+
+    def _change_filters(self, change: Coroutine[Any, Any, None]) -> None:
+        """A SUBSCRIBE or UNSUBSCRIBE. Nobody waits for its answer if the client is gone."""
+        if self._is_lost:
+            change.close()
+            return
+        self._publishes += _FILTERS_COST
+        self._await(change)
 
     def _await(self, step: Awaitable[None]) -> None:
         """Suspend the connection until `step` is done."""
@@ -239,6 +267,7 @@ class Connection:
         self._task = self._hub.loop.create_task(self._go_on_after(step))
 
     async def _go_on_after(self, step: Awaitable[None]) -> None:
+        acting_for(str(self._line))
         try:
             await step
         except RemoteError as error:
@@ -251,6 +280,15 @@ class Connection:
         finally:
             self._task = None
         self._go_on(_STEP)
+
+    def _wait_for_turn(self) -> None:
+        if not self._suspended & _TURN and self._state is not _CLOSED:
+            self._suspended |= _TURN
+            self._hub.turns.wait(self._line, self)
+
+    def visit(self) -> None:
+        """See `turns.Visited`."""
+        self._go_on(_TURN)
 
     def _hold(self, seconds: float) -> None:
         """Suspend the connection for some time. What it has sent meanwhile is bounded by `_regulate`."""
@@ -273,16 +311,16 @@ class Connection:
     def _regulate(self) -> None:
         """Pause or resume reading from the socket, so that memory stays bounded.
 
-        Reading pauses when too many bytes wait for a commit, when packets queue because the connection is
-        suspended, or when the client does not read its answers. It resumes at half the first limit, so that
-        it does not flap."""
+        Reading pauses when too many bytes wait for a commit, when packets queue (the connection is suspended,
+        or this is called while they are handled), or when the client does not read its answers. It resumes
+        at half the first limit, so that it does not flap."""
         if self._is_lost:
             return
         limit = self._hub.limits.uncommitted_bytes
         uncommitted = self.session.inbound.uncommitted if self.session is not None else 0
         should_pause = (
             uncommitted > (limit // 2 if self._paused else limit)
-            or (self._suspended and self._decoder.buffered > _READ_AHEAD)
+            or (self._decoder.buffered if self._suspended else self._decoder.unread) > _READ_AHEAD
             or self.outbox.is_overfull
         )
         if should_pause != self._paused:
@@ -315,6 +353,8 @@ class Connection:
         """See `handshake.Applicant`."""
         hub = self._hub
         self._state = _OPEN
+        # Anonymous clients are strangers to each other.
+        self._line = self.publisher.principal.identity.user or self
         self._decoder.allow(hub.limits.max_packet_bytes)
         self._lifetime.opened(keep_alive)
         self.outbox.send(encoder.connack(ConnectCode.ACCEPTED, session_present))

@@ -12,6 +12,7 @@ from broker.net.budget import Budget
 from broker.net.deadlines import Deadlines
 from broker.net.outbox import Flusher
 from broker.net.reachability import Reachability
+from broker.net.turns import Turns
 from broker.ports import Gate, PluginEvents, Principal
 from broker.publish.pipeline import Pipeline
 from broker.registry import Registry
@@ -30,6 +31,7 @@ class ConnectionLimits(Protocol):
     connect_timeout: float
     unreachable_after: float
     publishes_per_second: int
+    packets_per_turn: int
 
 
 class Connected(Protocol):
@@ -81,6 +83,7 @@ class Hub:
         self.deadlines = Deadlines()
         self.reachability = Reachability(limits.unreachable_after)
         self.publishes = Allowances(limits.publishes_per_second)
+        self.turns = Turns(loop.call_soon, limits.packets_per_turn, metrics.totals)
         self.connections: set[Connected] = set()
 
     def turn_away(self, no_room: str) -> None:

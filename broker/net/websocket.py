@@ -67,6 +67,7 @@ class WebSocketClient(WSListener):
         self._door = door
         self._connection: Connection | None = None
         self._in_message = False
+        self._frames: list[bytes] = []
         self._transport: WSTransport
         self._is_heard = False
         """Whether a frame has come since the last check."""
@@ -90,14 +91,25 @@ class WebSocketClient(WSListener):
             return
         self._is_heard = True
         if frame.msg_type is WSMsgType.CLOSE:
+            self._hand_over()
             transport.send_close(frame.get_close_code())
             transport.disconnect()
         elif reason := self._violation(frame):
+            self._hand_over()
             connection.close(f"protocol error: WebSocket {reason}")
         elif frame.msg_type in (WSMsgType.BINARY, WSMsgType.CONTINUATION):
             # A packet may span frames, and a frame may hold several packets [MQTT-6.0.0-2].
             self._in_message = not frame.fin
-            connection.received(frame.get_payload_as_bytes())
+            # Frames that arrived together are handed over together, as over TCP: a visit counts what is
+            # in them, not the frames.
+            if not self._frames:
+                self._hub.loop.call_soon(self._hand_over)
+            self._frames.append(frame.get_payload_as_bytes())
+
+    def _hand_over(self) -> None:
+        if self._frames and self._connection is not None:
+            data, self._frames = b"".join(self._frames), []
+            self._connection.received(data)
 
     def _violation(self, frame: WSFrame) -> str | None:
         """The rule that a frame breaks, or None. picows leaves these checks to its user."""
@@ -132,6 +144,7 @@ class WebSocketClient(WSListener):
             self._connection.outbox.drained()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._hand_over()
         if self._connection is not None:
             sent = transport.close_handshake.sent
             if sent is not None and sent.code in _OFFENCES:

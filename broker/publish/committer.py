@@ -1,7 +1,10 @@
 """Stamps messages and commits them, many in one commit."""
 
+import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -15,6 +18,10 @@ from broker.publish.sequencer import Sequencer
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
+_PUSHED_AT_ONCE = 16
+_DELIVERIES_AT_ONCE = 1000
+_MOST_UNPUSHED = 10_000
+_MOST_UNPUSHED_BYTES = 64 * 1024 * 1024
 
 
 class Duplicate(msgspec.Struct, frozen=True):
@@ -36,11 +43,29 @@ class Submission(msgspec.Struct, frozen=True, gc=False):
     done: Callable[[Outcome], None]
 
 
+class _InTurns:
+    """Batches are filled in turns over the senders, see `group_commit.Turns`."""
+
+    _bodies = attrgetter("draft.content.content")
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+
+    @staticmethod
+    def owner(item: Submission) -> str:
+        return item.draft.sender
+
+    @classmethod
+    def size(cls, items: Iterable[Submission]) -> int:
+        return sum(map(len, map(cls._bodies, items)))
+
+
 class MessageCommitter:
     """Stamps and commits drafts, acknowledges them, then pushes them to readers.
 
     Nothing is acknowledged or pushed before it is fsynced. `publish` is called for each stored message, in
-    the order of the log, after the `done` of the whole batch.
+    the order of the log, after the `done` of the whole batch. Messages with very many readers are pushed
+    bit by bit, while the next batch is committed: `delivered` counts the readers that were reached so far.
     """
 
     def __init__(
@@ -50,19 +75,31 @@ class MessageCommitter:
         clock: Clock,
         publish: Callable[[Stamped], None],
         max_batch: int,
+        max_batch_bytes: int = 1 << 19,
+        delivered: Callable[[], int] = lambda: 0,
     ) -> None:
         self._log = log
         self._sequencer = sequencer
         self._clock = clock
         self._publish = publish
-        self._group = GroupCommit(self._commit, max_batch)
+        self._delivered = delivered
+        self._unpushed: deque[Stamped] = deque()
+        self._all_pushed = asyncio.Event()
+        self._all_pushed.set()
+        self._group = GroupCommit(self._commit, max_batch, _InTurns(max_batch_bytes))
         self.submit = self._group.submit
-        self.drain = self._group.drain
 
     def __len__(self) -> int:
         return len(self._group)
 
+    async def drain(self) -> None:
+        """Wait until all drafts are committed and pushed."""
+        await self._group.drain()
+        await self._all_pushed.wait()
+
     async def _commit(self, batch: list[Submission]) -> None:
+        if self._unpushed and self._is_far_behind():
+            await self._all_pushed.wait()
         try:
             stamped = await self._append([item.draft for item in batch])
         except DuplicateMessageError:
@@ -90,12 +127,37 @@ class MessageCommitter:
     def _succeed(self, batch: Sequence[Submission], stamped: Sequence[Stamped]) -> None:
         for item, message in zip(batch, stamped, strict=True):
             _tell(item, message)
-        for message in stamped:
-            try:
-                self._publish(message)
-            except Exception:
-                # The message is stored: readers find it in the log.
-                logger.exception("pushing a message of %s failed", message.draft.conversation_id)
+        if not stamped:
+            return
+        is_pushing = bool(self._unpushed)
+        self._unpushed.extend(stamped)
+        if not is_pushing:
+            self._push()
+
+    def _is_far_behind(self) -> bool:
+        """Whether too much waits to be pushed."""
+        unpushed = self._unpushed
+        return (
+            len(unpushed) > _MOST_UNPUSHED
+            or sum(len(message.body) for message in unpushed) > _MOST_UNPUSHED_BYTES
+        )
+
+    def _push(self) -> None:
+        """Push what is stored, in its order. After very many deliveries the event loop has its turn."""
+        unpushed, most = self._unpushed, self._delivered() + _DELIVERIES_AT_ONCE
+        while unpushed:
+            for _ in range(min(_PUSHED_AT_ONCE, len(unpushed))):
+                message = unpushed.popleft()
+                try:
+                    self._publish(message)
+                except Exception:
+                    # The message is stored: readers find it in the log.
+                    logger.exception("pushing a message of %s failed", message.draft.conversation_id)
+            if self._delivered() >= most and unpushed:
+                self._all_pushed.clear()
+                asyncio.get_running_loop().call_soon(self._push)
+                return
+        self._all_pushed.set()
 
     def _fail(self, batch: Sequence[Submission], error: Exception) -> None:
         logger.error("commit of %d messages failed, none acknowledged: %s", len(batch), error)

@@ -74,6 +74,11 @@ class Decoder:
         return len(self._buffer) - self._pos + len(self._tail)
 
     @property
+    def unread(self) -> int:
+        """The number of those bytes that are not known to need more: 0 once next_packet() returned None."""
+        return len(self._buffer) - self._pos
+
+    @property
     def packet(self) -> bytes:
         """The bytes of the packet that `next_packet` last returned."""
         return self._buffer[self._start : self._pos]

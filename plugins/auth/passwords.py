@@ -14,7 +14,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 
 from broker.domain.errors import StoreError
-from plugins.auth.lines import Lines
+from broker.domain.lines import Lines
 
 # OWASP's minimum for argon2id: 19 MiB, 2 passes, 1 lane. No more, because all devices reconnect at
 # once when a node restarts, and each password costs this much.

@@ -1,7 +1,7 @@
 """Group commit, and the committer over a log in memory."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 import pytest
@@ -96,6 +96,52 @@ async def test_while_one_batch_is_committed_the_next_collects() -> None:
     await commits.drain()
     assert batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
     assert len(commits) == 0
+
+
+class ByFirst:
+    """Items are strings, whose owner is the first letter."""
+
+    max_bytes = 100
+
+    def owner(self, item: str) -> str:
+        return item[0]
+
+    def size(self, items: Iterable[str]) -> int:
+        return sum(map(len, items))
+
+
+async def batches_of(items: Iterable[str], max_batch: int) -> list[list[str]]:
+    """The batches that follow the first item, which is committed while the others come."""
+    batches: list[list[str]] = []
+
+    async def commit(batch: list[str]) -> None:
+        batches.append(batch)
+        await asyncio.sleep(0)
+
+    commits = GroupCommit(commit, max_batch, ByFirst())
+    commits.submit("first")
+    await until(lambda: len(batches) == 1)
+    for item in items:
+        commits.submit(item)
+    await commits.drain()
+    assert len(commits) == 0
+    return batches[1:]
+
+
+async def test_a_flood_leaves_room_for_others_in_the_next_batch() -> None:
+    flood = [f"a{number}" for number in range(10_000)]
+    batches = await batches_of([*flood, "b0", "c0", "b1"], 20)
+    assert batches[0][:6] == ["a0", "b0", "c0", "a1", "b1", "a2"]
+    assert {len(batch) for batch in batches[:-1]} == {20}
+    # Items of one owner keep their order.
+    assert [item for batch in batches for item in batch if item[0] == "a"] == flood
+
+
+async def test_a_batch_is_full_with_its_bytes() -> None:
+    large = "a" * 60
+    batches = await batches_of([large, large, large, "b0", "b1"], 20)
+    assert batches == [[large, "b0", large], ["b1", large]]
+    assert await batches_of(["a" * 1000, "b0"], 20) == [["a" * 1000], ["b0"]]
 
 
 async def test_a_commit_that_raises_does_not_stop_the_next() -> None:
@@ -376,3 +422,37 @@ async def test_content_that_is_hard_to_compare_hurts_nobody_else(text: bytes) ->
     await bench.committer.drain()
     assert set(bench.outcomes) == {"odd", "odd again", "new"}
     assert [m.seq for m in bench.published] == [1, 2]
+
+
+# --- in turns -------------------------------------------------------------------------------
+
+
+async def test_one_among_ten_thousand_is_in_the_next_batch() -> None:
+    bench = Bench()
+    for number in range(10_000):
+        bench.submit(f"a{number}", group(sender="mallory"))
+    bench.submit("b", group(sender="bob", to="others"))
+    await bench.committer.drain()
+    assert len(bench.outcomes) == 10_001
+    assert list(bench.outcomes).index("b") < 2
+    seqs = [message.seq for message in bench.published if message.draft.sender == "mallory"]
+    assert seqs == list(range(1, 10_001))
+
+
+async def test_while_very_many_are_pushed_the_next_batch_is_committed() -> None:
+    log, pushed = MemoryLog(), [0]
+    story: list[str] = []
+
+    def push(message: Stamped) -> None:
+        pushed[0] += 1000  # each has a thousand readers
+        story.append("push")
+
+    committer = MessageCommitter(log, Sequencer(1), FixedClock(), push, 1000, delivered=lambda: pushed[0])
+    for _ in range(200):
+        committer.submit(Submission(group(), lambda _: None))
+    await until(lambda: len(story) > 0)
+    committer.submit(Submission(group(sender="bob", to="others"), lambda _: story.append("done")))
+    await committer.drain()
+    assert story.count("push") == 201
+    assert story.index("done") < 100
+    assert story[-1] == "push"

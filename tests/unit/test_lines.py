@@ -1,6 +1,6 @@
 """Queues that are served in turns."""
 
-from plugins.auth.lines import Lines
+from broker.domain.lines import Lines, SharedLines
 
 
 def drained(lines: Lines[str]) -> list[str]:
@@ -44,3 +44,44 @@ def test_among_lines_of_one_length_the_last_gives_way() -> None:
         lines.put(item[0], item)
     assert lines.put("d", "d1") == "d1"
     assert drained(lines) == ["a1", "b1", "c1"]
+
+
+# --- work under way ---------------------------------------------------------------------------
+
+
+def shared(most: int, each: int, *items: str) -> SharedLines[str]:
+    lines: SharedLines[str] = SharedLines(most, each)
+    for item in items:
+        lines.put(item[0], item)
+    return lines
+
+
+def taken(lines: SharedLines[str]) -> list[str]:
+    items = []
+    while (item := lines.take()) is not None:
+        items.append(item)
+    return items
+
+
+def test_work_is_taken_in_turns_up_to_a_share() -> None:
+    lines = shared(64, 2, *(f"a{number}" for number in range(200)), "b0", "b1", "b2", "c0")
+    assert taken(lines) == ["a0", "b0", "c0", "a1", "b1"]
+    assert (lines.count("a"), lines.count("b"), lines.count("d"), len(lines)) == (200, 3, 0, 204)
+    lines.done("b")
+    assert taken(lines) == ["b2"]
+    lines.done("a")
+    lines.done("a")
+    assert taken(lines) == ["a2", "a3"]
+
+
+def test_no_more_work_than_there_is_room_for() -> None:
+    lines = shared(3, 2, "a0", "a1", "b0", "c0", "c1")
+    assert taken(lines) == ["a0", "b0", "c0"]
+    lines.done("a")
+    assert taken(lines) == ["a1"]
+    lines.clear()
+    assert len(lines) == 3
+    for key in "bca":
+        lines.done(key)
+    assert len(lines) == 0
+    assert taken(lines) == []

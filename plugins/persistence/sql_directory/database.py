@@ -6,7 +6,6 @@ the event loop. `Database._run` is the only place that gives a job its connectio
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -17,6 +16,7 @@ from broker.domain.errors import StoreError
 from broker.ports import DirectoryChange
 from plugins.persistence.sql_directory.migrate import migrate
 from plugins.persistence.sqlite_files import make_private
+from plugins.persistence.threads import FairThread
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -25,13 +25,13 @@ Args = TypeVarTuple("Args")
 class Database:
     """Runs jobs in transactions and tells the listeners what the jobs have changed.
 
-    All jobs run on one thread. So the event loop never waits for the database, and listeners are told of
-    changes in the order in which they were committed.
+    All jobs run on one thread, which serves users in turns. So the event loop never waits for the database,
+    and listeners are told of changes in the order in which they were committed.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="directory")
+        self._thread = FairThread("directory")
         self._listeners: list[Callable[[DirectoryChange], None]] = []
 
     @property
@@ -75,19 +75,16 @@ class Database:
 
     async def _run(self, engine: Engine, job: Callable[[Connection, *Args], T], *args: *Args) -> T:
         """Run a job on a connection of the engine, in a transaction of its own."""
-        return await self._in_thread(_transaction, engine, job, *args)
+        try:
+            waiting = self._thread.submit(_transaction, engine, job, *args)
+        except RuntimeError as error:  # the thread was shut down
+            raise StoreError("directory: it is closed") from error
+        return await asyncio.wrap_future(waiting)
 
     async def close(self) -> None:
         """Finish the jobs that were given, then close the connections and end the thread."""
-        await self._in_thread(self._engine.dispose)
+        await asyncio.wrap_future(self._thread.submit_last(self._engine.dispose))
         self._thread.shutdown()
-
-    async def _in_thread(self, call: Callable[[*Args], T], *args: *Args) -> T:
-        try:
-            waiting = asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
-        except RuntimeError as error:  # the thread was shut down
-            raise StoreError("directory: it is closed") from error
-        return await waiting
 
 
 def _transaction(engine: Engine, job: Callable[[Connection, *Args], T], *args: *Args) -> T:

@@ -1,7 +1,7 @@
 """One SQLite file with one writer thread and one reader thread.
 
 SQLite releases the GIL while it works, so the event loop keeps running. The writer runs its jobs in the
-order they were submitted: a load after a save sees what was saved.
+order they were submitted: a load after a save sees what was saved. The reader serves users in turns.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from broker.domain.errors import StoreError
 from plugins.persistence.sqlite.names import Names
 from plugins.persistence.sqlite.schema import migrate
 from plugins.persistence.sqlite_files import make_private
+from plugins.persistence.threads import FairThread
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -37,7 +38,7 @@ class Database:
         self.written_names = Names(writer)
         self.read_names = Names(reader)
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
-        self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-reader")
+        self._read_thread = FairThread("sqlite-reader")
 
     async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Run `job` in a transaction. On return its changes are fsynced."""
@@ -49,20 +50,18 @@ class Database:
 
     async def close(self) -> None:
         """Finish the submitted jobs, then close the file."""
-        for thread, connection in (
-            (self._read_thread, self._reader),
-            (self._write_thread, self._writer),
-        ):
-            await asyncio.get_running_loop().run_in_executor(thread, connection.close)
-            thread.shutdown()
+        await asyncio.wrap_future(self._read_thread.submit_last(self._reader.close))
+        self._read_thread.shutdown()
+        await asyncio.wrap_future(self._write_thread.submit(self._writer.close))
+        self._write_thread.shutdown()
 
 
-async def _run(thread: ThreadPoolExecutor, function: Callable[[*Args], T], *args: *Args) -> T:
+async def _run(thread: ThreadPoolExecutor | FairThread, function: Callable[[*Args], T], *args: *Args) -> T:
     try:
-        waiting = asyncio.get_running_loop().run_in_executor(thread, function, *args)
+        waiting = thread.submit(function, *args)
     except RuntimeError as error:  # the thread was shut down
         raise StoreError("the database is closed") from error
-    return await waiting
+    return await asyncio.wrap_future(waiting)
 
 
 def _transaction(connection: sqlite3.Connection, names: Names, job: Callable[[sqlite3.Connection], T]) -> T:
