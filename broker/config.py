@@ -123,6 +123,7 @@ class Limits(_Section):
     outbox_bytes: Annotated[int, Field(ge=4096)] = 1024 * 1024
     outboxes_bytes: Annotated[int, Field(ge=65_536)] = 256 * 1024 * 1024
     uncommitted_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024
+    held_bytes: Annotated[int, Field(ge=65_536)] = 64 * 1024 * 1024
     session_expiry: Seconds = 30 * 86400.0
     sessions_per_user: Count = 200
     connections_per_user: Count = 200

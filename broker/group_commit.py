@@ -96,6 +96,12 @@ class GroupCommit(Generic[T]):
             size += turns.size((item,))
         return batch
 
+    def take(self) -> list[T]:
+        """Take the items back that are in no batch yet."""
+        taken = list(iter(self._lines.take, None)) + self._waiting
+        self._waiting = []
+        return taken
+
     async def _run(self) -> None:
         try:
             while batch := self._next():

@@ -55,7 +55,7 @@ class LocalBridge:
             if not answered.done():
                 answered.set_result(outcome)
 
-        self._node.committer.submit(Submission(draft, done))
+        self._node.committer.submit(Submission(draft, done, patient=False))
         return answered
 
     async def _posted(self, outcome: Outcome) -> Posted:

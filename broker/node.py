@@ -129,6 +129,9 @@ class Node:
             clock,
             self.fanout.push,
             config.storage.max_batch,
+            states.outage,
+            limits.held_bytes,
+            metrics.limited,
             config.storage.max_batch_bytes,
             lambda: metrics.totals["delivered"],
         )
@@ -179,6 +182,7 @@ class Node:
             limits,
             loop,
             self.host.events,
+            states.outage,
         )
         self.publishes = self._hub.publishes
         self._rights = Rights(
@@ -332,6 +336,7 @@ class Node:
             "subscriptions": len(self._router) + self._away.subscriptions,
             "sessions_catching_up": len(self._feeder),
             "commits_waiting": len(self.committer),
+            "store_outage": int(self._states.outage.is_on),
             "outboxes_bytes": self._hub.budget.held,
             "rss_bytes": resident_bytes(),
         }

@@ -289,7 +289,8 @@ class Registry:
         self._to_save.discard(session)
         self._metrics.disconnects[reason] += 1
         if session.persistent:
-            self._states.submit([Saved(key, session.snapshot(), self._clock.steady_ms())])
+            saved = Saved(key, session.snapshot(), self._clock.steady_ms())
+            self._states.submit([saved], patient=True)
             self._away.stand_in(key, session.filters)
         if client.will is not None:
             self._publish_will(client.publisher, client.will)

@@ -39,6 +39,7 @@ from broker.ports import (
     BrokerPort,
     ConversationStore,
     DirectoryError,
+    Identified,
     MessageLog,
     ServicesPort,
     StoreContext,
@@ -51,8 +52,10 @@ from plugins.auth.authenticator import Authenticator
 from plugins.auth.passwords import Passwords
 from plugins.persistence.sql_directory import SqlDirectory, open_directory
 from server.backups import ADMIN, KEYS, NODE, Source
+from server.floors import lower_floors
 from server.id_twins import report_id_twins
 from server.identity import identify
+from server.watching import watching
 
 
 class Joint(Protocol):
@@ -89,6 +92,8 @@ class Opened(msgspec.Struct, frozen=True):
     attempts: Attempts
     metrics: Metrics
     clock: SystemClock
+    identified: Identified
+    """The message store, as what keeps `identity`."""
     identity: StoreIdentity
     upkeep: Upkeep | None
     """None if the store offers no checks and copies."""
@@ -130,6 +135,8 @@ async def open_stores(
     directory = open_directory(url, passwords.hash, clock.now_ms)
     stack.push_async_callback(directory.close)
     identity = await identify(config.data_dir, stores.identified, directory, accept_new=accept_new_store)
+    if accept_new_store:
+        await lower_floors(stores.messages, directory)
     await report_id_twins(directory)
     states = States(stores.states, metrics)
     http = config.http
@@ -143,6 +150,7 @@ async def open_stores(
         attempts,
         metrics,
         clock,
+        stores.identified,
         identity,
         stores.upkeep,
     )
@@ -228,8 +236,10 @@ async def open_apis(
     )
     grpc = await grpc_server.start(operations, config.grpc.bind, token, offer, tls, patience)
     stack.push_async_callback(grpc.stop)
-    http = await _serve_http(config, opened, joined, new_accounts)
+    readiness = _readiness(opened)
+    http = await _serve_http(config, opened, joined, new_accounts, readiness)
     stack.push_async_callback(http.stop)
+    await stack.enter_async_context(watching(readiness, grpc.set_ready))
     return {"grpc": grpc.address, "http": http.address}
 
 
@@ -277,27 +287,33 @@ def _issuer(authenticator: Authenticator | None) -> Callable[[Account, float], s
     return issue
 
 
+def _readiness(opened: Opened) -> Readiness:
+    """Each store is read, and written: what it is given is the identity that it has."""
+    log, directory, identity = opened.log, opened.directory, opened.identity
+    return Readiness(
+        {
+            "message store": lambda: log.heads([inbox_topic(SYSTEM)]),
+            "message store (writing)": lambda: opened.identified.set_store_identity(identity),
+            "directory": lambda: directory.account(SYSTEM),
+            "directory (writing)": lambda: directory.set_store_identity(identity),
+        },
+        lambda: opened.states.outage.reason,
+    )
+
+
 async def _serve_http(
-    config: Config, opened: Opened, joined: Joined, new_accounts: NewAccounts
+    config: Config, opened: Opened, joined: Joined, new_accounts: NewAccounts, readiness: Readiness
 ) -> http_server.Server:
-    http, log, directory = config.http, opened.log, opened.directory
+    http = config.http
     logins = Logins(
         joined.authenticator,
-        directory,
+        opened.directory,
         new_accounts,
         opened.attempts,
         http,
         time.time,
         time.monotonic,
         opened.metrics.refused,
-    )
-    readiness = Readiness(
-        {
-            "message store": lambda: log.heads([inbox_topic(SYSTEM)]),
-            "message store (writing)": lambda: opened.states.store.apply([]),
-            "directory": lambda: directory.account(SYSTEM),
-            "directory (writing)": lambda: directory.drop_notices([]),
-        }
     )
     app = application(logins, readiness, http.cors_origins)
     # Half of the reserve: health must be reached when clients have used up all else, and administration

@@ -75,8 +75,15 @@ class Server:
     """A running server that listens on `host:port`."""
 
     def __init__(
-        self, server: grpc.aio.Server, health: health.aio.HealthServicer, guard: Guard, host: str, port: int
+        self,
+        server: grpc.aio.Server,
+        health: health.aio.HealthServicer,
+        names: Sequence[str],
+        guard: Guard,
+        host: str,
+        port: int,
     ) -> None:
+        self._names = names
         self._server = server
         self._health = health
         self._guard = guard
@@ -87,6 +94,12 @@ class Server:
     def address(self) -> str:
         """The address for clients: `host:port`."""
         return f"{self.host}:{self.port}"
+
+    async def set_ready(self, ready: bool) -> None:
+        """Say by the standard health service whether the node is ready."""
+        status = HealthCheckResponse.SERVING if ready else HealthCheckResponse.NOT_SERVING
+        for name in self._names:
+            await self._health.set(name, status)
 
     async def stop(self, grace: float = 1.0) -> None:
         """Accept no more calls, wait up to `grace` seconds for those that are running, then cancel them."""
@@ -161,7 +174,7 @@ async def serve(
     except RuntimeError as error:
         raise OSError(f"grpc.bind: cannot listen on {bind}: {error}") from error
     await server.start()
-    return Server(server, healthy, guard, bind.rpartition(":")[0], port)
+    return Server(server, healthy, ("", *names), guard, bind.rpartition(":")[0], port)
 
 
 def _why_not(bind: str) -> str | None:

@@ -83,6 +83,8 @@ class Amendments:
             raise RefusedError("invalid_params", f"content: more than {MAX_CONTENT} bytes of JSON")
         async with self._turns.of(int(parameters.id)):
             located, body = await self._target(caller, parameters.id, UserOperation.EDIT, GroupOperation.EDIT)
+            if body.withheld is not None:
+                raise RefusedError("not_found", f"message {body.id} is damaged: send it again")
             now = self._access.now_ms()
             changed = msgspec.structs.replace(body, content=content, edited_at=now)
             return await self._append(caller, located, body, Content(content, type="edit"), changed, ())
@@ -98,9 +100,16 @@ class Amendments:
             )
             now = self._access.now_ms()
             changed = msgspec.structs.replace(
-                body, content=_NOTHING, recalled_at=now, reply_to=None, mentions=None, data=NO_DATA
+                body,
+                content=_NOTHING,
+                recalled_at=now,
+                reply_to=None,
+                mentions=None,
+                data=NO_DATA,
+                withheld=None,
             )
-            edits = await self._emptied_edits(located, now) if body.edited_at is not None else []
+            may_have_edits = body.edited_at is not None or body.withheld is not None
+            edits = await self._emptied_edits(located, now) if may_have_edits else []
             entry = Content(_NOTHING, type="recall")
             return await self._append(caller, located, body, entry, changed, edits)
 
@@ -110,7 +119,9 @@ class Amendments:
         where, after = located.conversation_id, located.seq
         while edits := await self._log.amendments(where, located.seq, after, _EDITS, MAX_CONTENT):
             for edit in edits:
-                body = msgspec.structs.replace(read_body(edit.body), content=_NOTHING, recalled_at=now)
+                body = msgspec.structs.replace(
+                    read_body(edit.body), content=_NOTHING, recalled_at=now, withheld=None
+                )
                 emptied.append(Amendment(edit.offset, encode_body(body)))
             after = edits[-1].offset
         return emptied

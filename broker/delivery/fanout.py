@@ -126,7 +126,7 @@ class Fanout:
     def keep(self, changes: Sequence[StateChange], kept: Kept | None = None) -> None:
         """Commit the changes of a delivery. Without changes `kept` is called at once."""
         if changes:
-            self._states.submit(changes, partial(_tell, kept))
+            self._states.submit(changes, partial(_tell, kept), patient=kept is not None)
         elif kept is not None:
             kept(None)
 

@@ -230,7 +230,8 @@ class Subscriptions:
     async def _save(self, session: Session) -> None:
         if session.persistent and session.connected:
             session.logs.saved()  # the snapshot has newer cursors
-            await self._states.save([Saved(session.key, session.snapshot(), self._steady_ms())])
+            saved = Saved(session.key, session.snapshot(), self._steady_ms())
+            await self._states.save([saved], patient=True)
 
     async def _apply(self, session: Session, known: Collection[str]) -> list[str]:
         """Bring grants, routes and tails in line with the session's filters. Returns the grants that are

@@ -52,5 +52,10 @@ class StoreError(Exception):
     """The store failed or cannot be reached. Nothing of the batch was committed."""
 
 
+class StoreUnavailableError(StoreError):
+    """The store cannot commit now, but may later: its disk is full, or has failed. The same commit may be
+    tried again."""
+
+
 class DuplicateMessageError(Exception):
     """A batch holds an idempotency key or an offset that is already stored. Nothing was committed."""

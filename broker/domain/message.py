@@ -149,6 +149,9 @@ class Body(msgspec.Struct, omit_defaults=True, gc=False):
     """Unix ms of the last edit. `content` is the edited content."""
     recalled_at: int | None = None
     """Unix ms of the recall. The content is gone."""
+    withheld: Literal["not_visible", "damaged"] | None = None
+    """Why `content` is null: the entry is about a message that the reader may not see, or the store has lost
+    it. The fields that say more about the content are missing then."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -374,8 +377,8 @@ def says_the_same(body: Body, content: Content) -> bool:
     """Whether a stored message equals a new one, apart from `traceparent`, which differs each time a message
     is sent, and from white space and the order of keys in its JSON.
 
-    True for a message that was edited or recalled: its first content is no longer stored."""
-    if body.edited_at is not None or body.recalled_at is not None:
+    True for a message that was edited, recalled or damaged: its first content is no longer stored."""
+    if body.edited_at is not None or body.recalled_at is not None or body.withheld is not None:
         return True
     return (
         body.type == content.type

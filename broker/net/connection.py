@@ -55,6 +55,8 @@ logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0
 _READ_AHEAD = 16 * 1024
+_IN_OUTAGE = 16 * 1024
+"""Uncommitted bytes of a client beyond which reading pauses while the store cannot commit."""
 _FILTERS_COST = 10
 """A SUBSCRIBE or UNSUBSCRIBE counts as so many publishes: rights are looked up, and the session is stored."""
 _SHOWN = 256
@@ -317,6 +319,10 @@ class Connection:
         if self._is_lost:
             return
         limit = self._hub.limits.uncommitted_bytes
+        if self._hub.outage.is_on:
+            # Nothing is committed now, so what all clients have sent must stay small. A client that waits for
+            # its PUBACKs mostly stays below this, and its pings are still read.
+            limit = min(limit, _IN_OUTAGE)
         uncommitted = self.session.inbound.uncommitted if self.session is not None else 0
         should_pause = (
             uncommitted > (limit // 2 if self._paused else limit)
@@ -426,7 +432,7 @@ class Connection:
         waiting = pipeline.publish(self.publisher, packet, done)
         if waiting is not None:
             self._await(waiting)
-        elif inbound.uncommitted > hub.limits.uncommitted_bytes:
+        elif inbound.uncommitted > hub.limits.uncommitted_bytes or hub.outage.is_on:
             self._regulate()
 
     def _count_publishes(self) -> None:

@@ -56,7 +56,7 @@ async def connect(
     Nothing of a session is read or changed before the authentication has succeeded.
 
     Raises:
-        StoreError: the session could not be loaded.
+        StoreError: the session could not be restored after its CONNACK.
     """
     client_id = choose_client_id(packet)
     if isinstance(client_id, ConnectRefusal):
@@ -73,6 +73,10 @@ async def connect(
         key = SessionKey(principal.identity.user, client_id)
         try:
             is_attached = await registry.attach(client, key, packet.clean_session, accept)
+        except StoreError as error:
+            if client.session is not None:  # CONNACK 0 was sent
+                raise
+            return ConnectRefusal(ConnectCode.SERVER_UNAVAILABLE, f"store failed: {error}")
         except RefusedError as error:
             return ConnectRefusal(ConnectCode.SERVER_UNAVAILABLE, f"user {key.user}: {error.detail}")
     return None

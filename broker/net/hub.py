@@ -13,6 +13,7 @@ from broker.net.deadlines import Deadlines
 from broker.net.outbox import Flusher
 from broker.net.reachability import Reachability
 from broker.net.turns import Turns
+from broker.outage import Outage
 from broker.ports import Gate, PluginEvents, Principal
 from broker.publish.pipeline import Pipeline
 from broker.registry import Registry
@@ -67,6 +68,7 @@ class Hub:
         limits: ConnectionLimits,
         loop: asyncio.AbstractEventLoop,
         events: PluginEvents,
+        outage: Outage,
     ) -> None:
         self.gate = gate
         self.registry = registry
@@ -78,6 +80,7 @@ class Hub:
         self.limits = limits
         self.loop = loop
         self.events = events
+        self.outage = outage
         self.flusher = Flusher(loop.call_soon, self._packets_sent if events.packets else None)
         self.budget = Budget(limits.outbox_bytes, limits.outboxes_bytes, metrics.limited)
         self.deadlines = Deadlines()

@@ -252,6 +252,15 @@ class GroupDirectory(Protocol):
         ...
 
 
+class Floors(Protocol):
+    """From which entry on somebody may read, in all parts of the directory."""
+
+    async def lower_floors(self, groups: Mapping[str, int], inboxes: Mapping[str, int]) -> None:
+        """Group or user -> the head of its log or inbox: no floor, and no member's `joined_seq`, is beyond
+        it any more. Tells no listener: call it before there is any."""
+        ...
+
+
 class PendingNotices(Protocol):
     """Notices that have not reached their logs yet."""
 
@@ -264,7 +273,9 @@ class PendingNotices(Protocol):
         ...
 
 
-class Directory(AccountDirectory, ContactDirectory, GroupDirectory, PendingNotices, Identified, Protocol):
+class Directory(
+    AccountDirectory, ContactDirectory, GroupDirectory, PendingNotices, Floors, Identified, Protocol
+):
     """The whole directory. One store keeps all parts, because one transaction can change several."""
 
     def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:

@@ -52,6 +52,9 @@ class MessageLog(Protocol):
 
     `domain.conversation.log_name` gives the name of a log. Offsets count from 1 without gaps; the offset
     of a conversation's entry is its seq. Every method raises `StoreError` when the store fails.
+
+    A stored body that is not any more what was stored is never returned: `domain.damage.replacement` makes
+    the body that stands in its place.
     """
 
     async def append(self, batch: Sequence[Stamped]) -> None:
@@ -61,6 +64,7 @@ class MessageLog(Protocol):
         private conversation lists the conversation for both users.
 
         Raises:
+            StoreUnavailableError: the store cannot commit now; the same batch may be tried again.
             DuplicateMessageError: a `DedupKey` or the offset of an entry is taken. Nothing was written.
         """
         ...

@@ -2,22 +2,36 @@
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from operator import attrgetter
 
 import msgspec
 
 from broker.domain.conversation import is_conversation
-from broker.domain.errors import DuplicateMessageError, ReasonCode, Refusal, StoreError
+from broker.domain.errors import (
+    DuplicateMessageError,
+    ReasonCode,
+    Refusal,
+    StoreError,
+    StoreUnavailableError,
+)
 from broker.domain.message import Draft, Stamped, read_body, says_the_same
 from broker.group_commit import GroupCommit
+from broker.outage import Outage
 from broker.ports import Clock, DedupKey, MessageLog
 from broker.publish.sequencer import Sequencer
 
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
+_RETRY_SECONDS = 0.5
+_OVERHEAD = 512
+"""The memory of a submission beside its content, in bytes."""
+
+_MESSAGES = "messages"
 _PUSHED_AT_ONCE = 16
 _DELIVERIES_AT_ONCE = 1000
 _MOST_UNPUSHED = 10_000
@@ -37,10 +51,12 @@ Outcome = Stamped | Duplicate | Refusal | StoreError
 
 
 class Submission(msgspec.Struct, frozen=True, gc=False):
-    """A draft on its way to the store. `done` is called with its outcome, once."""
+    """A draft on its way to the store. `done` is called with its outcome, once. `patient`: while the store
+    cannot commit, it waits; otherwise its outcome is the error at once."""
 
     draft: Draft
     done: Callable[[Outcome], None]
+    patient: bool = True
 
 
 class _InTurns:
@@ -66,6 +82,9 @@ class MessageCommitter:
     Nothing is acknowledged or pushed before it is fsynced. `publish` is called for each stored message, in
     the order of the log, after the `done` of the whole batch. Messages with very many readers are pushed
     bit by bit, while the next batch is committed: `delivered` counts the readers that were reached so far.
+
+    While the store cannot commit, submissions are held, at most `most_held` bytes of them, and committed in
+    their order as soon as it can.
     """
 
     def __init__(
@@ -75,6 +94,9 @@ class MessageCommitter:
         clock: Clock,
         publish: Callable[[Stamped], None],
         max_batch: int,
+        outage: Outage,
+        most_held: int,
+        limited: Counter[str],
         max_batch_bytes: int = 1 << 19,
         delivered: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -82,28 +104,83 @@ class MessageCommitter:
         self._sequencer = sequencer
         self._clock = clock
         self._publish = publish
+        self._max_batch = max_batch
+        self._outage = outage
+        self._most_held = most_held
+        self._limited = limited
+        self._held: list[Submission] = []
+        self._held_bytes = 0
+        self._closing = asyncio.Event()
         self._delivered = delivered
         self._unpushed: deque[Stamped] = deque()
         self._all_pushed = asyncio.Event()
         self._all_pushed.set()
         self._group = GroupCommit(self._commit, max_batch, _InTurns(max_batch_bytes))
-        self.submit = self._group.submit
+        self.submit: Callable[[Submission], None] = self._group.submit
 
     def __len__(self) -> int:
-        return len(self._group)
+        return len(self._group) + len(self._held)
 
     async def drain(self) -> None:
-        """Wait until all drafts are committed and pushed."""
+        """Wait until all submissions have their outcomes. What the store cannot commit now is given up."""
+        self._closing.set()
         await self._group.drain()
         await self._all_pushed.wait()
+
+    # --- while the store cannot commit -----------------------------------------------
 
     async def _commit(self, batch: list[Submission]) -> None:
         if self._unpushed and self._is_far_behind():
             await self._all_pushed.wait()
         try:
+            await self._store(batch)
+        except StoreUnavailableError as error:
+            self.submit = partial(self._hold, error)
+            try:
+                await self._store_later([*batch, *self._group.take()], error)
+            finally:
+                self.submit = self._group.submit
+
+    async def _store_later(self, submissions: list[Submission], error: StoreUnavailableError) -> None:
+        for item in submissions:
+            self._hold(error, item)
+        while self._held and not self._closing.is_set():
+            self._outage.failed(_MESSAGES, error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), _RETRY_SECONDS)
+            batch = self._held[: self._max_batch]
+            try:
+                await self._store(batch)
+            except StoreUnavailableError as again:
+                error = again
+            else:
+                del self._held[: len(batch)]
+                self._held_bytes -= sum(map(_size, batch))
+                self._outage.recovered(_MESSAGES)
+        given_up, self._held, self._held_bytes = self._held, [], 0
+        if given_up:
+            self._fail(given_up, error)
+
+    def _hold(self, error: StoreUnavailableError, item: Submission) -> None:
+        size = _size(item)
+        if item.patient and self._held_bytes + size <= self._most_held:
+            self._held.append(item)
+            self._held_bytes += size
+            return
+        if item.patient:
+            self._limited["held_bytes"] += 1
+        _tell(item, error)
+
+    # --- a batch ---------------------------------------------------------------------
+
+    async def _store(self, batch: list[Submission]) -> None:
+        """Commit a batch. Raises `StoreUnavailableError`: the batch may be tried again."""
+        try:
             stamped = await self._append([item.draft for item in batch])
         except DuplicateMessageError:
             await self._commit_again(batch)
+        except StoreUnavailableError:
+            raise
         except Exception as error:  # `append` commits all or nothing, so nothing was stored
             self._fail(batch, error)
         else:
@@ -190,6 +267,8 @@ class MessageCommitter:
                 stamped = await self._append([item.draft for item in fresh])
             except DuplicateMessageError:
                 continue
+            except StoreUnavailableError:
+                raise
             except Exception as error:
                 self._fail(batch, error)
                 return
@@ -210,6 +289,10 @@ def _tell(item: Submission, outcome: Outcome) -> None:
         item.done(outcome)
     except Exception:
         logger.exception("answering a message of %s failed", item.draft.sender)
+
+
+def _size(item: Submission) -> int:
+    return len(bytes(item.draft.content.content)) + _OVERHEAD
 
 
 def _key(draft: Draft) -> DedupKey | None:

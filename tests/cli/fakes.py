@@ -23,6 +23,7 @@ from broker.domain.directory import SYSTEM
 from broker.domain.errors import Refusal, StoreError
 from broker.domain.message import Body, Content, Draft, Entry, Stamped
 from broker.domain.topics import parse_topic
+from broker.outage import Outage
 from broker.ports import (
     Account,
     Device,
@@ -80,7 +81,9 @@ class FakeBroker:
         self._rules = rules
         self._references = references
         self._watches: dict[str, set[Callable[[], None]]] = {}
-        self._submit = MessageCommitter(log, Sequencer(0), clock, self._stored, 1000).submit
+        self._submit = MessageCommitter(
+            log, Sequencer(0), clock, self._stored, 1000, Outage(), 10_000, Counter()
+        ).submit
         self.online: list[Device] = []
         self.sent = 0
 

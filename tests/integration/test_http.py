@@ -356,6 +356,7 @@ def test_health_and_readiness(make_node: Callable[..., Node]) -> None:
             assert client.head(path).content == b""
         with closing(sqlite3.connect(node.data_dir / "directory.db")) as database, database:
             database.execute("ALTER TABLE users RENAME TO elsewhere")
+        wait_for(lambda: client.get("/readyz").status_code == 503, "a look at the directory")
         answer = client.get("/readyz")
         assert code(answer) == (503, "unavailable")
         assert "directory: failed" in answer.json()["error"]["detail"]
@@ -421,8 +422,8 @@ def test_not_ready_while_nothing_can_be_stored(make_node: Callable[..., Node]) -
         assert client.get("/readyz").status_code == 200
         with closing(sqlite3.connect(node.data_dir / "parley.db", isolation_level=None)) as blocker:
             blocker.execute("BEGIN IMMEDIATE")
+            wait_for(lambda: client.get("/readyz").status_code == 503, "a look at the store")
             answer = client.get("/readyz")
-            assert answer.status_code == 503
             assert "message store (writing)" in answer.json()["error"]["detail"]
             blocker.execute("ROLLBACK")
         wait_for(lambda: client.get("/readyz").status_code == 200, "the store to be written again")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration import raw
+from tests.integration.im import Device
 from tests.integration.node import DEADLINE, ROOT, Node, password
 from tests.integration.raw import RawClient
 
@@ -57,6 +58,26 @@ def node(make_node: Callable[..., Node]) -> Node:
 
 def names(node: Node) -> tuple[str, str]:
     return node.names  # type: ignore[attr-defined, no-any-return]
+
+
+def test_members_read_on_in_a_new_store(node: Node) -> None:
+    """Where they may begin is kept in the directory, and is beyond the end of a log that begins anew."""
+    node.start()
+    ann, ben = names(node)
+    group = node.group(ann)
+    with Device(node, ann) as owner:
+        for n in range(5):
+            owner.post(group, f"{n}")
+        owner.rpc("groups.add", group_id=group, user_ids=[ben])
+    node.stop()
+    remove(node)
+    node.accept_new_store = True
+    node.start()
+    with Device(node, ann) as owner, Device(node, ben) as member:
+        owner.post(group, "after")
+        member.until(lambda: [entry["content"] for entry in member.group(group)] == ["after"], "the message")
+        history = member.rpc("messages.history", conversation_id=f"g:{group}")["messages"]
+        assert [entry["content"] for entry in history] == ["after"]
 
 
 @pytest.mark.parametrize("lose", [remove, empty])

@@ -11,6 +11,7 @@ import pytest
 from broker.domain.errors import DuplicateMessageError, StoreError
 from broker.domain.message import Count, Entry, read_body
 from broker.ports import DedupKey, Located, Moved, PacketIds, Retained, Saved, SessionKey, SessionState
+from plugins.persistence.open_files import OpenFiles
 from plugins.persistence.sqlite import (
     Database,
     SqliteConversationStore,
@@ -337,7 +338,8 @@ async def test_a_commit_that_fails_leaves_nothing(path: Path, scribe: "Scribe", 
     """With a WAL a full disk shows at COMMIT, when all of the batch seemed to be written."""
     writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     migrate(writer)
-    database = Database(writer, sqlite3.connect(path, isolation_level=None, check_same_thread=False))
+    reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    database = Database(writer, reader, OpenFiles(path))
     log = SqliteMessageLog(database)
     doomed = [scribe.group("lost", "lost", "c-1"), scribe.private("eve", "mallory", "lost")]
     writer.set_authorizer(_no_commit)

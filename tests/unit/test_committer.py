@@ -1,14 +1,16 @@
 """Group commit, and the committer over a log in memory."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 import pytest
 
-from broker.domain.errors import DuplicateMessageError, Refusal, StoreError
+from broker.domain.errors import DuplicateMessageError, Refusal, StoreError, StoreUnavailableError
 from broker.domain.message import Content, Draft, Stamped, draft, read_body
 from broker.domain.topics import parse_topic
+from broker.outage import Outage
 from broker.publish.committer import Duplicate, GroupCommit, MessageCommitter, Outcome, Submission
 from broker.publish.sequencer import Sequencer
 from tests.unit.memory_log import MemoryLog
@@ -32,19 +34,23 @@ class Bench:
         self.story: list[tuple[str, object]] = []
         self.outcomes: dict[str, Outcome] = {}
         self.published: list[Stamped] = []
-        self.committer = MessageCommitter(self.log, Sequencer(1), FixedClock(), self._publish, max_batch)
+        self.outage = Outage()
+        self.limited: Counter[str] = Counter()
+        self.committer = MessageCommitter(
+            self.log, Sequencer(1), FixedClock(), self._publish, max_batch, self.outage, 10_000, self.limited
+        )
 
     def _publish(self, message: Stamped) -> None:
         self.published.append(message)
         self.story.append(("push", message.seq))
 
-    def submit(self, name: str, draft: Draft) -> None:
+    def submit(self, name: str, draft: Draft, *, patient: bool = True) -> None:
         def done(outcome: Outcome) -> None:
             assert name not in self.outcomes, "told twice"
             self.outcomes[name] = outcome
             self.story.append(("done", name))
 
-        self.committer.submit(Submission(draft, done))
+        self.committer.submit(Submission(draft, done, patient))
 
     def seqs(self) -> list[int | None]:
         return [o.seq if isinstance(o, Stamped | Duplicate) else None for o in self.outcomes.values()]
@@ -245,7 +251,9 @@ async def test_heads_are_asked_for_once() -> None:
 async def test_more_logs_than_heads_are_kept() -> None:
     bench = Bench()
     sequencer = Sequencer(1, capacity=3)
-    committer = MessageCommitter(bench.log, sequencer, FixedClock(), bench.published.append, 10)
+    committer = MessageCommitter(
+        bench.log, sequencer, FixedClock(), bench.published.append, 10, Outage(), 10_000, Counter()
+    )
     for i in range(40):
         committer.submit(Submission(private(to=f"u{i % 5}"), lambda _outcome: None))
         await committer.drain()
@@ -424,6 +432,85 @@ async def test_content_that_is_hard_to_compare_hurts_nobody_else(text: bytes) ->
     assert [m.seq for m in bench.published] == [1, 2]
 
 
+# --- while the store cannot commit ----------------------------------------------------------
+
+FULL = StoreUnavailableError("database or disk is full")
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.publish.committer._RETRY_SECONDS", 0.01)
+
+
+async def told(bench: Bench, *names: str) -> None:
+    deadline = asyncio.get_running_loop().time() + 10
+    for _ in iter(lambda: all(name in bench.outcomes for name in names), True):
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_what_cannot_be_committed_now_is_committed_later_in_its_order() -> None:
+    bench = Bench(max_batch=2)
+    bench.log.failures = [FULL, FULL, None, FULL]
+    names = [f"m{n}" for n in range(7)]
+    for name in names[:5]:
+        bench.submit(name, group(name))
+    await until(lambda: bench.outage.is_on)
+    assert not bench.story
+    for name in names[5:]:
+        bench.submit(name, group(name))
+    await told(bench, *names)
+    assert bench.seqs() == [1, 2, 3, 4, 5, 6, 7]
+    assert [draft_text(stamped) for stamped in bench.published] == names
+    assert not bench.outage.is_on
+    bench.submit("later", group("later"))
+    await told(bench, "later")
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_who_cannot_wait_is_told_at_once() -> None:
+    bench = Bench()
+    bench.log.failures = [FULL] * 3
+    bench.submit("call", group("call"), patient=False)
+    bench.submit("publish", group("publish"))
+    await told(bench, "call")
+    assert bench.outage.is_on
+    bench.submit("another call", group("another"), patient=False)
+    assert bench.outcomes["another call"] == FULL
+    await told(bench, "publish")
+    assert bench.seqs() == [None, None, 1]
+
+
+async def test_what_is_held_is_bounded() -> None:
+    bench = Bench()
+    bench.log.failures = [FULL] * 1000
+    bench.submit("first", group("first"))
+    await until(lambda: bench.outage.is_on)
+    for n in range(100):
+        bench.submit(f"m{n}", group("x"))
+    refused = [name for name, outcome in bench.outcomes.items() if outcome == FULL]
+    assert len(refused) == bench.limited["held_bytes"]
+    assert refused[-1] == "m99"
+    assert "m0" not in refused
+    await bench.committer.drain()
+
+
+async def test_a_node_that_stops_gives_up_what_is_held() -> None:
+    bench = Bench()
+    bench.log.failures = [FULL] * 1000
+    bench.submit("one", group("one"))
+    await until(lambda: bench.outage.is_on)
+    bench.submit("two", group("two"))
+    await bench.committer.drain()
+    assert all(isinstance(outcome, StoreUnavailableError) for outcome in bench.outcomes.values())
+    assert len(bench.outcomes) == 2
+
+
+def draft_text(stamped: Stamped) -> object:
+    return msgspec.json.decode(stamped.draft.content.content)
+
+
 # --- in turns -------------------------------------------------------------------------------
 
 
@@ -447,7 +534,17 @@ async def test_while_very_many_are_pushed_the_next_batch_is_committed() -> None:
         pushed[0] += 1000  # each has a thousand readers
         story.append("push")
 
-    committer = MessageCommitter(log, Sequencer(1), FixedClock(), push, 1000, delivered=lambda: pushed[0])
+    committer = MessageCommitter(
+        log,
+        Sequencer(1),
+        FixedClock(),
+        push,
+        1000,
+        Outage(),
+        10_000,
+        Counter(),
+        delivered=lambda: pushed[0],
+    )
     for _ in range(200):
         committer.submit(Submission(group(), lambda _: None))
     await until(lambda: len(story) > 0)

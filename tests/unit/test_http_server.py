@@ -14,7 +14,7 @@ from starlette.routing import Route
 from bridge.http_api import bodies, server
 from bridge.http_api.errors import answer, describe, guarded
 from bridge.http_api.readiness import Readiness
-from broker.domain.errors import StoreError
+from broker.domain.errors import StoreError, StoreUnavailableError
 
 Start = Callable[[Callable[[Request], Awaitable[Response]]], Awaitable[server.Server]]
 
@@ -149,7 +149,7 @@ def test_failures_of_ours_tell_nothing(error: Exception, status: int, code: str)
     assert (response.headers.get("retry-after") is not None) == (status == 503)
 
 
-async def test_readiness_asks_each_store_once_at_a_time() -> None:
+async def test_readiness_asks_each_store_once_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
     release = asyncio.Event()
 
@@ -161,15 +161,20 @@ async def test_readiness_asks_each_store_once_at_a_time() -> None:
     async def fail() -> None:
         raise StoreError("secret")
 
+    async def full() -> None:
+        raise StoreUnavailableError("the disk is full")
+
     async def work() -> None:
         return None
 
-    readiness = Readiness({"one": hang, "two": fail, "three": work})
+    readiness = Readiness({"one": hang, "two": fail, "three": work, "four": full})
     results = await asyncio.gather(*(readiness.failures() for _ in range(5)))
-    assert results == [["one: no answer within 1 s", "two: failed"]] * 5
+    assert results == [["one: no answer within 1 s", "two: failed", "four: the disk is full"]] * 5
     assert asked == 1
     release.set()
-    assert await readiness.failures() == ["two: failed"]
+    assert len(await readiness.failures()) == 3, "what was found is valid for a moment"
+    monkeypatch.setattr("bridge.http_api.readiness.FRESH_SECONDS", 0.0)
+    assert await readiness.failures() == ["two: failed", "four: the disk is full"]
 
 
 async def test_connections_beyond_a_limit(

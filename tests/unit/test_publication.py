@@ -2,6 +2,7 @@
 encoded, whatever it passes through: the log, the live stream, a reader that catches up, what is retained."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 from msgspec.structs import replace
@@ -15,6 +16,7 @@ from broker.domain.message import Stamped
 from broker.domain.publication import Properties
 from broker.domain.topics import Topic
 from broker.metrics import Metrics
+from broker.outage import Outage
 from broker.ports import Identity, Principal, SessionKey
 from broker.publish.committer import MessageCommitter, Outcome
 from broker.publish.pipeline import Pipeline
@@ -72,7 +74,9 @@ class Parts:
         self.opened = Opened(Contents())
         self.states = States(MemoryStateStore(self.opened), metrics)
         self.fanout = Fanout(router, AwaySessions(self.states, ["open/#"], 10), self.states, metrics)
-        committer = MessageCommitter(self.log, Sequencer(0), Clock(), self.fanout.push, 100)
+        committer = MessageCommitter(
+            self.log, Sequencer(0), Clock(), self.fanout.push, 100, Outage(), 10_000, Counter()
+        )
         gate: Any = Gate()
         self.space = RetainedSpace(Room(10, 1000), Room(10, 1000), metrics.limited)
         self.fanout.on_retained(self.space.retained)

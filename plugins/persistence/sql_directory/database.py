@@ -12,8 +12,9 @@ from typing import Any, TypeVar, TypeVarTuple
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from broker.domain.errors import StoreError
+from broker.domain.errors import StoreError, StoreUnavailableError
 from broker.ports import DirectoryChange
+from plugins.persistence.open_files import OpenFiles, may_pass
 from plugins.persistence.sql_directory.migrate import migrate
 from plugins.persistence.sqlite_files import make_private
 from plugins.persistence.threads import FairThread
@@ -33,6 +34,7 @@ class Database:
         self._engine = engine
         self._thread = FairThread("directory")
         self._listeners: list[Callable[[DirectoryChange], None]] = []
+        self._files = OpenFiles(*([] if self.file is None else [self.file]))
 
     @property
     def file(self) -> Path | None:
@@ -62,14 +64,18 @@ class Database:
 
         Raises:
             DirectoryError: the job refuses the change. Nothing is written.
-            StoreError: the database failed or is closed.
+            StoreError: the database failed, is closed, or its file was removed.
         """
+        if self._files.are_gone:
+            self._files.check()
         await asyncio.shield(asyncio.ensure_future(self._commit(job, *args)))
 
     async def _commit(
         self, job: Callable[[Connection, *Args], Sequence[DirectoryChange]], *args: *Args
     ) -> None:
-        for change in await self._run(_writing(self._engine), job, *args):
+        changes = await self._run(_writing(self._engine), job, *args)
+        self._files.check()
+        for change in changes:
             for listener in self._listeners:
                 listener(change)
 
@@ -93,7 +99,9 @@ def _transaction(engine: Engine, job: Callable[[Connection, *Args], T], *args: *
             return job(connection, *args)
     # A driver raises the last two itself for an integer or a text that it cannot store.
     except (SQLAlchemyError, OverflowError, UnicodeError) as error:
-        raise StoreError(f"directory: {_reason(error)}") from error
+        passing = may_pass(error.orig) if isinstance(error, DBAPIError) else False
+        kind = StoreUnavailableError if passing else StoreError
+        raise kind(f"directory: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

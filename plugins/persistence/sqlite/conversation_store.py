@@ -1,12 +1,16 @@
 """ConversationStore on SQLite."""
 
+import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
 
 from broker.domain.topics import inbox_topic
 from broker.ports import ConversationState, Watermark
-from plugins.persistence.sqlite.database import Database, json_object
+from plugins.persistence.sqlite.database import Database, is_corrupt, json_object
 from plugins.persistence.sqlite.schema import OFFSET_BITS, OFFSETS
+from plugins.persistence.sqlite.stored import StoredBodies
+
+logger = logging.getLogger(__name__)
 
 # CROSS JOIN fixes the order of the tables, which SQLite's planner would otherwise choose: first the few
 # requested rows, then the rows they refer to. The unary + keeps SQLite from using a column's index.
@@ -19,9 +23,12 @@ _FLOORS = """
 SELECT name, floor_seq FROM conversations CROSS JOIN names ON id = conversation
 WHERE user = ? AND floor_seq IS NOT 0 AND +name >= 'p:' AND +name < 'p;'
 """
+# A body begins with {"id":"<digits>. The id counts only if it leads back to its message.
 _STATES = """
 SELECT
-    name, head.key % (1 << 32), substr(head.body, 1, 32), head.n, head.last, substr(last.body, 1, 32),
+    name, head.key, head.n, head.last, last.key,
+    (SELECT id FROM ids WHERE id = CAST(substr(head.body, 8, 20) AS INTEGER) AND message = head.key),
+    (SELECT id FROM ids WHERE id = CAST(substr(last.body, 8, 20) AS INTEGER) AND message = last.key),
     (SELECT n FROM messages WHERE key > (names.id << 32) AND key <= (names.id << 32) + min((1 << 32) - 1,
         max(asked.value, ifnull(sent.message % (1 << 32), 0), ifnull(read_seq, 0)))
      ORDER BY key DESC LIMIT 1),
@@ -82,6 +89,7 @@ class SqliteConversationStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._bodies = StoredBodies(database.read_names)
 
     async def private_conversations(self, user: str) -> list[str]:
         def job(connection: sqlite3.Connection) -> list[str]:
@@ -95,11 +103,46 @@ class SqliteConversationStore:
         asked = dict.fromkeys(conversation_ids, 0) | dict(floors or {})
 
         def job(connection: sqlite3.Connection) -> list[ConversationState]:
-            rows = connection.execute(_STATES, (self._number(user), json_object(asked)))
-            found = {row[0]: _state(*row) for row in rows}
+            try:
+                found = self._states(connection, user, asked)
+            except sqlite3.DatabaseError as error:
+                if not is_corrupt(error):
+                    raise
+                found = {}
+                for name, floor in asked.items():
+                    found |= self._states_of_one(connection, user, name, floor)
             return [found.get(wanted) or _state(wanted) for wanted in conversation_ids]
 
         return await self._database.read(job)
+
+    def _states(
+        self, connection: sqlite3.Connection, user: str, asked: Mapping[str, int]
+    ) -> dict[str, ConversationState]:
+        found = {}
+        rows = connection.execute(_STATES, (self._number(user), json_object(asked)))
+        for name, head, messages, last, last_key, head_id, last_id, *rest in rows:
+            found[name] = _state(
+                name,
+                head_id or (self._bodies.id_of(connection, head) if head else 0),
+                last_id or (self._bodies.id_of(connection, last_key) if last_key else 0),
+                (head or 0) % OFFSETS,
+                messages,
+                last,
+                *rest,
+            )
+        return found
+
+    def _states_of_one(
+        self, connection: sqlite3.Connection, user: str, name: str, floor: int
+    ) -> dict[str, ConversationState]:
+        """One conversation, so that the others are seen if its page is damaged."""
+        try:
+            return self._states(connection, user, {name: floor})
+        except sqlite3.DatabaseError as error:
+            if not is_corrupt(error):
+                raise
+            logger.error("the last entry of %r cannot be read: %s", name, error)
+            return {}
 
     async def floors(self, user: str) -> dict[str, int | None]:
         def job(connection: sqlite3.Connection) -> dict[str, int | None]:
@@ -160,11 +203,11 @@ class SqliteConversationStore:
 
 def _state(
     conversation_id: str,
-    head: int | None = None,
-    head_body: bytes | None = None,
+    head_id: int = 0,
+    last_id: int = 0,
+    head: int = 0,
     messages: int | None = None,
     last: int | None = None,
-    last_body: bytes | None = None,
     seen: int | None = None,
     own: int | None = None,
     read: int | None = None,
@@ -178,7 +221,7 @@ def _state(
     """The state of one row of `_STATES`. The outer joins give None where there is no row."""
     return ConversationState(
         conversation_id,
-        head or 0,
+        head,
         own or 0,
         read or 0,
         delivered or 0,
@@ -187,14 +230,9 @@ def _state(
         bool(unread),
         hidden or 0,
         changed_at or 0,
-        _id(head_body),
+        head_id,
         last or 0,
-        _id(last_body),
+        last_id,
         messages or 0,
         seen or 0,
     )
-
-
-def _id(body: bytes | None) -> int:
-    """The message id with which a body begins."""
-    return int(body.split(b'"')[3]) if body else 0

@@ -8,13 +8,14 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
 import msgspec
 
-from broker.domain.errors import StoreError
+from broker.domain.errors import StoreError, StoreUnavailableError
+from plugins.persistence.open_files import OpenFiles, may_pass
 from plugins.persistence.sqlite.names import Names
 from plugins.persistence.sqlite.schema import migrate
 from plugins.persistence.sqlite_files import make_private
@@ -22,6 +23,11 @@ from plugins.persistence.threads import FairThread
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
+
+
+# The sqlite3 module itself raises the next two: for an integer beyond 64 bits, and for a damaged schema. The
+# last is for a stored value that is damaged.
+_FAILURES = (sqlite3.Error, OverflowError, UnicodeDecodeError, msgspec.DecodeError)
 
 
 class Database:
@@ -32,7 +38,8 @@ class Database:
     `written_names` is for write jobs, `read_names` for read jobs: each belongs to one connection.
     """
 
-    def __init__(self, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+    def __init__(self, writer: sqlite3.Connection, reader: sqlite3.Connection, files: OpenFiles) -> None:
+        self._files = files
         self._writer = writer
         self._reader = reader
         self.written_names = Names(writer)
@@ -41,8 +48,18 @@ class Database:
         self._read_thread = FairThread("sqlite-reader")
 
     async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `job` in a transaction. On return its changes are fsynced."""
-        return await _run(self._write_thread, _transaction, self._writer, self.written_names, job)
+        """Run `job` in a transaction. On return its changes are fsynced, in the file that has the
+        database's name.
+
+        Raises:
+            StoreUnavailableError: nothing was committed, or the file is gone; it may work later.
+        """
+        if self._files.are_gone:
+            self._files.check()
+        result = await _run(self._write_thread, _transaction, self._writer, self.written_names, job)
+        # On the loop's thread, where it costs no change of threads.
+        self._files.check()
+        return result
 
     async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Run `job` on the committed state."""
@@ -75,18 +92,44 @@ def _transaction(connection: sqlite3.Connection, names: Names, job: Callable[[sq
         names.rolled_back()
         # After some errors, such as a full disk, SQLite has rolled back already.
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        # OverflowError: the sqlite3 module raises it for an integer beyond 64 bits.
-        if isinstance(error, (sqlite3.Error, OverflowError)):
-            raise StoreError(str(error)) from error
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+        if isinstance(error, _FAILURES):
+            kind = StoreUnavailableError if may_pass(error) else StoreError
+            raise kind(_said(error)) from error
         raise
 
 
 def _query(connection: sqlite3.Connection, job: Callable[[sqlite3.Connection], T]) -> T:
     try:
         return job(connection)
-    except (sqlite3.Error, OverflowError) as error:
-        raise StoreError(str(error)) from error
+    except _FAILURES as error:
+        raise StoreError(_said(error)) from error
+
+
+def _said(error: Exception) -> str:
+    """One line about a failure."""
+    if is_corrupt(error) and getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_NOTADB:
+        return f"the database is damaged ({' '.join(str(error).split())})"
+    return " ".join(str(error).split())
+
+
+def is_corrupt(error: BaseException | None) -> bool:
+    """Whether SQLite has found its file to be damaged."""
+    if isinstance(error, UnicodeDecodeError) or "decode to UTF-8" in str(error):
+        return True  # a text that is none
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def first_row(connection: sqlite3.Connection, sql: str, *values: object) -> Any:
+    """The first row of a query; None if there is none, or if it is on a damaged page."""
+    try:
+        return connection.execute(sql, values).fetchone()
+    except sqlite3.DatabaseError as error:
+        if is_corrupt(error):
+            return None
+        raise
 
 
 def json_list(values: Sequence[str]) -> str:
@@ -112,10 +155,10 @@ def open_database(path: Path) -> Database:
             migrate(writer)
             reader = _connect(path, opened)
             reader.execute("PRAGMA query_only = ON")
-        except sqlite3.Error as error:
-            raise StoreError(f"{path}: {error}") from error
+        except _FAILURES as error:
+            raise StoreError(f"{path}: {_said(error)}") from error
         opened.pop_all()  # from here on the Database closes them
-    return Database(writer, reader)
+    return Database(writer, reader, OpenFiles(path, path.with_name(f"{path.name}-wal")))
 
 
 def _connect(path: Path, opened: ExitStack) -> sqlite3.Connection:

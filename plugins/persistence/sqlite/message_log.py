@@ -1,37 +1,34 @@
 """MessageLog on SQLite."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from broker.domain.conversation import participants
 from broker.domain.errors import DuplicateMessageError, StoreError
 from broker.domain.message import Amendment, Count, Entry, Stamped
-from broker.domain.topics import inbox_topic
+from broker.domain.topics import inbox_topic, parse_topic
 from broker.ports import DedupKey, KeptEvent, Located
-from plugins.persistence.sqlite.database import Database
+from plugins.persistence.sqlite.database import Database, first_row
 from plugins.persistence.sqlite.names import Names
-from plugins.persistence.sqlite.properties import from_column, to_column
+from plugins.persistence.sqlite.properties import to_column
+from plugins.persistence.sqlite.scanning import ENTRIES, EVENTS, last_key, scan, table_of
 from plugins.persistence.sqlite.schema import OFFSET_BITS, OFFSETS
+from plugins.persistence.sqlite.stored import Row, StoredBodies, checksum
 
-_IN_LOG = "key > ? AND key < ?"
-_READ_CONVERSATION = (
-    "SELECT key, body, qos, properties FROM messages WHERE " + _IN_LOG + " ORDER BY key {order} LIMIT ?"
-)
-_READ_INBOX = (
-    "SELECT entries.key, body, qos, properties FROM entries JOIN messages ON messages.key = message "
-    "WHERE entries." + _IN_LOG.replace("AND key", "AND entries.key") + " ORDER BY entries.key {order} LIMIT ?"
-)
-_READ_EVENTS = "SELECT key, body, 1, NULL FROM events WHERE " + _IN_LOG + " ORDER BY key {order} LIMIT ?"
-_READ = {"messages": _READ_CONVERSATION, "entries": _READ_INBOX, "events": _READ_EVENTS}
 _AMENDMENTS = (
-    "SELECT key, body, qos, properties FROM amendments JOIN messages ON key = message "
+    "SELECT message, message, body, qos, properties, checksum FROM amendments JOIN messages ON key = message "
     "WHERE target = ? AND message > ? ORDER BY message LIMIT ?"
 )
-
 _LOCATE = (
-    "SELECT name, key, body FROM ids JOIN messages ON key = message JOIN names ON names.id = key >> 32 "
-    "WHERE ids.id = ?"
+    "SELECT name, message, body, checksum FROM ids LEFT JOIN messages ON key = message "
+    "JOIN names ON names.id = message >> 32 WHERE ids.id = ?"
 )
+_PLACE = "SELECT name, message FROM ids JOIN names ON names.id = message >> 32 WHERE ids.id = ?"
+_SENT = (
+    "SELECT message, body, checksum FROM sent LEFT JOIN messages ON key = message "
+    "WHERE sent.sender = ? AND conversation = ? AND client_msg_id = ?"
+)
+_SENT_PLACE = "SELECT message FROM sent WHERE sender = ? AND conversation = ? AND client_msg_id = ?"
 
 # The row with client_msg_id '' points to the sender's last message in the conversation. It is written
 # once per batch, however many messages of the sender the batch holds.
@@ -52,18 +49,12 @@ DELETE FROM mentions WHERE message = ?1 AND user IN (
 _EVERYBODY = 0
 
 
-def _table(log: str) -> str:
-    """The table with the keys of a log."""
-    if not log.startswith("users/"):
-        return "messages"
-    return "events" if log.endswith("/events") else "entries"
-
-
 class SqliteMessageLog:
     """See `broker.ports.MessageLog`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._bodies = StoredBodies(database.read_names)
 
     async def append(self, batch: Sequence[Stamped]) -> None:
         names = self._database.written_names
@@ -101,27 +92,38 @@ class SqliteMessageLog:
 
     async def read(self, log: str, after: int, limit: int, max_bytes: int) -> list[Entry]:
         return await self._database.read(
-            lambda connection: _within(self._scan(connection, log, after, OFFSETS, limit, "ASC"), max_bytes)
+            lambda connection: _within(self._scan(connection, log, after, OFFSETS, limit), max_bytes)
         )
 
     async def read_back(self, log: str, before: int, limit: int, max_bytes: int) -> list[Entry]:
-        found = await self._database.read(
-            lambda connection: _within(self._scan(connection, log, 0, before, limit, "DESC"), max_bytes)
-        )
-        return found[::-1]
+        def job(connection: sqlite3.Connection) -> list[Entry]:
+            return _within(self._scan(connection, log, 0, before, limit, backwards=True), max_bytes)
+
+        return (await self._database.read(job))[::-1]
 
     def _scan(
-        self, connection: sqlite3.Connection, log: str, after: int, before: int, limit: int, order: str
-    ) -> Iterable[Entry]:
+        self,
+        connection: sqlite3.Connection,
+        log: str,
+        after: int,
+        before: int,
+        limit: int,
+        *,
+        backwards: bool = False,
+    ) -> Iterator[Entry]:
         number = self._database.read_names.find(log)
         if number is None:
             return
-        sql = _READ[_table(log)].format(order=order)
         base = number << OFFSET_BITS
         # Clamped: an offset beyond 32 bits would reach into the key range of another log.
         lower, upper = (base + max(0, min(offset, OFFSETS)) for offset in (after, before))
-        for key, body, qos, properties in connection.execute(sql, (lower, upper, limit)):
-            yield Entry(key - base, body, qos, from_column(properties))
+        table = table_of(log)
+        owner = parse_topic(log).owner if table is ENTRIES else ""
+        for row in scan(connection, table, lower, upper, limit, backwards=backwards):
+            if table is EVENTS:
+                yield self._bodies.event(row, base, log)
+            else:
+                yield self._bodies.entry(connection, row, base, owner)
 
     async def amendments(
         self, conversation_id: str, seq: int, after: int, limit: int, max_bytes: int
@@ -132,26 +134,24 @@ class SqliteMessageLog:
                 return []
             base = number << OFFSET_BITS
             rows = connection.execute(_AMENDMENTS, (base + seq, base + after, limit))
-            entries = (
-                Entry(key - base, body, qos, from_column(properties)) for key, body, qos, properties in rows
-            )
-            return _within(entries, max_bytes)
+            return _within((self._bodies.entry(connection, Row(*row), base) for row in rows), max_bytes)
 
         return await self._database.read(job)
 
     async def locate(self, ids: Sequence[int]) -> dict[int, Located]:
         def job(connection: sqlite3.Connection) -> dict[int, Located]:
-            found = {}
-            for number in ids:
-                if not 0 <= number < 1 << 63:  # a client may send any number; SQLite takes 64 bits
-                    continue
-                row = connection.execute(_LOCATE, (number,)).fetchone()
-                if row is not None:
-                    name, key, body = row
-                    found[number] = Located(name, key % OFFSETS, body)
-            return found
+            # A client may send any number; SQLite takes 64 bits.
+            found = {number: self._locate(connection, number) for number in ids if 0 <= number < 1 << 63}
+            return {number: located for number, located in found.items() if located is not None}
 
         return await self._database.read(job)
+
+    def _locate(self, connection: sqlite3.Connection, number: int) -> Located | None:
+        row = first_row(connection, _LOCATE, number) or first_row(connection, _PLACE, number)
+        if row is None:
+            return None
+        name, key, body, stored = (*row, None, None)[:4]
+        return Located(name, key % OFFSETS, self._bodies.body(connection, key, body, stored))
 
     async def last_id(self) -> int:
         def job(connection: sqlite3.Connection) -> int:
@@ -167,13 +167,11 @@ class SqliteMessageLog:
             for key in keys:
                 sender = names.find(inbox_topic(key.sender))
                 conversation = names.find(key.conversation_id)
-                row = connection.execute(
-                    "SELECT body FROM sent JOIN messages ON key = message "
-                    "WHERE sent.sender = ? AND conversation = ? AND client_msg_id = ?",
-                    (sender, conversation, key.client_msg_id),
-                ).fetchone()
+                row = first_row(connection, _SENT, sender, conversation, key.client_msg_id)
+                row = row or first_row(connection, _SENT_PLACE, sender, conversation, key.client_msg_id)
                 if row is not None:
-                    found[key] = row[0]
+                    message, body, stored = (*row, None, None)[:3]
+                    found[key] = self._bodies.body(connection, message, body, stored)
             return found
 
         return await self._database.read(job)
@@ -190,7 +188,18 @@ def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stampe
         sender = intern(inbox_topic(draft.sender))
         count = stamped.count
         properties = to_column(draft.properties)
-        messages.append((key, sender, draft.qos, stamped.body, properties, count.n, count.last))
+        messages.append(
+            (
+                key,
+                sender,
+                draft.qos,
+                stamped.body,
+                properties,
+                count.n,
+                count.last,
+                checksum(key, stamped.body),
+            )
+        )
         if stamped.is_message:
             last[sender, conversation] = key
         if draft.content.client_msg_id is not None:
@@ -204,7 +213,7 @@ def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stampe
         if draft.content.mentions is not None:
             mentioned += [(user, key) for user in _mentioned(names, draft.content.mentions)]
         amended += [(key, amendment, draft.content.type == "recall") for amendment in draft.amends]
-    connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)", messages)
+    connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", messages)
     connection.executemany("INSERT INTO sent VALUES (?, ?, ?, ?)", keyed)
     connection.executemany(_LAST, [(*place, key) for place, key in last.items()])
     connection.executemany("INSERT INTO ids VALUES (?, ?)", ids)
@@ -226,9 +235,10 @@ def _mentioned(names: Names, mentions: Sequence[str]) -> list[int]:
 def _append_events(
     connection: sqlite3.Connection, names: Names, batch: Sequence[KeptEvent], kept: int
 ) -> None:
-    rows = [(names.intern(event.log) << OFFSET_BITS | event.offset, event.body) for event in batch]
-    connection.executemany("INSERT INTO events VALUES (?, ?)", rows)
-    last = {key >> OFFSET_BITS: key for key, _ in rows}
+    keyed = [(names.intern(event.log) << OFFSET_BITS | event.offset, event.body) for event in batch]
+    rows = [(key, body, checksum(key, body)) for key, body in keyed]
+    connection.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
+    last = {key >> OFFSET_BITS: key for key, *_ in rows}
     bounds = [(number << OFFSET_BITS, key - kept) for number, key in last.items()]
     connection.executemany("DELETE FROM events WHERE key > ? AND key <= ?", bounds)
 
@@ -241,7 +251,8 @@ def _amend(connection: sqlite3.Connection, key: int, amendment: Amendment) -> No
     found = 0
     if base < base + seq < key:
         cursor = connection.execute(
-            "UPDATE messages SET body = ? WHERE key = ?", (amendment.body, base + seq)
+            "UPDATE messages SET body = ?, checksum = ? WHERE key = ?",
+            (amendment.body, checksum(base + seq, amendment.body), base + seq),
         )
         found = cursor.rowcount
     if not found:
@@ -264,15 +275,12 @@ def _within(entries: Iterable[Entry], max_bytes: int) -> list[Entry]:
 def _count(connection: sqlite3.Connection, number: int | None) -> Count:
     base = (number or 0) << OFFSET_BITS
     row = connection.execute(
-        f"SELECT n, last FROM messages WHERE {_IN_LOG} ORDER BY key DESC LIMIT 1", (base, base + OFFSETS)
+        "SELECT n, last FROM messages WHERE key > ? AND key < ? ORDER BY key DESC LIMIT 1",
+        (base, base + OFFSETS),
     ).fetchone()
     return Count() if row is None else Count(*row)
 
 
 def _head(connection: sqlite3.Connection, log: str, number: int) -> int:
-    table = _table(log)
     base = number << OFFSET_BITS
-    row = connection.execute(
-        f"SELECT max(key) FROM {table} WHERE {_IN_LOG}", (base, base + OFFSETS)
-    ).fetchone()
-    return 0 if row[0] is None else int(row[0]) - base
+    return last_key(connection, table_of(log), base, base + OFFSETS) - base

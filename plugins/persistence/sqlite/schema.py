@@ -207,8 +207,14 @@ INSERT OR IGNORE INTO mentions
 DROP TABLE found;
 """
 
-# What a restore has lost of the logs of a session, as msgpack; NULL unless the session was restored.
+# The checksum of the body (CRC-32); NULL in rows of earlier versions.
 _STEP_12 = """
+ALTER TABLE messages ADD COLUMN checksum INTEGER;
+ALTER TABLE events ADD COLUMN checksum INTEGER;
+"""
+
+# What a restore has lost of the logs of a session, as msgpack; NULL unless the session was restored.
+_STEP_13 = """
 ALTER TABLE sessions ADD COLUMN lost BLOB;
 """
 
@@ -225,6 +231,7 @@ STEPS: tuple[Step, ...] = (
     _STEP_10,
     MENTIONS,
     _STEP_12,
+    _STEP_13,
 )
 
 
