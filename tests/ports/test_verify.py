@@ -159,13 +159,14 @@ TEAM, PRIVATE, INBOX = (LOG.format(name) for name in ("g:team", "p:alice:bob", "
             "cannot be read",
         ),
         (
-            "UPDATE messages SET body = x'7b', checksum = NULL WHERE n = 700",
+            "UPDATE messages SET checksum = NULL, body = x'7b' WHERE n = 700",
             "damaged",
             "g:team 700",
             "cannot be read",
         ),
         (
-            "UPDATE messages SET checksum = NULL, body = (SELECT body FROM messages WHERE n = 9) WHERE n = 700",
+            "UPDATE messages SET checksum = NULL, body = (SELECT body FROM messages WHERE n = 9) "
+            "WHERE n = 700",
             "damaged",
             "",
             "9",

@@ -26,6 +26,7 @@ _PRIVATE = (
     "WHERE user = ? AND +name >= 'p:' AND +name < 'p;'"
 )
 _LISTED = "SELECT 1 FROM conversations WHERE user = ? AND conversation = ?"
+_OTHER_BODY = "its body is not the one that was stored"
 _MOST_CONVERSATIONS = 100_000
 """Conversations of one inbox that are followed at a time: bounds the memory."""
 
@@ -91,9 +92,7 @@ class _Conversation:
 
     def _read(self, key: int, body: bytes, stored: int | None) -> Body | None:
         if stored is not None and checksum(key, body) != stored:
-            self._walk.found(
-                "checksum", f"{self._name} {self._seq}", "its body is not the one that was stored"
-            )
+            self._walk.found("checksum", f"{self._name} {self._seq}", _OTHER_BODY)
             return None
         try:
             read = read_body(body)
@@ -201,7 +200,7 @@ def _check_events(walk: Walk, number: int, name: str, total: int) -> Iterator[Ve
                 _skipped(walk, name, before + 1, key - base)
             before = key - base
             if stored is not None and checksum(key, body) != stored:
-                walk.found("checksum", f"{name} {before}", "its body is not the one that was stored")
+                walk.found("checksum", f"{name} {before}", _OTHER_BODY)
             elif not _is_object(body):
                 walk.found("damaged", f"{name} {before}", "its body cannot be read")
         yield from walk.report(number, total)
