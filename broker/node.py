@@ -290,6 +290,7 @@ class Node:
         """The configuration has changed (`Config.reload`): tell the parts that do not read it each time.
         `topics_changed`: other topics are open now, so that permits and grants must be asked for again."""
         limits = self._config.limits
+        self._hub.budget.resize(limits.outbox_bytes)
         self.events.keep_last(limits.events_kept)
         self._subscriptions.allow_filters(limits.max_subscriptions)
         self._away.allow_queued(limits.max_queued)

@@ -4,11 +4,9 @@ from bridge.core.operations import Caller
 from broker.ports import BrokerPort
 
 
-async def pace(broker: BrokerPort, caller: Caller, publishes: int) -> None:
-    """What the caller does counts as so many publishes; returns when it may go on. The calls of services do
-    not count.
-
-    Over MQTT this returns at once, and the caller's connections are read from later. The request itself was
-    a publish, and is counted as one."""
+async def pace(broker: BrokerPort, caller: Caller, publishes: int, *, wait: bool) -> None:
+    """What the caller does counts as so many publishes. With `wait` this returns when it may go on; without,
+    the caller's next calls wait, and the caller's connections are read from later. The calls of services do
+    not count."""
     if publishes and not caller.is_system and not caller.by_service:
-        await broker.pace(caller.user, publishes, wait=not caller.client_id)
+        await broker.pace(caller.user, publishes, wait=wait)

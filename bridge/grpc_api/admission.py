@@ -3,7 +3,7 @@ and in total."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from bridge.core.operations import Caller
@@ -37,8 +37,11 @@ class Admission:
         """How many slots the waiting calls need in total."""
         return self._slots.waiting + sum(line.waiting for line in self._lines.values())
 
-    async def take(self, caller: Caller, size: int) -> Callable[[], None]:
-        """Wait for the slots of a request of `size` bytes. Call the result to give them back.
+    async def take(
+        self, caller: Caller, size: int, ready: Callable[[], Awaitable[None]]
+    ) -> Callable[[], None]:
+        """Wait for the slots of a request of `size` bytes. Call the result to give them back. While `ready`
+        is awaited, the call has a place among those of its user, and takes none of others.
 
         Raises:
             RefusedError: `overloaded`: too many calls are waiting.
@@ -52,6 +55,7 @@ class Admission:
                 raise RefusedError("overloaded", "too many calls at once, try again later")
             await line.take(slots)
             try:
+                await ready()
                 await self._slots.take(slots)
             except BaseException:
                 line.give_back(slots)

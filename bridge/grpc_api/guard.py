@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
@@ -12,6 +13,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from bridge.core.operations import Caller
 from bridge.core.pacing import pace
 from bridge.grpc_api.admission import Admission, Streams
 from bridge.grpc_api.authentication import CALL, Call, CallAuthenticator, Metadata
@@ -150,10 +152,8 @@ class Guard(grpc.aio.ServerInterceptor):
 
     async def _run(self, handler: Any, data: bytes, context: Context) -> Any:
         caller = CALL.get().caller
-        give_back = await self._admission.take(caller, len(data))
+        give_back = await self._admission.take(caller, len(data), partial(self._pace, caller))
         try:
-            if self._broker is not None:
-                await pace(self._broker, caller, 1)
             request = _parse(handler, data)  # only now: decoded, a request takes more memory
         except BaseException:
             give_back()
@@ -162,6 +162,10 @@ class Guard(grpc.aio.ServerInterceptor):
         self._running.add(work)
         work.add_done_callback(lambda work: self._ended(work, give_back))
         return await asyncio.shield(work)
+
+    async def _pace(self, caller: Caller) -> None:
+        if self._broker is not None:
+            await pace(self._broker, caller, 1, wait=True)
 
     def _ended(self, work: asyncio.Future[Any], give_back: Callable[[], None]) -> None:
         self._running.discard(work)

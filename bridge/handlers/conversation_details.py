@@ -7,7 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from broker.domain import permissions
-from broker.domain.conversation import group_of, participants
+from broker.domain.conversation import group_of, other_of, participants
 from broker.domain.directory import Contact, Group, Profile
 from broker.domain.permissions import UserOperation
 from broker.ports import ConversationStore, Directory, Watermark
@@ -56,7 +56,7 @@ class ConversationDetails:
     async def of(self, user: str, conversations: Sequence[str], unread: Mapping[str, int]) -> list[Details]:
         """The details of conversations for a user, in their order. `unread`: conversation with unread
         messages -> the seq up to which its messages count as seen. Raises `StoreError`."""
-        peers = {name: _peer(name, user) for name in conversations if participants(name)}
+        peers = {name: other_of(name, user) for name in conversations if participants(name)}
         groups = {name: group for name in conversations if (group := group_of(name)) is not None}
         profiles = await self._directory.profiles(list(peers.values()))
         contacts = await self._directory.contacts_between(permissions.both_ways(user, peers.values()))
@@ -72,11 +72,6 @@ class ConversationDetails:
                 details = Details(group=_group_name(groups[name], known.get(groups[name])))
             found.append(replace(details, mentioned_seq=mentions.get(name)))
         return found
-
-
-def _peer(conversation_id: str, user: str) -> str:
-    one, other = participants(conversation_id) or (user, user)
-    return one if other == user else other
 
 
 def _private(

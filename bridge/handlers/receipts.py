@@ -25,7 +25,7 @@ from bridge.core.operations import (
 from bridge.core.paging import page_of
 from bridge.core.turns import Turns
 from broker.domain import permissions
-from broker.domain.conversation import group_of, participants
+from broker.domain.conversation import group_of, other_of
 from broker.domain.directory import Profile
 from broker.domain.errors import RefusedError, StoreError
 from broker.domain.message import read_body
@@ -237,7 +237,7 @@ class Receipts:
                 for (user, conversation_id), seq in reached.items()
             ]
         )
-        peers = {key: _peer(*key) for key in reached}
+        peers = {(user, where): other_of(where, user) for user, where in reached}
         pairs = [pair for (user, _), peer in peers.items() for pair in permissions.both_ways(user, [peer])]
         contacts = await self._directory.contacts_between(pairs)
         profiles = await self._directory.profiles(list({user for user, _ in reached}))
@@ -246,11 +246,6 @@ class Receipts:
             if peer != user and permissions.lets(profile, peer, UserOperation.SEE_DELIVERED, contacts):
                 event = _event("delivered", where, user, seq)
                 await self._broker.emit([peer], event, keep=False)
-
-
-def _peer(user: str, conversation_id: str) -> str:
-    one, other = participants(conversation_id) or (user, user)
-    return one if other == user else other
 
 
 def _event(status: str, conversation_id: str, user: str, seq: int) -> dict[str, object]:

@@ -110,7 +110,8 @@ class Sending:
     async def send_batch(self, caller: Caller, parameters: BatchParameters) -> BatchResult:
         """Send up to 1,000 messages. They are stored in their order. A message that is refused does not
         prevent the others."""
-        await pace(self._broker, caller, len(parameters.messages) - 1)  # the call itself is counted, too
+        # The call itself is counted, too. This one goes on: while it waited, others could not run.
+        await pace(self._broker, caller, len(parameters.messages) - 1, wait=False)
         items: list[BatchItem | None] = []
         posts = []
         for each in parameters.messages:

@@ -26,6 +26,12 @@ def participants(conversation_id: str) -> tuple[str, str] | None:
     return None
 
 
+def other_of(conversation_id: str, user: str) -> str:
+    """The other user of a private conversation; `user` in a conversation with oneself."""
+    one, other = participants(conversation_id) or (user, user)
+    return one if other == user else other
+
+
 def group_of(conversation_id: str) -> str | None:
     """The group of a group conversation; None for any other id."""
     match conversation_id.split(":"):

@@ -46,6 +46,15 @@ class Budget:
         elif not now:
             self._holding.discard(outbox)
         self.held += now - before
+        self._allow()
+
+    def resize(self, each: int) -> None:
+        """Change how many bytes one outbox may hold."""
+        self.each = each
+        self._allow()
+        self._measure_all()
+
+    def _allow(self) -> None:
         self.allowed = min(self.each, max(self._most - self.held, LEAST))
 
     def filled(self, size: int) -> None:
@@ -55,6 +64,9 @@ class Budget:
 
     def look_again(self) -> None:
         """To be called now and then: a transport does not tell of each byte that it got rid of."""
-        if self.allowed < self.each:
-            for outbox in tuple(self._holding):
-                outbox.measure()
+        if self.allowed < max(self.each, LEAST):
+            self._measure_all()
+
+    def _measure_all(self) -> None:
+        for outbox in tuple(self._holding):
+            outbox.measure()

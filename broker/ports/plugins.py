@@ -61,8 +61,8 @@ class Principal:
     @property
     def counted_as(self) -> str:
         """Whose log lines are summed up and retained messages counted: the user, or the address of an
-        anonymous client."""
-        return self.identity.user or network_of(self.peer[0])
+        anonymous client. With a space before it: a user may have an id like 192.0.2.1."""
+        return self.identity.user or f" {network_of(self.peer[0])}"
 
     def renew(self, identity: Identity) -> bool:
         """Go on with a fresh token of the same user. Returns False, and changes nothing, if the client was

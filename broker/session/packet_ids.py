@@ -58,7 +58,7 @@ class IdSource:
     # --- handing out -----------------------------------------------------------------
 
     def take(self, taken: Container[int], qos: int) -> int:
-        """The next packet id that is not `taken`. 0 if it is for QoS 2 and not reserved."""
+        """The next packet id that is not `taken`; not all may be. 0 if it is for QoS 2 and not reserved."""
         last = self._last
         packet_id = last % _IDS + 1
         position = last + 1
@@ -79,7 +79,10 @@ class IdSource:
 
     def _next(self, taken: Container[int]) -> int:
         position = self._last + 1
-        while True:  # there is a free one: the window is smaller than what is left of all ids
+        while True:
+            if position > self._last + _IDS:  # none is free: the ranges of the earliest crashes are given up
+                self._doubtful = self._doubtful[(len(self._doubtful) + 1) // 2 :]
+                position = self._last + 1
             packet_id = (position - 1) % _IDS + 1
             if doubtful := self._doubtful and self._end_of_doubt(packet_id):
                 position += doubtful - packet_id + 1

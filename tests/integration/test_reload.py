@@ -110,6 +110,25 @@ def test_limits_of_the_connection_and_of_its_session(served: Reloadable, alice: 
         slow.expect(PINGRESP)
 
 
+def test_the_size_of_outboxes(served: Reloadable, alice: RawClient) -> None:
+    """What is too much for a reader's outbox in one turn of the event loop is dropped with QoS 0."""
+    served.change("topics", open=["open/#"])
+    subscribe(alice, 1, "open/#", 0)
+
+    def dropped() -> int:
+        with RawClient(served.node.port) as other:
+            login(served, other, "other")
+            other.send(b"".join(raw.publish("open/a", bytes(2000)) for _ in range(30)))
+            other.send(raw.packet(0xC0))
+            other.expect(PINGRESP)
+        return served.node.stats().get("dropped.slow_consumer", 0)
+
+    assert dropped() == 0
+    assert served.change("limits", outbox_bytes=4096) == ["limits.outbox_bytes: 1048576 -> 4096"]
+    # Mostly at once, but the messages may come in several turns. All of them are less than the size before.
+    assert any(dropped() for _ in range(5))
+
+
 def test_limits_of_the_services(served: Reloadable, alice: RawClient) -> None:
     owner, one, two = (served.node.user(name) for name in ("owner", "one", "two"))
     assert served.change("limits", group_members=2) == ["limits.group_members: 10000 -> 2"]

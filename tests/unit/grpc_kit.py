@@ -77,6 +77,9 @@ class TinyLogs:
         self.logs: dict[str, list[str]] = {}
         self.members: dict[str, set[str]] = {}
         self.taps: dict[str, set[Callable[[], None]]] = {}
+        self.paced: list[str] = []
+        self.pace_open = asyncio.Event()
+        self.pace_open.set()
         self.pages = 0
 
     def say(self, topic: str, *texts: str) -> None:
@@ -93,7 +96,9 @@ class TinyLogs:
         self._directory.tell(MembershipChanged(group, user, False))
 
     async def pace(self, user: str, publishes: int, *, wait: bool) -> None:
-        """Nobody is too fast."""
+        """Nobody is too fast while `pace_open` is set."""
+        self.paced.append(user)
+        await self.pace_open.wait()
 
     async def watch(self, topic: str, grown: Callable[[], None]) -> Callable[[], None]:
         self.taps.setdefault(topic, set()).add(grown)

@@ -351,6 +351,19 @@ async def test_a_user_has_so_many_calls_in_progress() -> None:
         assert (await call("again", "token-of-alice")) is not None
 
 
+async def test_users_who_are_too_fast_take_no_place_of_others() -> None:
+    async with tiny_node(concurrency=2) as node:
+        node.logs.pace_open.clear()
+        tokens = ("token-of-alice", "token-of-bob")
+        slow = [asyncio.ensure_future(node.call("MessageService/SendMessage", send("x"), t)) for t in tokens]
+        await until(lambda: sorted(node.logs.paced) == ["alice", "bob"])
+        async with asyncio.timeout(5):
+            await node.call("MessageService/SendMessage", send("root"), ADMIN)
+        assert node.begun == ["root"]
+        node.logs.pace_open.set()
+        await asyncio.gather(*slow)
+
+
 async def test_a_large_request_takes_the_place_of_many() -> None:
     async with tiny_node(concurrency=4) as node:
         node.gate.clear()

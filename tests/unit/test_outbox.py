@@ -289,3 +289,24 @@ def test_a_little_may_always_wait() -> None:
     for number in range(100):
         assert crowd.send(number, 1)
         assert crowd.outboxes[number].full
+
+
+def test_another_size_holds_for_outboxes_that_are_there() -> None:
+    crowd = Crowd(1, 64 * KB, 1024 * KB)
+    assert crowd.send(0, 40 * KB)
+    crowd.budget.resize(32 * KB)
+    assert crowd.outboxes[0].full
+    crowd.budget.resize(64 * KB)
+    assert not crowd.outboxes[0].full
+    assert crowd.rooms == [0]
+
+
+def test_an_outbox_smaller_than_the_buffer_of_its_transport_goes_on() -> None:
+    """Such a transport does not tell that it has drained."""
+    crowd = Crowd(1, 64 * KB, 1024 * KB)
+    crowd.budget.resize(4 * KB)
+    assert crowd.send(0, 5 * KB)
+    assert crowd.outboxes[0].full
+    crowd.transports[0].buffered = 0
+    crowd.budget.look_again()
+    assert crowd.rooms == [0]

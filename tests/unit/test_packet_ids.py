@@ -128,3 +128,17 @@ def test_crashes_never_use_up_all_packet_ids() -> None:
         ids.restore(saved)
         saved = reserve(ids)
         assert all(take(ids, 3))
+
+
+def test_there_is_a_free_one_whatever_is_doubtful() -> None:
+    """With a large `max_inflight`, all ids without doubt may be taken: the earliest doubts are given up."""
+    doubtful = ((1, 20_000), (20_001, 40_000), (40_001, 60_000))
+    ids = source(PacketIds(60_000, 60_000, doubtful), reserves=False)
+    taken = range(60_001, 65_536)
+    assert ids.take(taken, 1) == 1
+    assert ids.take(taken, 1) == 2
+    ids.reserved(1 << 20)
+    assert ids.take(taken, 2) == 3
+    saved = ids.reserve(taken, ())
+    assert saved is not None
+    assert saved.doubtful == ((40_001, 60_000),)

@@ -26,3 +26,10 @@ def test_nothing_else_does(before: Identity, fresh: Identity) -> None:
     client = Principal(before)
     assert not client.renew(fresh)
     assert client.identity is before
+
+
+def test_an_anonymous_client_is_not_counted_as_a_user_named_like_its_address() -> None:
+    nobody, somebody = Identity(""), Identity("192.0.2.1")
+    here = ("192.0.2.1", 1000)
+    assert Principal(nobody, peer=here).counted_as != Principal(somebody).counted_as
+    assert Principal(nobody, peer=here).counted_as == Principal(nobody, peer=("192.0.2.1", 2000)).counted_as
