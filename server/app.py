@@ -35,10 +35,6 @@ logger = logging.getLogger("parley")
 
 _M_MMAP_THRESHOLD = -3  # <malloc.h>
 
-_SWITCH_SECONDS = 0.0002
-"""How long a thread may have to wait for Python's lock while another one computes. The default of 5 ms is
-what the store's thread would wait after each of its steps, and the event loop after each system call."""
-
 DONE, REFUSED, WRONG_USAGE = 0, 1, 2
 
 
@@ -71,7 +67,6 @@ def serve(
         metrics = Metrics()
         repeats = start_logging(config.log.level, config.log.repeats, metrics.leave_out_lines)
         _give_memory_back()
-        sys.setswitchinterval(_SWITCH_SECONDS)
         logger.debug("at most %d open files", raise_open_files())
         running = running_node(config, listeners, joint, metrics, accept_new_store=accept_new_store)
         uvloop.run(_run(config, read, running, repeats))
