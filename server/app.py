@@ -24,7 +24,8 @@ from broker.domain.errors import StoreError
 from broker.metrics import Metrics
 from broker.net.listeners import Listener, ListenError
 from server.assembly import InOneProcess, Joined, Joint, join, open_apis, open_stores
-from server.data_dir import StartError, admin_token, own, write
+from server.backups import SPOOL, remove
+from server.data_dir import StartError, admin_token, need_whole, own, write
 from server.files import raise_open_files
 from server.greeting import greet
 from server.logs import Repeats, start_logging, summing_up
@@ -126,6 +127,8 @@ async def running_node(
     persistence = find_persistence(config.plugins)
     tls = read_tls(config.grpc.tls_cert, config.grpc.tls_key)
     with own(data_dir):
+        need_whole(data_dir)
+        remove(data_dir / SPOOL)
         async with contextlib.AsyncExitStack() as stack:
             opened = await open_stores(config, persistence, metrics, stack, accept_new_store=accept_new_store)
             joined = await join(config, opened, joint, stack)
