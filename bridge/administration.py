@@ -10,6 +10,7 @@ from bridge.core.operations import Handlers, Operations, operations_of
 from bridge.core.verification import Verification
 from bridge.handlers.admin.accounts import Accounts
 from bridge.handlers.admin.away import AwaySessions
+from bridge.handlers.admin.backups import Backups, BackupSource
 from bridge.handlers.admin.connections import Connections
 from bridge.handlers.admin.counters import Counters
 from bridge.handlers.admin.groups import GroupAdministration
@@ -26,6 +27,7 @@ HANDLERS: Sequence[type[Handlers]] = (
     MessageAdministration,
     Counters,
     StoreChecks,
+    Backups,
 )
 
 
@@ -40,11 +42,12 @@ def administration(
     now_ms: Callable[[], int],
     issue_token: Callable[[Account, float], str],
     verification: Verification | None = None,
+    backups: BackupSource | None = None,
 ) -> Operations:
     """The administration operations, ready to be called.
 
     `issue_token(account, seconds)` returns a signed token of that account, valid for that many seconds.
-    `verification`: None if the store offers no checks."""
+    `verification` and `backups`: None if the store does not offer them."""
     operations = Operations()
     for handlers in (
         Accounts(directory, new_accounts, members, now_ms, issue_token),
@@ -53,6 +56,7 @@ def administration(
         MessageAdministration(directory, log, broker),
         Counters(broker),
         StoreChecks(verification),
+        Backups(backups),
     ):
         handlers.register(operations)
     return operations

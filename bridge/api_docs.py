@@ -55,6 +55,10 @@ _CODES = {
     "`limits.joins_per_hour`, `limits.repeats_per_hour`)",
     "invalid_payload": "The message has an invalid field; see [What to publish](topics.md#what-to-publish)",
     "duplicate_conflict": "The sender has used the `client_msg_id` for a message with other content",
+    "out_of_range": "A cursor or seq is beyond the end of its log, or of another `generation`: the node was "
+    "restored from a backup. The error also has `head`, the last offset or seq, and `generation`; that of "
+    "`messages.sync` has the `topic`, and `heads`, all such topics with theirs. Drop what the device has "
+    "after these and go on from there",
     "conflict": "Other calls kept changing the same data. Nothing was changed. Try again",
     "unavailable": "A store failed, so it is unknown whether the call took effect. Try again later",
     "internal": "A bug in the node. Its log has the details",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from bridge.core.access import Access, MessageLimits
 from bridge.core.bearer import TokenReader
+from bridge.core.ends import Ends
 from bridge.core.group_changes import GroupChanges
 from bridge.core.notices import Notices
 from bridge.core.operations import Handlers, Operations, operations_of
@@ -69,9 +70,10 @@ class Services:
         most_members: int,
         quotas: Quotas,
         withheld: Callable[[int], None],
+        generation: int,
         tokens: TokenReader | None = None,
     ) -> None:
-        self._access = access = Access(directory, conversations, clock, limits)
+        self._access = access = Access(directory, conversations, clock, limits, Ends(generation))
         self.notices = Notices(directory, broker)
         changes = GroupChanges(directory, broker, self.notices)
         self.groups = Groups(directory, access, log, changes, most_members, quotas.groups)

@@ -130,7 +130,7 @@ class Limits(_Section):
     connections_per_address: Count = 10_000
     connects_per_second: Count = 200
     publishes_per_second: Count = 2000
-    packets_per_turn: Count = 64
+    packets_per_turn: Count = 256
     rpc_concurrency: Count = 64
     calls_per_user: Count = 256
     groups_per_hour: Count = 200

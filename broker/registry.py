@@ -198,7 +198,9 @@ class Registry:
         if key.user and len(self._online.of(key.user)) >= self._limits.connections_per_user:
             raise self._too_many("connections_per_user")
         session = self._open(client, key, clean)
-        accept(state is not None)
+        # After a restore both sides begin anew, as neither knows which packet ids the other one holds
+        # [MQTT-3.2.2-3]. Subscriptions and cursors stay.
+        accept(state is not None and state.lost is None)
         if client.closed:  # `accept` closes a client whose credential has expired by now
             return True
         if key.user:

@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 
 from broker import VERSION
-from cli import contacts, conversations, devices, groups, members, messages, node, output, upkeep, users
+from cli import (
+    backups,
+    contacts,
+    conversations,
+    devices,
+    groups,
+    members,
+    messages,
+    node,
+    output,
+    upkeep,
+    users,
+)
 from cli.context import group
 from cli.location import Options
 
@@ -81,3 +93,5 @@ app.command()(messages.tail)
 app.command()(messages.history)
 app.command()(node.stats)
 app.command()(upkeep.verify)
+app.command()(backups.backup)
+app.command()(backups.restore)

@@ -1,6 +1,7 @@
 """What all commands share: common options, groups of commands, and the connection to the node."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 As = Annotated[str, typer.Option("--as", metavar="USER", help="The user to act as.", show_default=False)]
+Config = Annotated[Path, typer.Option(metavar="FILE", help="The configuration of a node that does not run.")]
+CONFIG = Path("config/broker.yaml")
 Behalf = Annotated[
     str | None,
     typer.Option("--as", metavar="USER", help="The user to act as. Default: the system.", show_default=False),

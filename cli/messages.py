@@ -180,12 +180,17 @@ def tail(
     from_start: Annotated[
         bool, typer.Option("--from-start", help="Start with the first stored entry, not the next one.")
     ] = False,
+    after: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="OFFSET", help="Start after this offset.", show_default=False),
+    ] = None,
     count: Annotated[
         int | None, typer.Option("-n", "--count", min=1, metavar="COUNT", help="Stop after COUNT entries.")
     ] = None,
 ) -> None:
     """Print the entries of an inbox or group as they are stored, one JSON object a line, until Ctrl-C."""
-    after = 0 if from_start else None
+    if from_start:
+        after = 0
     with (
         suppress(KeyboardInterrupt),
         connect(context) as node,

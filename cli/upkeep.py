@@ -6,20 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from cli import output
-from cli.context import Json, connect, options
+from cli.context import CONFIG, Config, Json, connect, options
 from cli.errors import CommandError
 
 SOUND, UNSOUND, NOT_CHECKED = 0, 1, 2
-
-Config = Annotated[
-    Path, typer.Option(metavar="FILE", help="The configuration file. Not read while the node runs.")
-]
-CONFIG = Path("config/broker.yaml")
 
 
 def verify(context: typer.Context, config: Config = CONFIG, as_json: Json = False) -> None:

@@ -24,7 +24,8 @@ from broker.domain.errors import StoreError
 from broker.metrics import Metrics
 from broker.net.listeners import Listener, ListenError
 from server.assembly import InOneProcess, Joined, Joint, join, open_apis, open_stores
-from server.data_dir import StartError, admin_token, own, write
+from server.backups import SPOOL, remove
+from server.data_dir import StartError, admin_token, need_whole, own, write
 from server.files import raise_open_files
 from server.greeting import greet
 from server.logs import Repeats, start_logging, summing_up
@@ -33,10 +34,6 @@ from server.reloading import Reader, Reloading
 logger = logging.getLogger("parley")
 
 _M_MMAP_THRESHOLD = -3  # <malloc.h>
-
-_SWITCH_SECONDS = 0.0002
-"""How long a thread may have to wait for Python's lock while another one computes. The default of 5 ms is
-what the store's thread would wait after each of its steps, and the event loop after each system call."""
 
 DONE, REFUSED, WRONG_USAGE = 0, 1, 2
 
@@ -70,7 +67,6 @@ def serve(
         metrics = Metrics()
         repeats = start_logging(config.log.level, config.log.repeats, metrics.leave_out_lines)
         _give_memory_back()
-        sys.setswitchinterval(_SWITCH_SECONDS)
         logger.debug("at most %d open files", raise_open_files())
         running = running_node(config, listeners, joint, metrics, accept_new_store=accept_new_store)
         uvloop.run(_run(config, read, running, repeats))
@@ -131,6 +127,8 @@ async def running_node(
     persistence = find_persistence(config.plugins)
     tls = read_tls(config.grpc.tls_cert, config.grpc.tls_key)
     with own(data_dir):
+        need_whole(data_dir)
+        remove(data_dir / SPOOL)
         async with contextlib.AsyncExitStack() as stack:
             opened = await open_stores(config, persistence, metrics, stack, accept_new_store=accept_new_store)
             joined = await join(config, opened, joint, stack)

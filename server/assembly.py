@@ -6,6 +6,7 @@ Everything is closed in the reverse order, by the exit stack that the functions 
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -37,19 +38,20 @@ from broker.ports import (
     Account,
     BrokerPort,
     ConversationStore,
-    Directory,
     DirectoryError,
     Identified,
     MessageLog,
     ServicesPort,
     StoreContext,
     StoreIdentity,
+    Upkeep,
 )
 from broker.states import States
 from plugins.auth import UserAuthPlugin
 from plugins.auth.authenticator import Authenticator
 from plugins.auth.passwords import Passwords
-from plugins.persistence.sql_directory import open_directory
+from plugins.persistence.sql_directory import SqlDirectory, open_directory
+from server.backups import ADMIN, KEYS, NODE, Source
 from server.floors import lower_floors
 from server.id_twins import report_id_twins
 from server.identity import identify
@@ -85,7 +87,7 @@ class Opened(msgspec.Struct, frozen=True):
     log: MessageLog
     states: States
     conversations: ConversationStore
-    directory: Directory
+    directory: SqlDirectory
     passwords: Passwords
     attempts: Attempts
     metrics: Metrics
@@ -93,8 +95,8 @@ class Opened(msgspec.Struct, frozen=True):
     identified: Identified
     """The message store, as what keeps `identity`."""
     identity: StoreIdentity
-    verification: Verification | None
-    """None if the store offers no checks."""
+    upkeep: Upkeep | None
+    """None if the store offers no checks and copies."""
 
 
 class Joined(msgspec.Struct, frozen=True):
@@ -139,9 +141,6 @@ async def open_stores(
     states = States(stores.states, metrics)
     http = config.http
     attempts = Attempts(http.failures_per_user, http.failures_per_address, config.trusted_proxies)
-    verification = (
-        None if stores.upkeep is None else Verification(stores.upkeep, directory, directory, stores.messages)
-    )
     return Opened(
         stores.messages,
         states,
@@ -153,7 +152,7 @@ async def open_stores(
         clock,
         stores.identified,
         identity,
-        verification,
+        stores.upkeep,
     )
 
 
@@ -195,6 +194,7 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
         limits.group_members,
         quotas,
         opened.metrics.withhold,
+        opened.identity.generation,
         authenticator,
     )
     stack.push_async_callback(services.close)
@@ -220,7 +220,7 @@ async def open_apis(
         OSError: a port is not available.
     """
     new_accounts = NewAccounts(opened.directory, opened.log, opened.states.save)
-    operations = _administration(opened, joined, new_accounts)
+    operations = _administration(config, opened, joined, new_accounts)
     offer = grpc_server.Offer(
         joined.services.operations,
         joined.broker,
@@ -243,7 +243,23 @@ async def open_apis(
     return {"grpc": grpc.address, "http": http.address}
 
 
-def _administration(opened: Opened, joined: Joined, new_accounts: NewAccounts) -> Operations:
+def checks(opened: Opened) -> Verification | None:
+    """The check of all stores; None if the message store offers none."""
+    if opened.upkeep is None:
+        return None
+    return Verification(opened.upkeep, opened.directory, opened.directory, opened.log)
+
+
+def _backups(opened: Opened, data_dir: Path, authenticator: Authenticator | None) -> Source | None:
+    if opened.upkeep is None:
+        return None
+    others = {ADMIN: data_dir / ADMIN, NODE: data_dir / NODE}
+    if authenticator is not None:
+        others[KEYS] = authenticator.key_file
+    return Source(data_dir, opened.upkeep, opened.directory, opened.identity, others)
+
+
+def _administration(config: Config, opened: Opened, joined: Joined, new_accounts: NewAccounts) -> Operations:
     services = joined.services
     return administration(
         opened.directory,
@@ -255,7 +271,8 @@ def _administration(opened: Opened, joined: Joined, new_accounts: NewAccounts) -
         services.members,
         opened.clock.now_ms,
         _issuer(joined.authenticator),
-        opened.verification,
+        checks(opened),
+        _backups(opened, config.data_dir, joined.authenticator),
     )
 
 

@@ -11,6 +11,9 @@ from typing import BinaryIO
 
 import msgspec
 
+READY = "restore.ready"
+"""In the data directory while `imctl restore` puts files into their places."""
+
 _SMALL_FILES = ("admin.token", "node.json", "store.json", "token_keys.json")
 """They are made with mode 0600, but may have been copied. The stores see to their own files."""
 
@@ -42,6 +45,12 @@ def own(data_dir: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):  # there is none, or it is somebody else's
                 (data_dir / name).chmod(0o600)
         yield
+
+
+def need_whole(data_dir: Path) -> None:
+    """Raises `StartError` if a restore was interrupted while it put files into their places."""
+    if (data_dir / READY).exists():
+        raise StartError(f"{data_dir}: a restore was interrupted: run imctl restore again")
 
 
 def is_in_use(data_dir: Path) -> bool:
@@ -82,11 +91,16 @@ def write(file: Path, value: object) -> None:
         out.flush()
         os.fsync(out.fileno())
     temporary.replace(file)
-    directory = os.open(file.parent, os.O_RDONLY)
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names of the files in a folder are on disk."""
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(opened)
     finally:
-        os.close(directory)
+        os.close(opened)
 
 
 def _private(file: Path) -> BinaryIO:

@@ -11,8 +11,8 @@ from broker.config import load
 from broker.domain.errors import RefusedError
 from broker.metrics import Metrics
 from broker.ports import Verified
-from server.assembly import Opened, open_stores
-from server.data_dir import own
+from server.assembly import Opened, checks, open_stores
+from server.data_dir import need_whole, own
 
 
 def verify(config_file: Path, data_dir: Path, take: Callable[[Verified], object]) -> None:
@@ -29,9 +29,9 @@ def verify(config_file: Path, data_dir: Path, take: Callable[[Verified], object]
 
 async def _verify(config_file: Path, data_dir: Path, take: Callable[[Verified], object]) -> None:
     async with _opened(config_file, data_dir) as opened:
-        if opened.verification is None:
+        if (verification := checks(opened)) is None:
             raise RefusedError("not_supported", "the store offers no checks")
-        async with aclosing(opened.verification.run()) as reports:
+        async with aclosing(verification.run()) as reports:
             async for report in reports:
                 take(report)
 
@@ -42,5 +42,6 @@ async def _opened(config_file: Path, data_dir: Path) -> AsyncIterator[Opened]:
     config = load(config_file, os.environ, [], data_dir)
     persistence = find_persistence(config.plugins)
     with own(config.data_dir):
+        need_whole(config.data_dir)
         async with AsyncExitStack() as stack:
             yield await open_stores(config, persistence, Metrics(), stack, accept_new_store=False)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec.structs import replace
 
+from bridge.core.ends import Ends
 from bridge.core.operations import Caller
 from broker.domain import permissions
 from broker.domain.conversation import group_id, group_of, participants
@@ -82,12 +83,14 @@ class Access:
         conversations: ConversationStore,
         clock: Clock,
         limits: MessageLimits,
+        ends: Ends,
     ) -> None:
         self._directory = directory
         self._conversations = conversations
         self.now_ms = clock.now_ms
         self.growing_ms = clock.growing_ms
         self._limits = limits
+        self.ends = ends
 
     def reload(self, limits: MessageLimits) -> None:
         """Change the limits."""

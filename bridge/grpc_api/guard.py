@@ -236,4 +236,5 @@ def _refusing(error: Exception, method: str) -> Handler:
 
 async def _abort(context: Context, error: Exception, method: str) -> None:
     status, details, code = describe(error, method)
-    await context.abort(status, details, trailer(status, details, code))
+    facts = error.facts if isinstance(error, RefusedError) else {}
+    await context.abort(status, details, trailer(status, details, code, facts))

@@ -364,3 +364,17 @@ class VerifyReport(_message.Message):
     checked: int
     findings: _containers.RepeatedCompositeFieldContainer[Finding]
     def __init__(self, part: _Optional[str] = ..., done: _Optional[int] = ..., total: _Optional[int] = ..., checked: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ...) -> None: ...
+
+class BackupRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class BackupPart(_message.Message):
+    __slots__ = ("file", "size", "data")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    size: int
+    data: bytes
+    def __init__(self, file: _Optional[str] = ..., size: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...

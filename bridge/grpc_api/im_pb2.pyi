@@ -73,7 +73,7 @@ class SendBatchResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[BatchItem, _Mapping]]] = ...) -> None: ...
 
 class SyncRequest(_message.Message):
-    __slots__ = ("cursors", "follow", "all_logs")
+    __slots__ = ("cursors", "follow", "all_logs", "generation")
     class CursorsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -84,23 +84,27 @@ class SyncRequest(_message.Message):
     CURSORS_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
     ALL_LOGS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     cursors: _containers.ScalarMap[str, int]
     follow: bool
     all_logs: bool
-    def __init__(self, cursors: _Optional[_Mapping[str, int]] = ..., follow: _Optional[bool] = ..., all_logs: _Optional[bool] = ...) -> None: ...
+    generation: int
+    def __init__(self, cursors: _Optional[_Mapping[str, int]] = ..., follow: _Optional[bool] = ..., all_logs: _Optional[bool] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class SyncedEntry(_message.Message):
-    __slots__ = ("topic", "offset", "json")
+    __slots__ = ("topic", "offset", "json", "generation")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     JSON_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     topic: str
     offset: int
     json: bytes
-    def __init__(self, topic: _Optional[str] = ..., offset: _Optional[int] = ..., json: _Optional[bytes] = ...) -> None: ...
+    generation: int
+    def __init__(self, topic: _Optional[str] = ..., offset: _Optional[int] = ..., json: _Optional[bytes] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class GetMessagesRequest(_message.Message):
-    __slots__ = ("conversation_id", "before_seq", "after_seq", "limit", "around_seq", "before_id", "after_id", "around_id")
+    __slots__ = ("conversation_id", "before_seq", "after_seq", "limit", "around_seq", "before_id", "after_id", "around_id", "generation")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     BEFORE_SEQ_FIELD_NUMBER: _ClassVar[int]
     AFTER_SEQ_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +113,7 @@ class GetMessagesRequest(_message.Message):
     BEFORE_ID_FIELD_NUMBER: _ClassVar[int]
     AFTER_ID_FIELD_NUMBER: _ClassVar[int]
     AROUND_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     before_seq: int
     after_seq: int
@@ -117,7 +122,8 @@ class GetMessagesRequest(_message.Message):
     before_id: str
     after_id: str
     around_id: str
-    def __init__(self, conversation_id: _Optional[str] = ..., before_seq: _Optional[int] = ..., after_seq: _Optional[int] = ..., limit: _Optional[int] = ..., around_seq: _Optional[int] = ..., before_id: _Optional[str] = ..., after_id: _Optional[str] = ..., around_id: _Optional[str] = ...) -> None: ...
+    generation: int
+    def __init__(self, conversation_id: _Optional[str] = ..., before_seq: _Optional[int] = ..., after_seq: _Optional[int] = ..., limit: _Optional[int] = ..., around_seq: _Optional[int] = ..., before_id: _Optional[str] = ..., after_id: _Optional[str] = ..., around_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class GetMessagesResponse(_message.Message):
     __slots__ = ("messages",)
@@ -142,12 +148,14 @@ class GetMessagesByIdResponse(_message.Message):
     def __init__(self, messages: _Optional[_Iterable[bytes]] = ..., missing: _Optional[_Iterable[str]] = ..., rest: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UptoRequest(_message.Message):
-    __slots__ = ("conversation_id", "seq")
+    __slots__ = ("conversation_id", "seq", "generation")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     seq: int
-    def __init__(self, conversation_id: _Optional[str] = ..., seq: _Optional[int] = ...) -> None: ...
+    generation: int
+    def __init__(self, conversation_id: _Optional[str] = ..., seq: _Optional[int] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class ReadersRequest(_message.Message):
     __slots__ = ("id", "after", "limit")
@@ -219,16 +227,18 @@ class AmendedMessage(_message.Message):
     def __init__(self, entry: _Optional[bytes] = ...) -> None: ...
 
 class ListConversationsRequest(_message.Message):
-    __slots__ = ("since", "limit", "cursor", "include_hidden")
+    __slots__ = ("since", "limit", "cursor", "include_hidden", "generation")
     SINCE_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_HIDDEN_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     since: int
     limit: int
     cursor: str
     include_hidden: bool
-    def __init__(self, since: _Optional[int] = ..., limit: _Optional[int] = ..., cursor: _Optional[str] = ..., include_hidden: _Optional[bool] = ...) -> None: ...
+    generation: int
+    def __init__(self, since: _Optional[int] = ..., limit: _Optional[int] = ..., cursor: _Optional[str] = ..., include_hidden: _Optional[bool] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class Conversation(_message.Message):
     __slots__ = ("conversation_id", "conversation_type", "head_seq", "read_seq", "unread", "pinned", "muted", "hidden", "marked_unread", "active_at", "last_message", "peer", "group", "peer_read_seq", "peer_delivered_seq", "mentioned_seq")
@@ -289,7 +299,7 @@ class GroupName(_message.Message):
     def __init__(self, group_id: _Optional[str] = ..., name: _Optional[str] = ..., avatar: _Optional[str] = ...) -> None: ...
 
 class ListConversationsResponse(_message.Message):
-    __slots__ = ("conversations", "next", "since", "unread_total", "cursors")
+    __slots__ = ("conversations", "next", "since", "unread_total", "cursors", "generation")
     class CursorsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -302,12 +312,14 @@ class ListConversationsResponse(_message.Message):
     SINCE_FIELD_NUMBER: _ClassVar[int]
     UNREAD_TOTAL_FIELD_NUMBER: _ClassVar[int]
     CURSORS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     conversations: _containers.RepeatedCompositeFieldContainer[Conversation]
     next: str
     since: int
     unread_total: int
     cursors: _containers.ScalarMap[str, int]
-    def __init__(self, conversations: _Optional[_Iterable[_Union[Conversation, _Mapping]]] = ..., next: _Optional[str] = ..., since: _Optional[int] = ..., unread_total: _Optional[int] = ..., cursors: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    generation: int
+    def __init__(self, conversations: _Optional[_Iterable[_Union[Conversation, _Mapping]]] = ..., next: _Optional[str] = ..., since: _Optional[int] = ..., unread_total: _Optional[int] = ..., cursors: _Optional[_Mapping[str, int]] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class SetConversationRequest(_message.Message):
     __slots__ = ("conversation_id", "pinned", "muted", "hidden", "marked_unread")
@@ -704,9 +716,18 @@ class StatusDetail(_message.Message):
     def __init__(self, type_url: _Optional[str] = ..., value: _Optional[_Union[ErrorInfo, _Mapping]] = ...) -> None: ...
 
 class ErrorInfo(_message.Message):
-    __slots__ = ("reason", "domain")
+    __slots__ = ("reason", "domain", "metadata")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     REASON_FIELD_NUMBER: _ClassVar[int]
     DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
     reason: str
     domain: str
-    def __init__(self, reason: _Optional[str] = ..., domain: _Optional[str] = ...) -> None: ...
+    metadata: _containers.ScalarMap[str, str]
+    def __init__(self, reason: _Optional[str] = ..., domain: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...

@@ -95,6 +95,7 @@ SERVICES: Mapping[str, Mapping[str, str]] = {
         "History": "admin.messages.history",
         "Stats": "admin.stats",
         "Verify": "admin.verify",
+        "Backup": "admin.backup",
     },
 }
 

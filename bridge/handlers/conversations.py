@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from bridge.core.access import Access
+from bridge.core.ends import Generation
 from bridge.core.operations import Caller, ConversationId, Message, Millis, Operations, Parameters
 from bridge.handlers.conversation_details import ConversationDetails, GroupName, Peer
 from bridge.handlers.messages import REPLY_BYTES
@@ -51,6 +52,9 @@ class ListParameters(Parameters):
     """The `next` of the previous page; empty for the first."""
     include_hidden: bool = False
     """Whether to list hidden conversations, too."""
+    generation: Generation | None = None
+    """The `generation` of the result that `since` and `cursor` came from. Those of another one are refused
+    (`out_of_range`): list all anew."""
 
 
 class ConversationView(msgspec.Struct):
@@ -106,6 +110,9 @@ class ListResult(msgspec.Struct):
     cursors: dict[str, int]
     """Where to go on: for the inbox and the topic of each group, the offset up to which this list has
     everything. `messages.sync` with these cursors returns what came after. Only on the first page."""
+    generation: int
+    """The generation of the stores. A restore from a backup raises it: offsets and seqs that a device has
+    from before may mean other entries. Give it back with them."""
 
 
 class SetParameters(Parameters):
@@ -158,6 +165,8 @@ class Conversations:
     async def list_conversations(self, caller: Caller, parameters: ListParameters) -> ListResult:
         """List the caller's conversations, the most recently active first. A reply holds about 128 KiB, so
         a page may have fewer conversations than `limit`."""
+        if parameters.since or parameters.cursor:
+            self._access.ends.check_generation(parameters.generation)
         now = self._access.growing_ms()
         memberships = await self._directory.memberships(caller.user)
         # Before the conversations are read: an entry that is stored meanwhile is in the list, or after these
@@ -180,7 +189,7 @@ class Conversations:
         following = _cursor(wanted[len(page) - 1]) if len(wanted) > len(page) else ""
         last_change = max((seen.changed_at for seen in every), default=0)
         since = max(0, min(now - _OVERLAP_MS, last_change))
-        return ListResult(page, following, since, unread_total, cursors)
+        return ListResult(page, following, since, unread_total, cursors, self._access.ends.generation)
 
     async def _cursors(self, user: str, memberships: Sequence[Membership]) -> dict[str, int]:
         """The heads of the logs that a user reads."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from bridge.core.access import Access, Room
+from bridge.core.ends import Generation
 from bridge.core.operations import (
     Caller,
     ConversationId,
@@ -42,6 +43,9 @@ class SyncParameters(Parameters):
     has; 0 if it has none. Without it, all logs of the caller are read from the beginning."""
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     """The most entries to return, over all topics."""
+    generation: Generation | None = None
+    """The `generation` of the result that the cursors came from. Cursors of another one are refused
+    (`out_of_range`), even where the log has grown past them."""
 
 
 class SyncResult(msgspec.Struct):
@@ -54,6 +58,9 @@ class SyncResult(msgspec.Struct):
     """The cursors for the next call, for each topic that was read."""
     more: bool
     """Whether there are more entries after these cursors."""
+    generation: int
+    """The generation of the stores, to be kept with the cursors. A restore from a backup raises it: offsets
+    from before may mean other entries."""
 
 
 class HistoryParameters(Parameters):
@@ -75,6 +82,8 @@ class HistoryParameters(Parameters):
     """As `around_seq`, with an id."""
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
     """The most messages to return."""
+    generation: Generation | None = None
+    """The generation that the seq came with. A seq of another one is refused (`out_of_range`)."""
 
 
 class HistoryResult(msgspec.Struct):
@@ -131,7 +140,9 @@ class Messages:
 
     async def sync(self, caller: Caller, parameters: SyncParameters) -> SyncResult:
         """Read the entries of one or several logs after the device's cursors. A reply holds about 128 KiB:
-        while `more` is true, call again with the returned `cursors`."""
+        while `more` is true, call again with the returned `cursors`. A cursor beyond the end of its log, or
+        of another `generation`, is refused (`out_of_range`): after a restore of the node, what the device
+        has may differ. The error has `heads`, the ends of these logs by `topic`."""
         wanted = parameters.cursors
         own = {group.group_id: group for group in await self._directory.memberships(caller.user)}
         if wanted is None:
@@ -142,6 +153,8 @@ class Messages:
         cursors = {topic: max(cursor, starts[topic].floor) for topic, cursor in wanted.items()}
         logs = {topic: log_name(parse_topic(topic)) for topic in cursors}
         heads = await self._log.heads(list(logs.values()))
+        ends = {topic: heads[log] for topic, log in logs.items()}
+        self._access.ends.check_cursors(wanted, ends, parameters.generation)
         messages: list[msgspec.Raw] = []
         more = False
         space = REPLY_BYTES
@@ -156,7 +169,7 @@ class Messages:
                     cursors[topic] = taken[-1].offset
                     space -= sum(len(entry.body) for entry in taken)
             more = more or heads[log] > cursors[topic]
-        return SyncResult(messages, cursors, more)
+        return SyncResult(messages, cursors, more, self._access.ends.generation)
 
     async def _start(self, caller: Caller, topic_name: str, own: Mapping[str, Membership]) -> "_Start":
         """Where the caller may begin to read a topic. `own` are the caller's memberships by group.
@@ -182,9 +195,12 @@ class Messages:
 
     async def history(self, caller: Caller, parameters: HistoryParameters) -> HistoryResult:
         """Read part of a conversation. A reply holds about 128 KiB, so it may have fewer messages than
-        `limit`."""
+        `limit`. To read after or around a seq beyond the end of the conversation is refused
+        (`out_of_range`)."""
         room = await self._access.room(caller, parameters.conversation_id)
         side, seq = await self._place(room, parameters)
+        if self._access.ends.is_other(parameters.generation):
+            await self._check_end(room, 0 if seq == _BEYOND else seq, parameters.generation)
         match side:
             case "before":
                 entries = await self._before(room, seq, parameters.limit, REPLY_BYTES)
@@ -192,10 +208,16 @@ class Messages:
                 entries = await self._after(room, seq, parameters.limit, REPLY_BYTES)
             case _:
                 entries = await self._around(room, seq, parameters.limit)
+        if side != "before" and not any(entry.offset >= seq for entry in entries):
+            await self._check_end(room, seq, None)
         entries = list(await shown(self._log, entries, room.horizon, self._withheld))
         if room.seat is not None:
             return HistoryResult([msgspec.Raw(entry.payload) for entry in entries])
         return HistoryResult([msgspec.Raw(entry.body) for entry in entries])
+
+    async def _check_end(self, room: Room, seq: int, generation: int | None) -> None:
+        where = room.conversation_id
+        self._access.ends.check(where, seq, (await self._log.heads([where]))[where], generation)
 
     async def _place(self, room: Room, parameters: HistoryParameters) -> tuple[str, int]:
         """`before`, `after` or `around`, and the seq."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from bridge.core.access import Access, Room, no_message
+from bridge.core.ends import Generation
 from bridge.core.operations import (
     After,
     Caller,
@@ -50,6 +51,8 @@ class UptoParameters(Parameters):
     conversation_id: ConversationId
     seq: Seq
     """The seq of the last message that was read or delivered. All earlier messages count as well."""
+    generation: Generation | None = None
+    """The generation that the seq came with. A seq of another one is refused (`out_of_range`)."""
 
 
 class ReadersParameters(Parameters):
@@ -112,7 +115,7 @@ class Receipts:
         receipts (`users.update`). For larger groups see `messages.read_counts`."""
         room = await self._access.room(caller, parameters.conversation_id)
         async with self._turns.of((caller.user, room.conversation_id)):
-            state = await self._state(caller, room, parameters.seq)
+            state = await self._state(caller, room, parameters)
             if parameters.seq > state.read_seq or state.unread:
                 await self._read(caller, room, state, parameters.seq)
         return Done()
@@ -140,10 +143,12 @@ class Receipts:
         others = [each.user_id for each in members if each.joined_seq < seq and each.user_id != caller.user]
         return list(await self._broker.devices(others))
 
-    async def _state(self, caller: Caller, room: Room, seq: int) -> ConversationState:
-        (state,) = await self._store.states(caller.user, [room.conversation_id])
-        if not room.horizon.seq < seq <= state.head_seq:
-            raise RefusedError("not_found", f"{room.conversation_id} has no message {seq}")
+    async def _state(self, caller: Caller, room: Room, parameters: UptoParameters) -> ConversationState:
+        where, seq = room.conversation_id, parameters.seq
+        (state,) = await self._store.states(caller.user, [where])
+        if seq <= room.horizon.seq or not state.head_seq:
+            raise RefusedError("not_found", f"{where} has no message {seq}")
+        self._access.ends.check(where, seq, state.head_seq, parameters.generation)
         return state
 
     async def delivered(self, caller: Caller, parameters: UptoParameters) -> Done:
@@ -154,7 +159,7 @@ class Receipts:
         room = await self._access.room(caller, parameters.conversation_id)
         key = (caller.user, room.conversation_id)
         async with self._turns.of(key):
-            state = await self._state(caller, room, parameters.seq)
+            state = await self._state(caller, room, parameters)
             if not room.seat and parameters.seq > state.delivered_seq:
                 await self._deliver({key: parameters.seq})
         return Done()

@@ -17,16 +17,11 @@ logger = logging.getLogger(__name__)
 MAX_REQUEST_ID = 128
 
 
-class _Failure(msgspec.Struct):
-    code: str
-    detail: str
-
-
 class _Reply(msgspec.Struct, omit_defaults=True):
     ok: bool
     request_id: str | None = None
     result: Any = None
-    error: _Failure | None = None
+    error: dict[str, object] | None = None
 
 
 class RpcServer:
@@ -48,16 +43,19 @@ class RpcServer:
             result = await self._operations.call(Caller(user, client_id=client_id), method, request)
             reply = _Reply(True, request_id, result)
         except RefusedError as error:
-            reply = _Reply(False, request_id, error=_Failure(error.code, error.detail))
+            reply = _Reply(False, request_id, error={**_failure(error.code, error.detail), **error.facts})
         except StoreError as error:
             logger.error("%s called by %s failed: %s", method, user, error, extra=_about(user, method))
-            reply = _Reply(
-                False, request_id, error=_Failure("unavailable", "the store failed, try again later")
-            )
+            failure = _failure("unavailable", "the store failed, try again later")
+            reply = _Reply(False, request_id, error=failure)
         except Exception:
             logger.exception("%s called by %s failed", method, user, extra=_about(user, method))
-            reply = _Reply(False, request_id, error=_Failure("internal", "internal error"))
+            reply = _Reply(False, request_id, error=_failure("internal", "internal error"))
         return msgspec.json.encode(reply)
+
+
+def _failure(code: str, detail: str) -> dict[str, object]:
+    return {"code": code, "detail": detail}
 
 
 def _about(user: str, method: str) -> dict[str, str]:

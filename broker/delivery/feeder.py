@@ -145,7 +145,7 @@ class Feeder:
         """Send one chunk of a tail's log. If there are no more entries, the tail is live."""
         entries = await self._log.read(tail.log, tail.position, min(room, _CHUNK), _CHUNK_BYTES)
         if entries and entries[0].offset > tail.position + 1:
-            _tell_gap(session, tail.topic, tail.position + 1, entries[0].offset - 1)
+            tell_gap(session, tail.topic, tail.position + 1, entries[0].offset - 1)
         for entry in await shown(self._log, entries, tail.horizon, self._withheld):
             if session.tails.get(tail.topic) is not tail:
                 return  # the right to read was lost meanwhile
@@ -195,9 +195,9 @@ def _outgoing(tail: Tail, entry: Entry) -> Outgoing:
     return Outgoing(Publication(tail.topic, entry.payload, entry.qos, properties=entry.properties))
 
 
-def _tell_gap(session: Session, topic: str, first: int, last: int) -> None:
-    """Entries that a cursor points to are gone: a bounded log keeps its last ones only. The session goes
-    on behind them, and its client is told."""
+def tell_gap(session: Session, topic: str, first: int, last: int | None) -> None:
+    """Tell a client that entries of a log are gone: a bounded log keeps its last ones only, and a restore may
+    have lost some, from `first` on (`last` None: up to an unknown one). The session goes on without them."""
     events = f"users/{session.key.user}/events"
     if events in session.grants:
         gap = {"event": "gap", "topic": topic, "from": first, "to": last}

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from functools import partial
 from typing import NamedTuple
 
-from broker.delivery.feeder import Feeder, RetainedQuery
+from broker.delivery.feeder import Feeder, RetainedQuery, tell_gap
 from broker.delivery.router import Router
 from broker.delivery.screened import Screened
 from broker.delivery.subscriber import Subscriber
@@ -21,7 +21,7 @@ from broker.domain.errors import StoreError
 from broker.domain.subscription import Subscription, by_filter
 from broker.domain.topics import CURSOR_KINDS, MAX_LEVELS, Kind, any_match, is_wild, matches, parse_topic
 from broker.domain.visibility import OPEN, Horizon, View, inbox_view
-from broker.ports import Grant, MessageLog, Saved
+from broker.ports import Grant, Lost, MessageLog, Saved
 from broker.session.session import Session
 from broker.session.tail import Tail
 from broker.states import States
@@ -269,6 +269,7 @@ class Subscriptions:
                 position = floors.get(topic, heads[log])
             else:
                 position = heads[log]
+            position = _within(session, topic, position, heads[log])
             session.add_tail(Tail(topic, log, position, exact[topic], wanted.horizon(topic)))
         if session.behind:
             self._feeder.lagging(session)
@@ -335,3 +336,17 @@ class Subscriptions:
                 router.add_wild(topic_filter, subscriber, qos)
         open_only = {topic_filter for topic_filter, (_, everything) in wild.items() if not everything}
         session.grant(grants, frozenset(open_only))
+
+
+def _within(session: Session, topic: str, position: int, head: int) -> int:
+    """Where to begin to read a log: at `position`, but not beyond its head. If entries are gone that the
+    session has been sent or that its cursor points to, its client is told."""
+    log = log_name(parse_topic(topic))
+    lost = session.take_lost(log)
+    if position > head:
+        lost = lost or Lost(head + 1, position)
+        session.go_back(log, head)
+    if lost is not None:
+        logger.warning("session %s: %s has no entries from %d on, which it had", session.key, log, lost.first)
+        tell_gap(session, topic, lost.first, lost.last)
+    return min(position, head)

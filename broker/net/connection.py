@@ -360,7 +360,7 @@ class Connection:
         hub = self._hub
         self._state = _OPEN
         # Anonymous clients are strangers to each other.
-        self._line = self.publisher.principal.identity.user or self
+        self._line = self.publisher.principal.identity.user or self.peer
         self._decoder.allow(hub.limits.max_packet_bytes)
         self._lifetime.opened(keep_alive)
         self.outbox.send(encoder.connack(ConnectCode.ACCEPTED, session_present))

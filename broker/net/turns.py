@@ -27,12 +27,18 @@ class Visited(Protocol):
 
 class Turns:
     """The clients that wait, in a line for each user. `call_soon` is the event loop's. `packets` is the size
-    of a visit, and `totals` counts those that wait for another one as `turns_waited`."""
+    of a visit, and `totals` counts those that wait for another one as `turns_waited`. `busy` is called with
+    True when the first begins to wait, and with False when none waits any more."""
 
     def __init__(
-        self, call_soon: Callable[[Callable[[], None]], object], packets: int, totals: dict[str, int]
+        self,
+        call_soon: Callable[[Callable[[], None]], object],
+        packets: int,
+        totals: dict[str, int],
+        busy: Callable[[bool], None],
     ) -> None:
         self._call_soon = call_soon
+        self._busy = busy
         self._totals = totals
         self._is_called = False
         self.packets = range(packets)
@@ -45,6 +51,7 @@ class Turns:
         self.lines.put(line, client)
         if not self._is_called:
             self._is_called = True
+            self._busy(True)
             self._call_soon(self._go_round)
 
     def _go_round(self) -> None:
@@ -56,3 +63,5 @@ class Turns:
         self._is_called = len(self.lines) > 0
         if self._is_called:
             self._call_soon(self._go_round)
+        else:
+            self._busy(False)

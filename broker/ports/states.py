@@ -56,6 +56,14 @@ class PacketIds(msgspec.Struct, frozen=True, array_like=True):
     """Ranges, as first and last packet id, that the client may hold since a crash; the earliest first."""
 
 
+class Lost(msgspec.Struct, frozen=True, array_like=True):
+    """Entries of a log that a restore of the store from a backup has lost: their first offset and their last
+    (None: unknown). A client may have got them. Other entries may have these offsets since."""
+
+    first: int
+    last: int | None
+
+
 class SessionState(msgspec.Struct):
     """The stored state of a persistent session (MQTT 3.1.1, 3.1.2.4)."""
 
@@ -69,6 +77,9 @@ class SessionState(msgspec.Struct):
     """Packet ids of QoS 2 publishes that were stored and not yet released (MQTT 3.1.1, 4.3.3)."""
     queue: list[QueuedMessage]
     packet_ids: PacketIds = PacketIds()
+    lost: dict[str, Lost] | None = None
+    """Log -> what is lost, if the store was restored since the session was last connected; None otherwise.
+    Then the node knows nothing of the packets that the client may hold."""
 
 
 class StoredSession(msgspec.Struct, frozen=True):

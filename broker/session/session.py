@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 
 from broker.domain.subscription import Subscription
-from broker.ports import Identity, QueuedMessage, SessionKey, SessionState
+from broker.ports import Identity, Lost, QueuedMessage, SessionKey, SessionState
 from broker.session.inbound import Inbound
 from broker.session.laws import PACKET_ID, Event, TailState
 from broker.session.logs import Logs
@@ -39,6 +39,7 @@ class Session:
 
     __slots__ = (
         "_limits",
+        "_lost",
         "_moved",
         "_pending",
         "_waiter",
@@ -90,6 +91,7 @@ class Session:
         self.parked = self.logs.parked
         self.behind = self.logs.behind
         self._moved = self.logs.moved
+        self._lost: dict[str, Lost] | None = None
         self.redeliveries = Redeliveries(self.window, self.logs)
         self.inbound = Inbound(outbox)
         self._limits = limits
@@ -146,6 +148,16 @@ class Session:
         tail = self.logs.park(topic)
         if tail is not None:
             self._lose([packet_id for packet_id in tail.resend.values() if packet_id])
+
+    def take_lost(self, log: str) -> Lost | None:
+        """What a restore of the store has lost of a log, once: for the client, which must be told."""
+        return None if self._lost is None else self._lost.pop(log, None)
+
+    def go_back(self, log: str, head: int) -> None:
+        """The cursor of a parked log is beyond its head: go on from there. What was sent of the entries
+        behind it is given up."""
+        self.parked[log] = head
+        self._lose(self.redeliveries.drop_after(log, head))
 
     def finish_tail(self, topic: str, log: str) -> None:
         """The client has unsubscribed from a log. What an earlier connection has begun to send of it is
@@ -296,6 +308,7 @@ class Session:
         """Set the state that the last connection stored. Send the messages of its window again
         [MQTT-4.4.0-1], then the queued ones. Entries of logs follow when their tails are read."""
         self.filters = state.filters
+        self._lost = state.lost
         self.window.ids.restore(state.packet_ids)
         self.parked.update(state.cursors)
         self.inbound.restore(state.received)

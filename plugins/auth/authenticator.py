@@ -38,6 +38,7 @@ class Authenticator:
         self._attempts = attempts
         self._now = now
         self.reload_keys = tokens.reload
+        self.key_file = tokens.file
         self._tokens = tokens
 
     def issue(self, account: Account, ttl: float, now: float, kind: Kind = "access") -> str:

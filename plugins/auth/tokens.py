@@ -62,7 +62,7 @@ class Tokens:
     """
 
     def __init__(self, key_file: Path) -> None:
-        self._file = key_file
+        self.file = key_file
         if not key_file.exists():
             _create(key_file)
         self._stamp = self._stat()
@@ -133,23 +133,23 @@ class Tokens:
 
     def _stat(self) -> tuple[int, int, int]:
         try:
-            status = self._file.stat()
+            status = self.file.stat()
         except OSError as error:
-            raise TokenKeyError(f"{self._file}: {error.strerror}") from error
+            raise TokenKeyError(f"{self.file}: {error.strerror}") from error
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _read(self) -> Keys:
         try:
-            keys = msgspec.json.decode(self._file.read_bytes(), type=Keys)
+            keys = msgspec.json.decode(self.file.read_bytes(), type=Keys)
         except OSError as error:
-            raise TokenKeyError(f"{self._file}: {error.strerror}") from error
+            raise TokenKeyError(f"{self.file}: {error.strerror}") from error
         except msgspec.DecodeError as error:
-            raise TokenKeyError(f"{self._file}: {error}") from error
+            raise TokenKeyError(f"{self.file}: {error}") from error
         if keys.active not in keys.keys:
-            raise TokenKeyError(f"{self._file}: the active key {keys.active!r} is not among the keys")
+            raise TokenKeyError(f"{self.file}: the active key {keys.active!r} is not among the keys")
         for kid, secret in keys.keys.items():
             if len(secret) < _MIN_SECRET:
-                raise TokenKeyError(f"{self._file}: key {kid!r} has fewer than {_MIN_SECRET} characters")
+                raise TokenKeyError(f"{self.file}: key {kid!r} has fewer than {_MIN_SECRET} characters")
         return keys
 
 

@@ -212,7 +212,7 @@ class FakeNode:
         limits = MessageLimits(recall_ms=2 * MINUTE, edit_ms=60 * MINUTE, group_receipts=100)
         quotas = Quotas(1000, 1000, 1000, 1000, lambda: self.clock.now_ms() / 1000, Counter())
         self.services = services = Services(
-            log, states, save, conversations, directory, broker, self.clock, limits, 10_000, quotas, int
+            log, states, save, conversations, directory, broker, self.clock, limits, 10_000, quotas, int, 1
         )
         stack.push_async_callback(services.close)
         accounts = NewAccounts(directory, log, save)

@@ -157,7 +157,7 @@ def test_a_password_is_asked_for_twice_on_a_terminal(node: FakeNode) -> None:
         (("recall", "9223372036854775808"), "is not a message id"),
         (("readers", "1"), "no message 1"),
         (("read", "g:team", "--as", "carol"), "not a member of this group"),
-        (("read", "g:team", "900", "--as", "bob"), "g:team has no message 900"),
+        (("read", "g:team", "900", "--as", "bob"), "g:team has no 900: the last is 250"),
         (("read", "p:carol:alice", "--as", "alice"), "p:alice:carol has no messages"),
         (("read", "p:bob:alice", "--as", "carol"), "you are not part of p:alice:bob"),
         (("read", "alice", "--as", "bob"), "'alice' is not a conversation"),
@@ -289,7 +289,7 @@ def commands(*path: str) -> list[tuple[str, ...]]:
 
 def test_every_command_has_help() -> None:
     every = [" ".join(path) for path in commands()]
-    assert len(every) == len(set(every)) == 58
+    assert len(every) == len(set(every)) == 60
     for command in ("user profile", "contact block", "group ban", "conversation set", "kick", "readers"):
         assert command in every
 

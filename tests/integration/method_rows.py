@@ -137,12 +137,12 @@ TABLE: dict[str, list[Row]] = {
     ],
     "messages.read": [
         *_of_conversations(seq=1),
-        ("me", {"conversation_id": "{with_peer}", "seq": 99}, "not_found"),
+        ("me", {"conversation_id": "{with_peer}", "seq": 99}, "out_of_range"),
         ("me", {"conversation_id": "{with_other}", "seq": 1}, "not_found"),
     ],
     "messages.delivered": [
         *_of_conversations(seq=1),
-        ("me", {"conversation_id": "{with_peer}", "seq": 99}, "not_found"),
+        ("me", {"conversation_id": "{with_peer}", "seq": 99}, "out_of_range"),
         ("me", {"conversation_id": "{with_other}", "seq": 1}, "not_found"),
     ],
     "messages.readers": _of_messages("not_authorized"),

@@ -55,7 +55,7 @@ def test_read(node: Node) -> None:
         b1.rpc("messages.read", conversation_id=where, seq=1)
         assert b2.conversation(where)["read_seq"] == 2, "it does not go back"
         assert not a1.told("receipt", status="read", seq=1)
-        assert b1.refused("messages.read", conversation_id=where, seq=4) == "not_found"
+        assert b1.refused("messages.read", conversation_id=where, seq=4) == "out_of_range"
         b1.rpc("users.update", who_sees_presence="everyone")
         b1.rpc("messages.delivered", conversation_id=where, seq=3)
         assert a1.told("receipt", status="delivered", seq=3)

@@ -11,6 +11,7 @@ from broker.ports import (
     Enqueued,
     Forgotten,
     Held,
+    Lost,
     Moved,
     PacketIds,
     QueuedMessage,
@@ -52,6 +53,7 @@ FULL = SessionState(
         QueuedMessage("a/b", b"", 0),
     ],
     packet_ids=PacketIds(70_000, 70_512, ((1, 512), (65535, 65535))),
+    lost={"users/alice/inbox": Lost(8, 1 << 31), "g:team": Lost(9, None)},
 )
 
 

@@ -115,7 +115,7 @@ class TinyLogs:
         if wanted is None:
             groups = [group for group, users in self.members.items() if caller.user in users]
             wanted = {f"users/{caller.user}/inbox": 0} | {f"groups/{group}": 0 for group in groups}
-        result = SyncResult([], dict(wanted), more=False)
+        result = SyncResult([], dict(wanted), more=False, generation=1)
         for topic, after in wanted.items():
             kind, owner, *_ = topic.split("/")
             if kind == "groups" and caller.user not in self.members.get(owner, ()):

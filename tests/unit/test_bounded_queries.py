@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bridge.core.access import Access, MessageLimits
+from bridge.core.ends import Ends
 from bridge.core.operations import Caller
 from bridge.handlers.conversations import Conversations, ListParameters, ListResult
 from bridge.handlers.messages import GetParameters, Messages
@@ -66,7 +67,7 @@ class World:
         conversations: Any = Counted(SqliteConversationStore(database), self.calls)
         counted: Any = Counted(directory, self.calls)
         nothing: Any = None
-        access = Access(counted, conversations, FixedClock(), MessageLimits(0, 0, 100))
+        access = Access(counted, conversations, FixedClock(), MessageLimits(0, 0, 100), Ends(1))
         self.conversations = Conversations(log, conversations, counted, access, nothing, nothing)
         self.messages = Messages(log, counted, access, lambda _: None)
         self.read_counts = ReadCounts(log, conversations, counted, access)

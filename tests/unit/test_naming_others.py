@@ -106,7 +106,19 @@ ANSWERS: dict[str, dict[str, Enum | str]] = {
 
 NAMES_NOBODY = {
     *("after", "announcement", "avatar", "client_msg_id", "content", "cursor", "data", "history_visible"),
-    *("include_hidden", "join", "limit", "name", "note", "read_receipts", "remark", "role", "seq", "since"),
+    *(
+        "generation",
+        "include_hidden",
+        "join",
+        "limit",
+        "name",
+        "note",
+        "read_receipts",
+        "remark",
+        "role",
+        "seq",
+        "since",
+    ),
     *("state", "token", "traceparent", "type", "until", "before_seq", "after_seq", "around_seq", "pinned"),
     "muted",
     *("hidden", "marked_unread", "who_may_add_me", "who_may_invite", "who_may_message", "who_may_post"),

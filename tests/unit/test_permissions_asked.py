@@ -212,7 +212,7 @@ class World:
         parts: tuple[Any, ...] = (self.log, some, save, some, self.people, self.broker)
         limits = MessageLimits(RECALL_MS, EDIT_MS, 100)
         quotas = Quotas(1000, 1000, 1000, 1000, lambda: NOW / 1000, Counter())
-        self.operations: Operations = Services(*parts, FixedClock(), limits, 100, quotas, int).operations
+        self.operations: Operations = Services(*parts, FixedClock(), limits, 100, quotas, int, 1).operations
         self.rules = ContractRules(self.people, [], lambda: NOW)  # type: ignore[arg-type]
 
     async def publish(self, topic: str) -> str | None:

@@ -26,7 +26,8 @@ class Bench:
     def __init__(self) -> None:
         self.loop = Loop()
         self.totals = {"turns_waited": 0}
-        self.turns = Turns(self.loop.call_soon, 64, self.totals)
+        self.busy: list[bool] = []
+        self.turns = Turns(self.loop.call_soon, 64, self.totals, self.busy.append)
         self.visited: list[str] = []
 
     def take_turn(self) -> list[str]:
@@ -80,3 +81,16 @@ def test_a_user_who_waits_is_known() -> None:
     bench.take_turn()
     bench.take_turn()
     assert "mallory" not in bench.turns.lines
+
+
+def test_it_is_busy_while_somebody_waits() -> None:
+    bench = Bench()
+    Client(bench, "mallory", "m", VISITS + 1)
+    Client(bench, "bob", "b", 1)
+    assert bench.busy == [True]
+    bench.take_turn()
+    assert bench.busy == [True]
+    bench.take_turn()
+    assert bench.busy == [True, False]
+    Client(bench, "bob", "b", 1)
+    assert bench.busy == [True, False, True]

@@ -213,6 +213,11 @@ ALTER TABLE messages ADD COLUMN checksum INTEGER;
 ALTER TABLE events ADD COLUMN checksum INTEGER;
 """
 
+# What a restore has lost of the logs of a session, as msgpack; NULL unless the session was restored.
+_STEP_13 = """
+ALTER TABLE sessions ADD COLUMN lost BLOB;
+"""
+
 STEPS: tuple[Step, ...] = (
     _STEP_1,
     _STEP_2,
@@ -226,6 +231,7 @@ STEPS: tuple[Step, ...] = (
     _STEP_10,
     MENTIONS,
     _STEP_12,
+    _STEP_13,
 )
 
 

@@ -12,6 +12,7 @@ from broker.ports import (
     Enqueued,
     Forgotten,
     Held,
+    Lost,
     Marked,
     Moved,
     PacketIds,
@@ -36,6 +37,7 @@ read_inflight = msgspec.msgpack.Decoder(list[Redelivery]).decode
 read_received = msgspec.msgpack.Decoder(list[int]).decode
 read_queued = msgspec.msgpack.Decoder(QueuedMessage).decode
 read_packet_ids = msgspec.msgpack.Decoder(PacketIds).decode
+read_lost = msgspec.msgpack.Decoder(dict[str, Lost]).decode
 _IDS_OF_EARLIER_VERSIONS = PacketIds(32767, 32767)
 """Earlier versions began with packet id 1 on each connection, and few connections came as far as this."""
 
@@ -259,10 +261,10 @@ def _observe(connection: sqlite3.Connection, names: Names, change: Seen | Marked
 def _save(connection: sqlite3.Connection, change: Saved) -> None:
     key, state = change.key, change.state
     (number,) = connection.execute(
-        "INSERT INTO sessions (user, client_id, saved_at, filters, inflight, received, packet_ids) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (user, client_id) DO UPDATE SET "
+        "INSERT INTO sessions (user, client_id, saved_at, filters, inflight, received, packet_ids, lost) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (user, client_id) DO UPDATE SET "
         "saved_at = excluded.saved_at, filters = excluded.filters, inflight = excluded.inflight, "
-        "received = excluded.received, packet_ids = excluded.packet_ids RETURNING id",
+        "received = excluded.received, packet_ids = excluded.packet_ids, lost = excluded.lost RETURNING id",
         (
             key.user,
             key.client_id,
@@ -271,6 +273,7 @@ def _save(connection: sqlite3.Connection, change: Saved) -> None:
             _encode(state.inflight),
             _encode(state.received),
             _encode(state.packet_ids),
+            None if state.lost is None else _encode(state.lost),
         ),
     ).fetchone()
     connection.execute("DELETE FROM cursors WHERE session = ?", (number,))
@@ -328,12 +331,13 @@ def read_filters(column: bytes) -> dict[str, Subscription]:
 
 def _load(connection: sqlite3.Connection, key: SessionKey) -> SessionState | None:
     row = connection.execute(
-        "SELECT id, filters, inflight, received, packet_ids FROM sessions WHERE user = ? AND client_id = ?",
+        "SELECT id, filters, inflight, received, packet_ids, lost FROM sessions "
+        "WHERE user = ? AND client_id = ?",
         (key.user, key.client_id),
     ).fetchone()
     if row is None:
         return None
-    number, filters, inflight, received, packet_ids = row
+    number, filters, inflight, received, packet_ids, lost = row
     cursors = connection.execute("SELECT log, offset FROM cursors WHERE session = ?", (number,))
     queue = connection.execute("SELECT message FROM session_queue WHERE session = ? ORDER BY id", (number,))
     return SessionState(
@@ -343,4 +347,5 @@ def _load(connection: sqlite3.Connection, key: SessionKey) -> SessionState | Non
         read_received(received),
         [read_queued(message) for (message,) in queue],
         _IDS_OF_EARLIER_VERSIONS if packet_ids is None else read_packet_ids(packet_ids),
+        None if lost is None else read_lost(lost),
     )

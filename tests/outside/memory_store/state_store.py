@@ -176,4 +176,5 @@ def _copy(state: SessionState) -> SessionState:
         list(state.received),
         list(state.queue),
         state.packet_ids,
+        state.lost,
     )

@@ -9,15 +9,16 @@ from broker.domain.message import Body, Count, read_body
 from broker.domain.topics import inbox_topic
 from broker.ports import Verified
 from plugins.persistence.sqlite.schema import OFFSET_BITS, OFFSETS
+from plugins.persistence.sqlite.stored import checksum
 from plugins.persistence.sqlite.verify.walk import Walk, table_of
 
 _LOGS = "SELECT id, name FROM names WHERE id > ? ORDER BY id LIMIT 200"
-_MESSAGES = "SELECT key, sender, body, n, last FROM messages WHERE key > ? AND key < ? ORDER BY key"
+_MESSAGES = "SELECT key, sender, body, n, last, checksum FROM messages WHERE key > ? AND key < ? ORDER BY key"
 _ENTRIES = (
     "SELECT entries.key, message, messages.key IS NULL FROM entries LEFT JOIN messages "
     "ON messages.key = message WHERE entries.key > ? AND entries.key < ? ORDER BY entries.key"
 )
-_EVENTS = "SELECT key, body FROM events WHERE key > ? AND key < ? ORDER BY key"
+_EVENTS = "SELECT key, body, checksum FROM events WHERE key > ? AND key < ? ORDER BY key"
 _IDS = "SELECT value, message FROM json_each(?) LEFT JOIN ids ON ids.id = value"
 _KEYED = "SELECT message FROM sent WHERE sender = ? AND conversation = ? AND client_msg_id = ?"
 _PRIVATE = (
@@ -25,6 +26,7 @@ _PRIVATE = (
     "WHERE user = ? AND +name >= 'p:' AND +name < 'p;'"
 )
 _LISTED = "SELECT 1 FROM conversations WHERE user = ? AND conversation = ?"
+_OTHER_BODY = "its body is not the one that was stored"
 _MOST_CONVERSATIONS = 100_000
 """Conversations of one inbox that are followed at a time: bounds the memory."""
 
@@ -72,11 +74,11 @@ class _Conversation:
         base = self._number << OFFSET_BITS
         while rows := walk.page(_MESSAGES, base + self._seq, base + OFFSETS):
             ids: dict[int, int] = {}
-            for key, sender, body, n, last in rows:
+            for key, sender, body, n, last, stored in rows:
                 if _skipped(walk, self._name, self._seq + 1, key - base):
                     self._count = None
                 self._seq = key - base
-                if (read := self._read(body)) is not None:
+                if (read := self._read(key, body, stored)) is not None:
                     self._compare(read, sender, n, last)
                     ids[int(read.id)] = key
                 self._count = Count(n, last)
@@ -88,7 +90,10 @@ class _Conversation:
     def _found_damage(self, detail: str) -> None:
         self._walk.found("damaged", f"{self._name} {self._seq}", detail)
 
-    def _read(self, body: bytes) -> Body | None:
+    def _read(self, key: int, body: bytes, stored: int | None) -> Body | None:
+        if stored is not None and checksum(key, body) != stored:
+            self._walk.found("checksum", f"{self._name} {self._seq}", _OTHER_BODY)
+            return None
         try:
             read = read_body(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -190,11 +195,13 @@ def _check_events(walk: Walk, number: int, name: str, total: int) -> Iterator[Ve
     base = number << OFFSET_BITS
     before = 0
     while rows := walk.page(_EVENTS, base + before, base + OFFSETS):
-        for place, (key, body) in enumerate(rows):
+        for place, (key, body, stored) in enumerate(rows):
             if place:
                 _skipped(walk, name, before + 1, key - base)
             before = key - base
-            if not _is_object(body):
+            if stored is not None and checksum(key, body) != stored:
+                walk.found("checksum", f"{name} {before}", _OTHER_BODY)
+            elif not _is_object(body):
                 walk.found("damaged", f"{name} {before}", "its body cannot be read")
         yield from walk.report(number, total)
 
