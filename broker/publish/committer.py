@@ -154,12 +154,17 @@ class MessageCommitter:
             except StoreUnavailableError as again:
                 error = again
             else:
-                del self._held[: len(batch)]
-                self._held_bytes -= sum(map(_size, batch))
                 self._outage.recovered(_MESSAGES)
-        given_up, self._held, self._held_bytes = self._held, [], 0
-        if given_up:
+                # The rest is committed as usual, before all that is submitted from now on.
+                for item in self._release()[len(batch) :]:
+                    self._group.submit(item)
+        if given_up := self._release():
             self._fail(given_up, error)
+
+    def _release(self) -> list[Submission]:
+        """What is held. Nothing is held any more."""
+        released, self._held, self._held_bytes = self._held, [], 0
+        return released
 
     def _hold(self, error: StoreUnavailableError, item: Submission) -> None:
         size = _size(item)

@@ -469,6 +469,21 @@ async def test_what_cannot_be_committed_now_is_committed_later_in_its_order() ->
 
 
 @pytest.mark.usefixtures("quickly")
+async def test_an_outage_ends_with_the_first_commit_that_works(caplog: pytest.LogCaptureFixture) -> None:
+    """However much is held: calls are not refused any more, and batches do not wait between one another."""
+    bench = Bench(max_batch=1)
+    bench.log.failures = [FULL]
+    names = [f"m{n}" for n in range(9)]
+    for name in names:
+        bench.submit(name, group("x"))
+    await told(bench, "m0")
+    bench.submit("call", group("call"), patient=False)
+    await told(bench, "call", *names)
+    assert bench.seqs() == list(range(1, 11))
+    assert len([line for line in caplog.messages if "commits fail" in line]) == 1
+
+
+@pytest.mark.usefixtures("quickly")
 async def test_who_cannot_wait_is_told_at_once() -> None:
     bench = Bench()
     bench.log.failures = [FULL] * 3
