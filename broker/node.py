@@ -291,6 +291,7 @@ class Node:
         `topics_changed`: other topics are open now, so that permits and grants must be asked for again."""
         limits = self._config.limits
         self._hub.budget.resize(limits.outbox_bytes)
+        self._hub.publishes.allow(limits.publishes_per_second, self._hub.loop.time())
         self.events.keep_last(limits.events_kept)
         self._subscriptions.allow_filters(limits.max_subscriptions)
         self._away.allow_queued(limits.max_queued)

@@ -14,6 +14,9 @@ _PAUSE = 0.05
 """Seconds for which an allowance saves up before its holder goes on. Without it a holder that has too little
 would be woken for each single token."""
 _BURST_SECONDS = 2
+_MOST_DEBT_SECONDS = 10
+"""What arrived together may be far more than there is. But a holder is not read from meanwhile, and must not
+look as if it were gone."""
 _SWEEP = 1000
 """Allowances of users without a connection that are kept before they are looked through."""
 
@@ -101,9 +104,17 @@ class Allowance:
 
     def wait(self, now: float) -> float:
         """Add the tokens that have come. Returns the seconds for which a holder must pause, 0 for none."""
-        self.left = min(self._burst, self.left + (now - self._at) * self._per_second)
+        left = self.left + (now - self._at) * self._per_second
+        self.left = min(self._burst, max(left, -_MOST_DEBT_SECONDS * self._per_second))
         self._at = now
         return 0.0 if self.left >= 0 else _PAUSE - self.left / self._per_second
+
+    def allow(self, per_second: float, now: float) -> None:
+        """Change how many tokens come from now on."""
+        self.wait(now)
+        self._per_second = per_second
+        self._burst = per_second * _BURST_SECONDS
+        self.left = min(self.left, self._burst)
 
     def is_full(self, now: float) -> bool:
         """Whether it is as good as a new one."""
@@ -124,6 +135,12 @@ class Allowances:
 
     def __len__(self) -> int:
         return len(self._users)
+
+    def allow(self, per_second: float, now: float) -> None:
+        """Change the tokens a second of all users."""
+        self._per_second = per_second
+        for allowance in self._users.values():
+            allowance.allow(per_second, now)
 
     def hold(self, user: str, now: float) -> Allowance:
         """The allowance for a connection of a user, to be given to `release` when it ends. Anonymous

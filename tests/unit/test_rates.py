@@ -109,3 +109,20 @@ def test_anonymous_clients_share_nothing() -> None:
 )
 def test_what_counts_as_one_address(address: str, network: str) -> None:
     assert network_of(address) == network
+
+
+def test_a_debt_is_bounded() -> None:
+    allowance = Allowances(100).hold("alice", 0.0)
+    assert not allowance.take(1_000_000)
+    assert 10 <= allowance.wait(0.0) <= 10.1
+    assert allowance.wait(10.0) == 0.0
+
+
+def test_another_rate_holds_for_those_who_are_there() -> None:
+    allowances = Allowances(100)
+    allowance = allowances.hold("alice", 0.0)
+    allowances.allow(10, 0.0)
+    assert allowance.take(20)
+    assert not allowance.take(10)
+    assert 1 <= allowance.wait(0.0) <= 1.1
+    assert allowances.hold("bob", 0.0).left == 20
