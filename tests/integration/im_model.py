@@ -118,7 +118,9 @@ class Model:
         if group is not None and (code := group.entered(user)) is not None:
             return code
         floor = group.members[user].floor if group else 0
-        if not floor < seq <= self.heads[conversation]:
+        if seq > self.heads[conversation]:
+            return "out_of_range"
+        if seq <= floor:
             return "not_found"
         self.read[user, conversation] = max(seq, self.read[user, conversation])
         return None

@@ -60,7 +60,7 @@ def test_a_peer_who_is_gone(node: Node) -> None:
         gone = views(a)[where]
         assert gone["peer"] == {"user_id": bob, "name": "", "avatar": "", "remark": ""}
         assert (gone["peer_read_seq"], gone["peer_delivered_seq"]) == (0, 0)
-        node.call("AddUser", pb.AddUserRequest(user_id=bob, password=password(bob)))
+        node.call("AddUser", pb.AddUserRequest(user_id=bob, password=password(bob), reuse_id=True))
         again = views(a)[where]
         assert (again["peer_read_seq"], again["peer_delivered_seq"]) == (0, 0), (
             "another one, who read nothing"

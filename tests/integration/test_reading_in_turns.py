@@ -23,7 +23,7 @@ from tests.integration.node import HOST, ROOT
 from tests.integration.raw import connect, packet, publish
 
 PINGREQ, PINGRESP = packet(0xC0), packet(0xD0)
-PACKETS = 64
+PACKETS = 256
 READ_AHEAD = 16 * 1024
 
 
