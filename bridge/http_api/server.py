@@ -130,6 +130,8 @@ class _Protocol(H11Protocol):
         self._slots = slots
         self._address: str | None = None
         """That of a client with a slot."""
+        self._early: bytes | None = None
+        """What a client that came too fast has sent before it may be read; None for others."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -140,18 +142,26 @@ class _Protocol(H11Protocol):
             return
         self._address = address
         if wait:
-            transport.pause_reading()
+            self._early = b""
             self._impatience = self.loop.call_later(wait, self._begin)
         else:
             self._regard()
 
     def _begin(self) -> None:
         """The wait is over of a client that came too fast."""
-        self._impatience = None
+        early, self._early, self._impatience = self._early, None, None
         self.transport.resume_reading()
-        self._regard()
+        if early:
+            self.data_received(early)
+        else:
+            self._regard()
 
     def data_received(self, data: bytes) -> None:
+        if self._early is not None:
+            # Not earlier: in `connection_made` some versions of Python take no notice of it.
+            self.transport.pause_reading()
+            self._early += data
+            return
         super().data_received(data)
         self._regard()
 

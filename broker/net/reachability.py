@@ -113,7 +113,7 @@ def is_unreachable(file: int, seconds: float) -> bool:
         if fcntl.ioctl(file, termios.TIOCOUTQ, _EMPTY) == _EMPTY:
             return False  # nothing is on its way, as mostly
         info = _tcp_info(file)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: it is -1, as a stream says that is being closed
         return False
     # A client that is alive and does not read acknowledges what is sent until its buffer is full, and then
     # answers the probes, which become rare. So silence alone says nothing.

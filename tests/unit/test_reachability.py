@@ -77,6 +77,7 @@ def test_a_file_that_is_closed_says_nothing(pair: tuple[socket.socket, socket.so
     file = accepted.fileno()
     accepted.close()
     assert not is_unreachable(file, 0.0)
+    assert not is_unreachable(-1, 0.0)
 
 
 class Fake:
