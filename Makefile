@@ -3,7 +3,7 @@ VENV   := .venv
 PYTHON ?= python3.11
 BIN    := $(VENV)/bin
 
-.PHONY: run test check bench format clean system-packages proto docs
+.PHONY: run test check bench hostile format clean system-packages proto docs
 
 run: $(VENV)/.run ## Start a node
 	@exec $(BIN)/imctl serve $(ARGS)
@@ -24,6 +24,9 @@ bench: $(VENV)/.dev ## Compare with other brokers, or with a revision: ARGS='--a
 	@./scripts/system-packages mosquitto || true
 	$(BIN)/python -m benchmarks $(ARGS)
 
+hostile: $(VENV)/.dev ## Flood a node as shipped, and time what others notice
+	$(BIN)/python -m benchmarks.hostile $(ARGS)
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -36,7 +39,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m bridge.api_docs
 
 system-packages:
-	@./scripts/system-packages mosquitto mosquitto-clients nodejs npm
+	@./scripts/system-packages mosquitto mosquitto-clients nodejs npm faketime
 
 # The virtual environment, with the locked versions: what a node needs, then what tests need too.
 $(VENV)/.run: requirements.lock pyproject.toml

@@ -28,6 +28,9 @@ HOST = "127.0.0.1"
 TREE_CLI = Path(__file__).resolve().parent / "tree_cli.py"
 START_SECONDS = 30.0
 STOP_SECONDS = 3.0
+# All load comes from one address and a few clients, as fast as they can.
+UNLIMITED = 1_000_000_000
+RAISED_LIMITS = ("connects_per_second", "publishes_per_second")
 COMMAND_SECONDS = 20.0
 PARALLEL_COMMANDS = 4
 PROVISION_SECONDS = 60.0
@@ -149,7 +152,9 @@ class Amqtt(Broker):
 class Parley(Broker):
     """A Parley node with anonymous clients on open topics.
 
-    It runs the code, the configuration and the imctl of `tree`, not the installed ones.
+    It runs the code, the configuration and the imctl of `tree`, not the installed ones. All limits are as
+    shipped but RAISED_LIMITS, which would be what the workloads measure: how fast one address may connect,
+    and how fast one user may publish.
     """
 
     name = "parley"
@@ -173,10 +178,16 @@ class Parley(Broker):
             f"http.bind={HOST}:{http}",
             'topics.open=["bench/#"]',
             "plugins.plugins.auth.UserAuthPlugin.allow_anonymous=true",
+            *self._raised(),
         )
         options = [part for setting in settings for part in ("--set", setting)]
         serve = ("serve", "--config", "config/broker.yaml", "--data-dir", str(self.data_dir))
         return [*self._imctl(), *serve, *options]
+
+    def _raised(self) -> list[str]:
+        """Settings for those of RAISED_LIMITS that the tree knows: an older one may not have them."""
+        shipped = (self.root / "config" / "broker.yaml").read_text()
+        return [f"limits.{key}={UNLIMITED}" for key in RAISED_LIMITS if f"  {key}:" in shipped]
 
     @property
     def data_dir(self) -> Path:

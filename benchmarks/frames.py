@@ -21,9 +21,11 @@ PACKET_IDS = 1000
 MAX_RUN = 256
 
 
-def connect(client_id: str, username: str | None = None, password: str | None = None) -> bytes:
-    """CONNECT (MQTT 3.1.1, 3.1) with a clean session and no will."""
-    flags = 0x02
+def connect(
+    client_id: str, username: str | None = None, password: str | None = None, *, clean: bool = True
+) -> bytes:
+    """CONNECT (MQTT 3.1.1, 3.1) without a will."""
+    flags = 0x02 if clean else 0
     payload = _text(client_id)
     if username is not None:
         flags |= 0x80
@@ -40,10 +42,15 @@ def subscribe(topic: str, qos: int) -> bytes:
     return _frame(0x82, b"\x00\x01" + _text(topic) + bytes((qos,)))
 
 
-def publish(topic: str, payload: bytes, qos: int, packet_id: int) -> bytes:
+def unsubscribe(topic: str) -> bytes:
+    """UNSUBSCRIBE (MQTT 3.1.1, 3.10) from one topic filter, with packet id 1."""
+    return _frame(0xA2, b"\x00\x01" + _text(topic))
+
+
+def publish(topic: str, payload: bytes, qos: int, packet_id: int, *, retain: bool = False) -> bytes:
     """PUBLISH (MQTT 3.1.1, 3.3). At QoS 0 `packet_id` is left out."""
     identifier = packet_id.to_bytes(2, "big") if qos else b""
-    return _frame(PUBLISH | qos << 1, _text(topic) + identifier + payload)
+    return _frame(PUBLISH | qos << 1 | retain, _text(topic) + identifier + payload)
 
 
 def _text(value: str) -> bytes:

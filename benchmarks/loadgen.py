@@ -81,11 +81,18 @@ def _ignore_loss() -> None:
 
 
 async def open_client(
-    host: str, port: int, client_id: str, username: str | None = None, password: str | None = None
+    host: str,
+    port: int,
+    client_id: str,
+    username: str | None = None,
+    password: str | None = None,
+    client: Client | None = None,
 ) -> Client:
-    """Connect, and return when the broker has accepted. BenchmarkError if it refuses."""
+    """Connect `client`, or a new one, and return it when the broker has accepted. BenchmarkError if it
+    refuses."""
     loop = asyncio.get_running_loop()
-    _, client = await loop.create_connection(Client, host, port)
+    client = client or Client()
+    await loop.create_connection(lambda: client, host, port)
     answer = await client.request(frames.connect(client_id, username, password))
     if answer[0] != frames.CONNACK or answer[3] != 0:
         client.close()

@@ -3,6 +3,9 @@
 The number of messages is not fixed: short warm-up bursts measure the broker's pace, which determines the
 size of the measured burst. So a slow broker gets fewer messages, and a fast one enough to outweigh the ticks
 of 10 ms in which the kernel accounts CPU time.
+
+The limits on how fast one address may connect and one user may publish are raised for all of them
+(`brokers.RAISED_LIMITS`). All others are as shipped.
 """
 
 import asyncio

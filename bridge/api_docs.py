@@ -2,9 +2,9 @@
 
     python -m bridge.api_docs [--check]
 
-The text comes from docstrings. A handler's docstring describes its operation, a struct's docstring
-describes the parameters or the result. A field is described by the docstring that follows it, or else by
-the `msgspec.Meta` of its type.
+The page begins with `api_introduction.md`; all else comes from docstrings. A handler's docstring describes
+its operation, a struct's docstring describes the parameters or the result. A field is described by the
+docstring that follows it, or else by the `msgspec.Meta` of its type.
 """
 
 import argparse
@@ -28,77 +28,21 @@ from broker.domain.message import Body
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "docs" / "api.md"
-
-_INTRODUCTION = """\
-# Operations
-
-This page is generated from the code by `python -m bridge.api_docs`. Change the docstrings there, not
-this page.
-
-A client receives messages by subscribing and can send them by publishing ([topics.md](topics.md)).
-Everything else it does by calling the operations on this page. Any user may call them over MQTT;
-back-end services call the same operations over gRPC.
-
-Words used here: a *conversation* is private (`p:<user>:<user>`) or belongs to a group (`g:<group>`).
-Its entries are numbered by `seq`, from 1 without gaps. A *log* is what a topic keeps: an inbox
-(`users/<id>/inbox`) or a group (`groups/<id>`). Its entries are numbered by `offset`, from 1 without
-gaps. The *caller* is the user who calls. Times are Unix milliseconds.
-
-## Calling over MQTT
-
-Subscribe to `users/<me>/replies`. Then publish a JSON object to `users/<me>/rpc/<operation>`. The object
-holds the operation's parameters and, if you want to match replies to requests, a `request_id` (a string
-of 1 to 128 characters). An empty payload means `{}`.
-
-```
-mosquitto_sub -u alice -P wonderland -t users/alice/replies
-mosquitto_pub -u alice -P wonderland -t users/alice/rpc/messages.history \\
-    -m '{"request_id": "r1", "conversation_id": "p:alice:bob", "limit": 5}'
-```
-
-The reply repeats the `request_id` and holds either a `result` or an `error`. An error's `code` is for
-programs and is one of [these](#errors). Its `detail` is for people; its wording may change.
-
-```json
-{"ok":true,"request_id":"r1","result":{"messages":[]}}
-{"ok":false,"request_id":"r1","error":{"code":"not_member","detail":"group team: not a member of this group"}}
-```
-
-- The PUBACK only means that the call has arrived. The reply tells whether it succeeded.
-- Replies may arrive in another order than the calls. Every device of the user that is subscribed gets
-  them. They are not kept for devices that are away.
-- If the request is not a JSON object, or its `request_id` is not valid, the reply has no `request_id`.
-- An unknown parameter, or one of the wrong type, is refused with `invalid_params`. A parameter with a
-  default may be left out. `null` is accepted only where the default is `null`.
-- If the node is serving too many calls (`limits.rpc_concurrency`), the call is refused with an
-  `overloaded` event instead of a reply, see [topics.md](topics.md#events).
-
-## Calling over gRPC
-
-The `.proto` files are in `bridge/grpc_api/`; they name the operation behind each method. Every call
-carries the metadata `authorization: Bearer <token>`. The token is an access token of an account, or the
-node's admin token, which is in the file `admin.token` of its data directory. An account of the role
-`user` acts as itself. The admin token and accounts of the roles `admin` and `service` act as the system,
-or on behalf of a user if the call carries the metadata `im-on-behalf-of: <user>`. `im.AdminService` is
-for administrators only. The standard health and reflection services are offered, too.
-
-A refused call has the gRPC status [listed below](#errors), the `detail` as its message, and the `code` in
-the trailing metadata `im-error-code`.
-
-| service | methods |
-|---|---|
-"""
+INTRODUCTION = Path(__file__).with_name("api_introduction.md")
 
 _CODES = {
     "invalid_params": "A parameter is missing, unknown, of the wrong type or out of bounds, or two "
     "parameters exclude each other. `detail` names the parameter",
     "unknown_method": "There is no such operation",
     "not_found": "The user, group, message, conversation or request does not exist, or the caller may not "
-    "see it because it is older than their membership or account",
+    "see it because it is older than their membership or account, or may not know of the group because it is "
+    "closed or was dismissed",
+    "unauthenticated": "The token is missing or not valid",
     "not_authorized": "It belongs to somebody else, or the caller's role does not allow it",
     "not_member": "The caller is not a member of the group",
-    "not_contact": "The user accepts messages from contacts only",
+    "not_contact": "The user accepts this from contacts only: messages, texts, or being added to groups",
     "blocked": "One of the two users has blocked the other",
+    "has_left": "The user has left the group. They come back only by joining themselves",
     "banned": "The user is banned from the group",
     "muted": "The caller may not post in the group for now",
     "is_owner": "Not possible by or for the owner of the group. Transfer or dismiss the group first",
@@ -106,9 +50,15 @@ _CODES = {
     "exists": "The group id is taken, or the two users are contacts already, or the caller is a member "
     "already",
     "too_late": "The message is too old to be edited or recalled (`messages` in the configuration)",
-    "quota": "The group would have too many members (`limits.group_members`)",
+    "quota": "The group would have too many members (`limits.group_members`), or the caller has done this "
+    "too often within the hour (`limits.groups_per_hour`, `limits.contact_requests_per_hour`, "
+    "`limits.joins_per_hour`, `limits.repeats_per_hour`)",
     "invalid_payload": "The message has an invalid field; see [What to publish](topics.md#what-to-publish)",
     "duplicate_conflict": "The sender has used the `client_msg_id` for a message with other content",
+    "out_of_range": "A cursor or seq is beyond the end of its log, or of another `generation`: the node was "
+    "restored from a backup. The error also has `head`, the last offset or seq, and `generation`; that of "
+    "`messages.sync` has the `topic`, and `heads`, all such topics with theirs. Drop what the device has "
+    "after these and go on from there",
     "conflict": "Other calls kept changing the same data. Nothing was changed. Try again",
     "unavailable": "A store failed, so it is unknown whether the call took effect. Try again later",
     "internal": "A bug in the node. Its log has the details",
@@ -132,7 +82,14 @@ def render() -> str:
     areas: dict[str, list[Operation]] = {}
     for operation in operations:
         areas.setdefault(operation.name.partition(".")[0], []).append(operation)
-    lines = [_INTRODUCTION + "\n".join(_services()), "", "## All operations", "", "| | |", "|---|---|"]
+    lines = [
+        INTRODUCTION.read_text(encoding="utf-8") + "\n".join(_services()),
+        "",
+        "## All operations",
+        "",
+        "| | |",
+        "|---|---|",
+    ]
     for area, members in areas.items():
         links = " · ".join(f"[{each.name.partition('.')[2]}](#{_anchor(each.name)})" for each in members)
         lines.append(f"| `{area}.` | {links} |")

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
-from bridge.core.access import Access, AmendmentLimits
+from bridge.core.access import Access, MessageLimits
+from bridge.core.bearer import TokenReader
+from bridge.core.ends import Ends
 from bridge.core.group_changes import GroupChanges
 from bridge.core.notices import Notices
 from bridge.core.operations import Handlers, Operations, operations_of
+from bridge.core.quotas import Quotas
 from bridge.handlers.amendments import Amendments
 from bridge.handlers.contacts import Contacts
 from bridge.handlers.conversations import Conversations
@@ -13,13 +16,16 @@ from bridge.handlers.groups import Groups
 from bridge.handlers.members import Members
 from bridge.handlers.messages import Messages
 from bridge.handlers.presence import Presences
+from bridge.handlers.read_counts import ReadCounts
 from bridge.handlers.receipts import Receipts
 from bridge.handlers.sending import Sending
+from bridge.handlers.sessions import Sessions
 from bridge.handlers.users import Users
 from bridge.mqtt_api.rpc import RpcServer
 from broker.ports import (
     Arrival,
     BrokerPort,
+    Clock,
     ConversationStore,
     Directory,
     MessageLog,
@@ -32,6 +38,7 @@ HANDLERS: Sequence[type[Handlers]] = (
     Messages,
     Sending,
     Receipts,
+    ReadCounts,
     Amendments,
     Conversations,
     Contacts,
@@ -39,13 +46,15 @@ HANDLERS: Sequence[type[Handlers]] = (
     Members,
     Presences,
     Users,
+    Sessions,
 )
 
 
 class Services:
     """Implements `broker.ports.ServicesPort`.
 
-    `save` commits changes to the state store. `most_members` is the largest size of a group.
+    `save` commits changes to the state store. `most_members` is the largest size of a group. `tokens`
+    reads tokens; None if the node has none.
     """
 
     def __init__(
@@ -56,36 +65,48 @@ class Services:
         conversations: ConversationStore,
         directory: Directory,
         broker: BrokerPort,
-        now_ms: Callable[[], int],
-        limits: AmendmentLimits,
+        clock: Clock,
+        limits: MessageLimits,
         most_members: int,
+        quotas: Quotas,
+        withheld: Callable[[int], None],
+        generation: int,
+        tokens: TokenReader | None = None,
     ) -> None:
-        access = Access(directory, now_ms, limits)
+        self._access = access = Access(directory, conversations, clock, limits, Ends(generation))
         self.notices = Notices(directory, broker)
         changes = GroupChanges(directory, broker, self.notices)
-        self.groups = Groups(directory, access, log, changes, most_members)
-        self.members = Members(directory, access, log, changes, most_members)
+        self.groups = Groups(directory, access, log, changes, most_members, quotas.groups)
+        self.members = Members(directory, access, log, changes, most_members, quotas)
         self._receipts = Receipts(log, conversations, directory, access, broker, save)
         self._presences = Presences(directory, states, save, broker)
         self.operations = Operations()
         for handlers in (
-            Messages(log, directory, access),
+            Messages(log, directory, access, withheld),
             Sending(access, broker),
             self._receipts,
+            ReadCounts(log, conversations, directory, access),
             Amendments(log, access, broker),
             Conversations(log, conversations, directory, access, broker, save),
-            Contacts(directory, access, broker, self.notices),
+            Contacts(directory, access, broker, self.notices, quotas),
             self.groups,
             self.members,
             self._presences,
             Users(directory, access, broker),
+            Sessions(tokens, broker),
         ):
             handlers.register(self.operations)
         self._rpc = RpcServer(self.operations)
 
-    async def call(self, user: str, method: str, payload: bytes) -> bytes:
+    def reload(self, limits: MessageLimits, most_members: int) -> None:
+        """Change the limits."""
+        self._access.reload(limits)
+        self.groups.allow_members(most_members)
+        self.members.allow_members(most_members)
+
+    async def call(self, user: str, method: str, payload: bytes, client_id: str = "") -> bytes:
         """See `ServicesPort`."""
-        return await self._rpc.call(user, method, payload)
+        return await self._rpc.call(user, method, payload, client_id)
 
     async def arrived(self, batch: Sequence[Arrival]) -> None:
         """See `ServicesPort`."""

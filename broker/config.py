@@ -1,30 +1,28 @@
 """The configuration: config/broker.yaml, environment variables and --set, checked as a whole.
 
 `listeners` and `plugins` are sections of amqtt's configuration, and amqtt checks them. The other sections
-are the platform's. Later sources win: defaults, the file, `IM_KEY__PATH` variables, `--set key.path=value`.
-Unknown keys and values of a wrong type are refused with the path of the key.
+are the platform's. Unknown keys and values of a wrong type are refused with the path of the key, and with
+the source of the value (`broker.config_sources`).
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
+from broker.config_sources import ConfigError, Gathered, Sources
 from broker.domain.topics import Kind, is_valid_filter, parse_topic
-
-ENV_PREFIX = "IM_"
-
-
-class ConfigError(Exception):
-    """The configuration is wrong. The text names the path of the key."""
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def take(self, other: Self) -> None:
+        """Become equal to another section. The parts of a node share one section, so all of them see it."""
+        self.__setstate__(other.__getstate__())
 
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -41,13 +39,52 @@ _GONE = {
 }
 """Key of an earlier version -> the advice for it."""
 
+RELOADED = frozenset(
+    (
+        "limits.max_packet_bytes_before_connect",
+        "limits.max_inflight",
+        "limits.max_queued",
+        "limits.events_kept",
+        "limits.max_subscriptions",
+        "limits.outbox_bytes",
+        "limits.uncommitted_bytes",
+        "limits.session_expiry",
+        "limits.sessions_per_user",
+        "limits.connections_per_user",
+        "limits.publishes_per_second",
+        "limits.group_members",
+        "limits.presence_grace",
+        "messages.recall_seconds",
+        "messages.edit_seconds",
+        "topics.open",
+        "http.registration",
+        "http.token_ttl",
+        "http.refresh_ttl",
+        "log.level",
+    )
+)
+"""The keys that `Config.reload` changes. A key belongs here if every part that uses its value reads it from
+the section each time, or is told by `server.reloading`."""
+
 _ORIGIN = re.compile(r"https?://[^/?#\s]+")
+
+
+def _checked_networks(networks: list[str]) -> list[str]:
+    for network in networks:
+        ip_network(network)  # raises ValueError with the reason
+    return networks
 
 
 class Node(_Section):
     """`node`."""
 
     id: Annotated[int, Field(ge=0, le=1023)] = 0
+    trusted_proxies: list[str] = []
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: list[str]) -> list[str]:
+        return _checked_networks(proxies)
 
 
 class Storage(_Section):
@@ -56,6 +93,7 @@ class Storage(_Section):
     data_dir: str = "data"
     directory_url: str | None = None
     max_batch: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    max_batch_bytes: Annotated[int, Field(ge=1024)] = 512 * 1024
 
 
 class Topics(_Section):
@@ -83,12 +121,32 @@ class Limits(_Section):
     connect_timeout: Seconds = 10.0
     max_inflight: Annotated[int, Field(ge=1, le=65_000)] = 100
     max_queued: Count = 1000
+    events_kept: Count = 1000
     max_subscriptions: Count = 1000
     outbox_bytes: Annotated[int, Field(ge=4096)] = 1024 * 1024
+    outboxes_bytes: Annotated[int, Field(ge=65_536)] = 256 * 1024 * 1024
     uncommitted_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024
+    held_bytes: Annotated[int, Field(ge=65_536)] = 64 * 1024 * 1024
     session_expiry: Seconds = 30 * 86400.0
+    sessions_per_user: Count = 200
+    connections_per_user: Count = 200
+    connections_per_address: Count = 10_000
+    connects_per_second: Count = 200
+    publishes_per_second: Count = 2000
+    packets_per_turn: Count = 256
     rpc_concurrency: Count = 64
+    calls_per_user: Count = 256
+    groups_per_hour: Count = 200
+    contact_requests_per_hour: Count = 500
+    joins_per_hour: Count = 500
+    repeats_per_hour: Count = 20
+    retained_messages: Count = 100_000
+    retained_bytes: Count = 256 * 1024 * 1024
+    retained_messages_per_user: Count = 25_000
+    retained_bytes_per_user: Count = 64 * 1024 * 1024
     group_members: Annotated[int, Field(ge=2, le=100_000)] = 10_000
+    reserved_files: Count = 64
+    unreachable_after: Annotated[float, Field(ge=3, le=3600)] = 40.0
     presence_grace: Annotated[float, Field(ge=0, le=60)] = 3.0
 
 
@@ -97,6 +155,7 @@ class Messages(_Section):
 
     recall_seconds: Annotated[float, Field(ge=0)] = 120.0
     edit_seconds: Annotated[float, Field(ge=0)] = 86400.0
+    group_receipts: Annotated[int, Field(ge=0, le=1000)] = 100
 
 
 class Sys(_Section):
@@ -111,6 +170,7 @@ class Grpc(_Section):
     bind: str = "127.0.0.1:50051"
     tls_cert: str | None = None
     tls_key: str | None = None
+    idle_seconds: Annotated[float, Field(ge=1)] = 60.0
 
 
 class Http(_Section):
@@ -128,9 +188,7 @@ class Http(_Section):
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, proxies: list[str]) -> list[str]:
-        for proxy in proxies:
-            ip_network(proxy)  # raises ValueError with the reason
-        return proxies
+        return _checked_networks(proxies)
 
     @field_validator("cors_origins")
     @classmethod
@@ -145,6 +203,16 @@ class Log(_Section):
     """`log`."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    repeats: Count = 10
+
+
+class Changes(NamedTuple):
+    """The result of a reload."""
+
+    done: list[str]
+    """What has changed: `key: old value -> new value`."""
+    need_restart: list[str]
+    """The keys that differ, but take effect only after a restart. Without values: some hold secrets."""
 
 
 class Config(_Section):
@@ -161,6 +229,7 @@ class Config(_Section):
     grpc: Grpc = Grpc()
     http: Http = Http()
     log: Log = Log()
+    _sources: Sources = PrivateAttr(default_factory=Sources)
 
     @field_validator("plugins", mode="before")
     @classmethod
@@ -175,9 +244,38 @@ class Config(_Section):
         return value
 
     @property
+    def trusted_proxies(self) -> list[str]:
+        """Addresses and networks of the proxies in front of the node."""
+        return [*self.node.trusted_proxies, *self.http.trusted_proxies]
+
+    @property
     def data_dir(self) -> Path:
         """The directory of the node's files."""
         return Path(self.storage.data_dir)
+
+    def came_from(self, sources: Sources) -> Self:
+        """Remember where the values came from, for `fault`."""
+        self._sources = sources
+        return self
+
+    def fault(self, error: Exception) -> str:
+        """The text of an error. If it begins with the path of a key, the file and line, the variable or the
+        option that the key's value came from are put in front."""
+        text = str(error)
+        section = re.split(r"[.:, ]", text, maxsplit=1)[0]
+        return self._sources.named(text) if section in type(self).model_fields else text
+
+    def reload(self, new: "Config") -> Changes:
+        """Take over the values of the keys in `RELOADED`. All other keys keep their values."""
+        changes = Changes([], [])
+        for name in type(self).model_fields:
+            ours, theirs = getattr(self, name), getattr(new, name)
+            if isinstance(ours, _Section):
+                ours.take(_merged(name, ours, theirs, changes))
+            else:
+                keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+                changes.need_restart.extend(f"{name}.{key}" for key in keys)
+        return changes
 
 
 def load(
@@ -190,67 +288,34 @@ def load(
     Raises:
         ConfigError: the file is missing or not YAML, a key is unknown, or a value has a wrong type.
     """
-    values = _read(file)
-    for name, text in sorted(environment.items()):
-        if name.startswith(ENV_PREFIX):
-            path = name.removeprefix(ENV_PREFIX).lower().split("__")
-            if path[0] in Config.model_fields:  # other programs use the prefix, too
-                _put(values, path, _value(name, text))
-    for setting in settings:
-        key, separator, text = setting.partition("=")
-        if not separator:
-            raise ConfigError(f"--set {setting}: expected key.path=value")
-        _put(values, _split(values, key), _value(f"--set {key}", text))
+    gathered = Gathered(file)
+    gathered.take_environment(environment, Config.model_fields)
+    gathered.take_settings(settings)
     if data_dir is not None:
-        _put(values, ["storage", "data_dir"], str(data_dir))
+        gathered.put(["storage", "data_dir"], str(data_dir), "--data-dir")
     try:
-        return Config.model_validate(values)
+        config = Config.model_validate(gathered.values)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{file}: {_explain(each)}" for each in error.errors())) from None
+        faults = "\n".join(map(_explain, error.errors()))
+        raise ConfigError(gathered.sources.named(faults)) from None
+    # A copy, because a section that is not given is the default object itself, and `reload` changes it.
+    return config.model_copy(deep=True).came_from(gathered.sources)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file}: expected sections, found {type(values).__name__}")
-    return values
-
-
-def _value(name: str, text: str) -> object:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: {text!r} is not valid YAML") from error
-
-
-def _split(values: dict[str, Any], key: str) -> list[str]:
-    """Split a dotted path. A key may itself hold dots, as a plugin's name: the longest key that exists in
-    `values` is taken."""
-    parts = key.split(".")
-    path: list[str] = []
-    here: object = values
-    while parts:
-        known = here if isinstance(here, dict) else {}
-        count = next((n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in known), 1)
-        path.append(".".join(parts[:count]))
-        here = known.get(path[-1])
-        parts = parts[count:]
-    return path
-
-
-def _put(values: dict[str, Any], path: list[str], value: object) -> None:
-    here = values
-    for level in path[:-1]:
-        inner = here.get(level)
-        if not isinstance(inner, dict):
-            inner = here[level] = {}
-        here = inner
-    here[path[-1]] = value
+def _merged(name: str, ours: _Section, theirs: _Section, changes: Changes) -> _Section:
+    """`theirs`, but with the values of `ours` for keys that need a restart. Adds to `changes`."""
+    kept = {}
+    for key in type(ours).model_fields:
+        old, new = getattr(ours, key), getattr(theirs, key)
+        if old == new:
+            continue
+        path = f"{name}.{key}"
+        if path in RELOADED:
+            changes.done.append(f"{path}: {old!r} -> {new!r}")
+        else:
+            changes.need_restart.append(path)
+            kept[key] = old
+    return theirs.model_copy(update=kept)
 
 
 def _explain(error: Any) -> str:

@@ -2,32 +2,63 @@
 
 There is no timer. An item that comes when nothing is being committed is committed at once. Under load the
 batches grow by themselves, up to a limit.
+
+If more waits than fits into a batch, it may be filled in turns over the owners of the items: one item of
+each, until it has its number of items or bytes. So the first item of an owner is in the next batch, however
+many others have. Items of one owner keep their order; those of different owners need not.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from contextvars import Context
+from typing import Generic, Protocol, TypeVar
+
+from broker.domain.lines import Lines
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Turns(Protocol[T_contra]):
+    """Says how batches are filled in turns."""
+
+    max_bytes: int
+    """A batch is full with so many bytes. Its last item may exceed them."""
+
+    def owner(self, item: T_contra) -> Hashable:
+        """Whose item it is."""
+        ...
+
+    def size(self, items: Iterable[T_contra]) -> int:
+        """Bytes of items, about."""
+        ...
 
 
 class GroupCommit(Generic[T]):
     """Passes submitted items to `commit` in batches of at most `max_batch` items, one batch at a time.
 
-    `commit` answers each item itself and should not raise.
+    `commit` answers each item itself and should not raise. With `turns`, batches are filled in turns.
     """
 
-    def __init__(self, commit: Callable[[list[T]], Awaitable[None]], max_batch: int) -> None:
+    def __init__(
+        self,
+        commit: Callable[[list[T]], Awaitable[None]],
+        max_batch: int,
+        turns: Turns[T] | None = None,
+    ) -> None:
         self._commit = commit
         self._max_batch = max_batch
+        self._turns = turns
         self._waiting: list[T] = []
+        # What did not fit into a batch, in a line for each owner. All of it was there before `_waiting`.
+        self._lines: Lines[T] = Lines()
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._lines)
 
     @property
     def is_busy(self) -> bool:
@@ -38,13 +69,42 @@ class GroupCommit(Generic[T]):
         """Commit the item with the next batch."""
         self._waiting.append(item)
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            # In a context of its own, because a batch is not on behalf of whoever submitted its first item.
+            self._task = asyncio.get_running_loop().create_task(self._run(), context=Context())
+
+    def _next(self) -> list[T]:
+        """The next batch; empty if nothing waits."""
+        waiting, turns = self._waiting, self._turns
+        if turns is None:
+            batch, self._waiting = waiting[: self._max_batch], waiting[self._max_batch :]
+            return batch
+        self._waiting = []
+        if not self._lines and len(waiting) <= self._max_batch and turns.size(waiting) <= turns.max_bytes:
+            return waiting
+        for item in waiting:
+            self._lines.put(turns.owner(item), item)
+        return self._fill(turns)
+
+    def _fill(self, turns: Turns[T]) -> list[T]:
+        batch: list[T] = []
+        size = 0
+        while len(batch) < self._max_batch and size < turns.max_bytes:
+            item = self._lines.take()
+            if item is None:
+                break
+            batch.append(item)
+            size += turns.size((item,))
+        return batch
+
+    def take(self) -> list[T]:
+        """Take the items back that are in no batch yet."""
+        taken = list(iter(self._lines.take, None)) + self._waiting
+        self._waiting = []
+        return taken
 
     async def _run(self) -> None:
         try:
-            while self._waiting:
-                batch = self._waiting[: self._max_batch]
-                del self._waiting[: self._max_batch]
+            while batch := self._next():
                 try:
                     await self._commit(batch)
                 except Exception:  # a bug in one batch must not stop the commits of the next ones

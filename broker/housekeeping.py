@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from broker import VERSION
 from broker.delivery.away import AwaySessions
@@ -23,12 +24,19 @@ _CURSOR_SECONDS = 0.5
 _EXPIRY_SECONDS = 3600.0
 
 
+class SessionLimits(Protocol):
+    """How long sessions are kept."""
+
+    session_expiry: float
+    """Seconds for which a session without a connection is kept."""
+
+
 class Housekeeping:
     """Saves cursors, expires sessions, updates `$SYS`.
 
-    `session_expiry`: seconds for which a session without a connection is kept. `sys_interval`: seconds
-    between updates of `$SYS`, 0 for none. `stats` returns the node's figures. `each_second` is called once
-    a second."""
+    `now_ms` is wall time; `steady_ms` is Unix ms that steps of the wall clock do not change.
+    `sys_interval`: seconds between updates of `$SYS`, 0 for none. `stats` returns the node's figures.
+    `each_second` is called once a second."""
 
     def __init__(
         self,
@@ -40,9 +48,10 @@ class Housekeeping:
         metrics: Metrics,
         tasks: Tasks,
         now_ms: Callable[[], int],
+        steady_ms: Callable[[], int],
         stats: Callable[[], dict[str, int]],
         each_second: Callable[[], None],
-        session_expiry: float,
+        limits: SessionLimits,
         sys_interval: float,
     ) -> None:
         self._registry = registry
@@ -53,9 +62,10 @@ class Housekeeping:
         self._metrics = metrics
         self._tasks = tasks
         self._now_ms = now_ms
+        self._steady_ms = steady_ms
         self._stats = stats
         self._each_second = each_second
-        self._session_expiry = session_expiry
+        self._limits = limits
         self._sys_interval = sys_interval
 
     async def mark_offline(self) -> None:
@@ -79,13 +89,13 @@ class Housekeeping:
 
     async def _expire_sessions(self) -> None:
         while True:
-            now = self._now_ms()
+            now = self._steady_ms()
             # A connected session may have been saved long ago: it must not expire.
             keep = [
                 key for key, client in self._online.items() if client.session and client.session.persistent
             ]
             try:
-                before = now - int(self._session_expiry * 1000)
+                before = now - int(self._limits.session_expiry * 1000)
                 if expired := await self._states.store.expire(before, keep, now):
                     self._metrics.dropped["session_expired"] += expired
                     await self._away.drop_expired()

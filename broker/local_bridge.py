@@ -10,9 +10,10 @@ from broker.domain.errors import ReasonCode, Refusal, RefusedError, StoreError
 from broker.domain.message import Draft, Stamped
 from broker.domain.publication import Publication
 from broker.node import Node
-from broker.ports import Device, MessageLog, Post, Posted
+from broker.ports import Device, Identity, MessageLog, Post, Posted
 from broker.publish.committer import Outcome, Submission
 from broker.registry import Client
+from broker.session.session import Session
 
 _ENTRY_BYTES = 256 * 1024
 
@@ -54,7 +55,7 @@ class LocalBridge:
             if not answered.done():
                 answered.set_result(outcome)
 
-        self._node.committer.submit(Submission(draft, done))
+        self._node.committer.submit(Submission(draft, done, patient=False))
         return answered
 
     async def _posted(self, outcome: Outcome) -> Posted:
@@ -71,32 +72,52 @@ class LocalBridge:
         """See `BrokerPort`."""
         return self._node.fanout.watch(topic, grown)
 
+    async def pace(self, user: str, publishes: int, *, wait: bool) -> None:
+        """See `BrokerPort`."""
+        now, allowances = asyncio.get_running_loop().time, self._node.publishes
+        allowance = allowances.hold(user, now())
+        try:
+            while wait and allowance.left < 0 and (seconds := allowance.wait(now())):
+                self._node.metrics.limited["publishes_per_second"] += 1
+                await asyncio.sleep(seconds)
+            allowance.take(publishes)
+        finally:
+            allowances.release(allowance)
+
     # --- clients ---------------------------------------------------------------------
 
     async def emit(self, users: Sequence[str], event: Mapping[str, Any], *, keep: bool = True) -> None:
         """See `BrokerPort`."""
-        for user in users:
-            self._node.events.emit(user, event, keep=keep)
+        events = self._node.events
+        if keep:
+            await events.keep(users, event)
+        else:
+            for user in users:
+                events.tell(user, event)
 
     async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:
         """See `BrokerPort`."""
         online = self._node.online
-        return {user: [key.client_id for key in devices] for user in users if (devices := online.of(user))}
+        found = {user: [key.client_id for key in devices] for user in users if (devices := online.of(user))}
+        if "" in users and (nameless := [key.client_id for key, _ in online.items() if not key.user]):
+            found[""] = nameless
+        return found
 
     async def connections(self, user: str, after: str, limit: int) -> list[Device]:
         """See `BrokerPort`."""
         node = self._node
         clients = node.online.of(user).items() if user else node.online.items()
-        devices = (Device(key.user, key.client_id, _address(client)) for key, client in clients)
-        return heapq.nsmallest(
-            limit,
-            (device for device in devices if device.sort_key > after),
-            key=lambda device: device.sort_key,
-        )
+        wanted = ((f"{key.user} {key.client_id}", client) for key, client in clients)
+        found = heapq.nsmallest(limit, (each for each in wanted if each[0] > after), key=lambda each: each[0])
+        return [_device(client.session, client) for _, client in found if client.session is not None]
 
     async def kick(self, user: str) -> int:
         """See `BrokerPort`."""
         return self._node.registry.kick(user, "kicked")
+
+    async def renew(self, client_id: str, identity: Identity) -> bool:
+        """See `BrokerPort`."""
+        return self._node.registry.renew(client_id, identity)
 
     async def stats(self) -> dict[str, int]:
         """See `BrokerPort`."""
@@ -109,6 +130,15 @@ def _known(outcome: Outcome) -> asyncio.Future[Outcome]:
     return known
 
 
-def _address(client: Client) -> str:
+def _device(session: Session, client: Client) -> Device:
     host, port = client.peer
-    return f"{host}:{port}"
+    return Device(
+        session.key.user,
+        session.key.client_id,
+        f"{host}:{port}",
+        session.since,
+        session.persistent,
+        len(session.filters),
+        max((subscription.qos for subscription in session.filters.values()), default=None),
+        session.backlog,
+    )

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,19 +22,23 @@ from broker.delivery.readers import Readers
 from broker.delivery.router import Router
 from broker.delivery.subscriber import Subscriber
 from broker.delivery.subscriptions import Subscriptions
+from broker.domain.attempts import Attempts
 from broker.domain.publication import Publication
 from broker.domain.topics import Kind, parse_topic, presence_topic
 from broker.housekeeping import Housekeeping
 from broker.metrics import Metrics
 from broker.net import tcp, websocket
+from broker.net.addresses import Addresses
 from broker.net.hub import Hub
-from broker.net.listeners import Listener, Slots, bind
-from broker.ports import Directory, MessageLog, PresenceChange, Retained
+from broker.net.listeners import Door, Listener, Slots, bind, highest_file
+from broker.net.reachability import keep_asking
+from broker.ports import ConversationStore, Directory, MessageLog, PresenceChange, Retained
 from broker.publish.committer import MessageCommitter
 from broker.publish.events import Events
 from broker.publish.for_services import ForServices
 from broker.publish.pipeline import Pipeline
 from broker.publish.references import References
+from broker.publish.retained_space import RetainedSpace, Room
 from broker.publish.sequencer import Sequencer
 from broker.registry import Client, Registry
 from broker.rights import Rights
@@ -51,12 +56,17 @@ _BACKLOG = 4096
 class _PluginServices:
     """See `ports.PluginServices`."""
 
-    def __init__(self, config: Config, directory: Directory, passwords: object) -> None:
+    def __init__(self, config: Config, directory: Directory, passwords: object, attempts: Attempts) -> None:
         self.directory = directory
         self.passwords = passwords
+        self.attempts = attempts
         self.data_dir: Path = config.data_dir
-        self.open_filters = config.topics.open
         self.now_ms = SystemClock().now_ms
+        self._topics = config.topics
+
+    @property
+    def open_filters(self) -> Sequence[str]:
+        return self._topics.open
 
 
 class Node:
@@ -72,29 +82,31 @@ class Node:
         config: Config,
         log: MessageLog,
         states: States,
+        conversations: ConversationStore,
         directory: Directory,
         passwords: object,
+        attempts: Attempts,
         metrics: Metrics,
+        clock: SystemClock,
     ) -> None:
         self._config = config
-        self._started_at = time.time()
+        self._started_at = time.monotonic()
         limits = config.limits
-        clock = SystemClock()
         loop = asyncio.get_running_loop()
         self.metrics = metrics
         self._states = states
         self._tasks = Tasks()
-        self.for_services = ForServices(limits.rpc_concurrency, metrics)
+        self.for_services = ForServices(limits.rpc_concurrency, limits.calls_per_user, metrics)
         # Delivery: from a publication to its readers.
         self._router: Router[Subscriber] = Router()
         self.online: Online[Client] = Online()
         self._away = AwaySessions(states, config.topics.open, limits.max_queued)
         self.fanout = Fanout(self._router, self._away, states, metrics)
         self._sys = SysTopics(states.retained, partial(self.fanout.broadcast, qos=0))
-        self.events = Events(self.fanout, self.online, self._away, states, metrics, limits.max_queued)
-        # Rights: who may do what.
+        self.events = Events(log, self.fanout, metrics, limits.events_kept, loop.call_later)
+        # Who may do what.
         view = BrokerView(self.fanout, self._sys, self.online)
-        self.host = AmqttHost(config, view, _PluginServices(config, directory, passwords))
+        self.host = AmqttHost(config, view, _PluginServices(config, directory, passwords, attempts))
         gate = self.host.gate
         readers = Readers(self.online, gate)
         may_receive = readers.may_receive if gate.screens else None
@@ -105,26 +117,44 @@ class Node:
             states,
             self._feeder,
             readers.grant,
-            clock.now_ms,
+            conversations.floors,
+            clock.steady_ms,
             may_receive,
             limits.max_subscriptions,
         )
         # Publishing: from a packet to a stored message.
         self.committer = MessageCommitter(
-            log, Sequencer(config.node.id), clock, self.fanout.push, config.storage.max_batch
+            log,
+            Sequencer(config.node.id),
+            clock,
+            self.fanout.push,
+            config.storage.max_batch,
+            states.outage,
+            limits.held_bytes,
+            metrics.limited,
+            config.storage.max_batch_bytes,
+            lambda: metrics.totals["delivered"],
         )
         self._presence = Presence(
-            self._publish_presence, partial(loop.call_later, limits.presence_grace), clock.now_ms
+            self._publish_presence,
+            lambda left: loop.call_later(limits.presence_grace, left),
+            clock.now_ms,
+        )
+        self._retained = RetainedSpace(
+            Room(limits.retained_messages, limits.retained_bytes),
+            Room(limits.retained_messages_per_user, limits.retained_bytes_per_user),
+            metrics.limited,
         )
         self.pipeline = Pipeline(
             gate,
-            References(log, directory),
+            References(log, conversations, directory),
             self.committer,
             self.fanout,
             self.events,
             self.for_services,
             self._presence,
-            TypingNotices(clock.now_ms, metrics.drop),
+            TypingNotices(clock.steady_ms, metrics.drop),
+            self._retained,
             metrics,
         )
         # Connections and their sessions.
@@ -137,7 +167,7 @@ class Node:
             self.pipeline,
             metrics,
             limits,
-            clock.now_ms,
+            clock,
             self._presence.devices_changed,
             self.for_services.arrived,
             gate.may_receive if gate.screens else None,
@@ -152,7 +182,9 @@ class Node:
             limits,
             loop,
             self.host.events,
+            states.outage,
         )
+        self.publishes = self._hub.publishes
         self._rights = Rights(
             self.registry,
             self.online,
@@ -172,15 +204,18 @@ class Node:
             metrics,
             self._tasks,
             clock.now_ms,
+            clock.steady_ms,
             self.stats,
             self._tick,
-            limits.session_expiry,
+            limits,
             config.sys.interval,
         )
+        self._addresses = self._new_addresses()
         self._servers: list[asyncio.Server] = []
         self._following: asyncio.Task[None] | None = None
         self.fanout.on_retained(self.host.events.retained)
         self.fanout.on_retained(self._tell_services)
+        self.fanout.on_retained(self._retained.retained)
         directory.on_change(self._rights.changed)
 
     def _publish_presence(self, user: str, document: bytes, live: bool) -> None:
@@ -205,13 +240,16 @@ class Node:
         await self.host.starting()
         await self._housekeeping.mark_offline()
         await self.registry.load()
+        self._retained.load(await self._states.store.held())
+        opened = [(listener, bound[0].getsockname()[1]) for listener, bound in sockets]
         for listener, bound in sockets:
-            slots = Slots(listener.max_connections)
+            slots = self._slots(self._addresses, listener.max_connections, self._config.limits.reserved_files)
             for sock in bound:
+                keep_asking(sock, self._config.limits.unreachable_after)
                 self._servers.append(await self._serve(listener, slots, sock))
         await self.host.started()
         self._housekeeping.start()
-        return [(listener, bound[0].getsockname()[1]) for listener, bound in sockets]
+        return opened
 
     async def _serve(self, listener: Listener, slots: Slots, sock: socket.socket) -> asyncio.Server:
         if listener.type == "tcp":
@@ -220,14 +258,48 @@ class Node:
                 lambda: tcp.TcpProtocol(self._hub, slots), sock=sock, backlog=_BACKLOG
             )
         limits = self._config.limits
+        door = Door(sock, slots)
         return await picows.ws_create_server(
-            partial(websocket.accept, self._hub, slots),
-            sock=sock,
+            partial(websocket.accept, self._hub, door),
+            sock=door,
             backlog=_BACKLOG,
             # The largest packet must fit into one frame.
             max_frame_size=limits.max_packet_bytes + 1024,
             websocket_handshake_timeout=limits.connect_timeout,
         )
+
+    def slots(self, reserved_files: int) -> Slots:
+        """The slots of a port that somebody else listens on. Its connections are counted by themselves: the
+        clients of an address do not keep out who calls from there. `reserved_files` are left for others."""
+        return self._slots(self._new_addresses(), 0, reserved_files)
+
+    def _slots(self, addresses: Addresses, limit: int, reserved_files: int) -> Slots:
+        return Slots(limit, addresses, highest_file(reserved_files), self._hub.turn_away)
+
+    def _new_addresses(self) -> Addresses:
+        limits = self._config.limits
+        return Addresses(
+            limits.connections_per_address,
+            limits.connects_per_second,
+            limits.connect_timeout,
+            self._config.trusted_proxies,
+            self.metrics.limited,
+        )
+
+    def reload(self, *, topics_changed: bool) -> None:
+        """The configuration has changed (`Config.reload`): tell the parts that do not read it each time.
+        `topics_changed`: other topics are open now, so that permits and grants must be asked for again."""
+        limits = self._config.limits
+        self._hub.budget.resize(limits.outbox_bytes)
+        self._hub.publishes.allow(limits.publishes_per_second, self._hub.loop.time())
+        self.events.keep_last(limits.events_kept)
+        self._subscriptions.allow_filters(limits.max_subscriptions)
+        self._away.allow_queued(limits.max_queued)
+        if topics_changed:
+            self._rights.forget_permits()
+            self._subscriptions.rights_changed()
+            self._tasks.spawn(self._away.reopen(self._config.topics.open, self.online))
+            self._tasks.spawn(self._rights.follow_all())
 
     async def stop(self) -> None:
         """Close the ports, end all connections, commit all that was accepted."""
@@ -247,6 +319,8 @@ class Node:
 
     def _tick(self) -> None:
         self._hub.deadlines.tick(self._hub.loop.time())
+        self._hub.budget.look_again()
+        self._hub.reachability.tick(self._hub.connections)
         if self.host.gate.screens:
             # Plugins that cannot say when a right changes are asked again every second.
             self._rights.forget_permits()
@@ -258,12 +332,14 @@ class Node:
         """Flat names -> counters and gauges."""
         return self.metrics.as_dict() | {
             "bytes_sent": self._hub.flusher.bytes_written,
-            "uptime_seconds": int(time.time() - self._started_at),
+            "uptime_seconds": int(time.monotonic() - self._started_at),
             "clients_connected": len(self.online),
             "users_online": self.online.users,
             "subscriptions": len(self._router) + self._away.subscriptions,
             "sessions_catching_up": len(self._feeder),
             "commits_waiting": len(self.committer),
+            "store_outage": int(self._states.outage.is_on),
+            "outboxes_bytes": self._hub.budget.held,
             "rss_bytes": resident_bytes(),
         }
 

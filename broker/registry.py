@@ -1,16 +1,30 @@
 """The connected sessions of a node: attach, take-over, detach, and saving their cursors."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from broker.delivery.away import AwaySessions
 from broker.delivery.feeder import Feeder
 from broker.delivery.online import Online
 from broker.delivery.subscriptions import Subscriptions
+from broker.domain.errors import RefusedError, StoreError
 from broker.domain.publication import Publication
 from broker.domain.topics import inbox_topic
 from broker.metrics import Metrics
-from broker.ports import Arrival, Forgotten, Identity, Moved, Principal, Saved, SessionKey, SessionState
+from broker.ports import (
+    Arrival,
+    Forgotten,
+    Identity,
+    Moved,
+    PacketIds,
+    Principal,
+    Saved,
+    SessionKey,
+    SessionState,
+)
 from broker.publish.pipeline import Pipeline
 from broker.publish.publisher import Publisher
 from broker.session.roles import Limits, Outbox
@@ -56,9 +70,28 @@ class Client(Protocol):
         """Publish no will when the connection ends."""
         ...
 
+    def renew(self, identity: Identity) -> bool:
+        """Go on with a fresh token, see `Principal.renew`. Returns whether it did."""
+        ...
+
     def close(self, reason: str) -> None:
         """End the connection. It is detached from the registry before this returns."""
         ...
+
+
+class RegistryLimits(Limits, Protocol):
+    """What a user may hold."""
+
+    connections_per_user: int
+    sessions_per_user: int
+
+
+class RegistryClock(Protocol):
+    """See `broker.clock.SystemClock`."""
+
+    def now_ms(self) -> int: ...
+
+    def steady_ms(self) -> int: ...
 
 
 class Registry:
@@ -77,8 +110,8 @@ class Registry:
         states: States,
         pipeline: Pipeline,
         metrics: Metrics,
-        limits: Limits,
-        now_ms: Callable[[], int],
+        limits: RegistryLimits,
+        clock: RegistryClock,
         devices_changed: Callable[[str, int], None],
         arrived: Callable[[Arrival], None],
         may_receive: Callable[[Principal, str], Awaitable[bool]] | None = None,
@@ -91,7 +124,7 @@ class Registry:
         self._pipeline = pipeline
         self._metrics = metrics
         self._limits = limits
-        self._now_ms = now_ms
+        self._clock = clock
         self._devices_changed = devices_changed
         self._arrived = arrived
         self._may_receive = may_receive
@@ -122,6 +155,11 @@ class Registry:
         """A session has cursors to save."""
         self._to_save.add(session)
 
+    def ids_wanted(self, session: Session) -> None:
+        """Messages of a session wait for packet ids to be reserved."""
+        if session.persistent and session.connected and (ids := session.window.reserve_ids()) is not None:
+            self._save_moved([Moved(session.key, {}, ids)], [(session, ids)])
+
     def dropped(self, reason: str) -> None:
         """A session dropped a message."""
         self._metrics.dropped[reason] += 1
@@ -138,6 +176,7 @@ class Registry:
         authenticated: it must be authenticated again.
 
         Raises:
+            RefusedError: `quota`: the user has as many connections or persistent sessions as allowed.
             StoreError: the session could not be loaded.
         """
         # Several connections of one session may be here at a time. Only the newest gets it.
@@ -156,8 +195,12 @@ class Registry:
             return True
         if client.publisher.epoch != self.epoch:
             return False
+        if key.user and len(self._online.of(key.user)) >= self._limits.connections_per_user:
+            raise self._too_many("connections_per_user")
         session = self._open(client, key, clean)
-        accept(state is not None)
+        # After a restore both sides begin anew, as neither knows which packet ids the other one holds
+        # [MQTT-3.2.2-3]. Subscriptions and cursors stay.
+        accept(state is not None and state.lost is None)
         if client.closed:  # `accept` closes a client whose credential has expired by now
             return True
         if key.user:
@@ -178,6 +221,8 @@ class Registry:
                 old.close(_TAKEN_OVER)
             self._away.begin_load(key)
             state = None if clean else await self._states.load(key)
+            if state is None and not clean and key.user:
+                await self._check_sessions(key)
             if state is not None and self._may_receive is not None:
                 state = await self._screened(state, client.publisher.principal, self._may_receive)
             if self._attaching.get(key) is not client:
@@ -188,10 +233,28 @@ class Registry:
                 return state
         return None
 
+    async def _check_sessions(self, key: SessionKey) -> None:
+        """A new persistent session is about to begin: check that its user may have one more."""
+        most = self._limits.sessions_per_user
+        client_ids = set(await self._states.store.client_ids(key.user, most + 1))
+        # Those that are connected are perhaps not stored yet.
+        client_ids |= {
+            other.client_id
+            for other, client in self._online.of(key.user).items()
+            if client.session is not None and client.session.persistent
+        }
+        if len(client_ids - {key.client_id}) >= most:
+            raise self._too_many("sessions_per_user")
+
+    def _too_many(self, limit: str) -> RefusedError:
+        self._metrics.limited[limit] += 1
+        return RefusedError("quota", f"too many for one user (limits.{limit})")
+
     def _open(self, client: Client, key: SessionKey, clean: bool) -> Session:
         self._anonymous_kept = self._anonymous_kept or not (clean or key.user)
         identity = client.publisher.principal.identity
-        session = Session(key, identity, not clean, client.outbox, self._limits, self)
+        outbox, now = client.outbox, self._clock.steady_ms()
+        session = Session(key, identity, not clean, outbox, self._limits, self, now)
         client.adopt(session)
         self._online.add(key, client)
         self._metrics.totals["connections"] += 1
@@ -208,7 +271,7 @@ class Registry:
             for message in state.queue
             if message.released or await may_receive(principal, message.topic)
         ]
-        return SessionState(state.filters, state.cursors, state.inflight, state.received, queue)
+        return replace(state, queue=queue)
 
     # --- detaching -------------------------------------------------------------------
 
@@ -226,7 +289,8 @@ class Registry:
         self._to_save.discard(session)
         self._metrics.disconnects[reason] += 1
         if session.persistent:
-            self._states.submit([Saved(key, session.snapshot(), self._now_ms())])
+            saved = Saved(key, session.snapshot(), self._clock.steady_ms())
+            self._states.submit([saved], patient=True)
             self._away.stand_in(key, session.filters)
         if client.will is not None:
             self._publish_will(client.publisher, client.will)
@@ -248,21 +312,40 @@ class Registry:
     # --- while connected -------------------------------------------------------------
 
     def save_cursors(self) -> None:
-        """Save the cursors that moved since the last call, and delete sessions that clean ones replaced.
+        """Save the cursors that moved since the last call, with new packet ids where those reserved run
+        out, and delete sessions that clean ones replaced.
 
         Not at every PUBACK: a cursor saved late only means that some entries are sent again (QoS 1)."""
         self._states.flush()
         if not self._to_save:
             return
-        moved = []
+        moved, reserved = [], []
         for session in self._to_save:
-            if session.persistent and (cursors := session.logs.to_save):
-                moved.append(Moved(session.key, cursors))
+            if session.persistent:
+                cursors = session.logs.to_save
+                ids = session.window.reserve_ids() if session.window.ids.is_low else None
+                if ids is not None:
+                    reserved.append((session, ids))
+                if cursors or ids is not None:
+                    moved.append(Moved(session.key, cursors, ids))
             session.logs.saved()
             self._report(session)
         self._to_save.clear()
         if moved:
-            self._states.submit(moved)
+            self._save_moved(moved, reserved)
+
+    def _save_moved(self, moved: Sequence[Moved], reserved: Sequence[tuple[Session, PacketIds]]) -> None:
+        self._states.submit(moved, partial(self._ids_reserved, reserved))
+
+    def _ids_reserved(self, reserved: Sequence[tuple[Session, PacketIds]], error: StoreError | None) -> None:
+        for session, ids in reserved:
+            session.window.ids.reserved(None if error else ids.reserved)
+            if not session.connected:
+                continue
+            if error is None:
+                session.refill()
+            else:
+                self._to_save.add(session)  # `save_cursors` tries again
 
     def _report(self, session: Session) -> None:
         """Report the inbox entries acknowledged since the last report."""
@@ -273,7 +356,13 @@ class Registry:
     def expires_in(self, client: Client) -> float | None:
         """Seconds until the connection's credential expires, or None if it does not."""
         expires_at = client.publisher.principal.identity.expires_at
-        return None if expires_at is None else expires_at - self._now_ms() / 1000
+        return None if expires_at is None else expires_at - self._clock.now_ms() / 1000
+
+    def renew(self, client_id: str, identity: Identity) -> bool:
+        """A connected client goes on with a fresh token of the same user. Returns False if it is not
+        connected, or was not authenticated by a token."""
+        client = self._online.get(SessionKey(identity.user, client_id))
+        return client is not None and client.renew(identity)
 
     def kick(self, user: str, reason: str, whom: Callable[[Identity], bool] = lambda _: True) -> int:
         """End those connections of a user whose identity `whom` selects. Returns their number."""

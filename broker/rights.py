@@ -100,7 +100,7 @@ class Rights:
         if account is None:
             self._registry.kick(user, "user removed")
             self._away.wake_all(user)
-            self._states.submit([Forgotten(user, None)])
+            self._states.submit([Forgotten(user, None)], patient=True)
         elif account.disabled:
             self._registry.kick(user, "user disabled")
         else:

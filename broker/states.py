@@ -6,14 +6,20 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from broker.domain.errors import StoreError
+from broker.domain.errors import StoreError, StoreUnavailableError
 from broker.group_commit import GroupCommit
 from broker.metrics import Metrics
+from broker.outage import Outage
 from broker.ports import Forgotten, Retained, SessionKey, SessionState, StateChange, StateStore
 
 logger = logging.getLogger(__name__)
 
 _MAX_BATCH = 1000
+_RETRY_SECONDS = 0.5
+_MOST_HELD = 100_000
+"""Submissions that wait while the store cannot commit."""
+
+_STATES = "state changes"
 
 
 def _ignore(_error: StoreError | None) -> None:
@@ -23,25 +29,36 @@ def _ignore(_error: StoreError | None) -> None:
 class _Submission(msgspec.Struct, frozen=True):
     changes: Sequence[StateChange]
     done: Callable[[StoreError | None], None]
+    patient: bool
 
 
 class States:
-    """The only writer of the `StateStore`: it commits changes in order, many in one commit."""
+    """The only writer of the `StateStore`: it commits changes in order, many in one commit.
+
+    While the store cannot commit, patient changes are held, and come first in each later commit."""
 
     def __init__(self, store: StateStore, metrics: Metrics) -> None:
         self.store = store
+        self.outage = Outage()
+        """Whether commits fail now, those of messages included."""
+        self._held: list[_Submission] = []
+        self._retry: asyncio.TimerHandle | None = None
         self._metrics = metrics
         self._group = GroupCommit(self._commit, _MAX_BATCH)
         self._forgotten: list[StateChange] = []
 
     def submit(
-        self, changes: Sequence[StateChange], done: Callable[[StoreError | None], None] = _ignore
+        self,
+        changes: Sequence[StateChange],
+        done: Callable[[StoreError | None], None] = _ignore,
+        *,
+        patient: bool = False,
     ) -> None:
         """Commit changes with the next batch. `done` is called with None when they are on disk, or with
-        the error."""
+        the error. `patient`: while the store cannot commit, they wait for it."""
         if self._forgotten:
             changes, self._forgotten = [*self._forgotten, *changes], []
-        self._group.submit(_Submission(changes, done))
+        self._group.submit(_Submission(changes, done, patient))
 
     def forget(self, change: Forgotten) -> None:
         """Delete a session that a clean one replaces [MQTT-3.1.2-6].
@@ -56,11 +73,16 @@ class States:
             self.submit(())
 
     async def drain(self) -> None:
-        """Wait until all changes are committed."""
+        """Wait until all changes are committed. What the store cannot commit now is given up."""
         self.flush()
         await self._group.drain()
+        if self._retry is not None:
+            self._retry.cancel()
+        given_up, self._held = self._held, []
+        for submission in given_up:
+            submission.done(StoreUnavailableError("the node shuts down"))
 
-    async def save(self, changes: Sequence[StateChange]) -> None:
+    async def save(self, changes: Sequence[StateChange], *, patient: bool = False) -> None:
         """Commit changes and all submitted before them. Raises `StoreError`."""
         saved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -72,7 +94,7 @@ class States:
             else:
                 saved.set_exception(error)
 
-        self.submit(changes, done)
+        self.submit(changes, done, patient=patient)
         await saved
 
     async def load(self, key: SessionKey) -> SessionState | None:
@@ -88,13 +110,38 @@ class States:
         return await self.store.retained(topic_filter, after, limit)
 
     async def _commit(self, batch: list[_Submission]) -> None:
+        if self._held:
+            batch, self._held = [*self._held, *batch], []
         changes = [change for submission in batch for change in submission.changes]
         error = None
         if changes:
             try:
                 self._metrics.dropped["queue_full"] += await self.store.apply(changes)
+            except StoreUnavailableError as failure:
+                self._hold(batch, failure)
+                return
             except Exception as failure:
                 logger.error("a commit of %d state changes failed: %s", len(changes), failure)
                 error = failure if isinstance(failure, StoreError) else StoreError(repr(failure))
+        if self.outage.is_on and changes and error is None:
+            self.outage.recovered(_STATES)
         for submission in batch:
             submission.done(error)
+
+    def _hold(self, batch: list[_Submission], error: StoreUnavailableError) -> None:
+        """Keep the patient ones of a batch that the store cannot commit now."""
+        for submission in batch:
+            if submission.patient and len(self._held) < _MOST_HELD:
+                self._held.append(submission)
+            else:
+                submission.done(error)
+        if not self._held:
+            logger.error("a commit of state changes failed: %s", error)
+            return
+        self.outage.failed(_STATES, error)
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self.submit(())

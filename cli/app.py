@@ -6,16 +6,35 @@ from typing import Annotated
 import typer
 
 from broker import VERSION
-from cli import contacts, conversations, devices, groups, members, messages, node, output, users
+from cli import (
+    backups,
+    contacts,
+    conversations,
+    devices,
+    groups,
+    members,
+    messages,
+    node,
+    output,
+    upkeep,
+    users,
+)
+from cli.context import group
 from cli.location import Options
 
-app = typer.Typer(
-    help="Run and administer a node.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+HELP = """Run and administer a node.
+
+Whom a command acts as: the system, which may do everything. With --as USER it acts as that user: with
+their rights, in their name, and with what they may see. Commands about a user's own things (contact,
+conversations, conversation, read, edit, group create, join and leave) need --as.
+
+Listings have --limit and --filter, and --json for programs. On a terminal, a listing longer than the
+screen goes to the pager (PAGER, or less; PAGER=cat: none).
+
+Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted;
+verify has its own."""
+
+app = group(HELP, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 
 
 def _version(wanted: bool) -> None:
@@ -73,3 +92,6 @@ app.add_typer(conversations.app, name="conversation")
 app.command()(messages.tail)
 app.command()(messages.history)
 app.command()(node.stats)
+app.command()(upkeep.verify)
+app.command()(backups.backup)
+app.command()(backups.restore)

@@ -1,13 +1,17 @@
 """`imctl contact …`: contacts, contact requests and blocks."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cli import output
-from cli.context import As, Json, connect
+from cli.context import As, Json, connect, group
+from cli.listing import Filter, Limit, Selection, columns, each, show
 
-app = typer.Typer(help="Manage a user's contacts, contact requests and blocks.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from bridge.grpc_api import im_pb2 as pb
+
+app = group("Manage a user's contacts, contact requests and blocks.")
 
 Peer = Annotated[str, typer.Argument(metavar="USER", help="The other user's id.", show_default=False)]
 Note = Annotated[str, typer.Option(metavar="TEXT", help="A text for the other user.", show_default=False)]
@@ -21,30 +25,27 @@ def list_(
         Literal["contact", "sent", "received", "blocked", "all"],
         typer.Option(help="List contacts, requests sent or received, blocked users, or all of these."),
     ] = "contact",
+    limit: Limit = None,
+    only: Filter = None,
     as_json: Json = False,
 ) -> None:
     """List a user's contacts, requests or blocked users."""
     with connect(context) as node:
         pages = node.every("ContactService/ListContacts", user, state=state)
-        found = [contact for page in pages for contact in page.contacts]
-    if as_json:
-        from cli.documents import encoded
+        show(_COLUMNS, each(pages, "contacts"), _row, Selection(limit, only, as_json))
 
-        output.json_array(map(encoded, found))
-        return
-    output.table(
-        ("USER", "STATE", "BLOCKED", "REMARK", "NAME", "NOTE"),
-        (
-            (
-                contact.user_id,
-                contact.state,
-                "yes" if contact.blocked else "no",
-                contact.remark,
-                contact.name,
-                contact.note,
-            )
-            for contact in found
-        ),
+
+_COLUMNS = columns("USER,STATE,BLOCKED,REMARK,NAME,NOTE", text="REMARK,NAME,NOTE")
+
+
+def _row(contact: "pb.Contact") -> tuple[object, ...]:
+    return (
+        contact.user_id,
+        contact.state,
+        "yes" if contact.blocked else "no",
+        contact.remark,
+        contact.name,
+        contact.note,
     )
 
 

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import output, parsing
-from cli.context import As, Json, connect
+from cli.context import As, Json, connect, group
+from cli.listing import Filter, Limit, Selection, columns, each, show
 from cli.messages import Conversation
 
 if TYPE_CHECKING:
     from bridge.grpc_api import im_pb2 as pb
 
-app = typer.Typer(help="Change a user's marks on a conversation.", no_args_is_help=True)
+app = group("Change a user's marks on a conversation.")
 
 
 def conversations(
@@ -24,29 +25,42 @@ def conversations(
         ),
     ] = 0,
     hidden: Annotated[bool, typer.Option("--hidden", help="Include hidden ones.")] = False,
+    limit: Limit = None,
+    only: Filter = None,
     as_json: Json = False,
 ) -> None:
     """List a user's conversations, the most recently active first."""
     with connect(context) as node:
         pages = node.every("ConversationService/ListConversations", user, since=since, include_hidden=hidden)
-        found = [conversation for page in pages for conversation in page.conversations]
-    if as_json:
-        from cli.documents import encoded
+        show(_COLUMNS, each(pages, "conversations"), _row, Selection(limit, only, as_json))
 
-        output.json_array(map(encoded, found))
-        return
-    output.table(("CONVERSATION", "UNREAD", "READ", "LAST", "ACTIVE", "MARKS"), map(_row, found))
+
+_COLUMNS = columns("NAME,CONVERSATION,UNREAD,READ,LAST,ACTIVE,MARKS", text="NAME,MARKS")
 
 
 def _row(conversation: "pb.Conversation") -> tuple[object, ...]:
+    marks = [mark for mark in (_marks(conversation), _mentioned(conversation)) if mark]
     return (
+        _name(conversation),
         conversation.conversation_id,
         conversation.unread,
         conversation.read_seq,
         conversation.head_seq,
         output.local_time(conversation.active_at) if conversation.active_at else "-",
-        _marks(conversation) or "-",
+        ", ".join(marks) or "-",
     )
+
+
+def _name(conversation: "pb.Conversation") -> str:
+    """The name of the group or the other user, as the user has it."""
+    if conversation.HasField("group"):
+        return conversation.group.name or conversation.group.group_id
+    peer = conversation.peer
+    return peer.remark or peer.name or peer.user_id
+
+
+def _mentioned(conversation: "pb.Conversation") -> str:
+    return "mentioned" if conversation.HasField("mentioned_seq") else ""
 
 
 def _marks(conversation: "pb.Conversation") -> str:

@@ -28,9 +28,13 @@ _MUTED = {
     "member_muted": ("{by} muted {users}{until}", "{by} unmuted {users}"),
 }
 
+_WITHHELD = {"not_visible": "not visible", "damaged": "damaged: the node has lost what it says"}
+
 
 def in_words(body: Body) -> str:
     """An entry as one line of text."""
+    if body.withheld is not None:
+        return f"({_WITHHELD[body.withheld]})"
     if body.recalled_at is not None:
         return "(recalled)"
     match body.type:

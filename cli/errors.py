@@ -2,7 +2,11 @@
 
 
 class CommandError(Exception):
-    """The command failed. The text is printed as one line; the exit status is 1."""
+    """The command failed. The text is printed as one line, and `status` is the exit status."""
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class OutputClosedError(Exception):

@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli import output
-from cli.context import Behalf, Json, connect
+from cli.context import Behalf, Json, Yes, confirmed, connect, group
+from cli.listing import Filter, Limit, Selection, columns, each, selected, show
 from cli.parsing import duration, until
 
 if TYPE_CHECKING:
+    from bridge.grpc_api import im_admin_pb2 as admin_pb
     from bridge.grpc_api import im_pb2 as pb
 
-app = typer.Typer(help="Manage groups and their members.", no_args_is_help=True)
+app = group("Manage groups and their members.")
 
 Group = Annotated[str, typer.Argument(metavar="GROUP", help="A group id.", show_default=False)]
 Member = Annotated[str, typer.Argument(metavar="USER", help="A user id.", show_default=False)]
@@ -39,9 +41,14 @@ HistoryVisible = Annotated[
 def create(
     context: typer.Context,
     group: Group,
-    owner: Annotated[str, typer.Option(metavar="USER", help="The owner's user id.", show_default=False)],
+    owner: Annotated[
+        str,
+        typer.Option(
+            "--as", "--owner", metavar="USER", help="Whom to act as: the owner.", show_default=False
+        ),
+    ],
     members: Annotated[
-        list[str] | None, typer.Argument(metavar="[USER]...", help="The first members besides the owner.")
+        list[str] | None, typer.Argument(metavar="USER", help="The first members besides the owner.")
     ] = None,
     name: Annotated[str, typer.Option(metavar="TEXT", help="The name to show. Default: the id.")] = "",
     avatar: Avatar = None,
@@ -70,56 +77,68 @@ def create(
 
 
 @app.command("list")
-def list_(context: typer.Context, as_json: Json = False) -> None:
-    """List all groups, dismissed ones included."""
+def list_(
+    context: typer.Context,
+    user: Behalf = None,
+    limit: Limit = None,
+    only: Filter = None,
+    as_json: Json = False,
+) -> None:
+    """List all groups, dismissed ones included; with --as, the user's groups."""
+    method = "AdminService/ListGroups" if user is None else "GroupService/ListGroups"
     with connect(context) as node:
-        pages = node.every("AdminService/ListGroups", None)
-        groups = [group for page in pages for group in page.groups]
-    if as_json:
-        from cli.documents import encoded
+        groups = each(node.every(method, user), "groups")
+        show(_COLUMNS, groups, _row, Selection(limit, only, as_json))
 
-        output.json_array(map(encoded, groups))
-        return
-    output.table(
-        ("GROUP", "NAME", "OWNER", "MEMBERS", "STATE", "CREATED"),
-        (
-            (
-                group.group_id,
-                group.name,
-                group.owner,
-                group.member_count,
-                "dismissed" if group.dismissed_at else "active",
-                output.local_time(group.created_at),
-            )
-            for group in groups
-        ),
+
+_COLUMNS = columns("GROUP,NAME,OWNER,MEMBERS,STATE,CREATED", text="NAME")
+
+
+def _row(group: "admin_pb.Group | pb.GroupInfo") -> tuple[object, ...]:
+    return (
+        group.group_id,
+        group.name,
+        group.owner,
+        group.members if hasattr(group, "members") else group.member_count,
+        "dismissed" if group.dismissed_at else "active",
+        output.local_time(group.created_at),
     )
 
 
-@app.command()
-def show(context: typer.Context, group: Group, as_json: Json = False) -> None:
+@app.command("show")
+def show_(
+    context: typer.Context,
+    group: Group,
+    user: Behalf = None,
+    limit: Limit = None,
+    only: Filter = None,
+    as_json: Json = False,
+) -> None:
     """Show a group and its members."""
     with connect(context) as node:
-        found = node.ask("GroupService/GetGroup", None, group_id=group)
-        pages = node.every("GroupService/ListMembers", None, group_id=group)
-        members = [member for page in pages for member in page.members]
+        found = node.ask("GroupService/GetGroup", user, group_id=group)
+        pages = node.every("GroupService/ListMembers", user, group_id=group)
+        selection = Selection(limit, only, as_json)
+        members = selected(_MEMBERS, each(pages, "members"), _member_row, selection)
     if as_json:
         from cli.documents import plain
 
         values = plain(found)
-        del values["role"]  # the role of the caller: the system is not a member
+        if user is None:
+            del values["role"]  # the role of the caller: the system is not a member
         values |= {"member_count": found.members, "members": list(map(plain, members))}
         output.json_value(values)
         return
     output.fields(_fields(found))
     output.line("")
-    output.table(
-        ("USER", "ROLE", "JOINED AT SEQ", "MUTED"),
-        (
-            (member.user_id, member.role, member.joined_seq, _or_dash(member.muted_until))
-            for member in members
-        ),
-    )
+    output.table(_MEMBERS.header, map(_member_row, members))
+
+
+_MEMBERS = columns("USER,ROLE,JOINED AT SEQ,MUTED")
+
+
+def _member_row(member: "pb.Member") -> tuple[object, ...]:
+    return member.user_id, member.role, member.joined_seq, _or_dash(member.muted_until)
 
 
 def _fields(group: "pb.GroupInfo") -> tuple[tuple[str, Any], ...]:
@@ -202,7 +221,7 @@ def role(
 
 
 _Whom = Annotated[
-    str | None, typer.Argument(metavar="[USER]", help="A member. Default: all but the owner and admins.")
+    str | None, typer.Argument(metavar="USER", help="A member. Default: all but the owner and admins.")
 ]
 
 
@@ -230,8 +249,9 @@ def _muted(group: str, member: str | None) -> str:
 
 
 @app.command()
-def dismiss(context: typer.Context, group: Group, user: Behalf = None) -> None:
-    """Dismiss a group: nobody can post any more, its members can still read it."""
+def dismiss(context: typer.Context, group: Group, user: Behalf = None, yes: Yes = False) -> None:
+    """Dismiss a group: nobody can post any more, its members can still read it. Asks first."""
+    confirmed(f"Dismiss group {group} for ever?", yes)
     with connect(context) as node:
         node.ask("GroupService/DismissGroup", user, group_id=group)
     output.line(f"group {group} dismissed")

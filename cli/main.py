@@ -1,8 +1,8 @@
 """The entry point: turns every way in which a command can end into an exit status and at most one line.
 
 Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted by Ctrl-C (128 + SIGINT, as in
-shells). Nothing heavy is imported before `run` handles `KeyboardInterrupt`, so that an early Ctrl-C
-prints no traceback.
+shells); `verify` has its own. Nothing heavy is imported before `run` handles `KeyboardInterrupt`, so that
+an early Ctrl-C prints no traceback.
 """
 
 import os
@@ -32,7 +32,8 @@ def _command() -> int:
     except OutputClosedError:
         return 0
     except CommandError as error:
-        return _complain(str(error))
+        _complain(str(error))
+        return error.status
     except UnicodeEncodeError:
         _complain("an argument is not valid UTF-8")
         return 2

@@ -1,17 +1,21 @@
 """`imctl group …`: members, join requests and bans."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import output
 from cli.context import As, Behalf, Json, connect
 from cli.groups import For, Group, Member
+from cli.listing import Filter, Limit, Selection, columns, each, show
 from cli.parsing import FOR_EVER, until
+
+if TYPE_CHECKING:
+    from bridge.grpc_api import im_pb2 as pb
 
 app = typer.Typer()
 
-Users = Annotated[list[str], typer.Argument(metavar="USER...", help="User ids.", show_default=False)]
+Users = Annotated[list[str], typer.Argument(metavar="USER", help="User ids.", show_default=False)]
 
 _AT_ONCE = 10_000
 
@@ -24,12 +28,6 @@ def _change(context: typer.Context, method: str, group: str, users: list[str], u
             some = users[start : start + _AT_ONCE]
             changed += len(node.ask(method, user, group_id=group, user_ids=some).user_ids)
     return changed
-
-
-def _listed(context: typer.Context, method: str, group: str, user: str | None, items: str) -> list[Any]:
-    with connect(context) as node:
-        pages = node.every(method, user, group_id=group)
-        return [each for page in pages for each in getattr(page, items)]
 
 
 @app.command()
@@ -70,18 +68,25 @@ def leave(context: typer.Context, group: Group, user: As) -> None:
 
 
 @app.command()
-def requests(context: typer.Context, group: Group, user: Behalf = None, as_json: Json = False) -> None:
+def requests(
+    context: typer.Context,
+    group: Group,
+    user: Behalf = None,
+    limit: Limit = None,
+    only: Filter = None,
+    as_json: Json = False,
+) -> None:
     """List join requests."""
-    found = _listed(context, "GroupService/ListJoinRequests", group, user, "requests")
-    if as_json:
-        from cli.documents import encoded
+    with connect(context) as node:
+        found = each(node.every("GroupService/ListJoinRequests", user, group_id=group), "requests")
+        show(_REQUESTS, found, _request_row, Selection(limit, only, as_json))
 
-        output.json_array(map(encoded, found))
-        return
-    output.table(
-        ("USER", "ASKED", "NOTE"),
-        ((each.user_id, output.local_time(each.created_at), each.note) for each in found),
-    )
+
+_REQUESTS = columns("USER,ASKED,NOTE", text="NOTE")
+
+
+def _request_row(request: "pb.PendingRequest") -> tuple[object, ...]:
+    return request.user_id, output.local_time(request.created_at), request.note
 
 
 @app.command()
@@ -118,15 +123,25 @@ def unban(context: typer.Context, group: Group, member: Member, user: Behalf = N
 
 
 @app.command()
-def bans(context: typer.Context, group: Group, user: Behalf = None, as_json: Json = False) -> None:
+def bans(
+    context: typer.Context,
+    group: Group,
+    user: Behalf = None,
+    limit: Limit = None,
+    only: Filter = None,
+    as_json: Json = False,
+) -> None:
     """List bans."""
-    found = _listed(context, "GroupService/ListBans", group, user, "bans")
-    if as_json:
-        from cli.documents import encoded
+    with connect(context) as node:
+        found = each(node.every("GroupService/ListBans", user, group_id=group), "bans")
+        show(_BANS, found, _ban_row, Selection(limit, only, as_json))
 
-        output.json_array(map(encoded, found))
-        return
-    output.table(("USER", "BANNED"), ((each.user_id, _until(each.until)) for each in found))
+
+_BANS = columns("USER,BANNED")
+
+
+def _ban_row(ban: "pb.Ban") -> tuple[object, ...]:
+    return ban.user_id, _until(ban.until)
 
 
 def _until(end: int) -> str:

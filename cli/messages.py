@@ -1,6 +1,7 @@
 """`imctl send`, `edit`, `recall`, `read`, `readers`, `tail` and `history`."""
 
 import os
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +11,10 @@ import typer
 from cli import output, parsing
 from cli.context import As, Behalf, Json, connect
 from cli.errors import CommandError
+from cli.listing import Filter, Limit, Selection, columns, each, selected, show
 
 if TYPE_CHECKING:
+    from bridge.grpc_api import im_pb2 as pb
     from cli.client import NodeClient
 
 To = Annotated[
@@ -71,12 +74,13 @@ def _message(text: str) -> dict[str, Any]:
     import msgspec
 
     from broker.domain.errors import Refusal
-    from broker.domain.message import parse_payload
+    from broker.domain.message import NO_DATA, parse_payload
 
     content = parse_payload(os.fsencode(text))
     if isinstance(content, Refusal):
         raise CommandError(content.detail)
     fields = msgspec.structs.asdict(content) | {"content": bytes(content.content)}
+    fields["data"] = None if content.data == NO_DATA else bytes(content.data)
     if content.mentions is not None:
         fields["mentions"] = msgspec.json.encode(content.mentions)
     return {name: value for name, value in fields.items() if value is not None}
@@ -104,9 +108,11 @@ def edit(
     user: As,
 ) -> None:
     """Replace the content of a user's message, for a limited time after it was sent."""
-    content = _message(text)["content"]
+    fields = _message(text)
+    if others := fields.keys() - {"content", "type"}:
+        raise CommandError(f"an edit changes the content only: remove {', '.join(sorted(others))}")
     with connect(context) as node:
-        node.ask("MessageService/EditMessage", user, id=message, content=content)
+        node.ask("MessageService/EditMessage", user, id=message, content=fields["content"])
     output.line(f"message {message} edited")
 
 
@@ -125,34 +131,42 @@ def read(
     user: As,
     seq: Annotated[
         int | None,
-        typer.Argument(metavar="[SEQ]", min=1, max=MAX_SEQ, help="Up to this seq. Default: all."),
+        typer.Argument(metavar="SEQ", min=1, max=MAX_SEQ, help="Up to this seq. Default: all."),
     ] = None,
 ) -> None:
     """Mark a conversation as read by a user."""
     where = parsing.conversation(conversation)
     with connect(context) as node:
         if seq is None:
-            from broker.domain.message import read_body
+            import msgspec
 
             last = node.ask("MessageService/GetMessages", user, conversation_id=where, limit=1).messages
             if not last:
                 raise CommandError(f"{where} has no messages")
-            seq = read_body(last[0]).seq
+            seq = msgspec.json.decode(last[0])["seq"]
         node.ask("MessageService/MarkRead", user, conversation_id=where, seq=seq)
     output.line(f"{where} read by {user} up to seq {seq}")
 
 
-def readers(context: typer.Context, message: MessageId, as_json: Json = False) -> None:
+def readers(
+    context: typer.Context,
+    message: MessageId,
+    user: Behalf = None,
+    limit: Limit = None,
+    only: Filter = None,
+    as_json: Json = False,
+) -> None:
     """List the users who have read a message, except those who give no read receipts."""
     with connect(context) as node:
-        pages = node.every("MessageService/GetReaders", None, id=message)
-        found = [reader for page in pages for reader in page.readers]
-    if as_json:
-        from cli.documents import encoded
+        found = each(node.every("MessageService/GetReaders", user, id=message), "readers")
+        show(_READERS, found, _reader_row, Selection(limit, only, as_json))
 
-        output.json_array(map(encoded, found))
-        return
-    output.table(("USER", "READ UP TO SEQ"), ((reader.user_id, reader.read_seq) for reader in found))
+
+_READERS = columns("USER,READ UP TO SEQ")
+
+
+def _reader_row(reader: "pb.Reader") -> tuple[object, ...]:
+    return reader.user_id, reader.read_seq
 
 
 def tail(
@@ -166,12 +180,17 @@ def tail(
     from_start: Annotated[
         bool, typer.Option("--from-start", help="Start with the first stored entry, not the next one.")
     ] = False,
+    after: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="OFFSET", help="Start after this offset.", show_default=False),
+    ] = None,
     count: Annotated[
         int | None, typer.Option("-n", "--count", min=1, metavar="COUNT", help="Stop after COUNT entries.")
     ] = None,
 ) -> None:
     """Print the entries of an inbox or group as they are stored, one JSON object a line, until Ctrl-C."""
-    after = 0 if from_start else None
+    if from_start:
+        after = 0
     with (
         suppress(KeyboardInterrupt),
         connect(context) as node,
@@ -184,35 +203,45 @@ def tail(
 def history(
     context: typer.Context,
     conversation: Conversation,
+    user: Behalf = None,
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="The most messages to print.")] = 20,
+    only: Filter = None,
     before: Annotated[
         int, typer.Option(min=0, metavar="SEQ", help="Only messages before this seq.", show_default=False)
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Print the last messages of a conversation, oldest first. Times are local."""
+    """Print the last messages of a conversation, oldest first. Times are local.
+
+    With a filter, the last ones that it selects. With --as, what that user may read."""
     with connect(context) as node:
-        messages = _last(node, parsing.conversation(conversation), before, limit)
+        messages = _back(node, parsing.conversation(conversation), user, before, limit)
+        found = selected(_HISTORY, messages, _row, Selection(limit, only, as_json))[::-1]
     if as_json:
-        output.json_array(messages)
+        output.json_array(found)
         return
-    output.table(("SEQ", "ID", "TIME", "FROM", "TYPE", "CONTENT"), map(_row, messages))
+    output.table(_HISTORY.header, map(_row, found), _HISTORY.text)
 
 
-def _last(node: "NodeClient", conversation: str, before: int, limit: int) -> list[bytes]:
-    """The last `limit` messages before seq `before` (0: of the conversation), as JSON, by ascending seq."""
+_HISTORY = columns("SEQ,ID,TIME,FROM,TYPE,CONTENT", text="CONTENT")
+
+
+def _back(
+    node: "NodeClient", conversation: str, user: str | None, before: int, limit: int
+) -> Iterator[bytes]:
+    """The messages before seq `before` (0: all), as JSON, the last first. `limit`: how many are probably
+    wanted."""
     from broker.domain.message import read_body
 
-    found: list[bytes] = []
-    while len(found) < limit:
-        some = min(limit - len(found), _AT_ONCE)
-        asked = {"conversation_id": conversation, "before_seq": before, "limit": some}
-        page = list(node.ask("AdminService/History", None, **asked).messages)
-        found[:0] = page
+    method = "AdminService/History" if user is None else "MessageService/GetMessages"
+    some = min(limit, _AT_ONCE)
+    while True:
+        asked = {"conversation_id": conversation, "before_seq": before or None, "limit": some}
+        page = list(node.ask(method, user, **asked).messages)
+        yield from reversed(page)
         before = read_body(page[0]).seq if page else 0
         if before <= 1:
-            break
-    return found
+            return
 
 
 def _row(document: bytes) -> tuple[object, ...]:

@@ -1,11 +1,13 @@
 """Printing: lines, aligned tables and JSON."""
 
 import json
+import shutil
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
+from cli import layout, pager
 from cli.errors import CommandError, OutputClosedError
 from cli.parsing import FOR_EVER
 
@@ -81,38 +83,30 @@ def _encoded(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace")
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows in aligned columns. On a terminal they are fitted to its width; into a pipe, cells are
-    never cut or wrapped."""
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], text: Container[str] = ()) -> None:
+    """Print rows in aligned columns, with `text` naming the columns whose cells may be wrapped.
+
+    On a terminal no line is wider than it and no cell is cut: what does not fit as a table is printed as
+    one block of lines for each row. What does not fit its height goes to the pager. Into a pipe, each row
+    is one line."""
     cells = [[printable(str(cell)) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        _fitted(header, cells)
-        return
-    from rich.cells import cell_len
-
-    columns = list(zip(header, *cells, strict=True))
-    widths = [max(map(cell_len, column)) for column in columns]
-    for row in (header, *cells):
-        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
-        line("  ".join(padded).rstrip())
+    if not sys.stdout.isatty():
+        lines = layout.aligned(header, cells)
+    else:
+        lines = layout.fitted(header, cells, text, shutil.get_terminal_size().columns)
+    print_all(lines)
 
 
-def _fitted(header: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    fitted = Table(box=None, pad_edge=False, header_style="bold")
-    for name in header:
-        fitted.add_column(name, overflow="fold")
-    for row in cells:
-        fitted.add_row(*map(Text, row))
-    Console().print(fitted)
+def print_all(lines: Sequence[str]) -> None:
+    """Print lines: by the pager, if they are for a terminal and more than it has."""
+    if not (pager.is_wanted(len(lines)) and pager.show("\n".join(lines) + "\n")):
+        for each in lines:
+            line(each)
 
 
 def fields(values: Iterable[tuple[str, object]]) -> None:
-    """Print names and values, one pair a line."""
+    """Print names and values, one pair a line. On a terminal, long values are wrapped."""
     pairs = [(name, printable(str(value))) for name, value in values]
-    width = max(len(name) for name, _ in pairs)
-    for name, value in pairs:
-        line(f"{name:<{width}}  {value}".rstrip())
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for each in layout.record(pairs, max(len(name) for name, _ in pairs), width):
+        line(each)

@@ -5,15 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli import output
-from cli.context import Json, connect
+from cli import listing, output
+from cli.context import Behalf, Json, Yes, confirmed, connect, group
 from cli.errors import CommandError
+from cli.listing import Filter, Limit, Selection, columns, each
 from cli.parsing import duration
 
 if TYPE_CHECKING:
     from bridge.grpc_api import im_admin_pb2 as pb
 
-app = typer.Typer(help="Manage accounts and profiles.", no_args_is_help=True)
+app = group("Manage accounts and profiles.")
 
 User = Annotated[str, typer.Argument(metavar="USER", help="A user id.", show_default=False)]
 Password = Annotated[
@@ -54,13 +55,16 @@ def add(
         Literal["user", "admin", "service"],
         typer.Option(help="An admin may subscribe to all topics; a service may act for users over gRPC."),
     ] = "user",
+    reuse_id: Annotated[
+        bool, typer.Option("--reuse-id", help="Give the id also if a removed account had it.")
+    ] = False,
 ) -> None:
     """Add an account. Asks for the password unless it is given."""
     if no_password and (password is not None or password_stdin):
         raise typer.BadParameter("--no-password excludes a password")
     chosen = None if no_password else _read_password(password, password_stdin)
     with connect(context) as node:
-        node.ask("AdminService/AddUser", None, user_id=user, password=chosen, role=role)
+        node.ask("AdminService/AddUser", None, user_id=user, password=chosen, role=role, reuse_id=reuse_id)
     output.line(f"user {user} added")
 
 
@@ -76,26 +80,28 @@ def passwd(
 
 
 @app.command("list")
-def list_(context: typer.Context, as_json: Json = False) -> None:
+def list_(
+    context: typer.Context,
+    limit: Limit = None,
+    only: Filter = None,
+    as_json: Json = False,
+) -> None:
     """List all accounts."""
     with connect(context) as node:
-        pages = node.every("AdminService/ListUsers", None)
-        users = [user for page in pages for user in page.users]
-    if as_json:
-        output.json_array(map(_as_dict, users))
-        return
-    output.table(
-        ("USER", "ROLE", "STATE", "PASSWORD", "CREATED"),
-        (
-            (
-                user.user_id,
-                user.role,
-                "disabled" if user.disabled else "active",
-                "set" if user.has_password else "none",
-                output.local_time(user.created_at),
-            )
-            for user in users
-        ),
+        users = each(node.every("AdminService/ListUsers", None), "users")
+        listing.show(_COLUMNS, users, _row, Selection(limit, only, as_json), _as_dict)
+
+
+_COLUMNS = columns("USER,ROLE,STATE,PASSWORD,CREATED")
+
+
+def _row(user: "pb.User") -> tuple[object, ...]:
+    return (
+        user.user_id,
+        user.role,
+        "disabled" if user.disabled else "active",
+        "set" if user.has_password else "none",
+        output.local_time(user.created_at),
     )
 
 
@@ -134,10 +140,10 @@ def _as_dict(user: "pb.User") -> dict[str, Any]:
 
 
 @app.command()
-def profile(context: typer.Context, user: User, as_json: Json = False) -> None:
-    """Show a user's profile and privacy settings."""
+def profile(context: typer.Context, user: User, viewer: Behalf = None, as_json: Json = False) -> None:
+    """Show a user's profile and privacy settings. With --as: what that user sees of them."""
     with connect(context) as node:
-        found = node.ask("UserService/GetUsers", None, user_ids=[user]).users
+        found = node.ask("UserService/GetUsers", viewer, user_ids=[user]).users
     if not found:
         raise CommandError(f"no user {user}")
     if as_json:
@@ -152,6 +158,7 @@ def profile(context: typer.Context, user: User, as_json: Json = False) -> None:
             ("name", found[0].name or "-"),
             ("avatar", found[0].avatar or "-"),
             ("who may message", privacy.who_may_message),
+            ("who may add to groups", privacy.who_may_add_me),
             ("who sees presence", privacy.who_sees_presence),
             ("read receipts", "on" if privacy.read_receipts else "off"),
         )
@@ -166,6 +173,10 @@ def update(
     avatar: Annotated[str | None, typer.Option(metavar="URL", help="A picture.")] = None,
     who_may_message: Annotated[
         Literal["everyone", "contacts"] | None, typer.Option(help="Who may send the user messages.")
+    ] = None,
+    who_may_add_me: Annotated[
+        Literal["everyone", "contacts", "nobody"] | None,
+        typer.Option(help="Who may add the user to groups."),
     ] = None,
     who_sees_presence: Annotated[
         Literal["everyone", "contacts", "nobody"] | None, typer.Option(help="Who may see their presence.")
@@ -182,6 +193,7 @@ def update(
         "name": name,
         "avatar": avatar,
         "who_may_message": who_may_message,
+        "who_may_add_me": who_may_add_me,
         "who_sees_presence": who_sees_presence,
         "read_receipts": read_receipts,
     }
@@ -209,8 +221,11 @@ def enable(context: typer.Context, user: User) -> None:
 
 
 @app.command()
-def remove(context: typer.Context, user: User) -> None:
-    """Remove an account. Its messages stay. Refused while it owns a group."""
+def remove(context: typer.Context, user: User, yes: Yes = False) -> None:
+    """Remove an account, its contacts and memberships. Its messages stay. Asks first.
+
+    Refused while the user owns a group."""
+    confirmed(f"Remove user {user} for ever, with contacts and memberships?", yes)
     with connect(context) as node:
         node.ask("AdminService/RemoveUser", None, user_id=user)
     output.line(f"user {user} removed")

@@ -1,24 +1,32 @@
 """Access checks: collect the facts of a call from the directory, then ask `broker.domain.permissions`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
+from bridge.core.ends import Ends
 from bridge.core.operations import Caller
 from broker.domain import permissions
-from broker.domain.conversation import group_of, participants
+from broker.domain.conversation import group_id, group_of, participants
 from broker.domain.directory import Account, Contact, Group, Membership, Profile
 from broker.domain.errors import RefusedError
 from broker.domain.ids import is_id
+from broker.domain.message import Body
 from broker.domain.permissions import Facts, GroupOperation, Rank, Relation, UserOperation
-from broker.ports import Directory
+from broker.domain.visibility import OPEN, Horizon, View, inbox_view
+from broker.ports import Clock, ConversationStore, Directory
 
 
-class AmendmentLimits(msgspec.Struct, frozen=True):
-    """How long after sending a message its sender may recall or edit it, in ms."""
+class MessageLimits(msgspec.Struct, frozen=True):
+    """What the configuration says about messages."""
 
     recall_ms: int
+    """How long after sending a message its sender may recall it."""
     edit_ms: int
+    """How long after sending a message its sender may edit it."""
+    group_receipts: int
+    """The members of groups up to this size are told what others have read."""
 
 
 class Seat(msgspec.Struct, frozen=True):
@@ -53,13 +61,15 @@ class Room(msgspec.Struct, frozen=True):
     peers: tuple[str, ...]
     """The other user of a private conversation, or both for the system. Empty in a group, and in a
     conversation with oneself."""
-    floor: int
-    """Messages up to this seq are hidden from the caller."""
-    since: int
-    """Messages sent before this time (Unix ms) are hidden from the caller."""
+    horizon: Horizon
+    """The messages that are hidden from the caller."""
+
+    def hides(self, seq: int, sent_at: int) -> bool:
+        """Whether a message is hidden from the caller. See `Horizon.hides`."""
+        return self.horizon.hides(self.conversation_id, seq, sent_at)
 
 
-_AFTER_REMOVAL = frozenset((UserOperation.EDIT, UserOperation.RECALL))
+_AFTER_REMOVAL = frozenset((UserOperation.RECALL,))
 """Operations on a private message that stay possible after the other user's account was removed."""
 
 
@@ -67,10 +77,29 @@ class Access:
     """Checks what a caller may do. Methods raise `RefusedError` for a refusal and `StoreError` when the
     directory fails."""
 
-    def __init__(self, directory: Directory, now_ms: Callable[[], int], limits: AmendmentLimits) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        conversations: ConversationStore,
+        clock: Clock,
+        limits: MessageLimits,
+        ends: Ends,
+    ) -> None:
         self._directory = directory
-        self.now_ms = now_ms
+        self._conversations = conversations
+        self.now_ms = clock.now_ms
+        self.growing_ms = clock.growing_ms
         self._limits = limits
+        self.ends = ends
+
+    def reload(self, limits: MessageLimits) -> None:
+        """Change the limits."""
+        self._limits = limits
+
+    @property
+    def group_receipts(self) -> int:
+        """See `MessageLimits`."""
+        return self._limits.group_receipts
 
     # --- users -----------------------------------------------------------------------
 
@@ -97,53 +126,115 @@ class Access:
         theirs = contacts.get((peer, user)) or Contact(peer, user)
         return Pair(mine, theirs, permissions.relation(user, peer, contacts), profile)
 
-    async def between(self, caller: Caller, peer: str, operation: UserOperation, sent_at: int = 0) -> Pair:
-        """How the caller stands to another user. Refused if that does not allow the operation. `sent_at`
-        (Unix ms) is when the message was sent that is to be edited or recalled."""
+    async def between(
+        self, caller: Caller, peer: str, operation: UserOperation, message: Body | None = None
+    ) -> Pair:
+        """How the caller stands to another user. Refused if that does not allow the operation. `message`:
+        the message to edit or recall."""
         pair = await self.pair(caller.user, peer, must_exist=operation not in _AFTER_REMOVAL)
-        if not caller.is_system:
-            facts = Facts(
-                self.now_ms(),
-                profile=pair.profile,
-                sent_at=sent_at,
-                recall_ms=self._limits.recall_ms,
-                edit_ms=self._limits.edit_ms,
-            )
-            _allow(permissions.between_users(operation, pair.relation, facts), peer)
+        relation = Relation.SYSTEM if caller.is_system else pair.relation
+        facts = replace(self._facts(caller, message), profile=pair.profile)
+        code = permissions.between_users(operation, relation, facts)
+        if code == "not_authorized" and message is not None and not facts.is_sender:
+            raise RefusedError(code, f"only the sender of a private message may {operation.value} it")
+        _allow(code, peer)
         return pair
+
+    @staticmethod
+    def hears(pair: Pair) -> bool:
+        """Whether the other user accepts messages from the one. A text that comes with something else, such
+        as a request, is a message."""
+        facts = Facts(profile=pair.profile)
+        return permissions.between_users(UserOperation.MESSAGE, pair.relation, facts) is None
+
+    async def each_lets(self, caller: Caller, users: Sequence[str], operation: UserOperation) -> None:
+        """Refuse unless each of the given users permits the caller an operation on them."""
+        profiles = await self.need_users(users)
+        if caller.is_system:
+            return
+        contacts = await self._directory.contacts_between(permissions.both_ways(caller.user, users))
+        for user in users:
+            standing = permissions.relation(caller.user, user, contacts)
+            _allow(permissions.between_users(operation, standing, Facts(profile=profiles[user])), user)
+
+    async def those_letting(self, actor: str, users: Sequence[str], operation: UserOperation) -> set[str]:
+        """Those of the given users who permit the actor an operation on them."""
+        profiles = await self._directory.profiles(users)
+        contacts = await self._directory.contacts_between(permissions.both_ways(actor, users))
+        return {
+            user
+            for user, profile in profiles.items()
+            if permissions.lets(profile, actor, operation, contacts)
+        }
+
+    async def those_let(self, caller: Caller, users: Sequence[str], operation: UserOperation) -> set[str]:
+        """Those of the given users to whom the caller permits an operation on the caller."""
+        profile = (await self._directory.profiles([caller.user])).get(caller.user)
+        if caller.is_system or profile is None:
+            return set(users)
+        contacts = await self._directory.contacts_between(permissions.both_ways(caller.user, users))
+        return {user for user in users if permissions.lets(profile, user, operation, contacts)}
+
+    def _facts(self, caller: Caller, message: Body | None) -> Facts:
+        """What does not depend on where somebody stands."""
+        facts = Facts(self.now_ms(), recall_ms=self._limits.recall_ms, edit_ms=self._limits.edit_ms)
+        if message is None:
+            return facts
+        return replace(facts, is_sender=message.from_user_id == caller.user, sent_at=message.created_at)
 
     # --- groups ----------------------------------------------------------------------
 
-    async def seat(self, caller: Caller, group_id: str, operation: GroupOperation, sent_at: int = 0) -> Seat:
-        """The caller's standing in a group. Refused if that does not allow the operation. `sent_at` (Unix
-        ms) is when the message was sent that is to be edited or recalled."""
+    async def seat(
+        self, caller: Caller, group_id: str, operation: GroupOperation, message: Body | None = None
+    ) -> Seat:
+        """The caller's standing in a group. Refused if that does not allow the operation; `not_found` if the
+        caller may not even know of the group, exactly as if there were none. `message`: the message to edit
+        or recall."""
         group = await self._directory.group(group_id)
         if group is None:
-            raise RefusedError("not_found", f"no group {group_id}")
+            raise _no_group(group_id)
         seat = await self._seat(caller, group)
-        facts = Facts(
-            self.now_ms(),
-            group=group,
-            membership=seat.membership,
-            sent_at=sent_at,
-            recall_ms=self._limits.recall_ms,
-            edit_ms=self._limits.edit_ms,
-        )
-        _allow(permissions.in_group(operation, seat.rank, facts), f"group {group_id}")
+        facts = replace(self._facts(caller, message), group=group, membership=seat.membership)
+        code = permissions.in_group(operation, seat.rank, facts)
+        if code == "not_found":
+            raise _no_group(group_id)
+        if code == "not_authorized" and operation is GroupOperation.EDIT:
+            raise RefusedError(code, "only the sender of a message may edit it")
+        _allow(code, f"group {group_id}")
         return seat
+
+    async def knows(self, caller: Caller, group_id: str) -> bool:
+        """Whether there is such a group, and the caller may know of it."""
+        try:
+            await self.seat(caller, group_id, GroupOperation.SEE)
+        except RefusedError as refusal:
+            return refusal.code != "not_found"
+        return True
 
     async def _seat(self, caller: Caller, group: Group) -> Seat:
         if caller.is_system:
             return Seat(group, None, Rank.SYSTEM)
         membership = await self._directory.membership(group.group_id, caller.user)
-        banned = membership is None and bool(await self.banned(group.group_id, [caller.user]))
-        return Seat(group, membership, permissions.rank(membership, banned))
+        if membership is not None:
+            return Seat(group, membership, permissions.rank(membership))
+        is_banned = bool(await self.banned(group.group_id, [caller.user]))
+        has_left = bool(await self._directory.who_left(group.group_id, [caller.user]))
+        return Seat(group, None, permissions.rank(None, is_banned=is_banned, has_left=has_left))
 
     async def banned(self, group_id: str, users: Sequence[str]) -> list[str]:
         """Those of the given users who are banned from a group now."""
         bans = await self._directory.bans_by_id(group_id, users)
         now = self.now_ms()
         return [user for user in users if user in bans and (bans[user].until == 0 or bans[user].until > now)]
+
+    async def may_come(self, caller: Caller, group_id: str, users: Sequence[str]) -> None:
+        """Refuse (`has_left`) if one of the given users has left a group: they come back only by joining."""
+        if caller.is_system:
+            return
+        left = await self._directory.who_left(group_id, users)
+        for user in users:
+            if user in left:
+                raise RefusedError("has_left", f"{user} has left group {group_id}, and may ask to join it")
 
     @staticmethod
     def touch(seat: Seat, target: Membership | None, user: str) -> None:
@@ -157,7 +248,8 @@ class Access:
         """A conversation the caller may read.
 
         Raises:
-            RefusedError: `invalid_params`, `not_found` (no such group), `not_member`, `not_authorized`.
+            RefusedError: `invalid_params`, `not_found` (no group that the caller may know of), `not_member`,
+                `not_authorized`.
         """
         group = group_of(conversation_id)
         users = participants(conversation_id) if group is None else (group,)
@@ -165,22 +257,60 @@ class Access:
             raise RefusedError("invalid_params", f"{conversation_id[:140]!r} is not a conversation id")
         if group is not None:
             seat = await self.seat(caller, group, GroupOperation.READ)
-            return Room(conversation_id, seat, (), seat.floor, 0)
+            return Room(conversation_id, seat, (), Horizon(seat.floor))
+        peers = tuple(user for user in users if user != caller.user)
         if caller.is_system:
-            return Room(conversation_id, None, users, 0, 0)
+            return Room(conversation_id, None, peers, OPEN)
         if caller.user not in users:
             raise RefusedError("not_authorized", f"you are not part of {conversation_id}")
-        peers = tuple(user for user in users if user != caller.user)
-        # Messages older than the account were sent to an earlier account that had the same id.
-        return Room(conversation_id, None, peers, 0, (await self.account(caller.user)).created_at)
+        _, view = await self.inbox(caller.user)
+        return Room(conversation_id, None, peers, view.of(conversation_id))
+
+    async def horizons(self, caller: Caller, conversation_ids: Iterable[str]) -> dict[str, Horizon]:
+        """What is hidden from the caller in those of the conversations that they may read. This asks as
+        `room` does, once for all."""
+        wanted = frozenset(conversation_ids)
+        if caller.is_system:
+            return dict.fromkeys(wanted, OPEN)
+        found: dict[str, Horizon] = {}
+        if any(map(group_of, wanted)):
+            for membership in await self._directory.memberships(caller.user):
+                if permissions.may_read(membership):
+                    found[group_id(membership.group_id)] = Horizon(membership.joined_seq)
+        private = [name for name in wanted if caller.user in (participants(name) or ())]
+        if private:
+            _, view = await self.inbox(caller.user)
+            found |= {name: view.of(name) for name in private}
+        return {name: horizon for name, horizon in found.items() if name in wanted}
+
+    async def inbox(self, user: str) -> tuple[int, View]:
+        """The offset up to which a user's inbox belonged to earlier accounts with the same id, and which
+        messages of private conversations are hidden because they were for those."""
+        account = await self.account(user)
+        if not account.inbox_floor:
+            return 0, OPEN
+        floors = await self._conversations.floors(user)
+        return account.inbox_floor, inbox_view(floors, account.created_at)
 
     async def room_of(self, caller: Caller, message_id: str, conversation_id: str) -> Room:
         """The conversation of a message, if the caller may read it. Message ids can be guessed, so a
-        refusal must not reveal which conversation the message belongs to."""
+        refusal must not reveal which conversation the message belongs to. If it is a group that the caller
+        may not know of, there is no such message."""
         try:
             return await self.room(caller, conversation_id)
         except RefusedError as refusal:
+            if refusal.code == "not_found":
+                raise no_message(message_id) from None
             raise RefusedError(refusal.code, f"message {message_id} is not for you to see") from None
+
+
+def no_message(message_id: str) -> RefusedError:
+    """There is no such message, or the caller may not know of it."""
+    return RefusedError("not_found", f"no message {message_id}")
+
+
+def _no_group(group_id: str) -> RefusedError:
+    return RefusedError("not_found", f"no group {group_id}")
 
 
 def _allow(code: str | None, what: str) -> None:

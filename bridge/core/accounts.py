@@ -1,7 +1,8 @@
 """New accounts: added by an administrator, or by users who register themselves."""
 
 from bridge.core.tails import head
-from broker.domain.directory import SYSTEM
+from bridge.core.turns import Turns
+from broker.domain.directory import SYSTEM, is_system
 from broker.domain.topics import inbox_topic, presence_topic
 from broker.ports import (
     Account,
@@ -32,6 +33,12 @@ def check_password(password: str) -> None:
         raise ValueError(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters, not {len(password)}")
 
 
+def next_revocation(account: Account, now: float) -> int:
+    """The `tokens_after` (Unix s) that revokes all tokens of an account, those of this second included. It
+    grows with each revocation, whatever the wall clock says."""
+    return max(int(now), account.tokens_after) + 1
+
+
 class NewAccounts:
     """Adds accounts. `save` commits changes to the state store and raises `StoreError`."""
 
@@ -44,22 +51,30 @@ class NewAccounts:
         self._directory = directory
         self._log = log
         self._save = save
+        # By id: what is deleted for a new account is not that of another which was just added.
+        self._turns: Turns[str] = Turns()
 
-    async def add(self, user_id: str, password: str | None, role: str = "user") -> Account:
-        """Add an account. Without a password, the user can connect with tokens only.
+    async def add(
+        self, user_id: str, password: str | None, role: str = "user", *, reuse_id: bool = False
+    ) -> Account:
+        """Add an account. Without a password, the user can connect with tokens only. `reuse_id`: also if a
+        removed account had the id.
 
         Raises:
-            DirectoryError: `exists`: the user id is taken, or is the server's own.
+            DirectoryError: `exists`: an account has the id, or one that differs in case only; or the id is
+                the server's own; or, without `reuse_id`, a removed account had it.
             StoreError: a store failed.
         """
-        if user_id == SYSTEM:
+        if is_system(user_id):
             raise DirectoryError("exists", f"the id {SYSTEM} is reserved for the server")
-        if await self._directory.account(user_id) is not None:
-            raise DirectoryError("exists", f"user {user_id} exists already")
-        # A removed account may have had the same id. The floor hides its inbox from the new user. Its
-        # sessions, marks and presence were deleted with it, unless the node died in between: so they are
-        # deleted here again.
-        floor = await head(self._log, inbox_topic(user_id))
-        presence = Retained(presence_topic(user_id), b"", 1)
-        await self._save([Forgotten(user_id, None), Unseen(user_id), presence])
-        return await self._directory.add_account(user_id, password, role, floor)
+        async with self._turns.of(user_id.lower()):
+            await self._directory.check_new_id(user_id, reuse=reuse_id)
+            floor = await head(self._log, inbox_topic(user_id))
+            # The directory does not know of accounts that an earlier version has removed.
+            if floor and not reuse_id:
+                raise DirectoryError("exists", f"user {user_id}: an earlier account had this id")
+            # The floor hides the inbox of the earlier account. Its sessions, marks and presence were deleted
+            # with it, unless the node died in between: so they are deleted here again.
+            presence = Retained(presence_topic(user_id), b"", 1)
+            await self._save([Forgotten(user_id, None), Unseen(user_id), presence])
+            return await self._directory.add_account(user_id, password, role, floor, reuse_id=reuse_id)

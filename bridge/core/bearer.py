@@ -1,4 +1,4 @@
-"""What the gRPC and HTTP APIs need to know about a token and its account."""
+"""What the APIs and the handlers need to know about a token and its account."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from broker.domain.directory import Account
 
 
 class Token(Protocol):
-    """A valid token. It expires at `expires_at` (Unix seconds). `id` is "" if the token has none; such a
+    """A valid token. Times are Unix seconds. `id` is "" if the token has none; such a
     token cannot be revoked by itself."""
 
     @property
@@ -14,6 +14,9 @@ class Token(Protocol):
 
     @property
     def expires_at(self) -> float: ...
+
+    @property
+    def issued_at(self) -> float: ...
 
 
 class Bearer(Protocol):
@@ -27,3 +30,12 @@ class Bearer(Protocol):
 
     @property
     def revoked(self) -> bool: ...
+
+
+class TokenReader(Protocol):
+    """Reads tokens of accounts."""
+
+    async def by_token(self, text: str) -> Bearer | None:
+        """A token and its account. None if the token is not valid, or its user is disabled or removed.
+        Raises `StoreError`."""
+        ...

@@ -50,10 +50,13 @@ _SHOWN = 200
 
 class Caller(msgspec.Struct, frozen=True):
     """The user who calls. `is_system`: the caller is the server, an administrator, or a service that acts
-    for no user."""
+    for no user. `client_id`: the MQTT client that calls; "" over gRPC. `by_service`: an administrator or
+    service calls on behalf of the user."""
 
     user: str
     is_system: bool = False
+    client_id: str = ""
+    by_service: bool = False
 
 
 THE_SYSTEM = Caller(SYSTEM, is_system=True)
@@ -84,8 +87,9 @@ class Operation(msgspec.Struct, frozen=True):
         return self.handler.__doc__ or ""
 
 
-def content_json(content: Any) -> bytes:
-    """A message's content as it is stored: JSON. Refused (`invalid_params`) if it is nested too deeply."""
+def content_json(content: Any, name: str = "content") -> bytes:
+    """The parameter `content` or `data` as it is stored: JSON. Refused (`invalid_params`) if it is nested
+    too deeply."""
     try:
         encoded = msgspec.json.encode(content)
     except RecursionError:
@@ -93,7 +97,7 @@ def content_json(content: Any) -> bytes:
     else:
         if not is_too_deep(encoded):
             return encoded
-    raise RefusedError("invalid_params", f"content: nested deeper than {MAX_DEPTH} levels")
+    raise RefusedError("invalid_params", f"{name}: nested deeper than {MAX_DEPTH} levels")
 
 
 class Operations:

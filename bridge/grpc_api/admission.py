@@ -1,7 +1,10 @@
-"""Admission control: limits how many calls run and wait at once, per user and in total."""
+"""Admission control: limits how many calls run and wait at once, and how many streams are open, per user
+and in total."""
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 from bridge.core.operations import Caller
 from broker.domain.errors import RefusedError
@@ -17,12 +20,15 @@ class Admission:
     """Slots for running calls. A call takes one slot, and one more for each `SLOT_BYTES` of its request.
 
     A user gets at most a quarter of the slots, and waits for them in a queue of their own: whatever one
-    user does, there is room for the others. A queue may hold calls for sixteen times its slots; calls
-    beyond that are refused. The system may use all slots.
+    user does, there is room for the others. A queue may hold calls for sixteen times its slots, and a user
+    may have `of_user` slots in all, waiting or running; calls beyond that are refused. The system may use
+    all slots. `limited` counts how often a limit of the configuration had an effect, by its key.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, of_user: int, limited: Counter[str]) -> None:
         self._most = slots
+        self._of_user = of_user
+        self._limited = limited
         self._slots = _Slots(slots)
         self._lines: dict[str, _Slots] = {}
 
@@ -31,8 +37,11 @@ class Admission:
         """How many slots the waiting calls need in total."""
         return self._slots.waiting + sum(line.waiting for line in self._lines.values())
 
-    async def take(self, caller: Caller, size: int) -> Callable[[], None]:
-        """Wait for the slots of a request of `size` bytes. Call the result to give them back.
+    async def take(
+        self, caller: Caller, size: int, ready: Callable[[], Awaitable[None]]
+    ) -> Callable[[], None]:
+        """Wait for the slots of a request of `size` bytes. Call the result to give them back. While `ready`
+        is awaited, the call has a place among those of its user, and takes none of others.
 
         Raises:
             RefusedError: `overloaded`: too many calls are waiting.
@@ -41,10 +50,12 @@ class Admission:
         line = self._lines.setdefault(caller.user, _Slots(share))
         slots = min(1 + size // SLOT_BYTES, share)
         try:
-            if line.waiting + slots > share * _WAITING_PER_SLOT or self._is_full(slots, caller):
+            if limit := self._bites(line, slots, caller, share):
+                self._limited[limit] += 1
                 raise RefusedError("overloaded", "too many calls at once, try again later")
             await line.take(slots)
             try:
+                await ready()
                 await self._slots.take(slots)
             except BaseException:
                 line.give_back(slots)
@@ -60,13 +71,49 @@ class Admission:
 
         return give_back
 
-    def _is_full(self, slots: int, caller: Caller) -> bool:
-        """Whether the queues of all users together are full. The system is never kept out by users."""
-        return not caller.is_system and self.waiting + slots > self._most * _WAITING_PER_SLOT
+    def _bites(self, line: "_Slots", slots: int, caller: Caller, share: int) -> str | None:
+        """The limit that forbids a call, or None. The system is never kept out by users."""
+        # A first call may be larger than the whole share.
+        if not caller.is_system and line.taken and line.taken + line.waiting + slots > self._of_user:
+            return "calls_per_user"
+        if line.waiting + slots > share * _WAITING_PER_SLOT:
+            return "rpc_concurrency"
+        # The queues of all users together.
+        if not caller.is_system and self.waiting + slots > self._most * _WAITING_PER_SLOT:
+            return "rpc_concurrency"
+        return None
 
     def _forget(self, user: str, line: "_Slots") -> None:
         if line.is_idle:
             del self._lines[user]
+
+
+class Streams:
+    """Counts the streams that are open: at most `of_user` for each user. `limited` as for `Admission`."""
+
+    def __init__(self, of_user: int, limited: Counter[str]) -> None:
+        self._of_user = of_user
+        self._limited = limited
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def one(self, caller: Caller) -> Iterator[None]:
+        """A stream is open in this context.
+
+        Raises:
+            RefusedError: `overloaded`: the user has too many.
+        """
+        user = caller.user
+        if not caller.is_system and self._open[user] >= self._of_user:
+            self._limited["calls_per_user"] += 1
+            raise RefusedError("overloaded", "too many streams at once, end another one first")
+        self._open[user] += 1
+        try:
+            yield
+        finally:
+            self._open[user] -= 1
+            if not self._open[user]:
+                del self._open[user]
 
 
 class _Slots:
@@ -81,6 +128,10 @@ class _Slots:
     @property
     def waiting(self) -> int:
         return sum(self._turns.values())
+
+    @property
+    def taken(self) -> int:
+        return self._most - self._free
 
     @property
     def is_idle(self) -> bool:

@@ -5,13 +5,14 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from bridge.core.bearer import Bearer
+from bridge.core.bearer import TokenReader
 from bridge.core.operations import THE_SYSTEM, Caller
 from bridge.grpc_api.changes import Changes
+from broker.domain.acting import acting_for
 from broker.domain.directory import SYSTEM
 from broker.domain.errors import RefusedError
 from broker.domain.ids import is_id
@@ -22,15 +23,6 @@ ON_BEHALF_OF = "im-on-behalf-of"
 _SYSTEM_ROLES = ("admin", "service")
 
 Metadata = Iterable[tuple[str, str | bytes]]
-
-
-class TokenReader(Protocol):
-    """Reads tokens of accounts."""
-
-    async def by_token(self, text: str) -> Bearer | None:
-        """A token and its account. None if the token is not valid, or its user is disabled or removed.
-        Raises `StoreError`."""
-        ...
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -90,7 +82,9 @@ class CallAuthenticator:
         if scheme.lower() == b"bearer":
             if hmac.compare_digest(token, self._expected):
                 return Identity(SYSTEM, "admin")
-            bearer = await self._tokens.by_token(token.decode(errors="replace")) if self._tokens else None
+            text = token.decode(errors="replace")
+            acting_for(f"bearer {text}")  # whose it is turns out later
+            bearer = await self._tokens.by_token(text) if self._tokens else None
             if bearer is not None and not bearer.revoked:
                 account = bearer.account
                 return Identity(account.user_id, account.role, bearer.token.expires_at)
@@ -105,7 +99,7 @@ class CallAuthenticator:
             raise RefusedError("not_found", f"no user {user}")
         if account.disabled:
             raise RefusedError("disabled", f"user {user} is disabled")
-        return Caller(user)
+        return Caller(user, by_service=True)
 
     def standing(self, call: Call, metadata: Metadata) -> "Standing":
         """Watch the credential of a call that streams, for as long as it lasts."""

@@ -9,6 +9,7 @@ import msgspec
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.unknown_fields import UnknownFieldSet
 from msgspec import inspect as types
 
 from broker.domain.errors import RefusedError
@@ -25,8 +26,13 @@ def to_parameters(message: Message, parameters: type[msgspec.Struct]) -> dict[st
     absent; a scalar that is not `optional` counts as given.
 
     Raises:
-        RefusedError: `invalid_params`: a field does not hold JSON.
+        RefusedError: `invalid_params`: a field does not hold JSON, or is unknown to this node.
     """
+    # Protobuf keeps fields of later versions and says nothing. A message would be sent without them.
+    unknown = UnknownFieldSet(message)
+    if len(unknown):
+        detail = f"{message.DESCRIPTOR.full_name}: field {unknown[0].field_number} is unknown"
+        raise RefusedError("invalid_params", detail)
     values: dict[str, Any] = {}
     wanted = _wanted(parameters)
     for field in message.DESCRIPTOR.fields:

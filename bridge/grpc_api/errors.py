@@ -1,6 +1,7 @@
 """Failures of operations as gRPC statuses and trailing metadata."""
 
 import logging
+from collections.abc import Mapping
 
 import grpc
 
@@ -24,12 +25,14 @@ _STATUSES = {
     "invalid": grpc.StatusCode.INVALID_ARGUMENT,
     "invalid_params": grpc.StatusCode.INVALID_ARGUMENT,
     "invalid_payload": grpc.StatusCode.INVALID_ARGUMENT,
+    "out_of_range": grpc.StatusCode.OUT_OF_RANGE,
     "conflict": grpc.StatusCode.ABORTED,
     "dismissed": grpc.StatusCode.FAILED_PRECONDITION,
     "too_late": grpc.StatusCode.FAILED_PRECONDITION,
     "is_owner": grpc.StatusCode.FAILED_PRECONDITION,
     "quota": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "overloaded": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "not_supported": grpc.StatusCode.UNIMPLEMENTED,
     "unavailable": grpc.StatusCode.UNAVAILABLE,
 }
 """gRPC status by error code. All other codes mean that a rule forbids the call: PERMISSION_DENIED."""
@@ -47,10 +50,15 @@ def describe(error: Exception, method: str) -> tuple[grpc.StatusCode, str, str]:
     return grpc.StatusCode.INTERNAL, "internal error", "internal"
 
 
-def trailer(status: grpc.StatusCode, details: str, code: str) -> tuple[tuple[str, str | bytes], ...]:
+def trailer(
+    status: grpc.StatusCode, details: str, code: str, facts: Mapping[str, object]
+) -> tuple[tuple[str, str | bytes], ...]:
     """The trailing metadata of a failure: the code by itself, and as the `reason` of a
-    google.rpc.ErrorInfo, where clients of gRPC's richer error model look for it."""
-    info = StatusDetail(type_url=_ERROR_INFO, value=ErrorInfo(reason=code, domain=_DOMAIN))
+    google.rpc.ErrorInfo, where clients of gRPC's richer error model look for it. The ErrorInfo also has
+    those facts that are texts or numbers."""
+    known = {name: str(fact) for name, fact in facts.items() if isinstance(fact, str | int)}
+    value = ErrorInfo(reason=code, domain=_DOMAIN, metadata=known)
+    info = StatusDetail(type_url=_ERROR_INFO, value=value)
     number: int = status.value[0]
     rich = Status(code=number, message=details, details=[info])
     return (CODE_KEY, code), (_DETAILS_KEY, rich.SerializeToString())

@@ -59,14 +59,16 @@ class Group(_message.Message):
     def __init__(self, group_id: _Optional[str] = ..., name: _Optional[str] = ..., owner: _Optional[str] = ..., member_count: _Optional[int] = ..., created_at: _Optional[int] = ..., dismissed_at: _Optional[int] = ...) -> None: ...
 
 class AddUserRequest(_message.Message):
-    __slots__ = ("user_id", "password", "role")
+    __slots__ = ("user_id", "password", "role", "reuse_id")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     PASSWORD_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
+    REUSE_ID_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     password: str
     role: str
-    def __init__(self, user_id: _Optional[str] = ..., password: _Optional[str] = ..., role: _Optional[str] = ...) -> None: ...
+    reuse_id: bool
+    def __init__(self, user_id: _Optional[str] = ..., password: _Optional[str] = ..., role: _Optional[str] = ..., reuse_id: _Optional[bool] = ...) -> None: ...
 
 class SetPasswordRequest(_message.Message):
     __slots__ = ("user_id", "password")
@@ -149,24 +151,38 @@ class RevokeTokensResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("user_id", "client_id", "address")
+    __slots__ = ("user_id", "client_id", "address", "state", "since", "persistent", "subscriptions", "qos", "backlog")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    PERSISTENT_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
+    QOS_FIELD_NUMBER: _ClassVar[int]
+    BACKLOG_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     client_id: str
     address: str
-    def __init__(self, user_id: _Optional[str] = ..., client_id: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+    state: str
+    since: int
+    persistent: bool
+    subscriptions: int
+    qos: int
+    backlog: int
+    def __init__(self, user_id: _Optional[str] = ..., client_id: _Optional[str] = ..., address: _Optional[str] = ..., state: _Optional[str] = ..., since: _Optional[int] = ..., persistent: _Optional[bool] = ..., subscriptions: _Optional[int] = ..., qos: _Optional[int] = ..., backlog: _Optional[int] = ...) -> None: ...
 
 class ListSessionsRequest(_message.Message):
-    __slots__ = ("user_id", "after", "limit")
+    __slots__ = ("user_id", "after", "limit", "state")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     after: str
     limit: int
-    def __init__(self, user_id: _Optional[str] = ..., after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+    state: str
+    def __init__(self, user_id: _Optional[str] = ..., after: _Optional[str] = ..., limit: _Optional[int] = ..., state: _Optional[str] = ...) -> None: ...
 
 class ListSessionsResponse(_message.Message):
     __slots__ = ("sessions", "next")
@@ -320,3 +336,45 @@ class StatsResponse(_message.Message):
     VALUES_FIELD_NUMBER: _ClassVar[int]
     values: _containers.ScalarMap[str, int]
     def __init__(self, values: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class VerifyRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Finding(_message.Message):
+    __slots__ = ("kind", "where", "detail")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    where: str
+    detail: str
+    def __init__(self, kind: _Optional[str] = ..., where: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class VerifyReport(_message.Message):
+    __slots__ = ("part", "done", "total", "checked", "findings")
+    PART_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    CHECKED_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    part: str
+    done: int
+    total: int
+    checked: int
+    findings: _containers.RepeatedCompositeFieldContainer[Finding]
+    def __init__(self, part: _Optional[str] = ..., done: _Optional[int] = ..., total: _Optional[int] = ..., checked: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ...) -> None: ...
+
+class BackupRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class BackupPart(_message.Message):
+    __slots__ = ("file", "size", "data")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    size: int
+    data: bytes
+    def __init__(self, file: _Optional[str] = ..., size: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...

@@ -134,6 +134,16 @@ class AdminServiceStub:
                 request_serializer=bridge_dot_grpc__api_dot_im__admin__pb2.StatsRequest.SerializeToString,
                 response_deserializer=bridge_dot_grpc__api_dot_im__admin__pb2.StatsResponse.FromString,
                 _registered_method=True)
+        self.Verify = channel.unary_stream(
+                '/im.AdminService/Verify',
+                request_serializer=bridge_dot_grpc__api_dot_im__admin__pb2.VerifyRequest.SerializeToString,
+                response_deserializer=bridge_dot_grpc__api_dot_im__admin__pb2.VerifyReport.FromString,
+                _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/im.AdminService/Backup',
+                request_serializer=bridge_dot_grpc__api_dot_im__admin__pb2.BackupRequest.SerializeToString,
+                response_deserializer=bridge_dot_grpc__api_dot_im__admin__pb2.BackupPart.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -190,7 +200,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Lists the connected devices, ordered by user id and client id.
+        """Lists the sessions of devices that are connected or away, ordered by user id and client id. A page may
+        have fewer than `limit` sessions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -264,6 +275,24 @@ class AdminServiceServicer:
 
     def Stats(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Verify(self, request, context):
+        """Checks everything that is stored, and streams what it finds until all is checked. The node serves
+        meanwhile. Refused: `not_supported` by a store that offers no checks, `conflict` while another check
+        is running.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Backup(self, request, context):
+        """Copies all that is stored, as of one moment, and the node's keys, and streams the files. The last one,
+        `backup.json`, lists the others: without it the backup is not whole. The node serves meanwhile, and
+        needs as much free disk space as the stores take. Refused as Verify.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -370,6 +399,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.Stats,
                     request_deserializer=bridge_dot_grpc__api_dot_im__admin__pb2.StatsRequest.FromString,
                     response_serializer=bridge_dot_grpc__api_dot_im__admin__pb2.StatsResponse.SerializeToString,
+            ),
+            'Verify': grpc.unary_stream_rpc_method_handler(
+                    servicer.Verify,
+                    request_deserializer=bridge_dot_grpc__api_dot_im__admin__pb2.VerifyRequest.FromString,
+                    response_serializer=bridge_dot_grpc__api_dot_im__admin__pb2.VerifyReport.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=bridge_dot_grpc__api_dot_im__admin__pb2.BackupRequest.FromString,
+                    response_serializer=bridge_dot_grpc__api_dot_im__admin__pb2.BackupPart.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -912,6 +951,60 @@ class AdminService:
             '/im.AdminService/Stats',
             bridge_dot_grpc__api_dot_im__admin__pb2.StatsRequest.SerializeToString,
             bridge_dot_grpc__api_dot_im__admin__pb2.StatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Verify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/im.AdminService/Verify',
+            bridge_dot_grpc__api_dot_im__admin__pb2.VerifyRequest.SerializeToString,
+            bridge_dot_grpc__api_dot_im__admin__pb2.VerifyReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/im.AdminService/Backup',
+            bridge_dot_grpc__api_dot_im__admin__pb2.BackupRequest.SerializeToString,
+            bridge_dot_grpc__api_dot_im__admin__pb2.BackupPart.FromString,
             options,
             channel_credentials,
             insecure,

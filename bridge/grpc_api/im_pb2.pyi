@@ -11,7 +11,7 @@ class Done(_message.Message):
     def __init__(self) -> None: ...
 
 class SendRequest(_message.Message):
-    __slots__ = ("user_id", "group_id", "type", "content", "client_msg_id", "reply_to", "mentions")
+    __slots__ = ("user_id", "group_id", "type", "content", "client_msg_id", "reply_to", "mentions", "data", "traceparent")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,8 @@ class SendRequest(_message.Message):
     CLIENT_MSG_ID_FIELD_NUMBER: _ClassVar[int]
     REPLY_TO_FIELD_NUMBER: _ClassVar[int]
     MENTIONS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     group_id: str
     type: str
@@ -26,7 +28,9 @@ class SendRequest(_message.Message):
     client_msg_id: str
     reply_to: str
     mentions: bytes
-    def __init__(self, user_id: _Optional[str] = ..., group_id: _Optional[str] = ..., type: _Optional[str] = ..., content: _Optional[bytes] = ..., client_msg_id: _Optional[str] = ..., reply_to: _Optional[str] = ..., mentions: _Optional[bytes] = ...) -> None: ...
+    data: bytes
+    traceparent: str
+    def __init__(self, user_id: _Optional[str] = ..., group_id: _Optional[str] = ..., type: _Optional[str] = ..., content: _Optional[bytes] = ..., client_msg_id: _Optional[str] = ..., reply_to: _Optional[str] = ..., mentions: _Optional[bytes] = ..., data: _Optional[bytes] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class SentMessage(_message.Message):
     __slots__ = ("id", "conversation_id", "seq", "created_at")
@@ -69,7 +73,7 @@ class SendBatchResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[BatchItem, _Mapping]]] = ...) -> None: ...
 
 class SyncRequest(_message.Message):
-    __slots__ = ("cursors", "follow", "all_logs")
+    __slots__ = ("cursors", "follow", "all_logs", "generation")
     class CursorsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -80,32 +84,46 @@ class SyncRequest(_message.Message):
     CURSORS_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
     ALL_LOGS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     cursors: _containers.ScalarMap[str, int]
     follow: bool
     all_logs: bool
-    def __init__(self, cursors: _Optional[_Mapping[str, int]] = ..., follow: _Optional[bool] = ..., all_logs: _Optional[bool] = ...) -> None: ...
+    generation: int
+    def __init__(self, cursors: _Optional[_Mapping[str, int]] = ..., follow: _Optional[bool] = ..., all_logs: _Optional[bool] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class SyncedEntry(_message.Message):
-    __slots__ = ("topic", "offset", "json")
+    __slots__ = ("topic", "offset", "json", "generation")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     JSON_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     topic: str
     offset: int
     json: bytes
-    def __init__(self, topic: _Optional[str] = ..., offset: _Optional[int] = ..., json: _Optional[bytes] = ...) -> None: ...
+    generation: int
+    def __init__(self, topic: _Optional[str] = ..., offset: _Optional[int] = ..., json: _Optional[bytes] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class GetMessagesRequest(_message.Message):
-    __slots__ = ("conversation_id", "before_seq", "after_seq", "limit")
+    __slots__ = ("conversation_id", "before_seq", "after_seq", "limit", "around_seq", "before_id", "after_id", "around_id", "generation")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     BEFORE_SEQ_FIELD_NUMBER: _ClassVar[int]
     AFTER_SEQ_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    AROUND_SEQ_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_ID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_ID_FIELD_NUMBER: _ClassVar[int]
+    AROUND_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     before_seq: int
     after_seq: int
     limit: int
-    def __init__(self, conversation_id: _Optional[str] = ..., before_seq: _Optional[int] = ..., after_seq: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+    around_seq: int
+    before_id: str
+    after_id: str
+    around_id: str
+    generation: int
+    def __init__(self, conversation_id: _Optional[str] = ..., before_seq: _Optional[int] = ..., after_seq: _Optional[int] = ..., limit: _Optional[int] = ..., around_seq: _Optional[int] = ..., before_id: _Optional[str] = ..., after_id: _Optional[str] = ..., around_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class GetMessagesResponse(_message.Message):
     __slots__ = ("messages",)
@@ -113,13 +131,31 @@ class GetMessagesResponse(_message.Message):
     messages: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, messages: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
+class MessageIds(_message.Message):
+    __slots__ = ("ids",)
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GetMessagesByIdResponse(_message.Message):
+    __slots__ = ("messages", "missing", "rest")
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    REST_FIELD_NUMBER: _ClassVar[int]
+    messages: _containers.RepeatedScalarFieldContainer[bytes]
+    missing: _containers.RepeatedScalarFieldContainer[str]
+    rest: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, messages: _Optional[_Iterable[bytes]] = ..., missing: _Optional[_Iterable[str]] = ..., rest: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class UptoRequest(_message.Message):
-    __slots__ = ("conversation_id", "seq")
+    __slots__ = ("conversation_id", "seq", "generation")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     seq: int
-    def __init__(self, conversation_id: _Optional[str] = ..., seq: _Optional[int] = ...) -> None: ...
+    generation: int
+    def __init__(self, conversation_id: _Optional[str] = ..., seq: _Optional[int] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class ReadersRequest(_message.Message):
     __slots__ = ("id", "after", "limit")
@@ -147,6 +183,29 @@ class ReadersResponse(_message.Message):
     next: str
     def __init__(self, readers: _Optional[_Iterable[_Union[Reader, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
 
+class ReadCountsRequest(_message.Message):
+    __slots__ = ("conversation_id", "ids")
+    CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    conversation_id: str
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, conversation_id: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReadCountsResponse(_message.Message):
+    __slots__ = ("counts", "missing")
+    class CountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    counts: _containers.ScalarMap[str, int]
+    missing: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, counts: _Optional[_Mapping[str, int]] = ..., missing: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class EditRequest(_message.Message):
     __slots__ = ("id", "content")
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -168,19 +227,21 @@ class AmendedMessage(_message.Message):
     def __init__(self, entry: _Optional[bytes] = ...) -> None: ...
 
 class ListConversationsRequest(_message.Message):
-    __slots__ = ("since", "limit", "cursor", "include_hidden")
+    __slots__ = ("since", "limit", "cursor", "include_hidden", "generation")
     SINCE_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_HIDDEN_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     since: int
     limit: int
     cursor: str
     include_hidden: bool
-    def __init__(self, since: _Optional[int] = ..., limit: _Optional[int] = ..., cursor: _Optional[str] = ..., include_hidden: _Optional[bool] = ...) -> None: ...
+    generation: int
+    def __init__(self, since: _Optional[int] = ..., limit: _Optional[int] = ..., cursor: _Optional[str] = ..., include_hidden: _Optional[bool] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class Conversation(_message.Message):
-    __slots__ = ("conversation_id", "conversation_type", "head_seq", "read_seq", "unread", "pinned", "muted", "hidden", "marked_unread", "active_at", "last_message")
+    __slots__ = ("conversation_id", "conversation_type", "head_seq", "read_seq", "unread", "pinned", "muted", "hidden", "marked_unread", "active_at", "last_message", "peer", "group", "peer_read_seq", "peer_delivered_seq", "mentioned_seq")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_TYPE_FIELD_NUMBER: _ClassVar[int]
     HEAD_SEQ_FIELD_NUMBER: _ClassVar[int]
@@ -192,6 +253,11 @@ class Conversation(_message.Message):
     MARKED_UNREAD_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_AT_FIELD_NUMBER: _ClassVar[int]
     LAST_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    PEER_READ_SEQ_FIELD_NUMBER: _ClassVar[int]
+    PEER_DELIVERED_SEQ_FIELD_NUMBER: _ClassVar[int]
+    MENTIONED_SEQ_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     conversation_type: str
     head_seq: int
@@ -203,19 +269,57 @@ class Conversation(_message.Message):
     marked_unread: bool
     active_at: int
     last_message: bytes
-    def __init__(self, conversation_id: _Optional[str] = ..., conversation_type: _Optional[str] = ..., head_seq: _Optional[int] = ..., read_seq: _Optional[int] = ..., unread: _Optional[int] = ..., pinned: _Optional[bool] = ..., muted: _Optional[bool] = ..., hidden: _Optional[bool] = ..., marked_unread: _Optional[bool] = ..., active_at: _Optional[int] = ..., last_message: _Optional[bytes] = ...) -> None: ...
+    peer: Peer
+    group: GroupName
+    peer_read_seq: int
+    peer_delivered_seq: int
+    mentioned_seq: int
+    def __init__(self, conversation_id: _Optional[str] = ..., conversation_type: _Optional[str] = ..., head_seq: _Optional[int] = ..., read_seq: _Optional[int] = ..., unread: _Optional[int] = ..., pinned: _Optional[bool] = ..., muted: _Optional[bool] = ..., hidden: _Optional[bool] = ..., marked_unread: _Optional[bool] = ..., active_at: _Optional[int] = ..., last_message: _Optional[bytes] = ..., peer: _Optional[_Union[Peer, _Mapping]] = ..., group: _Optional[_Union[GroupName, _Mapping]] = ..., peer_read_seq: _Optional[int] = ..., peer_delivered_seq: _Optional[int] = ..., mentioned_seq: _Optional[int] = ...) -> None: ...
+
+class Peer(_message.Message):
+    __slots__ = ("user_id", "name", "avatar", "remark")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    AVATAR_FIELD_NUMBER: _ClassVar[int]
+    REMARK_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    name: str
+    avatar: str
+    remark: str
+    def __init__(self, user_id: _Optional[str] = ..., name: _Optional[str] = ..., avatar: _Optional[str] = ..., remark: _Optional[str] = ...) -> None: ...
+
+class GroupName(_message.Message):
+    __slots__ = ("group_id", "name", "avatar")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    AVATAR_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    name: str
+    avatar: str
+    def __init__(self, group_id: _Optional[str] = ..., name: _Optional[str] = ..., avatar: _Optional[str] = ...) -> None: ...
 
 class ListConversationsResponse(_message.Message):
-    __slots__ = ("conversations", "next", "since", "unread_total")
+    __slots__ = ("conversations", "next", "since", "unread_total", "cursors", "generation")
+    class CursorsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     CONVERSATIONS_FIELD_NUMBER: _ClassVar[int]
     NEXT_FIELD_NUMBER: _ClassVar[int]
     SINCE_FIELD_NUMBER: _ClassVar[int]
     UNREAD_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    CURSORS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     conversations: _containers.RepeatedCompositeFieldContainer[Conversation]
     next: str
     since: int
     unread_total: int
-    def __init__(self, conversations: _Optional[_Iterable[_Union[Conversation, _Mapping]]] = ..., next: _Optional[str] = ..., since: _Optional[int] = ..., unread_total: _Optional[int] = ...) -> None: ...
+    cursors: _containers.ScalarMap[str, int]
+    generation: int
+    def __init__(self, conversations: _Optional[_Iterable[_Union[Conversation, _Mapping]]] = ..., next: _Optional[str] = ..., since: _Optional[int] = ..., unread_total: _Optional[int] = ..., cursors: _Optional[_Mapping[str, int]] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class SetConversationRequest(_message.Message):
     __slots__ = ("conversation_id", "pinned", "muted", "hidden", "marked_unread")
@@ -298,14 +402,16 @@ class GetUsersRequest(_message.Message):
     def __init__(self, user_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Privacy(_message.Message):
-    __slots__ = ("who_may_message", "who_sees_presence", "read_receipts")
+    __slots__ = ("who_may_message", "who_sees_presence", "read_receipts", "who_may_add_me")
     WHO_MAY_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     WHO_SEES_PRESENCE_FIELD_NUMBER: _ClassVar[int]
     READ_RECEIPTS_FIELD_NUMBER: _ClassVar[int]
+    WHO_MAY_ADD_ME_FIELD_NUMBER: _ClassVar[int]
     who_may_message: str
     who_sees_presence: str
     read_receipts: bool
-    def __init__(self, who_may_message: _Optional[str] = ..., who_sees_presence: _Optional[str] = ..., read_receipts: _Optional[bool] = ...) -> None: ...
+    who_may_add_me: str
+    def __init__(self, who_may_message: _Optional[str] = ..., who_sees_presence: _Optional[str] = ..., read_receipts: _Optional[bool] = ..., who_may_add_me: _Optional[str] = ...) -> None: ...
 
 class Profile(_message.Message):
     __slots__ = ("user_id", "name", "avatar", "privacy")
@@ -326,18 +432,20 @@ class GetUsersResponse(_message.Message):
     def __init__(self, users: _Optional[_Iterable[_Union[Profile, _Mapping]]] = ...) -> None: ...
 
 class UpdateUserRequest(_message.Message):
-    __slots__ = ("name", "avatar", "who_may_message", "who_sees_presence", "read_receipts")
+    __slots__ = ("name", "avatar", "who_may_message", "who_sees_presence", "read_receipts", "who_may_add_me")
     NAME_FIELD_NUMBER: _ClassVar[int]
     AVATAR_FIELD_NUMBER: _ClassVar[int]
     WHO_MAY_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     WHO_SEES_PRESENCE_FIELD_NUMBER: _ClassVar[int]
     READ_RECEIPTS_FIELD_NUMBER: _ClassVar[int]
+    WHO_MAY_ADD_ME_FIELD_NUMBER: _ClassVar[int]
     name: str
     avatar: str
     who_may_message: str
     who_sees_presence: str
     read_receipts: bool
-    def __init__(self, name: _Optional[str] = ..., avatar: _Optional[str] = ..., who_may_message: _Optional[str] = ..., who_sees_presence: _Optional[str] = ..., read_receipts: _Optional[bool] = ...) -> None: ...
+    who_may_add_me: str
+    def __init__(self, name: _Optional[str] = ..., avatar: _Optional[str] = ..., who_may_message: _Optional[str] = ..., who_sees_presence: _Optional[str] = ..., read_receipts: _Optional[bool] = ..., who_may_add_me: _Optional[str] = ...) -> None: ...
 
 class GetPresenceRequest(_message.Message):
     __slots__ = ("user_ids",)
@@ -608,9 +716,18 @@ class StatusDetail(_message.Message):
     def __init__(self, type_url: _Optional[str] = ..., value: _Optional[_Union[ErrorInfo, _Mapping]] = ...) -> None: ...
 
 class ErrorInfo(_message.Message):
-    __slots__ = ("reason", "domain")
+    __slots__ = ("reason", "domain", "metadata")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     REASON_FIELD_NUMBER: _ClassVar[int]
     DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
     reason: str
     domain: str
-    def __init__(self, reason: _Optional[str] = ..., domain: _Optional[str] = ...) -> None: ...
+    metadata: _containers.ScalarMap[str, str]
+    def __init__(self, reason: _Optional[str] = ..., domain: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...

@@ -54,6 +54,11 @@ class MessageServiceStub:
                 request_serializer=bridge_dot_grpc__api_dot_im__pb2.GetMessagesRequest.SerializeToString,
                 response_deserializer=bridge_dot_grpc__api_dot_im__pb2.GetMessagesResponse.FromString,
                 _registered_method=True)
+        self.GetMessagesById = channel.unary_unary(
+                '/im.MessageService/GetMessagesById',
+                request_serializer=bridge_dot_grpc__api_dot_im__pb2.MessageIds.SerializeToString,
+                response_deserializer=bridge_dot_grpc__api_dot_im__pb2.GetMessagesByIdResponse.FromString,
+                _registered_method=True)
         self.MarkRead = channel.unary_unary(
                 '/im.MessageService/MarkRead',
                 request_serializer=bridge_dot_grpc__api_dot_im__pb2.UptoRequest.SerializeToString,
@@ -68,6 +73,11 @@ class MessageServiceStub:
                 '/im.MessageService/GetReaders',
                 request_serializer=bridge_dot_grpc__api_dot_im__pb2.ReadersRequest.SerializeToString,
                 response_deserializer=bridge_dot_grpc__api_dot_im__pb2.ReadersResponse.FromString,
+                _registered_method=True)
+        self.GetReadCounts = channel.unary_unary(
+                '/im.MessageService/GetReadCounts',
+                request_serializer=bridge_dot_grpc__api_dot_im__pb2.ReadCountsRequest.SerializeToString,
+                response_deserializer=bridge_dot_grpc__api_dot_im__pb2.ReadCountsResponse.FromString,
                 _registered_method=True)
         self.EditMessage = channel.unary_unary(
                 '/im.MessageService/EditMessage',
@@ -114,6 +124,13 @@ class MessageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetMessagesById(self, request, context):
+        """messages.get
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def MarkRead(self, request, context):
         """messages.read
         """
@@ -130,6 +147,13 @@ class MessageServiceServicer:
 
     def GetReaders(self, request, context):
         """messages.readers
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReadCounts(self, request, context):
+        """messages.read_counts
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,6 +196,11 @@ def add_MessageServiceServicer_to_server(servicer, server):
                     request_deserializer=bridge_dot_grpc__api_dot_im__pb2.GetMessagesRequest.FromString,
                     response_serializer=bridge_dot_grpc__api_dot_im__pb2.GetMessagesResponse.SerializeToString,
             ),
+            'GetMessagesById': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMessagesById,
+                    request_deserializer=bridge_dot_grpc__api_dot_im__pb2.MessageIds.FromString,
+                    response_serializer=bridge_dot_grpc__api_dot_im__pb2.GetMessagesByIdResponse.SerializeToString,
+            ),
             'MarkRead': grpc.unary_unary_rpc_method_handler(
                     servicer.MarkRead,
                     request_deserializer=bridge_dot_grpc__api_dot_im__pb2.UptoRequest.FromString,
@@ -186,6 +215,11 @@ def add_MessageServiceServicer_to_server(servicer, server):
                     servicer.GetReaders,
                     request_deserializer=bridge_dot_grpc__api_dot_im__pb2.ReadersRequest.FromString,
                     response_serializer=bridge_dot_grpc__api_dot_im__pb2.ReadersResponse.SerializeToString,
+            ),
+            'GetReadCounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReadCounts,
+                    request_deserializer=bridge_dot_grpc__api_dot_im__pb2.ReadCountsRequest.FromString,
+                    response_serializer=bridge_dot_grpc__api_dot_im__pb2.ReadCountsResponse.SerializeToString,
             ),
             'EditMessage': grpc.unary_unary_rpc_method_handler(
                     servicer.EditMessage,
@@ -317,6 +351,33 @@ class MessageService:
             _registered_method=True)
 
     @staticmethod
+    def GetMessagesById(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/im.MessageService/GetMessagesById',
+            bridge_dot_grpc__api_dot_im__pb2.MessageIds.SerializeToString,
+            bridge_dot_grpc__api_dot_im__pb2.GetMessagesByIdResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def MarkRead(request,
             target,
             options=(),
@@ -387,6 +448,33 @@ class MessageService:
             '/im.MessageService/GetReaders',
             bridge_dot_grpc__api_dot_im__pb2.ReadersRequest.SerializeToString,
             bridge_dot_grpc__api_dot_im__pb2.ReadersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReadCounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/im.MessageService/GetReadCounts',
+            bridge_dot_grpc__api_dot_im__pb2.ReadCountsRequest.SerializeToString,
+            bridge_dot_grpc__api_dot_im__pb2.ReadCountsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,6 +1,7 @@
 """The node's gRPC server."""
 
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -11,19 +12,39 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
 
+from bridge.core.bearer import TokenReader
 from bridge.core.operations import Operations
-from bridge.grpc_api.authentication import CallAuthenticator, TokenReader
+from bridge.grpc_api.authentication import CallAuthenticator
 from bridge.grpc_api.changes import Changes
-from bridge.grpc_api.guard import CONCURRENCY, Guard
+from bridge.grpc_api.guard import CALLS_PER_USER, CONCURRENCY, IDLE_SECONDS, Guard
 from bridge.grpc_api.services import ADMINISTRATION, SERVICES, OperationService
 from bridge.grpc_api.syncing import Syncing
 from bridge.grpc_api.tls import Tls
 from broker.ports import BrokerPort, Directory
 
-_OPTIONS = (
-    ("grpc.so_reuseport", 0),  # else a second node could open the port, too, and take half of the calls
-    ("grpc.max_concurrent_streams", 100),  # per connection
-)
+
+class Patience(msgspec.Struct, frozen=True):
+    """Seconds that a connection may take for its handshake, may last without a call, and after which it is
+    closed if its client's network does not answer."""
+
+    handshake: float = 10.0
+    idle: float = IDLE_SECONDS
+    unreachable: float = 40.0
+
+
+def _options(patience: Patience) -> list[tuple[str, int]]:
+    half = int(patience.unreachable * 500)
+    return [
+        ("grpc.so_reuseport", 0),  # else a second node could open the port, too, and take half of the calls
+        ("grpc.max_concurrent_streams", 100),  # per connection
+        ("grpc.server_handshake_timeout_ms", int(patience.handshake * 1000)),
+        ("grpc.max_connection_idle_ms", int(patience.idle * 1000)),
+        # Clients of long streams whose network has died: they are asked, and closed without an answer.
+        ("grpc.keepalive_time_ms", half),
+        ("grpc.keepalive_timeout_ms", half),
+        ("grpc.http2.ping_timeout_ms", half),  # else a minute, whatever the other is
+        ("grpc.http2.max_pings_without_data", 0),  # any number: a stream may have nothing to send for days
+    ]
 
 
 class Service(Protocol):
@@ -38,21 +59,31 @@ class Service(Protocol):
 
 class Offer(msgspec.Struct, frozen=True):
     """What the server offers besides the administration: the operations, to users and services. Without
-    `tokens`, only the admin token is accepted."""
+    `tokens`, only the admin token is accepted. `limited` counts how often a limit had an effect, by its
+    key."""
 
     operations: Operations
     broker: BrokerPort
     directory: Directory
     tokens: TokenReader | None
     concurrency: int = CONCURRENCY
+    calls_per_user: int = CALLS_PER_USER
+    limited: Counter[str] = msgspec.field(default_factory=Counter)
 
 
 class Server:
     """A running server that listens on `host:port`."""
 
     def __init__(
-        self, server: grpc.aio.Server, health: health.aio.HealthServicer, guard: Guard, host: str, port: int
+        self,
+        server: grpc.aio.Server,
+        health: health.aio.HealthServicer,
+        names: Sequence[str],
+        guard: Guard,
+        host: str,
+        port: int,
     ) -> None:
+        self._names = names
         self._server = server
         self._health = health
         self._guard = guard
@@ -64,6 +95,12 @@ class Server:
         """The address for clients: `host:port`."""
         return f"{self.host}:{self.port}"
 
+    async def set_ready(self, ready: bool) -> None:
+        """Say by the standard health service whether the node is ready."""
+        status = HealthCheckResponse.SERVING if ready else HealthCheckResponse.NOT_SERVING
+        for name in self._names:
+            await self._health.set(name, status)
+
     async def stop(self, grace: float = 1.0) -> None:
         """Accept no more calls, wait up to `grace` seconds for those that are running, then cancel them."""
         await self._health.enter_graceful_shutdown()
@@ -71,8 +108,16 @@ class Server:
         await self._guard.close()
 
 
+_PATIENCE = Patience()
+
+
 async def start(
-    administration: Operations, bind: str, token: str, offer: Offer | None = None, tls: Tls | None = None
+    administration: Operations,
+    bind: str,
+    token: str,
+    offer: Offer | None = None,
+    tls: Tls | None = None,
+    patience: Patience = _PATIENCE,
 ) -> Server:
     """Serve the API on `bind` ("host:port"; port 0 takes a free one). `administration` is offered to
     administrators, `offer` to all who authenticate. `token` is the admin token.
@@ -85,19 +130,34 @@ async def start(
         raise ValueError("the admin token is empty")
     services: list[Service] = [OperationService(ADMINISTRATION, administration)]
     if offer is None:
-        return await serve(services, bind, Guard(CallAuthenticator(token)), tls)
+        guard = Guard(CallAuthenticator(token), idle_seconds=patience.idle)
+        return await serve(services, bind, guard, tls, patience)
     changes = Changes()
     offer.directory.on_change(changes.tell)
     streams = {"SyncMessages": Syncing(offer.operations, offer.broker, changes)}
     offered = (name for name in SERVICES if name != ADMINISTRATION)
     services += [OperationService(name, offer.operations, streams) for name in offered]
     authenticator = CallAuthenticator(token, offer.directory, offer.tokens, changes)
-    return await serve(services, bind, Guard(authenticator, offer.concurrency), tls)
+    guard = Guard(
+        authenticator,
+        offer.concurrency,
+        offer.calls_per_user,
+        offer.limited,
+        patience.idle,
+        offer.broker,
+    )
+    return await serve(services, bind, guard, tls, patience)
 
 
-async def serve(services: Sequence[Service], bind: str, guard: Guard, tls: Tls | None = None) -> Server:
+async def serve(
+    services: Sequence[Service],
+    bind: str,
+    guard: Guard,
+    tls: Tls | None = None,
+    patience: Patience = _PATIENCE,
+) -> Server:
     """Serve `services`, and the standard health and reflection services. Raises `OSError` as `start`."""
-    server = grpc.aio.server(interceptors=(guard,), options=_OPTIONS)
+    server = grpc.aio.server(interceptors=(guard,), options=_options(patience))
     for service in services:
         service.join(server)
     names = [service.name for service in services]
@@ -114,7 +174,7 @@ async def serve(services: Sequence[Service], bind: str, guard: Guard, tls: Tls |
     except RuntimeError as error:
         raise OSError(f"grpc.bind: cannot listen on {bind}: {error}") from error
     await server.start()
-    return Server(server, healthy, guard, bind.rpartition(":")[0], port)
+    return Server(server, healthy, ("", *names), guard, bind.rpartition(":")[0], port)
 
 
 def _why_not(bind: str) -> str | None:

@@ -25,9 +25,11 @@ SERVICES: Mapping[str, Mapping[str, str]] = {
         "SendMessages": "messages.send_batch",
         "SyncMessages": "messages.sync",
         "GetMessages": "messages.history",
+        "GetMessagesById": "messages.get",
         "MarkRead": "messages.read",
         "MarkDelivered": "messages.delivered",
         "GetReaders": "messages.readers",
+        "GetReadCounts": "messages.read_counts",
         "EditMessage": "messages.edit",
         "RecallMessage": "messages.recall",
     },
@@ -92,6 +94,8 @@ SERVICES: Mapping[str, Mapping[str, str]] = {
         "Tail": "admin.messages.tail",
         "History": "admin.messages.history",
         "Stats": "admin.stats",
+        "Verify": "admin.verify",
+        "Backup": "admin.backup",
     },
 }
 

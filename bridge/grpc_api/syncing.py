@@ -6,7 +6,7 @@ dropped and read again: nobody gets an entry that they may no longer read.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -78,6 +78,7 @@ class _Tour:
         self._operations = operations
         self._broker = broker
         self._follow = request.follow
+        self._generation = request.generation if request.HasField("generation") else None
         self._all = request.all_logs or not request.cursors
         self._wake = asyncio.Event()
         self._watches: dict[str, Callable[[], None]] = {}
@@ -96,10 +97,23 @@ class _Tour:
         topics = list(self.cursors)
         if self._all:
             topics += (await self._ask({"limit": 1})).cursors
-        else:
-            await self._ask({"limit": 1, "cursors": self.cursors})
+        await self._check(self.cursors)
         for topic in topics:
             self._add(topic)
+
+    async def _check(self, cursors: Mapping[str, int]) -> None:
+        """Check the cursors of the request. Those of another generation are refused here; from then on they
+        are this one's."""
+        if not cursors:
+            return
+        try:
+            await self._ask({"limit": 1, "cursors": cursors, "generation": self._generation})
+        except RefusedError as error:
+            if not self._all or error.code not in _LOST:
+                raise
+            if len(cursors) > 1:  # one of all logs cannot be read any more: which of them?
+                for topic, cursor in cursors.items():
+                    await self._check({topic: cursor})
 
     async def wait(self) -> None:
         """Wait until a log may have new entries."""
@@ -164,7 +178,12 @@ class _Tour:
         if not result.messages:
             self.cursors[topic] = result.cursors[topic]
         return [
-            SyncedEntry(topic=topic, offset=_offset(message).offset, json=bytes(message))
+            SyncedEntry(
+                topic=topic,
+                offset=_offset(message).offset,
+                json=bytes(message),
+                generation=result.generation,
+            )
             for message in result.messages
         ]
 

@@ -9,12 +9,21 @@ from typing import Any
 
 import msgspec
 
-from bridge.core.access import Access
+from bridge.core.access import Access, Room, no_message
 from bridge.core.operations import Caller, MessageId, Operations, Parameters, content_json
 from bridge.core.posting import append_one
 from bridge.core.turns import Turns
 from broker.domain.errors import RefusedError
-from broker.domain.message import SERVER_TYPES, Amendment, Body, Content, amending, encode_body, read_body
+from broker.domain.message import (
+    NO_DATA,
+    SERVER_TYPES,
+    Amendment,
+    Body,
+    Content,
+    amending,
+    encode_body,
+    read_body,
+)
 from broker.domain.permissions import GroupOperation, UserOperation
 from broker.ports import BrokerPort, Located, MessageLog
 
@@ -65,38 +74,42 @@ class Amendments:
 
     async def edit(self, caller: Caller, parameters: EditParameters) -> EntryResult:
         """Replace the content of a message that the caller sent. This is possible for a limited time
-        (`messages.edit_seconds`, one day by default; else `too_late`), and neither between users of whom one
-        has blocked the other, nor in a group that the caller has left. An entry of type `edit` announces it
-        to readers; later readers get the new content with `edited_at`."""
+        (`messages.edit_seconds`, one day by default; else `too_late`), and only while the caller may send
+        messages there: who is muted, blocked or not a member any more may not edit either. An entry of type
+        `edit` announces it to readers; later readers get the new content with `edited_at`.
+        The message keeps its `data`."""
         content = msgspec.Raw(content_json(parameters.content))
         if len(bytes(content)) > MAX_CONTENT:
             raise RefusedError("invalid_params", f"content: more than {MAX_CONTENT} bytes of JSON")
         async with self._turns.of(int(parameters.id)):
-            located, body = await self._target(parameters.id)
-            await self._may(caller, body, UserOperation.EDIT, GroupOperation.EDIT)
-            if body.from_user_id != caller.user:
-                raise RefusedError("not_authorized", "only the sender of a message may edit it")
+            located, body = await self._target(caller, parameters.id, UserOperation.EDIT, GroupOperation.EDIT)
+            if body.withheld is not None:
+                raise RefusedError("not_found", f"message {body.id} is damaged: send it again")
             now = self._access.now_ms()
             changed = msgspec.structs.replace(body, content=content, edited_at=now)
             return await self._append(caller, located, body, Content(content, type="edit"), changed, ())
 
     async def recall(self, caller: Caller, parameters: RecallParameters) -> EntryResult:
-        """Recall a message: its content is deleted for everybody. The sender may do so for a limited time
-        (`messages.recall_seconds`, two minutes by default; else `too_late`), the owner and admins of a
-        group at any time. An entry of type `recall` announces it to readers; later readers get the message
-        without content and with `recalled_at`."""
+        """Recall a message: its content and `data` are deleted for everybody. The sender may do so for a
+        limited time (`messages.recall_seconds`, two minutes by default; else `too_late`), the owner and
+        admins of a group at any time. An entry of type `recall` announces it to readers; later readers get
+        the message without them and with `recalled_at`."""
         async with self._turns.of(int(parameters.id)):
-            located, body = await self._target(parameters.id)
-            own = body.from_user_id == caller.user
-            in_group = GroupOperation.RECALL if own else GroupOperation.RECALL_OTHERS
-            await self._may(caller, body, UserOperation.RECALL, in_group)
-            if body.group_id is None and not own and not caller.is_system:
-                raise RefusedError("not_authorized", "only the sender of a private message may recall it")
+            located, body = await self._target(
+                caller, parameters.id, UserOperation.RECALL, GroupOperation.RECALL
+            )
             now = self._access.now_ms()
             changed = msgspec.structs.replace(
-                body, content=_NOTHING, recalled_at=now, reply_to=None, mentions=None
+                body,
+                content=_NOTHING,
+                recalled_at=now,
+                reply_to=None,
+                mentions=None,
+                data=NO_DATA,
+                withheld=None,
             )
-            edits = await self._emptied_edits(located, now) if body.edited_at is not None else []
+            may_have_edits = body.edited_at is not None or body.withheld is not None
+            edits = await self._emptied_edits(located, now) if may_have_edits else []
             entry = Content(_NOTHING, type="recall")
             return await self._append(caller, located, body, entry, changed, edits)
 
@@ -106,33 +119,40 @@ class Amendments:
         where, after = located.conversation_id, located.seq
         while edits := await self._log.amendments(where, located.seq, after, _EDITS, MAX_CONTENT):
             for edit in edits:
-                body = msgspec.structs.replace(read_body(edit.body), content=_NOTHING, recalled_at=now)
+                body = msgspec.structs.replace(
+                    read_body(edit.body), content=_NOTHING, recalled_at=now, withheld=None
+                )
                 emptied.append(Amendment(edit.offset, encode_body(body)))
             after = edits[-1].offset
         return emptied
 
-    async def _target(self, message_id: str) -> tuple[Located, Body]:
+    async def _target(
+        self, caller: Caller, message_id: str, private: UserOperation, in_group: GroupOperation
+    ) -> tuple[Located, Body]:
+        """A message that the caller may change by the operation. Whether it was recalled is for those to
+        know who may read it."""
         located = (await self._log.locate([int(message_id)])).get(int(message_id))
         if located is None:
-            raise RefusedError("not_found", f"no message {message_id}")
+            raise no_message(message_id)
         body = read_body(located.body)
+        room = await self._access.room_of(caller, body.id, body.conversation_id)
+        if room.hides(body.seq, body.created_at):
+            raise no_message(message_id)
         if body.recalled_at is not None:
             raise RefusedError("not_found", f"message {message_id} was recalled")
+        await self._may(caller, room, body, private, in_group)
         return located, body
 
     async def _may(
-        self, caller: Caller, body: Body, private: UserOperation, in_group: GroupOperation
+        self, caller: Caller, room: Room, body: Body, private: UserOperation, in_group: GroupOperation
     ) -> None:
-        room = await self._access.room_of(caller, body.id, body.conversation_id)
-        if body.seq <= room.floor or body.created_at < room.since:
-            raise RefusedError("not_found", f"no message {body.id}")
         if body.type in SERVER_TYPES:
             raise RefusedError("not_authorized", f"an entry of type {body.type} cannot be changed")
         if body.group_id is not None:
-            await self._access.seat(caller, body.group_id, in_group, body.created_at)
+            await self._access.seat(caller, body.group_id, in_group, body)
         else:
             for peer in room.peers or (caller.user,):  # no peers: a conversation with oneself
-                await self._access.between(caller, peer, private, body.created_at)
+                await self._access.between(caller, peer, private, body)
 
     async def _append(
         self,

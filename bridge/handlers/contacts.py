@@ -13,6 +13,7 @@ from bridge.core.access import Access, Pair
 from bridge.core.notices import Notices, notice
 from bridge.core.operations import After, Caller, Done, Id, Name, Note, Operations, PageSize, Parameters
 from bridge.core.paging import page_of
+from bridge.core.quotas import Quotas, reaching
 from bridge.core.retrying import retrying
 from broker.domain.directory import Contact
 from broker.domain.errors import RefusedError
@@ -45,7 +46,7 @@ class ContactView(msgspec.Struct):
     remark: str
     """The caller's own name for the user."""
     note: str
-    """The text of the request."""
+    """The text of the request. Empty if it is from a user who may not send the caller messages."""
     name: str
     """The name in the user's profile."""
     avatar: str
@@ -73,7 +74,8 @@ class RequestParameters(Parameters):
 
     user_id: Id
     note: Note = ""
-    """A text for the other user."""
+    """A text for the other user. With a request, it reaches only users who accept messages from the caller:
+    a user who accepts them from contacts only gets the request without it."""
 
 
 class RemarkParameters(Parameters):
@@ -87,11 +89,14 @@ class RemarkParameters(Parameters):
 class Contacts:
     """The handlers."""
 
-    def __init__(self, directory: Directory, access: Access, broker: BrokerPort, notices: Notices) -> None:
+    def __init__(
+        self, directory: Directory, access: Access, broker: BrokerPort, notices: Notices, quotas: Quotas
+    ) -> None:
         self._directory = directory
         self._access = access
         self._broker = broker
         self._notices = notices
+        self._quotas = quotas
 
     def register(self, operations: Operations) -> None:
         """See `Handlers.register`."""
@@ -114,6 +119,8 @@ class Contacts:
                     break
         page, following = page_of(found, parameters.limit, lambda contact: contact.peer_id)
         profiles = await self._directory.profiles([contact.peer_id for contact in page])
+        asking = [contact.peer_id for contact in page if contact.note and contact.state == "received"]
+        heard = await self._access.those_let(caller, asking, UserOperation.MESSAGE) if asking else set()
         views = []
         for contact in page:
             profile = profiles.get(contact.peer_id)
@@ -123,7 +130,7 @@ class Contacts:
                     state=contact.state,
                     blocked=contact.blocked,
                     remark=contact.remark,
-                    note=contact.note,
+                    note=contact.note if contact.state == "sent" or contact.peer_id in heard else "",
                     name=profile.name if profile else "",
                     avatar=profile.avatar if profile else "",
                     updated_at=contact.updated_at,
@@ -134,18 +141,23 @@ class Contacts:
     @retrying
     async def request(self, caller: Caller, parameters: RequestParameters) -> Done:
         """Ask a user to become a contact. If they have already asked the caller, this accepts their
-        request. Refused with `exists` if the two are contacts."""
+        request. Refused with `exists` if the two are contacts, and with `quota` if the caller has sent too
+        many requests within the hour, to anybody or to this user. A request that was withdrawn and is made
+        again adds no entry to the user's inbox."""
         pair = await self._access.between(caller, parameters.user_id, UserOperation.REQUEST)
         if pair.mine.state == "received":
             await self._become_contacts(pair)
             return Done()
         if pair.mine.state == "sent" and pair.mine.note == parameters.note:
             return Done()
-        mine = self._changed(pair.mine, state="sent", note=parameters.note)
+        mine = self._changed(pair.mine, state="sent", note=parameters.note, asked=True)
         theirs = self._changed(pair.theirs, state="received", note=parameters.note)
-        asks = self._notice(caller.user, parameters.user_id, "contact_requested", note=parameters.note)
-        # A repeated request only changes the note. It must not fill the other user's inbox.
-        await self._write([mine, theirs], [] if pair.mine.state == "sent" else [asks])
+        note = parameters.note if self._access.hears(pair) else ""
+        asks = self._notice(caller.user, parameters.user_id, "contact_requested", note=note)
+        # A request that is repeated, or withdrawn and made again, must not fill the other user's inbox.
+        quotas, key = self._quotas, reaching(caller.user, parameters.user_id)
+        with quotas.contact_requests.once(caller.user), quotas.repeats.once(key):
+            await self._write([mine, theirs], [] if pair.mine.asked else [asks])
         return Done()
 
     @retrying
@@ -159,7 +171,7 @@ class Contacts:
         """Reject the contact request of a user. Refused with `not_found` if there is none."""
         pair = await self._requested(caller, parameters.user_id)
         mine = self._changed(pair.mine, state="none", note="")
-        theirs = self._changed(pair.theirs, state="none", note="")
+        theirs = self._changed(pair.theirs, state="none", note="", asked=False)
         answer = self._notice(caller.user, parameters.user_id, "contact_rejected", note=parameters.note)
         await self._write([mine, theirs], [answer])
         return Done()
@@ -205,8 +217,8 @@ class Contacts:
         return pair
 
     async def _become_contacts(self, pair: Pair) -> None:
-        mine = self._changed(pair.mine, state="contact", note="")
-        theirs = self._changed(pair.theirs, state="contact", note="")
+        mine = self._changed(pair.mine, state="contact", note="", asked=False)
+        theirs = self._changed(pair.theirs, state="contact", note="", asked=False)
         answer = self._notice(mine.user_id, mine.peer_id, "contact_accepted")
         await self._write([mine, theirs], [answer])
 

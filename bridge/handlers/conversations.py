@@ -1,7 +1,8 @@
 """Conversations as a user sees them: `conversations.list` and `conversations.set`.
 
-No counters are stored. The number of unread entries is computed from the head of the log, the user's
-read watermark and their own last message, so it cannot drift.
+No counters are stored. Each entry carries how many messages there are up to it. The number of unread
+messages is the difference between the head of the log and the user's read watermark or own last message,
+so it cannot drift.
 """
 
 from collections.abc import Sequence
@@ -11,27 +12,32 @@ import msgspec
 from msgspec.structs import replace
 
 from bridge.core.access import Access
+from bridge.core.ends import Generation
 from bridge.core.operations import Caller, ConversationId, Message, Millis, Operations, Parameters
+from bridge.handlers.conversation_details import ConversationDetails, GroupName, Peer
 from bridge.handlers.messages import REPLY_BYTES
-from broker.domain.conversation import group_id, group_of
+from broker.domain.conversation import group_id, group_of, log_name
+from broker.domain.directory import Membership
 from broker.domain.errors import RefusedError
 from broker.domain.ids import Snowflakes
+from broker.domain.topics import group_topic, inbox_topic, parse_topic
+from broker.domain.visibility import Horizon
 from broker.ports import (
     BrokerPort,
     ConversationState,
     ConversationStore,
-    GroupDirectory,
+    Directory,
     Marked,
     MessageLog,
     SaveChanges,
 )
 
 # A message gets its time before it is stored, so one that is stored after this call may carry an earlier
-# time. The `since` of a result lies this far in the past, so that the next call does not miss it.
+# time. The `since` of a result lies this far in the past, so that the next call does not miss it. It is not
+# after the last change either: after a restart, time goes on from the last change that is stored.
 _OVERLAP_MS = 5000
-_CHUNK = 20
-_VIEW_BYTES = 256
-"""Roughly the size of a conversation in a reply, without its last message."""
+_CHUNK = 100
+"""Conversations that are completed at a time: about as many as fit into a reply."""
 
 
 class ListParameters(Parameters):
@@ -46,6 +52,9 @@ class ListParameters(Parameters):
     """The `next` of the previous page; empty for the first."""
     include_hidden: bool = False
     """Whether to list hidden conversations, too."""
+    generation: Generation | None = None
+    """The `generation` of the result that `since` and `cursor` came from. Those of another one are refused
+    (`out_of_range`): list all anew."""
 
 
 class ConversationView(msgspec.Struct):
@@ -59,7 +68,8 @@ class ConversationView(msgspec.Struct):
     read_seq: int
     """The seq up to which the caller has read the conversation; 0 if not at all."""
     unread: int
-    """How many entries come after the last one that the caller has read or sent."""
+    """How many messages of others come after the last entry that the caller has read and the last message
+    that the caller has sent. Edits, recalls and system entries do not count."""
     pinned: bool
     """Whether the caller has pinned it. A mark for the app, without effect on the server."""
     muted: bool
@@ -71,7 +81,20 @@ class ConversationView(msgspec.Struct):
     active_at: int
     """Unix ms of the last entry; 0 if there is none."""
     last_message: Message | None
-    """The last entry as it is now; null if there is none that the caller may see."""
+    """The last message as it is now; null if there is none that the caller may see. Edits, recalls and
+    system entries are no messages."""
+    peer: Peer | None = None
+    """Of a private conversation."""
+    group: GroupName | None = None
+    """Of a group's conversation."""
+    peer_read_seq: int = 0
+    """The seq up to which the other user has read a private conversation; 0 if not at all, or if they give
+    the caller no read receipts."""
+    peer_delivered_seq: int = 0
+    """The same of what has arrived at a device of the other user; 0, too, if they do not let the caller see
+    their presence."""
+    mentioned_seq: int | None = None
+    """The seq of the last unread message that mentions the caller or all; null if there is none."""
 
 
 class ListResult(msgspec.Struct):
@@ -84,6 +107,12 @@ class ListResult(msgspec.Struct):
     """The `since` (Unix ms) that asks for the changes after this call."""
     unread_total: int
     """The sum of `unread` over all conversations, not only this page, that are neither muted nor hidden."""
+    cursors: dict[str, int]
+    """Where to go on: for the inbox and the topic of each group, the offset up to which this list has
+    everything. `messages.sync` with these cursors returns what came after. Only on the first page."""
+    generation: int
+    """The generation of the stores. A restore from a backup raises it: offsets and seqs that a device has
+    from before may mean other entries. Give it back with them."""
 
 
 class SetParameters(Parameters):
@@ -98,11 +127,14 @@ class SetParameters(Parameters):
 
 
 class _Seen(msgspec.Struct):
-    """A conversation, when it last changed for the user (Unix ms), and the id of its last entry (0: none)."""
+    """A conversation, when it last changed for the user (Unix ms), the ids of the last entry and of the last
+    message that the user may see (0: none), and the seq up to which its messages count as seen."""
 
     view: ConversationView
     changed_at: int
+    head_id: int
     last_id: int
+    seen_seq: int
 
 
 class Conversations:
@@ -112,7 +144,7 @@ class Conversations:
         self,
         log: MessageLog,
         store: ConversationStore,
-        directory: GroupDirectory,
+        directory: Directory,
         access: Access,
         broker: BrokerPort,
         save: SaveChanges,
@@ -120,6 +152,7 @@ class Conversations:
         self._log = log
         self._store = store
         self._directory = directory
+        self._details = ConversationDetails(store, directory)
         self._access = access
         self._broker = broker
         self._save = save
@@ -132,8 +165,14 @@ class Conversations:
     async def list_conversations(self, caller: Caller, parameters: ListParameters) -> ListResult:
         """List the caller's conversations, the most recently active first. A reply holds about 128 KiB, so
         a page may have fewer conversations than `limit`."""
-        now = self._access.now_ms()
-        every = await self._all(caller.user)
+        if parameters.since or parameters.cursor:
+            self._access.ends.check_generation(parameters.generation)
+        now = self._access.growing_ms()
+        memberships = await self._directory.memberships(caller.user)
+        # Before the conversations are read: an entry that is stored meanwhile is in the list, or after these
+        # cursors, or both. Further pages are read later, and are covered by the cursors of the first.
+        cursors = {} if parameters.cursor else await self._cursors(caller.user, memberships)
+        every = await self._all(caller.user, memberships)
         unread_total = sum(seen.view.unread for seen in every if not (seen.view.muted or seen.view.hidden))
         wanted = [
             seen
@@ -145,33 +184,53 @@ class Conversations:
         wanted.sort(key=_place, reverse=True)
         if parameters.cursor:
             wanted = [seen for seen in wanted if _place(seen) < _read_cursor(parameters.cursor)]
-        page = await self._with_last(wanted[: parameters.limit])
-        following = _cursor(page[-1]) if len(wanted) > len(page) else ""
-        return ListResult(page, following, max(0, now - _OVERLAP_MS), unread_total)
+        space = REPLY_BYTES - len(msgspec.json.encode(cursors))
+        page = await self._shown(caller.user, wanted[: parameters.limit], space)
+        following = _cursor(wanted[len(page) - 1]) if len(wanted) > len(page) else ""
+        last_change = max((seen.changed_at for seen in every), default=0)
+        since = max(0, min(now - _OVERLAP_MS, last_change))
+        return ListResult(page, following, since, unread_total, cursors, self._access.ends.generation)
 
-    async def _with_last(self, seen: Sequence[_Seen]) -> list[ConversationView]:
-        """The first views with their last messages: as many as fit into one reply, but at least one."""
+    async def _cursors(self, user: str, memberships: Sequence[Membership]) -> dict[str, int]:
+        """The heads of the logs that a user reads."""
+        topics = [inbox_topic(user), *(group_topic(each.group_id) for each in memberships)]
+        logs = {topic: log_name(parse_topic(topic)) for topic in topics}
+        heads = await self._log.heads(list(logs.values()))
+        return {topic: heads[log] for topic, log in logs.items()}
+
+    async def _shown(self, user: str, seen: Sequence[_Seen], space: int) -> list[ConversationView]:
+        """The first views with their last messages and details: as many as fit into `space` bytes, but at
+        least one."""
         page: list[ConversationView] = []
-        space = REPLY_BYTES
         for start in range(0, len(seen), _CHUNK):
-            chunk = seen[start : start + _CHUNK]
-            found = await self._log.locate([each.last_id for each in chunk if each.last_id])
-            for each in chunk:
-                located = found.get(each.last_id)
-                space -= _VIEW_BYTES + (len(located.body) if located else 0)
+            for view in await self._completed(user, seen[start : start + _CHUNK]):
+                space -= len(msgspec.json.encode(view))
                 if space < 0 and page:
                     return page
-                last = msgspec.Raw(located.body) if located else None
-                page.append(replace(each.view, last_message=last))
+                page.append(view)
         return page
 
-    async def _all(self, user: str) -> list[_Seen]:
+    async def _completed(self, user: str, seen: Sequence[_Seen]) -> list[ConversationView]:
+        names = [each.view.conversation_id for each in seen]
+        unread = {each.view.conversation_id: each.seen_seq for each in seen if each.view.unread}
+        found = await self._log.locate([each.last_id for each in seen if each.last_id])
+        views = []
+        for each, details in zip(seen, await self._details.of(user, names, unread), strict=True):
+            located = found.get(each.last_id)
+            last = msgspec.Raw(located.body) if located else None
+            views.append(replace(each.view, last_message=last, **msgspec.structs.asdict(details)))
+        return views
+
+    async def _all(self, user: str, memberships: Sequence[Membership]) -> list[_Seen]:
         private = await self._store.private_conversations(user)
-        memberships = await self._directory.memberships(user)
         floors = {group_id(membership.group_id): membership.joined_seq for membership in memberships}
-        states = await self._store.states(user, [*private, *floors])
-        since = (await self._access.account(user)).created_at
-        every = (_view(state, floors.get(state.conversation_id, 0), since) for state in states)
+        states = await self._store.states(user, [*private, *floors], floors)
+        _, inbox = await self._access.inbox(user)
+        groups = {name: Horizon(floor) for name, floor in floors.items()}
+        every = (
+            _view(state, groups.get(state.conversation_id) or inbox.of(state.conversation_id))
+            for state in states
+        )
         return [seen for seen in every if seen is not None]
 
     async def set_conversation(self, caller: Caller, parameters: SetParameters) -> ConversationView:
@@ -184,7 +243,7 @@ class Conversations:
         hidden = None
         if parameters.hidden is not None:
             hidden = state.head_seq if parameters.hidden else 0
-        now = self._access.now_ms()
+        now = self._access.growing_ms()
         marked = Marked(
             caller.user,
             room.conversation_id,
@@ -195,11 +254,12 @@ class Conversations:
             hidden=hidden,
         )
         await self._save([marked])
-        (state,) = await self._store.states(caller.user, [room.conversation_id])
-        seen = _view(state, room.floor, room.since)
+        floors = {room.conversation_id: room.horizon.seq}
+        (state,) = await self._store.states(caller.user, [room.conversation_id], floors)
+        seen = _view(state, room.horizon)
         if seen is None:
             raise RefusedError("not_found", f"there is no conversation {room.conversation_id}")
-        (view,) = await self._with_last([seen])
+        (view,) = await self._completed(caller.user, [seen])
         event = {
             "event": "conversation",
             "conversation_id": view.conversation_id,
@@ -212,20 +272,20 @@ class Conversations:
         return view
 
 
-def _view(state: ConversationState, floor: int, since: int) -> _Seen | None:
-    """A conversation as seen by a user who may read entries after seq `floor` that were sent at `since`
-    (Unix ms) or later. None if a private one has no such entry."""
-    last_id = state.last_id if state.head_seq > floor else 0
-    active_at = Snowflakes.created_ms(last_id) if last_id else 0
+def _view(state: ConversationState, horizon: Horizon) -> _Seen | None:
+    """A conversation as seen by a user with this horizon. None if all entries of a private one are hidden."""
+    floor, since = horizon.seq, horizon.since
+    head_id = state.head_id if state.head_seq > floor else 0
+    active_at = Snowflakes.created_ms(head_id) if head_id else 0
     is_group = group_of(state.conversation_id) is not None
-    if not is_group and active_at < since:
+    if not is_group and (not head_id or active_at < since):
         return None  # it belonged to an earlier account with the same id
     view = ConversationView(
         conversation_id=state.conversation_id,
         conversation_type="group" if is_group else "private",
         head_seq=state.head_seq,
         read_seq=state.read_seq,
-        unread=max(0, state.head_seq - max(state.read_seq, state.own_seq, floor)),
+        unread=max(0, state.messages - state.seen),
         pinned=state.pinned,
         muted=state.muted,
         hidden=state.hidden_seq >= state.head_seq > 0,
@@ -233,20 +293,23 @@ def _view(state: ConversationState, floor: int, since: int) -> _Seen | None:
         active_at=active_at,
         last_message=None,
     )
-    return _Seen(view, max(active_at, state.changed_at), last_id)
+    last_id = state.last_id if state.last_seq > floor else 0
+    if last_id and Snowflakes.created_ms(last_id) < since:
+        last_id = 0
+    seen_seq = max(state.read_seq, state.own_seq, floor)
+    return _Seen(view, max(active_at, state.changed_at), head_id, last_id, seen_seq)
 
 
 def _place(seen: _Seen) -> tuple[int, str]:
-    view = seen.view
-    return view.active_at, view.conversation_id
+    return seen.head_id, seen.view.conversation_id
 
 
-def _cursor(view: ConversationView) -> str:
-    return f"{view.active_at} {view.conversation_id}"
+def _cursor(seen: _Seen) -> str:
+    return f"{seen.head_id} {seen.view.conversation_id}"
 
 
 def _read_cursor(cursor: str) -> tuple[int, str]:
-    active_at, _, conversation_id = cursor.partition(" ")
-    if not (active_at.isascii() and active_at.isdigit()):
+    head_id, _, conversation_id = cursor.partition(" ")
+    if not (head_id.isascii() and head_id.isdigit()):
         raise RefusedError("invalid_params", "cursor: not the next of a page")
-    return int(active_at), conversation_id
+    return int(head_id), conversation_id

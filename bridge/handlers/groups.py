@@ -28,12 +28,13 @@ from bridge.core.operations import (
     Url,
 )
 from bridge.core.paging import page_of
+from bridge.core.quotas import Quota
 from bridge.core.retrying import retrying
 from bridge.core.tails import head
 from bridge.core.turns import in_turn
-from broker.domain.directory import SYSTEM, Group, JoinPolicy, Membership, Ranks
+from broker.domain.directory import Group, JoinPolicy, Membership, Ranks
 from broker.domain.errors import RefusedError
-from broker.domain.permissions import GroupOperation, Rank
+from broker.domain.permissions import GroupOperation, Rank, UserOperation
 from broker.domain.topics import group_topic
 from broker.ports import GroupDirectory, GroupWrite, MessageLog
 
@@ -74,7 +75,7 @@ class GroupView(msgspec.Struct):
     announcement: str
     """Empty if the caller is not a member."""
     owner: str
-    """The owner's user id."""
+    """The owner's user id; empty if the group is dismissed and its owner's account was removed."""
     members: int
     """The number of members."""
     role: str
@@ -155,17 +156,33 @@ class MemberParameters(Parameters):
     user_id: Id
 
 
+class HiddenGroupError(RefusedError):
+    """The id of a new group is that of a group that the caller may not know of. An id cannot be given twice,
+    so the caller learns of it; but not of many."""
+
+
 class Groups:
     """The handlers."""
 
     def __init__(
-        self, directory: GroupDirectory, access: Access, log: MessageLog, changes: GroupChanges, most: int
+        self,
+        directory: GroupDirectory,
+        access: Access,
+        log: MessageLog,
+        changes: GroupChanges,
+        most: int,
+        creations: Quota,
     ) -> None:
         self._directory = directory
         self._access = access
         self._log = log
         self._changes = changes
         self.turns = changes.turns
+        self._most = most
+        self._creations = creations
+
+    def allow_members(self, most: int) -> None:
+        """Change the largest size of a group."""
         self._most = most
 
     def register(self, operations: Operations) -> None:
@@ -180,25 +197,27 @@ class Groups:
         operations.add("groups.dismiss", self.dismiss)
 
     async def create(self, caller: Caller, parameters: CreateParameters) -> GroupView:
-        """Create a group. The caller becomes its owner. If one of the members does not exist, nothing is
-        created (`not_found`). The id of a dismissed group can be used again by its owner; the new members
-        do not see its messages."""
+        """Create a group. The caller becomes its owner. If one of the members does not exist (`not_found`)
+        or may not be added by the caller (see [groups.add](#groupsadd)), nothing is created. The id of a
+        dismissed group can be used again by its owner; the new members do not see its messages. Ids that
+        differ in case only are one id (`exists`). Refused with `quota` if the caller has created too many
+        groups within the hour; ids of groups that the caller may not know of count, too."""
         if caller.is_system:
             raise RefusedError("invalid_params", "a group needs an owner: create it on behalf of a user")
-        return await self.create_for(caller.user, caller.user, parameters)
+        with self._creations.once(caller.user, even_if=(HiddenGroupError,)):
+            return await self.create_for(caller, caller.user, parameters)
 
     @retrying
-    async def create_for(self, by: str, owner: str, parameters: CreateParameters) -> GroupView:
-        """Create a group for an owner. `by` is the user who does it, or the system."""
+    async def create_for(self, caller: Caller, owner: str, parameters: CreateParameters) -> GroupView:
+        """Create a group for an owner, who is the caller unless that is the system."""
         users = list(dict.fromkeys((owner, *parameters.members)))
         if len(users) > self._most:
             raise RefusedError("quota", f"a group has at most {self._most} members")
         group_id = parameters.group_id or _new_id()
-        known = await self._directory.group(group_id)
-        # The members of a dismissed group can still read it, and lose that when its id is used again: only
-        # its owner and the system may decide this.
-        if known is not None and not (known.dismissed_at and by in (known.owner, SYSTEM)):
-            raise RefusedError("exists", f"group {group_id} exists already")
+        known = await self._earlier(caller, group_id)
+        await self._access.each_lets(caller, users, UserOperation.ADD)
+        if known is not None:
+            await self._access.may_come(caller, group_id, users)
         now = self._access.now_ms()
         # The messages of an earlier group with this id must stay hidden from the new members, and so must
         # its pending notices: they are published now, so that the floor comes after them.
@@ -222,14 +241,30 @@ class Groups:
         )
         put = [Membership(group_id, user, "owner" if user == owner else "member", floor) for user in users]
         write = GroupWrite(group, fresh=True, put=put)
-        made = notice(by, group_topic(group_id), "group_created", name=group.name, **named(users))
+        made = notice(caller.user, group_topic(group_id), "group_created", name=group.name, **named(users))
         await self._changes.write(write, [made])
-        await self._changes.tell([user for user in users if user != owner], "added", group_id, by)
+        await self._changes.tell([user for user in users if user != owner], "added", group_id, caller.user)
         return _view(Seat(group, put[0], Rank.OWNER))
 
+    async def _earlier(self, caller: Caller, group_id: str) -> Group | None:
+        """The dismissed group whose id the caller may use again, if there is one. Refused (`exists`) if the
+        id is not free."""
+        known = await self._directory.group(group_id)
+        existing = group_id if known is not None else await self._directory.same_group(group_id)
+        # The members of a dismissed group can still read it, and lose that when its id is used again: only
+        # its owner and the system may decide this.
+        may_decide = known is not None and (caller.is_system or caller.user == known.owner)
+        if existing is None or (known is not None and known.dismissed_at and may_decide):
+            return known
+        is_hidden = not await self._access.knows(caller, existing)
+        same = "" if existing == group_id else ": an id that differs in case only"
+        raise (HiddenGroupError if is_hidden else RefusedError)(
+            "exists", f"group {group_id}{same} exists already"
+        )
+
     async def get(self, caller: Caller, parameters: GroupParameters) -> GroupView:
-        """Get a group. Users who are not members may see it, too, unless it is closed, dismissed, or they
-        are banned (`not_member`)."""
+        """Get a group. Users who are not members may see it, too, unless they are banned (`not_member`). A
+        closed or dismissed group answers them as if it did not exist (`not_found`), in every operation."""
         return _view(await self._access.seat(caller, parameters.group_id, GroupOperation.SEE))
 
     async def list_groups(self, caller: Caller, parameters: ListParameters) -> ListResult:
@@ -280,12 +315,15 @@ class Groups:
     @in_turn
     @retrying
     async def set_role(self, caller: Caller, parameters: RoleParameters) -> GroupView:
-        """Make a member an admin, or an admin an ordinary member. For the owner."""
+        """Make a member an admin, or an admin an ordinary member. For the owner. A rank is not given to a
+        user if one of the two has blocked the other (`blocked`)."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.SET_ROLE)
         member = await self._member(seat, parameters.user_id)
         self._access.touch(seat, member, member.user_id)
         if member.role == parameters.role:
             return _view(seat)
+        if parameters.role == "admin":
+            await self._access.between(caller, member.user_id, UserOperation.APPOINT)
         put = [replace(member, role=parameters.role)]
         return await self._change(
             caller, seat, "role_set", {}, put=put, user_ids=[member.user_id], role=parameters.role
@@ -294,12 +332,14 @@ class Groups:
     @in_turn
     @retrying
     async def transfer(self, caller: Caller, parameters: MemberParameters) -> GroupView:
-        """Make another member the owner. The previous owner becomes an admin. For the owner."""
+        """Make another member the owner. The previous owner becomes an admin. For the owner. Refused with
+        `blocked` if one of the two has blocked the other."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.TRANSFER)
         member = await self._member(seat, parameters.user_id)
         owner = await self._member(seat, seat.group.owner)
         if member.user_id == owner.user_id:
             return _view(seat)
+        await self._access.between(caller, member.user_id, UserOperation.APPOINT)
         put = [replace(owner, role="admin"), replace(member, role="owner", muted_until=0)]
         changed = {"owner": member.user_id}
         return await self._change(caller, seat, "owner_changed", changed, put=put, user_ids=[member.user_id])

@@ -11,13 +11,14 @@ from bridge.core.group_changes import GroupChanges, named
 from bridge.core.notices import notice
 from bridge.core.operations import After, Caller, Done, Id, Millis, Note, Operations, PageSize, Parameters
 from bridge.core.paging import page_of
+from bridge.core.quotas import Quotas, reaching
 from bridge.core.retrying import retrying
 from bridge.core.tails import head
 from bridge.core.turns import in_turn
 from bridge.handlers.groups import GroupParameters, MemberParameters
 from broker.domain.directory import Ban, Group, JoinRequest, Membership
 from broker.domain.errors import RefusedError
-from broker.domain.permissions import GroupOperation
+from broker.domain.permissions import GroupOperation, UserOperation
 from broker.domain.topics import group_topic
 from broker.ports import GroupDirectory, GroupWrite, MessageLog
 
@@ -96,7 +97,7 @@ class JoinParameters(Parameters):
 
     group_id: Id
     note: Note = ""
-    """A text for the admins, who see it with the request."""
+    """A text for the admins. Those whom the caller may send messages see it with the request."""
 
 
 class JoinResult(msgspec.Struct):
@@ -111,7 +112,7 @@ class RequestView(msgspec.Struct):
 
     user_id: str
     note: str
-    """The user's text for the admins."""
+    """The user's text for the admins. Empty if the user may not send the caller messages."""
     created_at: int
     """Unix ms."""
 
@@ -128,13 +129,24 @@ class Members:
     """The handlers."""
 
     def __init__(
-        self, directory: GroupDirectory, access: Access, log: MessageLog, changes: GroupChanges, most: int
+        self,
+        directory: GroupDirectory,
+        access: Access,
+        log: MessageLog,
+        changes: GroupChanges,
+        most: int,
+        quotas: Quotas,
     ) -> None:
         self._directory = directory
         self._access = access
         self._log = log
         self._changes = changes
         self.turns = changes.turns
+        self._most = most
+        self._quotas = quotas
+
+    def allow_members(self, most: int) -> None:
+        """Change the largest size of a group."""
         self._most = most
 
     def register(self, operations: Operations) -> None:
@@ -162,8 +174,11 @@ class Members:
     @in_turn
     @retrying
     async def add(self, caller: Caller, parameters: UsersParameters) -> ChangedResult:
-        """Add users to a group. If one of them does not exist (`not_found`) or is banned (`banned`), nobody
-        is added. For members, or for the owner and admins only, as `who_may_invite` says."""
+        """Add users to a group. For members, or for the owner and admins only, as `who_may_invite` says.
+        Nobody is added if one of the users does not exist (`not_found`), is banned (`banned`), has left the
+        group (`has_left`: they come back only by [joining](#groupsjoin)), has blocked the caller or is
+        blocked by the caller (`blocked`), or does not accept it from the caller: by `who_may_add_me`, or by
+        `who_may_message` if the caller is not their contact (`not_contact`, `not_authorized`)."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.INVITE)
         users = list(dict.fromkeys(parameters.user_ids))
         await self._access.need_users(users)
@@ -171,6 +186,8 @@ class Members:
         new = [user for user in users if user not in known]
         for user in await self._access.banned(parameters.group_id, new):
             raise RefusedError("banned", f"{user} is banned from group {parameters.group_id}")
+        await self._access.may_come(caller, parameters.group_id, new)
+        await self._access.each_lets(caller, new, UserOperation.ADD)
         if new:
             await self._join(seat, caller.user, new, "members_added")
             await self._changes.tell(new, "added", parameters.group_id, caller.user)
@@ -195,9 +212,10 @@ class Members:
     @in_turn
     @retrying
     async def leave(self, caller: Caller, parameters: GroupParameters) -> Done:
-        """Leave a group. The owner cannot leave (`is_owner`) without transferring the group first."""
+        """Leave a group. The owner cannot leave (`is_owner`) without transferring the group first. Nobody
+        can add the caller again; who wants to come back [joins](#groupsjoin)."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.LEAVE)
-        await self._drop(seat, caller.user, [caller.user], "member_left")
+        await self._drop(seat, caller.user, [caller.user], "member_left", left=[caller.user])
         await self._changes.tell([caller.user], "left", parameters.group_id, caller.user)
         return Done()
 
@@ -226,8 +244,11 @@ class Members:
             ban=[Ban(group.group_id, user, parameters.until)],
             answered=[user],
         )
+        # To anybody else the event would be a message: it has the group's id, which its owner chose.
+        concerned = member or await self._directory.join_request(group.group_id, user)
         await self._changes.write(write, [entry])
-        await self._changes.tell([user], "banned", group.group_id, caller.user)
+        if concerned:
+            await self._changes.tell([user], "banned", group.group_id, caller.user)
         return Done()
 
     @in_turn
@@ -255,29 +276,42 @@ class Members:
     @retrying
     async def join(self, caller: Caller, parameters: JoinParameters) -> JoinResult:
         """Join a group. If its `join` setting is `open`, the caller is a member at once; if it is `approval`,
-        the owner and admins get a `group` event of type `requested`. A `closed` group is refused with
-        `not_member`."""
+        the owner and admins get a `group` event of type `requested`, once until they answer. A `closed` group
+        can only be joined by users who have left it, with the approval of an admin; for others it does not
+        exist (`not_found`). Refused with `quota` if the caller has joined, or asked to join, too often within
+        the hour: any group, or this one."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.JOIN)
         await self._access.need_users([caller.user])
-        if seat.group.join == "open":
-            await self._join(seat, caller.user, [caller.user], "member_joined")
-            return JoinResult("joined")
-        group = _next(seat.group)
-        now = self._access.now_ms()
-        asks = JoinRequest(group.group_id, caller.user, parameters.note, now)
-        await self._changes.write(GroupWrite(group, ask=[asks]), [])
-        admins = await self._directory.admins(group.group_id)
-        await self._changes.tell(
-            [admin.user_id for admin in admins], "requested", group.group_id, caller.user
-        )
+        known = await self._directory.join_request(parameters.group_id, caller.user)
+        if seat.group.join != "open" and known is not None and known.note == parameters.note:
+            return JoinResult("requested")
+        quotas, key = self._quotas, reaching(caller.user, parameters.group_id)
+        with quotas.joins.once(caller.user), quotas.repeats.once(key):
+            if seat.group.join == "open":
+                await self._join(seat, caller.user, [caller.user], "member_joined")
+                return JoinResult("joined")
+            await self._ask(seat.group, caller.user, parameters.note, is_new=known is None)
         return JoinResult("requested")
 
+    async def _ask(self, group: Group, user: str, note: str, *, is_new: bool) -> None:
+        asks = JoinRequest(group.group_id, user, note, self._access.now_ms())
+        await self._changes.write(GroupWrite(_next(group), ask=[asks]), [])
+        if is_new:
+            admins = [admin.user_id for admin in await self._directory.admins(group.group_id)]
+            told = await self._access.those_letting(user, admins, UserOperation.ASK_TO_JOIN)
+            await self._changes.tell(sorted(told), "requested", group.group_id, user)
+
     async def requests(self, caller: Caller, parameters: PageParameters) -> RequestsResult:
-        """List the join requests of a group. For its owner and admins."""
+        """List the join requests of a group. For its owner and admins. The texts of users who may not send
+        the caller messages are left out."""
         await self._access.seat(caller, parameters.group_id, GroupOperation.ANSWER)
         limit = parameters.limit
         found = await self._directory.join_requests(parameters.group_id, parameters.after, limit + 1)
-        views = [RequestView(each.user_id, each.note, each.created_at) for each in found]
+        heard = await self._access.those_let(caller, [each.user_id for each in found], UserOperation.MESSAGE)
+        views = [
+            RequestView(each.user_id, each.note if each.user_id in heard else "", each.created_at)
+            for each in found
+        ]
         return RequestsResult(*page_of(views, limit, lambda view: view.user_id))
 
     @in_turn
@@ -329,9 +363,12 @@ class Members:
         entry = notice(by, group_topic(group.group_id), event, **named(users))
         await self._changes.write(GroupWrite(_next(group), put=put, answered=list(users)), [entry])
 
-    async def _drop(self, seat: Seat, by: str, users: Sequence[str], event: str) -> None:
+    async def _drop(
+        self, seat: Seat, by: str, users: Sequence[str], event: str, left: Sequence[str] = ()
+    ) -> None:
         entry = notice(by, group_topic(seat.group.group_id), event, **named(users))
-        await self._changes.write(GroupWrite(_next(seat.group), drop=list(users)), [entry])
+        write = GroupWrite(_next(seat.group), drop=list(users), left=left)
+        await self._changes.write(write, [entry])
 
 
 def _next(group: Group) -> Group:

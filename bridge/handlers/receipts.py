@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bridge.core.access import Access, Room
+from bridge.core.access import Access, Room, no_message
+from bridge.core.ends import Generation
 from bridge.core.operations import (
     After,
     Caller,
@@ -24,16 +25,18 @@ from bridge.core.operations import (
 from bridge.core.paging import page_of
 from bridge.core.turns import Turns
 from broker.domain import permissions
-from broker.domain.conversation import group_of, participants
+from broker.domain.conversation import group_of, other_of
+from broker.domain.directory import Profile
 from broker.domain.errors import RefusedError, StoreError
 from broker.domain.message import read_body
-from broker.domain.permissions import Facts, Relation, UserOperation
+from broker.domain.permissions import UserOperation
 from broker.ports import (
     Arrival,
     BrokerPort,
     ConversationState,
     ConversationStore,
     Directory,
+    Located,
     MessageLog,
     SaveChanges,
     Seen,
@@ -48,6 +51,8 @@ class UptoParameters(Parameters):
     conversation_id: ConversationId
     seq: Seq
     """The seq of the last message that was read or delivered. All earlier messages count as well."""
+    generation: Generation | None = None
+    """The generation that the seq came with. A seq of another one is refused (`out_of_range`)."""
 
 
 class ReadersParameters(Parameters):
@@ -104,42 +109,57 @@ class Receipts:
         operations.add("messages.readers", self.readers)
 
     async def read(self, caller: Caller, parameters: UptoParameters) -> Done:
-        """Mark a conversation as read up to a message. All devices of the caller get a `receipt` event, and
-        so does the other user of a private conversation if the caller gives read receipts
-        (`users.update`). Members of a group are not told; see `messages.readers`."""
+        """Mark a conversation as read up to a message. All devices of the caller get a `receipt` event. So do
+        the other user of a private conversation, and the members of a group of at most
+        `messages.group_receipts` members (100 by default), if they are connected and the caller gives read
+        receipts (`users.update`). For larger groups see `messages.read_counts`."""
         room = await self._access.room(caller, parameters.conversation_id)
         async with self._turns.of((caller.user, room.conversation_id)):
-            state = await self._state(caller, room, parameters.seq)
+            state = await self._state(caller, room, parameters)
             if parameters.seq > state.read_seq or state.unread:
                 await self._read(caller, room, state, parameters.seq)
         return Done()
 
     async def _read(self, caller: Caller, room: Room, state: ConversationState, seq: int) -> None:
-        now = self._access.now_ms()
+        now = self._access.growing_ms()
         delivered = 0 if room.seat else seq
         await self._save([Seen(caller.user, room.conversation_id, now, seq, delivered)])
         # A lower seq only removes the mark `marked_unread`; the watermark stays.
         event = _event("read", room.conversation_id, caller.user, max(seq, state.read_seq))
-        await self._broker.emit([caller.user], event)
+        await self._broker.emit([caller.user], event, keep=False)
         if seq > state.read_seq:
-            for peer in room.peers:
-                if await self._showing(peer, [caller.user]):
-                    await self._broker.emit([peer], event)
+            others = room.peers or await self._members_online(caller, room, seq)
+            told = await self._access.those_let(caller, others, UserOperation.SEE_READ) if others else ()
+            if told and not caller.is_system:
+                await self._broker.emit(sorted(told), event, keep=False)
 
-    async def _state(self, caller: Caller, room: Room, seq: int) -> ConversationState:
-        (state,) = await self._store.states(caller.user, [room.conversation_id])
-        if not room.floor < seq <= state.head_seq:
-            raise RefusedError("not_found", f"{room.conversation_id} has no message {seq}")
+    async def _members_online(self, caller: Caller, room: Room, seq: int) -> list[str]:
+        """The other members of a small group who are connected and can see the message. Nobody in a large
+        group: a message that all of them read would cost the square of their number in events."""
+        most = self._access.group_receipts
+        if room.seat is None or room.seat.group.members > most:
+            return []
+        members = await self._directory.members(room.seat.group.group_id, "", most)
+        others = [each.user_id for each in members if each.joined_seq < seq and each.user_id != caller.user]
+        return list(await self._broker.devices(others))
+
+    async def _state(self, caller: Caller, room: Room, parameters: UptoParameters) -> ConversationState:
+        where, seq = room.conversation_id, parameters.seq
+        (state,) = await self._store.states(caller.user, [where])
+        if seq <= room.horizon.seq or not state.head_seq:
+            raise RefusedError("not_found", f"{where} has no message {seq}")
+        self._access.ends.check(where, seq, state.head_seq, parameters.generation)
         return state
 
     async def delivered(self, caller: Caller, parameters: UptoParameters) -> Done:
-        """Mark a private conversation as delivered up to a message. The other user gets a `receipt` event.
+        """Mark a private conversation as delivered up to a message. The other user gets a `receipt` event if
+        they may see the caller's presence (`users.update`), because it tells that the caller is online.
         Only devices that read by `messages.sync` need this: for subscribers, their PUBACKs do it. It has no
         effect in a group."""
         room = await self._access.room(caller, parameters.conversation_id)
         key = (caller.user, room.conversation_id)
         async with self._turns.of(key):
-            state = await self._state(caller, room, parameters.seq)
+            state = await self._state(caller, room, parameters)
             if not room.seat and parameters.seq > state.delivered_seq:
                 await self._deliver({key: parameters.seq})
         return Done()
@@ -150,11 +170,11 @@ class Receipts:
         message_id = int(parameters.id)
         located = (await self._log.locate([message_id])).get(message_id)
         if located is None:
-            raise RefusedError("not_found", f"no message {parameters.id}")
+            raise no_message(parameters.id)
         room = await self._access.room_of(caller, parameters.id, located.conversation_id)
         body = read_body(located.body)
-        if located.seq <= room.floor or body.created_at < room.since:
-            raise RefusedError("not_found", f"no message {parameters.id}")
+        if room.hides(located.seq, body.created_at):
+            raise no_message(parameters.id)
         if body.from_user_id != caller.user and not caller.is_system:
             raise RefusedError("not_authorized", "only the sender of a message may ask who has read it")
         marks = await self._store.watermarks(
@@ -162,27 +182,20 @@ class Receipts:
         )
         page, following = page_of(marks, parameters.limit, lambda mark: mark.user)
         users = [mark.user for mark in page if mark.user != caller.user]
-        shown = await self._showing(caller.user, users)
+        shown = await self._access.those_letting(caller.user, users, UserOperation.SEE_READ)
         group = group_of(located.conversation_id)
         if group is not None:  # a member who joined later has never seen the message
             members = await self._directory.members_by_id(group, users)
             shown = {user for user in shown if user in members and members[user].joined_seq < located.seq}
         else:  # nor has a newer account with the id of the user it was sent to
-            shown = {
-                user for user in shown if (await self._access.account(user)).created_at <= body.created_at
-            }
+            shown = {user for user in shown if await self._was_told(user, located, body.created_at)}
         readers = [Reader(mark.user, mark.read) for mark in page if mark.user in shown]
         return ReadersResult(readers, following)
 
-    async def _showing(self, observer: str, users: Sequence[str]) -> set[str]:
-        """Those of the given users who let the observer see what they have read."""
-        profiles = await self._directory.profiles(users)
-        contacts = await self._directory.contacts_between(permissions.both_ways(observer, users))
-        return {
-            user
-            for user, profile in profiles.items()
-            if permissions.lets(profile, observer, UserOperation.SEE_READ, contacts)
-        }
+    async def _was_told(self, user: str, located: Located, sent_at: int) -> bool:
+        """Whether a private message was said to this account, not to an earlier one with the same id."""
+        _, view = await self._access.inbox(user)
+        return not view.hides(located.conversation_id, located.seq, sent_at)
 
     # --- from devices ----------------------------------------------------------------
 
@@ -217,27 +230,22 @@ class Receipts:
     async def _deliver(self, reached: dict[tuple[str, str], int]) -> None:
         if not reached:
             return
-        now = self._access.now_ms()
+        now = self._access.growing_ms()
         await self._save(
             [
                 Seen(user, conversation_id, now, delivered=seq)
                 for (user, conversation_id), seq in reached.items()
             ]
         )
-        peers = {key: _peer(*key) for key in reached}
+        peers = {(user, where): other_of(where, user) for user, where in reached}
         pairs = [pair for (user, _), peer in peers.items() for pair in permissions.both_ways(user, [peer])]
         contacts = await self._directory.contacts_between(pairs)
+        profiles = await self._directory.profiles(list({user for user, _ in reached}))
         for (user, where), seq in reached.items():
-            peer = peers[user, where]
-            relation = permissions.relation(peer, user, contacts)
-            code = permissions.between_users(UserOperation.SEE_DELIVERED, relation, Facts())
-            if code is None and relation is not Relation.SELF:
-                await self._broker.emit([peer], _event("delivered", where, user, seq))
-
-
-def _peer(user: str, conversation_id: str) -> str:
-    one, other = participants(conversation_id) or (user, user)
-    return one if other == user else other
+            peer, profile = peers[user, where], profiles.get(user) or Profile(user)
+            if peer != user and permissions.lets(profile, peer, UserOperation.SEE_DELIVERED, contacts):
+                event = _event("delivered", where, user, seq)
+                await self._broker.emit([peer], event, keep=False)
 
 
 def _event(status: str, conversation_id: str, user: str, seq: int) -> dict[str, object]:

@@ -10,6 +10,7 @@ import msgspec
 
 from bridge.core.access import Access
 from bridge.core.operations import Caller, Id, MessageId, Operations, Parameters, content_json
+from bridge.core.pacing import pace
 from bridge.core.posting import stored
 from broker.domain.errors import Refusal, RefusedError
 from broker.domain.message import Body
@@ -39,6 +40,11 @@ class SendParameters(Parameters, omit_defaults=True):
     """The message that this one answers, in the same conversation."""
     mentions: Annotated[list[Id], msgspec.Meta(max_length=1000)] | Literal["all"] | None = None
     """Users of the same conversation; or, in a group, `"all"`."""
+    data: dict[str, Any] | None = None
+    """An object of the app's own, at most 4 KiB of JSON. The server keeps it with the message and does not
+    look into it; edits leave it as it is."""
+    traceparent: Annotated[str, msgspec.Meta(max_length=55)] | None = None
+    """The sender's trace context (W3C), kept with the message."""
 
 
 class SentResult(msgspec.Struct):
@@ -104,6 +110,8 @@ class Sending:
     async def send_batch(self, caller: Caller, parameters: BatchParameters) -> BatchResult:
         """Send up to 1,000 messages. They are stored in their order. A message that is refused does not
         prevent the others."""
+        # The call itself is counted, too. This one goes on: while it waited, others could not run.
+        await pace(self._broker, caller, len(parameters.messages) - 1, wait=False)
         items: list[BatchItem | None] = []
         posts = []
         for each in parameters.messages:
@@ -118,6 +126,8 @@ class Sending:
     async def _prepare(self, caller: Caller, parameters: SendParameters) -> Post:
         payload = msgspec.structs.asdict(parameters)
         payload["content"] = msgspec.Raw(content_json(parameters.content))
+        if parameters.data is not None:
+            payload["data"] = msgspec.Raw(content_json(parameters.data, "data"))
         user, group = payload.pop("user_id"), payload.pop("group_id")
         if (user is None) == (group is None):
             raise RefusedError("invalid_params", "give either user_id or group_id")

@@ -24,6 +24,8 @@ class Privacy(msgspec.Struct):
 
     who_may_message: str
     """Who may send the user private messages: `everyone` or `contacts`."""
+    who_may_add_me: str
+    """Who may add the user to groups: `everyone`, `contacts` or `nobody`."""
     who_sees_presence: str
     """`everyone`, `contacts` or `nobody`."""
     read_receipts: bool
@@ -56,9 +58,13 @@ class UpdateParameters(Parameters):
     """The name to show."""
     avatar: Url | None = None
     who_may_message: Literal["everyone", "contacts"] | None = None
-    """Who may send the caller private messages."""
+    """Who may send the caller private messages, and texts with contact and join requests. Others cannot add
+    the caller to groups either."""
+    who_may_add_me: Audience | None = None
+    """Who may add the caller to groups. Whoever asks to join is not affected."""
     who_sees_presence: Audience | None = None
-    """Who may see the caller's presence."""
+    """Who may see the caller's presence. Others get no `delivered` receipts either, as these
+    tell when a device is online."""
     read_receipts: bool | None = None
     """Whether others learn what the caller has read."""
 
@@ -104,5 +110,10 @@ class Users:
 def _view(profile: Profile, caller: Caller) -> ProfileView:
     privacy = None
     if caller.is_system or caller.user == profile.user_id:
-        privacy = Privacy(profile.who_may_message, profile.who_sees_presence, profile.read_receipts)
+        privacy = Privacy(
+            who_may_message=profile.who_may_message,
+            who_may_add_me=profile.who_may_add_me,
+            who_sees_presence=profile.who_sees_presence,
+            read_receipts=profile.read_receipts,
+        )
     return ProfileView(profile.user_id, profile.name, profile.avatar, privacy)

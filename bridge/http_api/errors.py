@@ -10,7 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from bridge.http_api.attempts import TooManyAttemptsError
+from broker.domain.acting import acting_for
+from broker.domain.attempts import TooManyAttemptsError
 from broker.domain.errors import StoreError
 from broker.ports import DirectoryError
 
@@ -77,6 +78,7 @@ def guarded(endpoint: Endpoint) -> Endpoint:
     """The endpoint, with a response for every exception it raises."""
 
     async def call(request: Request) -> Response:
+        acting_for(f"@{request.client.host}" if request.client is not None else "@")
         try:
             return await endpoint(request)
         except asyncio.CancelledError:  # the node is stopping, and the request outlasted its grace time

@@ -1,6 +1,5 @@
 """Login, logout, refresh and registration, independent of HTTP."""
 
-import asyncio
 import logging
 import math
 from collections import Counter
@@ -9,13 +8,14 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from bridge.core.accounts import NewAccounts, check_password
+from bridge.core.accounts import NewAccounts, check_password, next_revocation
 from bridge.core.bearer import Bearer, Token
 from bridge.core.operations import MAX_NAME
-from bridge.http_api.attempts import Attempts, TooManyAttemptsError
-from broker.domain.directory import SYSTEM
-from broker.domain.errors import StoreError
+from bridge.core.turns import Turns
+from broker.domain.attempts import Attempts, TooManyAttemptsError
+from broker.domain.directory import SYSTEM, is_system
 from broker.domain.ids import is_id
+from broker.domain.rates import network_of
 from broker.ports import Account, AccountDirectory, DirectoryError, Profile
 
 logger = logging.getLogger(__name__)
@@ -31,16 +31,20 @@ _ENDED = "ended:"
 class LoginAuthenticator(Protocol):
     """Checks passwords, reads tokens and issues them. Methods raise `StoreError` if a store fails."""
 
-    async def by_password(self, user: str, password: bytes) -> Account | None:
-        """The account if the password is right and the account is not disabled, else None."""
+    async def by_password(self, user: str, password: bytes, address: str) -> Account | None:
+        """The account if the password is right and the account is not disabled, else None. The attempt of
+        this IP address is counted. Raises `TooManyAttemptsError`."""
         ...
 
     async def by_token(self, text: str, kind: Literal["access", "refresh"] = "access") -> Bearer | None:
         """A token and its account. None if the token is not valid or not of this kind."""
         ...
 
-    def issue(self, user: str, ttl: float, now: float, kind: Literal["access", "refresh"] = "access") -> str:
-        """A signed token, issued at `now` (Unix seconds) and valid for `ttl` seconds."""
+    def issue(
+        self, account: Account, ttl: float, now: float, kind: Literal["access", "refresh"] = "access"
+    ) -> str:
+        """A signed token, issued at `now` (Unix seconds) and valid for `ttl` seconds. It is not valid for
+        another account with the same id, nor after the tokens of this one were revoked."""
         ...
 
 
@@ -69,7 +73,8 @@ class Logins:
 
     Methods raise `DirectoryError` (`unauthenticated`, `forbidden`, `invalid`, `exists`, `unavailable`),
     `TooManyAttemptsError`, and `StoreError` if a store failed. Their `address` is the client's IP address.
-    `now()` returns Unix seconds. `refused` counts refusals by reason.
+    `now()` returns Unix seconds, `monotonic()` seconds for the rate limits. `refused` counts refusals by
+    reason.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Logins:
         attempts: Attempts,
         settings: Settings,
         now: Callable[[], float],
+        monotonic: Callable[[], float],
         refused: Counter[str],
     ) -> None:
         self._authenticator_or_none = authenticator
@@ -88,6 +94,8 @@ class Logins:
         self._attempts = attempts
         self._settings = settings
         self._now = now
+        self._monotonic = monotonic
+        self._registering: Turns[str] = Turns()
         self._refused = refused
         self._used: dict[str, float] = {}
         """Ids of recently used refresh tokens -> when they were used, the latest last."""
@@ -104,22 +112,18 @@ class Logins:
         _need_id(user)  # before it is a key of the rate limits: it may be long
         started = self._now()
         try:
-            attempt = self._attempts.begin(user, address, started)
+            account = await self._authenticator.by_password(user, password.encode(), address)
         except TooManyAttemptsError:
             self._refused["login_rate"] += 1
             raise
-        try:
-            account = await self._authenticator.by_password(user, password.encode())
-        except StoreError:
-            attempt.give_back()
-            raise
         if account is None:
             self._refused["login"] += 1
-            logger.info("login of %s from %s refused", user, address)
+            about = {"client": network_of(address), "reason": "login refused"}
+            logger.info("login of %s from %s refused, device %r", user, address, device, extra=about)
             raise DirectoryError("unauthenticated", "wrong user id or password")
-        attempt.succeeded()
-        logger.info("login of %s from %s, device %r", user, address, device)
-        return await self._pair(account, started)
+        about = {"client": user, "reason": "login"}
+        logger.info("login of %s from %s, device %r", user, address, device, extra=about)
+        return self._pair(account, started)
 
     async def refresh(self, text: str) -> Pair:
         """Exchange a refresh token for a new pair. The token is not accepted again.
@@ -131,7 +135,7 @@ class Logins:
         """
         started = self._now()
         bearer = await self._authenticator.by_token(text, "refresh")
-        if bearer is None or not self._first_use(bearer.token.id, started):
+        if bearer is None or not self._first_use(bearer.token.id, self._monotonic()):
             raise _not_accepted()
         user, token = bearer.account.user_id, bearer.token
         if bearer.revoked:
@@ -142,7 +146,7 @@ class Logins:
         except BaseException:
             self._used.pop(token.id, None)  # it was not revoked: the client may try again
             raise
-        return await self._pair(bearer.account, started)
+        return self._pair(bearer.account, started)
 
     async def logout(self, access: str, refresh: str | None = None, everywhere: bool = False) -> None:
         """Revoke an access token and its refresh token, or with `everywhere` all tokens of the user.
@@ -174,37 +178,33 @@ class Logins:
     async def register(self, user: str, password: str, name: str, address: str) -> Account:
         """Add an account of the role `user`."""
         self.need_registration()
-        if user == SYSTEM:
+        if is_system(user):
             raise DirectoryError("invalid", f"user_id: {SYSTEM} is reserved for the server")
         if len(name) > MAX_NAME:
             raise DirectoryError("invalid", f"name: at most {MAX_NAME} characters, not {len(name)}")
-        self._attempts.count(address, self._now())
+        self._attempts.count(address, self._monotonic())
         _need_id(user)
         try:
             check_password(password)
         except ValueError as error:
             raise DirectoryError("invalid", str(error)) from None
-        account = await self._new_accounts.add(user, password)
+        # One at a time from each address: the hashes of new passwords wait in one line.
+        async with self._registering.of(network_of(address)):
+            account = await self._new_accounts.add(user, password)
         if name:
             await self._directory.write_profile(Profile(user, name))
         logger.info("%s has registered from %s", user, address)
         return account
 
-    async def _pair(self, account: Account, started: float) -> Pair:
-        """A pair of tokens, issued at `started`, the time at which the credentials arrived: if all tokens of
-        the user were revoked since then, so are these.
-
-        Revocations of all tokens are stored in whole seconds. If one covers the current second, this waits
-        for the next: tokens issued earlier would not be accepted."""
-        issued_at = max(started, float(account.tokens_after))
-        if (early := issued_at - self._now()) > 0:
-            await asyncio.sleep(min(early, 1.0))
-        issue, user, settings = self._authenticator.issue, account.user_id, self._settings
+    def _pair(self, account: Account, started: float) -> Pair:
+        """A pair of tokens, issued at `started`, when the credentials arrived. `account` is as it was then:
+        if all tokens of the user were revoked since, so are these."""
+        issue, settings = self._authenticator.issue, self._settings
         return Pair(
-            issue(user, settings.token_ttl, issued_at),
-            issue(user, settings.refresh_ttl, issued_at, "refresh"),
+            issue(account, settings.token_ttl, started),
+            issue(account, settings.refresh_ttl, started, "refresh"),
             settings.token_ttl,
-            user,
+            account.user_id,
             account.role,
         )
 
@@ -216,11 +216,17 @@ class Logins:
         """A revoked refresh token was used again: revoke all tokens of the user. Not if it was revoked by
         logging out, as then another tab has not noticed yet."""
         if not await self._directory.is_revoked(_ENDED + token.id):
-            logger.warning("a refresh token of %s was used twice: all their tokens are revoked", user)
+            logger.warning(
+                "a refresh token of %s was used twice: all their tokens are revoked",
+                user,
+                extra={"client": user, "reason": "refresh token used twice"},
+            )
             await self._revoke_all(user)
 
     async def _revoke_all(self, user: str) -> None:
-        await self._directory.revoke_tokens(user, int(self._now()) + 1)
+        account = await self._directory.account(user)
+        if account is not None:
+            await self._directory.revoke_tokens(user, next_revocation(account, self._now()))
 
     def _first_use(self, token_id: str, now: float) -> bool:
         """Record the use of a refresh token. False if it was used within the last `GRACE` seconds."""

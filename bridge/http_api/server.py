@@ -5,7 +5,8 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -17,6 +18,14 @@ HEAD_SECONDS = 10.0
 """Within which they must arrive."""
 STOP_SECONDS = 2
 """How long requests under way may take when the server stops."""
+
+
+class Slots(Protocol):
+    """Counts the connections of an address, and how fast they come. See `broker.net.listeners.Slots`."""
+
+    def take(self, address: str, stream: asyncio.BaseTransport, now: float) -> float | None: ...
+
+    def give_back(self, address: str) -> None: ...
 
 
 class Server:
@@ -39,9 +48,9 @@ class Server:
         await self._serving
 
 
-async def start(application: ASGIApp, bind: str, trusted_proxies: Sequence[str]) -> Server:
+async def start(application: ASGIApp, bind: str, trusted_proxies: Sequence[str], slots: Slots) -> Server:
     """Serve on `bind` ("host:port"; port 0 takes a free one). `trusted_proxies` are the addresses and
-    networks whose `X-Forwarded-For` is believed.
+    networks whose `X-Forwarded-For` is believed. A connection without one of the `slots` is closed.
 
     Raises:
         OSError: the address cannot be listened on; the text says why.
@@ -50,7 +59,7 @@ async def start(application: ASGIApp, bind: str, trusted_proxies: Sequence[str])
     sock = _listen(bind)
     config = uvicorn.Config(
         application,
-        http=_Protocol,
+        http=partial(_Protocol, slots),  # type: ignore[arg-type]  # called like a class
         ws="none",
         lifespan="off",
         log_config=None,
@@ -116,16 +125,51 @@ class _Protocol(H11Protocol):
 
     _impatience: asyncio.TimerHandle | None = None
 
+    def __init__(self, slots: Slots, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._slots = slots
+        self._address: str | None = None
+        """That of a client with a slot."""
+        self._early: bytes | None = None
+        """What a client that came too fast has sent before it may be read; None for others."""
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._regard()
+        address = str((transport.get_extra_info("peername") or ("",))[0])
+        wait = self._slots.take(address, transport, self.loop.time())
+        if wait is None:
+            transport.abort()
+            return
+        self._address = address
+        if wait:
+            self._early = b""
+            self._impatience = self.loop.call_later(wait, self._begin)
+        else:
+            self._regard()
+
+    def _begin(self) -> None:
+        """The wait is over of a client that came too fast."""
+        early, self._early, self._impatience = self._early, None, None
+        self.transport.resume_reading()
+        if early:
+            self.data_received(early)
+        else:
+            self._regard()
 
     def data_received(self, data: bytes) -> None:
+        if self._early is not None:
+            # Not earlier: in `connection_made` some versions of Python take no notice of it.
+            self.transport.pause_reading()
+            self._early += data
+            return
         super().data_received(data)
         self._regard()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._relax()
+        if self._address is not None:
+            self._slots.give_back(self._address)
+            self._address = None
         super().connection_lost(exc)
 
     def _regard(self) -> None:

@@ -17,16 +17,11 @@ logger = logging.getLogger(__name__)
 MAX_REQUEST_ID = 128
 
 
-class _Failure(msgspec.Struct):
-    code: str
-    detail: str
-
-
 class _Reply(msgspec.Struct, omit_defaults=True):
     ok: bool
     request_id: str | None = None
     result: Any = None
-    error: _Failure | None = None
+    error: dict[str, object] | None = None
 
 
 class RpcServer:
@@ -35,9 +30,9 @@ class RpcServer:
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
 
-    async def call(self, user: str, method: str, payload: bytes) -> bytes:
-        """Run what a user published to `users/<user>/rpc/<method>`, and return the reply as JSON. Never
-        raises: every failure becomes a reply with an error."""
+    async def call(self, user: str, method: str, payload: bytes, client_id: str = "") -> bytes:
+        """Run what a user's client published to `users/<user>/rpc/<method>`, and return the reply as JSON.
+        Never raises: every failure becomes a reply with an error."""
         request_id = None
         try:
             request = _request(payload)
@@ -45,19 +40,27 @@ class RpcServer:
             if request_id is not None and not _is_request_id(request_id):
                 request_id = None
                 raise _invalid(f"request_id: expected a string of 1 to {MAX_REQUEST_ID} characters")
-            result = await self._operations.call(Caller(user), method, request)
+            result = await self._operations.call(Caller(user, client_id=client_id), method, request)
             reply = _Reply(True, request_id, result)
         except RefusedError as error:
-            reply = _Reply(False, request_id, error=_Failure(error.code, error.detail))
+            reply = _Reply(False, request_id, error={**_failure(error.code, error.detail), **error.facts})
         except StoreError as error:
-            logger.error("%s called by %s failed: %s", method, user, error)
-            reply = _Reply(
-                False, request_id, error=_Failure("unavailable", "the store failed, try again later")
-            )
+            logger.error("%s called by %s failed: %s", method, user, error, extra=_about(user, method))
+            failure = _failure("unavailable", "the store failed, try again later")
+            reply = _Reply(False, request_id, error=failure)
         except Exception:
-            logger.exception("%s called by %s failed", method, user)
-            reply = _Reply(False, request_id, error=_Failure("internal", "internal error"))
+            logger.exception("%s called by %s failed", method, user, extra=_about(user, method))
+            reply = _Reply(False, request_id, error=_failure("internal", "internal error"))
         return msgspec.json.encode(reply)
+
+
+def _failure(code: str, detail: str) -> dict[str, object]:
+    return {"code": code, "detail": detail}
+
+
+def _about(user: str, method: str) -> dict[str, str]:
+    """As whose line, and for what reason, a log line is summed up."""
+    return {"client": user, "reason": method}
 
 
 def _invalid(detail: str) -> RefusedError:

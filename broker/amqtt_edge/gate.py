@@ -14,8 +14,10 @@ from typing import Any, TypeVar, cast
 from amqtt.contexts import Action
 from amqtt.plugins.base import BaseAuthPlugin, BasePlugin, BaseTopicPlugin
 from amqtt.session import Session
+from msgspec.structs import replace
 
 from broker.amqtt_edge.context import PluginSession
+from broker.domain.attempts import TooManyAttemptsError
 from broker.domain.errors import ReasonCode, Refusal, StoreError
 from broker.domain.topics import Topic
 from broker.ports import IDENTITY_ATTRIBUTE, Credentials, Grant, Identity, Principal, TopicRules
@@ -27,6 +29,8 @@ T = TypeVar("T")
 _PLUGIN_SECONDS = 8.0
 """A plugin that takes longer to decide has said no. Less than the default `connect_timeout`, so that a client
 gets an answer before its connection is closed."""
+
+_UNDECIDED = (StoreError, TooManyAttemptsError)
 
 
 class AmqttGate:
@@ -46,15 +50,17 @@ class AmqttGate:
     async def authenticate(self, credentials: Credentials) -> Principal | None:
         """See `ports.Gate`. As in amqtt: at least one plugin must say yes, and none may say no."""
         session = PluginSession(credentials)
-        answers = [
-            await self._decide(plugin, plugin.authenticate(session=session), unavailable=StoreError)
-            for plugin in self._authenticators
-        ]
-        said = [answer for answer in answers if answer is not None]
-        if not said or not all(said):
+        accepted = refused = False
+        for plugin in self._authenticators:
+            answer = await self._decide(plugin, plugin.authenticate(session=session), raising=_UNDECIDED)
+            if answer is not None:
+                accepted = True
+                refused = refused or not answer
+        if refused or not accepted:
             return None
         identity = session.attributes.get(IDENTITY_ATTRIBUTE) or Identity(session.username or "")
-        return Principal(identity, session)
+        peer = (credentials.remote_address, credentials.remote_port)
+        return Principal(identity, session, credentials.client_id, peer)
 
     async def may_publish(self, principal: Principal, topic: Topic) -> Refusal | None:
         """See `ports.Gate`."""
@@ -91,7 +97,7 @@ class AmqttGate:
             return None
         if self._filters:
             topics = {t: n for t, n in grant.topics.items() if await self.may_receive(principal, t)}
-            grant = Grant(topics, grant.open, grant.everything)
+            grant = replace(grant, topics=topics)
         return grant
 
     async def may_receive(self, principal: Principal, topic: str) -> bool:
@@ -110,12 +116,12 @@ class AmqttGate:
         self,
         plugin: BasePlugin[Any],
         asked: Coroutine[Any, Any, bool | None],
-        unavailable: type[StoreError] | tuple[()] = (),
+        raising: tuple[type[Exception], ...] = (),
     ) -> bool | None:
-        """A plugin's answer; no if it fails, except that errors of the type `unavailable` are raised."""
+        """A plugin's answer; no if it fails, except that errors of the types `raising` are raised."""
         try:
             return await _in_time(asked)
-        except unavailable:
+        except raising:
             raise  # this is not a no: the client is told to try again later
         except Exception as error:
             logger.error("plugin %s failed, refusing: %r", type(plugin).__name__, error)

@@ -3,7 +3,8 @@
 from amqtt.contexts import BrokerConfig, ListenerConfig
 from dacite import DaciteError
 
-from broker.config import Config, ConfigError
+from broker.config import Config
+from broker.config_sources import ConfigError
 from broker.net.listeners import Listener
 
 _DEFAULT_PORTS = {"tcp": 1883, "ws": 8083}

@@ -16,7 +16,8 @@ from dacite import DaciteError, from_dict
 from msgspec import Struct
 
 from broker.amqtt_edge.context import HostContext
-from broker.config import EMBEDDED_STORE, ConfigError
+from broker.config import EMBEDDED_STORE
+from broker.config_sources import ConfigError
 from broker.ports import PersistencePlugin, StoreContext, Stores
 
 
@@ -98,4 +99,6 @@ def _check_options(name: str, options: object) -> tuple[type[object], object]:
     try:
         return plugin, from_dict(declared, options, DaciteConfig(strict=True))
     except DaciteError as error:
-        raise ConfigError(f"plugins.{name}: {error}") from error
+        option = getattr(error, "field_path", None)  # of most of its errors
+        key = f"plugins.{name}.{option}" if option else f"plugins.{name}"
+        raise ConfigError(f"{key}: {error}") from error

@@ -5,7 +5,9 @@ are queued in the store, for the sessions that are subscribed to them.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from broker.delivery.online import Online
 from broker.delivery.router import Router
 from broker.domain.publication import Publication
 from broker.domain.subscription import Subscription
@@ -18,19 +20,18 @@ class Away:
     """The stand-in of a session that is away, in the routing tables. `filters`: the session's filters that
     reach open topics -> their QoS."""
 
-    __slots__ = ("_limit", "filters", "key")
+    __slots__ = ("filters", "key")
 
-    def __init__(self, key: SessionKey, filters: Mapping[str, int], limit: int) -> None:
+    def __init__(self, key: SessionKey, filters: Mapping[str, int]) -> None:
         self.key = key
         self.filters = filters
-        self._limit = limit
 
-    def queue(self, publication: Publication, qos: int) -> Enqueued:
-        """The change that queues a message for the session."""
+    def queue(self, publication: Publication, qos: int, limit: int) -> Enqueued:
+        """The change that queues a message for the session, whose queue holds at most `limit`."""
         message = QueuedMessage(
             publication.topic, publication.payload, qos, properties=publication.properties
         )
-        return Enqueued(self.key, message, self._limit)
+        return Enqueued(self.key, message, limit)
 
 
 class AwaySessions:
@@ -60,7 +61,7 @@ class AwaySessions:
         """The session is loaded, or loading it was given up."""
         del self._loading[key]
 
-    def changed(self, key: SessionKey) -> None:
+    def _changed(self, key: SessionKey) -> None:
         """The stored state of a session changes: a load that is under way must be repeated."""
         if key in self._loading:
             self._loading[key] = True
@@ -82,7 +83,7 @@ class AwaySessions:
         }
         if not held:
             return
-        away = self._stand_ins[key] = Away(key, held, self._most_queued)
+        away = self._stand_ins[key] = Away(key, held)
         for topic_filter, qos in held.items():
             if is_wild(topic_filter):
                 self._router.add_wild(topic_filter, away, qos)
@@ -94,7 +95,7 @@ class AwaySessions:
         away = self._stand_ins.pop(key, None)
         if away is None:
             return {}
-        self.changed(key)
+        self._changed(key)
         for topic_filter in away.filters:
             self._router.discard(topic_filter, away)
         return away.filters
@@ -116,8 +117,25 @@ class AwaySessions:
             return []
         plan = self._router.plan(publication.topic)
         for away in plan:
-            self.changed(away.key)
-        return [away.queue(publication, min(qos, publication.qos)) for away, qos in plan.items()]
+            self._changed(away.key)
+        most = self._most_queued
+        return [away.queue(publication, min(qos, publication.qos), most) for away, qos in plan.items()]
+
+    def allow_queued(self, most_queued: int) -> None:
+        """Change the capacity of the queues. A longer one is cut when its next message comes."""
+        self._most_queued = most_queued
+
+    async def reopen(self, open_filters: Sequence[str], online: Online[Any]) -> None:
+        """Change the open topics: renew the stand-ins of all sessions but those that are `online`. Raises
+        `StoreError`."""
+        self._open_filters = open_filters
+        # Sessions may come and go while the store is asked. What they did is newer than its answer.
+        before = dict(self._stand_ins)
+        await self._states.save(())
+        for key, filters in await self._states.store.subscriptions():
+            if key not in online and self._stand_ins.get(key) is before.get(key):
+                self.wake(key)
+                self.stand_in(key, filters)
 
     @property
     def subscriptions(self) -> int:

@@ -8,11 +8,12 @@ from broker.delivery.router import Router
 from broker.delivery.subscriber import Subscriber
 from broker.domain import message
 from broker.domain.errors import StoreError
-from broker.domain.message import Stamped
+from broker.domain.message import Draft, Stamped, Target
 from broker.domain.publication import Publication
 from broker.domain.topics import LOG_KINDS, Kind, parse_topic
+from broker.domain.visibility import withheld
 from broker.metrics import Metrics
-from broker.ports import Retained, StateChange
+from broker.ports import KeptEvent, Retained, StateChange
 from broker.states import States
 from broker.wire.encoder import Outgoing
 
@@ -42,24 +43,36 @@ class Fanout:
         self._totals["stored"] += 1
         draft = stamped.draft
         if draft.topic.kind is Kind.GROUP:
-            self._push(draft.topic.name, stamped.seq, stamped)
+            self._push(draft.topic.name, stamped.seq, stamped.body, draft)
         else:
             for log, offset in zip(draft.logs, stamped.offsets, strict=True):
-                self._push(log, offset, stamped)
+                self._push(log, offset, stamped.body, draft)
 
-    def _push(self, topic: str, offset: int, stamped: Stamped) -> None:
+    def push_event(self, event: KeptEvent) -> None:
+        """Hand a stored event to its live readers. A hint, too."""
+        self._push(event.log, event.offset, event.body, None)
+
+    def _push(self, topic: str, offset: int, body: bytes, draft: Draft | None) -> None:
+        """Hand an entry to the live readers of its log. `draft`: that of a message, None for an event."""
         for grown in self._watchers.get(topic, ()):
             grown()
         readers = self._router.exact(topic)
         observers = self._router.wild(topic)
         if not readers and not observers:
             return
-        draft = stamped.draft
-        qos = draft.qos
-        payload = message.with_offset(stamped.body, offset)
-        outgoing = Outgoing(Publication(topic, payload, qos, properties=draft.properties))
-        for session in readers:
-            session.offer_entry(topic, offset, outgoing)
+        qos, properties = (1, None) if draft is None else (draft.qos, draft.properties)
+        payload = message.with_offset(body, offset)
+        outgoing = Outgoing(Publication(topic, payload, qos, properties=properties))
+        if draft is None or draft.target is None:
+            for session in readers:
+                session.offer_entry(topic, offset, outgoing)
+        else:
+            less = message.with_offset(withheld(body), offset)
+            hidden = Outgoing(Publication(topic, less, qos, properties=properties))
+            for session in readers:
+                seen = _may_see(session, topic, draft.conversation_id, draft.target)
+                self._totals["withheld"] += not seen
+                session.offer_entry(topic, offset, outgoing if seen else hidden)
         self._totals["delivered"] += len(readers)
         for session, granted in observers.items():
             if session not in readers:
@@ -98,11 +111,12 @@ class Fanout:
         self._totals["delivered"] += len(queued)
         return queued
 
-    def forward(self, publication: Publication, kept: Kept | None = None) -> None:
-        """Deliver a message, and retain it if its flag says so. `kept` is called when all is on disk."""
+    def forward(self, publication: Publication, kept: Kept | None = None, owner: str = "") -> None:
+        """Deliver a message, and retain it for `owner` if its flag says so. `kept` is called when all is on
+        disk."""
         changes = self.deliver(publication)
         if publication.retain:
-            changes = [*changes, self._keep(publication, live=False)]
+            changes = [*changes, self._keep(publication, live=False, owner=owner)]
         self.keep(changes, kept)
 
     def retain(self, publication: Publication, *, live: bool = False, kept: Kept | None = None) -> None:
@@ -112,17 +126,18 @@ class Fanout:
     def keep(self, changes: Sequence[StateChange], kept: Kept | None = None) -> None:
         """Commit the changes of a delivery. Without changes `kept` is called at once."""
         if changes:
-            self._states.submit(changes, partial(_tell, kept))
+            self._states.submit(changes, partial(_tell, kept), patient=kept is not None)
         elif kept is not None:
             kept(None)
 
-    def _keep(self, publication: Publication, live: bool) -> Retained:
+    def _keep(self, publication: Publication, live: bool, owner: str = "") -> Retained:
         retained = Retained(
             publication.topic,
             publication.payload,
             publication.qos,
             properties=publication.properties,
             live=live,
+            owner=owner,
         )
         for told in self._retained:
             told(retained)
@@ -137,6 +152,12 @@ class Fanout:
         if parse_topic(topic).kind in LOG_KINDS:
             raise ValueError(f"{topic} is a log: its entries must be stored and have a sender")
         self.forward(Publication(topic, payload, qos))
+
+
+def _may_see(reader: Subscriber, topic: str, conversation_id: str, target: Target) -> bool:
+    """Whether a reader may see the message that an edit or recall is about."""
+    tail = reader.tails.get(topic)
+    return tail is None or not tail.horizon.hides(conversation_id, target.seq, target.created_at)
 
 
 def _tell(kept: Kept | None, error: StoreError | None) -> None:

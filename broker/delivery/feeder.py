@@ -10,12 +10,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 import msgspec
 
+from broker.domain.acting import acting_for
 from broker.domain.errors import StoreError
 from broker.domain.message import Entry
 from broker.domain.publication import Publication
 from broker.domain.topics import Kind, parse_topic
 from broker.metrics import Metrics
-from broker.ports import MessageLog, Retained
+from broker.ports import MessageLog, Retained, shown
 from broker.session.session import Session
 from broker.session.tail import Tail
 from broker.wire.encoder import Outgoing
@@ -73,6 +74,7 @@ class Feeder:
         self._log = log
         self._retained = retained
         self._totals = metrics.totals
+        self._withheld = metrics.withhold
         self._jobs: dict[Session, _Job] = {}
 
     def __len__(self) -> int:
@@ -104,9 +106,12 @@ class Feeder:
         return job
 
     async def _feed(self, session: Session, job: _Job) -> None:
-        while job.retained or session.behind:
+        acting_for(session.key.user)
+        logs = session.logs
+        while job.retained or logs.behind or logs.finishing:
             try:
-                if job.retained and not any(tail.resend for tail in session.behind.values()):
+                owes = logs.finishing or any(tail.resend for tail in logs.behind.values())
+                if job.retained and not owes:
                     await self._send_retained(session, job, job.retained[0])
                     del job.retained[0]
                 else:
@@ -119,28 +124,32 @@ class Feeder:
         session.when_room(None)
 
     async def _catch_up(self, session: Session, job: _Job) -> None:
-        """One round over the tails that are behind. First the entries that must be sent again: they may
-        fill the whole window, and only their acknowledgements make room. Then a chunk of each log."""
-        for tail in list(session.behind.values()):
-            while session.tails.get(tail.topic) is tail and (again := tail.to_resend()):
+        """A round over the tails that are behind. First what must be sent again: it may be all that
+        fills the window. Then a chunk of each log there is room for."""
+        logs = session.logs
+        for tail in [*logs.finishing.values(), *logs.behind.values()]:
+            while logs.is_read(tail) and (again := tail.to_resend()):
                 while session.outbox.full:
                     await self._wait(job)
                 await self._resend(session, tail, min(again))
+        logs.finished()
         is_stuck = True
         for tail in list(session.behind.values()):
-            if room := session.window.room_for(tail):
+            if room := session.room_for(tail):
                 is_stuck = False
                 await self._advance(session, tail, room)
-        if is_stuck and session.behind:
+        if is_stuck and logs.behind and not logs.finishing:
             await self._wait(job)
 
     async def _advance(self, session: Session, tail: Tail, room: int) -> None:
         """Send one chunk of a tail's log. If there are no more entries, the tail is live."""
         entries = await self._log.read(tail.log, tail.position, min(room, _CHUNK), _CHUNK_BYTES)
-        for entry in entries:
+        if entries and entries[0].offset > tail.position + 1:
+            tell_gap(session, tail.topic, tail.position + 1, entries[0].offset - 1)
+        for entry in await shown(self._log, entries, tail.horizon, self._withheld):
             if session.tails.get(tail.topic) is not tail:
-                return  # the right to read the log was lost meanwhile
-            if not session.window.room_for(tail):
+                return  # the right to read was lost meanwhile
+            if not session.room_for(tail):
                 return
             session.send_entry(tail, entry.offset, _outgoing(tail, entry))
             self._totals["delivered"] += 1
@@ -148,13 +157,14 @@ class Feeder:
             session.logs.caught_up(tail)
 
     async def _resend(self, session: Session, tail: Tail, first: int) -> None:
-        """Send again the entries that an earlier connection sent, in one chunk of the log from `first` on."""
-        for entry in await self._log.read(tail.log, first - 1, _CHUNK, _CHUNK_BYTES):
-            if session.tails.get(tail.topic) is not tail:
+        """Send again what an earlier connection sent: a chunk of the log from `first` on."""
+        entries = await self._log.read(tail.log, first - 1, _CHUNK, _CHUNK_BYTES)
+        for entry in await shown(self._log, entries, tail.horizon, self._withheld):
+            if not session.logs.is_read(tail):
                 return
             if entry.offset <= tail.position and entry.offset in tail.resend:
                 session.send_entry(tail, entry.offset, _outgoing(tail, entry))
-        if session.tails.get(tail.topic) is tail and first in tail.resend:
+        if session.logs.is_read(tail) and first in tail.resend:
             logger.error("entry %d of %s is not in the log any more", first, tail.log)
             session.give_up(tail, first)
 
@@ -183,3 +193,12 @@ class Feeder:
 
 def _outgoing(tail: Tail, entry: Entry) -> Outgoing:
     return Outgoing(Publication(tail.topic, entry.payload, entry.qos, properties=entry.properties))
+
+
+def tell_gap(session: Session, topic: str, first: int, last: int | None) -> None:
+    """Tell a client that entries of a log are gone: a bounded log keeps its last ones only, and a restore may
+    have lost some, from `first` on (`last` None: up to an unknown one). The session goes on without them."""
+    events = f"users/{session.key.user}/events"
+    if events in session.grants:
+        gap = {"event": "gap", "topic": topic, "from": first, "to": last}
+        session.offer(Outgoing(Publication(events, msgspec.json.encode(gap), 1)), session.grants[events])

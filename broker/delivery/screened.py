@@ -1,8 +1,9 @@
 """A subscriber whose every delivery must be allowed by plugins, which are asked topic by topic."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from broker.session.session import Session
+from broker.session.tail import Tail
 from broker.tasks import Tasks
 from broker.wire.encoder import Outgoing
 
@@ -20,6 +21,11 @@ class Screened:
         self._known: dict[str, bool] = {}
         self._tasks = Tasks()
         self._asking: dict[str, list[tuple[Outgoing, int]]] = {}
+
+    @property
+    def tails(self) -> Mapping[str, Tail]:
+        """The session's."""
+        return self.session.tails
 
     def offer(self, outgoing: Outgoing, qos: int) -> None:
         """Deliver if the topic may be received. While plugins are asked, messages wait in their order."""

@@ -4,4 +4,4 @@ from broker.delivery.screened import Screened
 from broker.session.session import Session
 
 Subscriber = Session | Screened
-"""Both have `offer(outgoing, qos)` and `offer_entry(topic, offset, outgoing)`."""
+"""Both have `offer(outgoing, qos)`, `offer_entry(topic, offset, outgoing)`, and `tails` by topic."""

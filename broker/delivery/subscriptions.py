@@ -12,15 +12,16 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from functools import partial
 from typing import NamedTuple
 
-from broker.delivery.feeder import Feeder, RetainedQuery
+from broker.delivery.feeder import Feeder, RetainedQuery, tell_gap
 from broker.delivery.router import Router
 from broker.delivery.screened import Screened
 from broker.delivery.subscriber import Subscriber
 from broker.domain.conversation import log_name, log_topic
 from broker.domain.errors import StoreError
 from broker.domain.subscription import Subscription, by_filter
-from broker.domain.topics import LOG_KINDS, MAX_LEVELS, Kind, any_match, is_wild, matches, parse_topic
-from broker.ports import Grant, MessageLog, Saved
+from broker.domain.topics import CURSOR_KINDS, MAX_LEVELS, Kind, any_match, is_wild, matches, parse_topic
+from broker.domain.visibility import OPEN, Horizon, View, inbox_view
+from broker.ports import Grant, Lost, MessageLog, Saved
 from broker.session.session import Session
 from broker.session.tail import Tail
 from broker.states import States
@@ -29,6 +30,7 @@ from broker.wire.packets import SUBSCRIBE_FAILURE
 logger = logging.getLogger(__name__)
 
 Granter = Callable[[Session, str], Awaitable[Grant | None]]
+Floors = Callable[[str], Awaitable[Mapping[str, int | None]]]
 
 
 class _Wanted(NamedTuple):
@@ -39,15 +41,29 @@ class _Wanted(NamedTuple):
     floors: dict[str, int]
     """Topic -> offset. The user may read the entries after it."""
     wild: dict[str, tuple[int, bool]]
-    """Wildcard -> QoS, and whether it matches all topics (True) or open topics only."""
+    """Wildcard -> QoS, and whether it covers everything or open topics only."""
+    since: int
+    """See `Grant.since`."""
+    earlier: Mapping[str, int | None]
+    """The floors of conversations of an earlier account with the user's id."""
+
+    def horizon(self, topic: str) -> View:
+        """The messages of a topic's log that are hidden."""
+        match parse_topic(topic).kind:
+            case Kind.GROUP:
+                return Horizon(seq=self.floors.get(topic, 0))
+            case Kind.INBOX:
+                return inbox_view(self.earlier, self.since) if self.earlier else OPEN
+        return OPEN
 
 
 class Subscriptions:
     """Subscribes sessions, and maintains their grants, routes and tails.
 
-    `grant(session, filter)` is the right to read through a filter, see `Gate.grant`. `now_ms` is the wall
-    clock in Unix ms. `may_receive(session, topic)`, if not None, is asked before each delivery. A session
-    has at most `max_filters` filters.
+    `grant(session, filter)` is the right to read through a filter, see `Gate.grant`. `floors(user)` is
+    `ConversationStore.floors`. `steady_ms` is Unix ms that steps of the wall clock do not change.
+    `may_receive(session, topic)`, if not None, is asked before each delivery. A session has at most
+    `max_filters` filters.
     """
 
     def __init__(
@@ -57,7 +73,8 @@ class Subscriptions:
         states: States,
         feeder: Feeder,
         grant: Granter,
-        now_ms: Callable[[], int],
+        floors: Floors,
+        steady_ms: Callable[[], int],
         may_receive: Callable[[Session, str], Awaitable[bool]] | None = None,
         max_filters: int = 1000,
     ) -> None:
@@ -67,11 +84,16 @@ class Subscriptions:
         self._states = states
         self._feeder = feeder
         self._grant = grant
-        self._now_ms = now_ms
+        self._floors = floors
+        self._steady_ms = steady_ms
         self._may_receive = may_receive
         self._screened: dict[Session, Screened] = {}
         self._revocations = 0
         self._locks: dict[Session, asyncio.Lock] = {}
+
+    def allow_filters(self, most: int) -> None:
+        """Change how many filters a session may have. A session that has more keeps them."""
+        self._max_filters = most
 
     async def subscribe(self, session: Session, wanted: Sequence[Subscription]) -> list[int]:
         """Subscribe (MQTT 3.1.1, 3.8.4). Returns a SUBACK code per subscription, in their order
@@ -99,7 +121,12 @@ class Subscriptions:
                 codes.append(subscription.qos)
                 granted.append(subscription)
                 if session.identity.role == "admin" and topic_filter not in grant.topics:
-                    logger.warning("admin %s subscribed to %r", session.key.user, topic_filter)
+                    logger.warning(
+                        "admin %s subscribed to %r",
+                        session.key.user,
+                        topic_filter,
+                        extra={"client": session.key.user, "reason": f"subscribed to {topic_filter}"},
+                    )
             if granted:
                 known = frozenset(session.filters)
                 session.filters.update(by_filter(granted))
@@ -138,6 +165,7 @@ class Subscriptions:
         """Subscribe a restored session to its filters, from its cursors on. Raises `StoreError`."""
         async with self._lock(session):
             await self._apply(session, frozenset(session.filters))
+            await self._finish(session)
         if session.connected:
             session.forget_lost()
 
@@ -202,7 +230,8 @@ class Subscriptions:
     async def _save(self, session: Session) -> None:
         if session.persistent and session.connected:
             session.logs.saved()  # the snapshot has newer cursors
-            await self._states.save([Saved(session.key, session.snapshot(), self._now_ms())])
+            saved = Saved(session.key, session.snapshot(), self._steady_ms())
+            await self._states.save([saved], patient=True)
 
     async def _apply(self, session: Session, known: Collection[str]) -> list[str]:
         """Bring grants, routes and tails in line with the session's filters. Returns the grants that are
@@ -215,7 +244,7 @@ class Subscriptions:
         while True:
             revocations = self._revocations
             wanted = await self._wanted(session)
-            tails = [topic for topic in wanted.exact if parse_topic(topic).kind in LOG_KINDS]
+            tails = [topic for topic in wanted.exact if parse_topic(topic).kind in CURSOR_KINDS]
             heads = await self._heads(session, tails)
             if not session.connected:
                 return []  # the connection has ended while the directory was asked
@@ -224,11 +253,14 @@ class Subscriptions:
         exact, floors = wanted.exact, wanted.floors
         new = [topic for topic in (*exact, *wanted.wild) if topic not in session.grants]
         self._route(session, exact, wanted.wild)
-        for topic in [topic for topic in session.tails if topic not in exact]:
-            session.park_tail(topic)
+        for gone in [tail for topic, tail in session.tails.items() if topic not in exact]:
+            if any_match(session.filters, gone.topic):  # the right to read it is lost
+                session.park_tail(gone.topic)
+            else:
+                session.finish_tail(gone.topic, gone.log)
         for topic in tails:
             if (tail := session.tails.get(topic)) is not None:
-                tail.grant(exact[topic])
+                tail.grant(exact[topic], wanted.horizon(topic))
                 continue
             log = log_name(parse_topic(topic))
             if log in session.parked:
@@ -237,18 +269,38 @@ class Subscriptions:
                 position = floors.get(topic, heads[log])
             else:
                 position = heads[log]
-            session.add_tail(Tail(topic, log, position, exact[topic]))
+            position = _within(session, topic, position, heads[log])
+            session.add_tail(Tail(topic, log, position, exact[topic], wanted.horizon(topic)))
         if session.behind:
             self._feeder.lagging(session)
         return new
 
+    async def _finish(self, session: Session) -> None:
+        """Complete what earlier connections have begun to send of logs that the client has unsubscribed
+        from since [MQTT-3.10.4-3], as far as it may still read them."""
+        while True:
+            revocations = self._revocations
+            logs = session.redeliveries.unsent_logs - {tail.log for tail in session.logs.read}
+            permitted = []
+            for log in logs:
+                grant = await self._grant(session, log_topic(log))
+                if grant is not None and log_topic(log) in grant.topics:
+                    permitted.append(log)
+            if not session.connected:
+                return
+            if revocations == self._revocations:
+                break
+        for log in permitted:
+            session.finish_tail(log_topic(log), log)
+
     async def _wanted(self, session: Session) -> "_Wanted":
-        wanted = _Wanted({}, {}, {})
+        wanted = _Wanted({}, {}, {}, 0, {})
         for topic_filter, subscription in list(session.filters.items()):
             qos = subscription.qos
             grant = await self._grant(session, topic_filter)
             if grant is None:
                 continue
+            wanted = wanted._replace(since=max(wanted.since, grant.since))
             topics = dict(grant.topics)
             if grant.open or grant.everything:
                 if is_wild(topic_filter):
@@ -258,6 +310,8 @@ class Subscriptions:
             wanted.floors.update(topics)
             for topic in topics:
                 wanted.exact[topic] = max(qos, wanted.exact.get(topic, 0))
+        if wanted.since:
+            wanted = wanted._replace(earlier=await self._floors(session.key.user))
         return wanted
 
     async def _heads(self, session: Session, topics: Iterable[str]) -> dict[str, int]:
@@ -282,3 +336,17 @@ class Subscriptions:
                 router.add_wild(topic_filter, subscriber, qos)
         open_only = {topic_filter for topic_filter, (_, everything) in wild.items() if not everything}
         session.grant(grants, frozenset(open_only))
+
+
+def _within(session: Session, topic: str, position: int, head: int) -> int:
+    """Where to begin to read a log: at `position`, but not beyond its head. If entries are gone that the
+    session has been sent or that its cursor points to, its client is told."""
+    log = log_name(parse_topic(topic))
+    lost = session.take_lost(log)
+    if position > head:
+        lost = lost or Lost(head + 1, position)
+        session.go_back(log, head)
+    if lost is not None:
+        logger.warning("session %s: %s has no entries from %d on, which it had", session.key, log, lost.first)
+        tell_gap(session, topic, lost.first, lost.last)
+    return min(position, head)

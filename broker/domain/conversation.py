@@ -26,12 +26,23 @@ def participants(conversation_id: str) -> tuple[str, str] | None:
     return None
 
 
+def other_of(conversation_id: str, user: str) -> str:
+    """The other user of a private conversation; `user` in a conversation with oneself."""
+    one, other = participants(conversation_id) or (user, user)
+    return one if other == user else other
+
+
 def group_of(conversation_id: str) -> str | None:
     """The group of a group conversation; None for any other id."""
     match conversation_id.split(":"):
         case ["g", group]:
             return group
     return None
+
+
+def is_conversation(log: str) -> bool:
+    """Whether a log is that of a conversation, and not an inbox or a user's events."""
+    return not log.startswith("users/")
 
 
 def log_topic(log: str) -> str:

@@ -7,6 +7,12 @@ import msgspec
 SYSTEM = "system"
 """The sender of the server's own messages. No account may have this id."""
 
+
+def is_system(user_id: str) -> bool:
+    """Whether an id is the server's own, or differs from it in case only."""
+    return user_id.lower() == SYSTEM
+
+
 Audience = Literal["everyone", "contacts", "nobody"]
 ContactState = Literal["none", "sent", "received", "contact"]
 GroupRole = Literal["owner", "admin", "member"]
@@ -42,6 +48,8 @@ class Profile(msgspec.Struct, frozen=True):
     who_sees_presence: Audience = "contacts"
     read_receipts: bool = True
     """Whether others are told what this user has read."""
+    who_may_add_me: Audience = "everyone"
+    """Who may add this user to groups: nobody whom `who_may_message` excludes, and of the others these."""
 
 
 class Contact(msgspec.Struct, frozen=True):
@@ -62,6 +70,9 @@ class Contact(msgspec.Struct, frozen=True):
     """Unix ms."""
     version: int = 0
     """The number of changes so far; 0 means that the record is not stored."""
+    asked: bool = False
+    """Whether the peer's inbox has an entry about a request of the user that the peer has not answered. A
+    request that is withdrawn and made again adds no other."""
 
 
 class Group(msgspec.Struct, frozen=True):

@@ -5,6 +5,8 @@ The exceptions: `RefusedError` is a refusal where a value cannot be returned, `R
 fault and ends its connection, `StoreError` is the server's fault.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 
@@ -28,12 +30,14 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class RefusedError(Exception):
-    """An operation is refused: the error `code` (docs/api.md, "Errors"), and `detail`, a text for people."""
+    """An operation is refused: the error `code` (docs/api.md, "Errors"), and `detail`, a text for people.
+    `facts`: what else a program needs to go on."""
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, facts: Mapping[str, object] | None = None) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
+        self.facts = facts or {}
 
 
 class RemoteError(Exception):
@@ -46,6 +50,11 @@ class RemoteError(Exception):
 
 class StoreError(Exception):
     """The store failed or cannot be reached. Nothing of the batch was committed."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store cannot commit now, but may later: its disk is full, or has failed. The same commit may be
+    tried again."""
 
 
 class DuplicateMessageError(Exception):

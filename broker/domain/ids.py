@@ -20,8 +20,8 @@ def is_id(text: str) -> bool:
 class Snowflakes:
     """Message ids: 41 bits of milliseconds since `EPOCH_MS`, 10 bits node, 12 bits counter.
 
-    The ids of one node grow strictly. If the wall clock steps back, or if one millisecond needs more than
-    4,096 ids, the clock in the ids runs ahead of the wall clock.
+    The ids of one node grow strictly. If `growing_ms` steps back, or if one millisecond needs more than
+    4,096 ids, the clock in the ids runs ahead of it.
     """
 
     __slots__ = ("_counter", "_ms", "_node")
@@ -33,9 +33,9 @@ class Snowflakes:
         self._ms = 0
         self._counter = 0
 
-    def next(self, now_ms: int) -> int:
-        """The next id at wall time `now_ms` (Unix ms)."""
-        ms = now_ms - EPOCH_MS
+    def next(self, growing_ms: int) -> int:
+        """The next id at `growing_ms` (Unix ms), which must be later than the ids of an earlier run."""
+        ms = growing_ms - EPOCH_MS
         if ms > self._ms:
             self._ms = ms
             self._counter = 0

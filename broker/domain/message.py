@@ -27,18 +27,43 @@ MAX_DEPTH = 100
 """The deepest nesting of arrays and objects in a content. JSON decoders are recursive, also our own: a
 deeper message could be stored, but readers could not decode it."""
 
+MAX_DATA = 4096
+"""Bytes of `data`, as JSON."""
+
+NO_DATA = msgspec.Raw(b"null")
+"""The `data` of a message without any. It is left out of the JSON."""
+
 SERVER_TYPES = frozenset(("edit", "recall", "system"))
 """Types of entries that only the server writes."""
 
 
-class Content(msgspec.Struct, frozen=True, gc=False):
-    """The validated fields of a payload. `content` is raw JSON."""
+class Content(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """The validated fields of a payload. `content` and `data` are raw JSON.
+
+    Unknown fields are refused, so that a misspelt one is not lost without a word."""
 
     content: msgspec.Raw
     type: str = "text"
     client_msg_id: str | None = None
     reply_to: str | None = None
     mentions: list[str] | Literal["all"] | None = None
+    data: msgspec.Raw = NO_DATA
+    """A JSON object of the app's own. The server keeps it and does not look into it."""
+    traceparent: str | None = None
+    """The sender's trace context (W3C Trace Context, 3.2)."""
+
+
+class Count(msgspec.Struct, frozen=True, gc=False):
+    """The messages of a conversation up to one of its entries. Edits, recalls and system entries are none."""
+
+    n: int = 0
+    """How many there are."""
+    last: int = 0
+    """The seq of the last one; 0 for none."""
+
+    def after(self, entry_type: str, seq: int) -> "Count":
+        """The count up to the next entry, which has this type and seq."""
+        return self if entry_type in SERVER_TYPES else Count(self.n + 1, seq)
 
 
 class Amendment(msgspec.Struct, frozen=True, gc=False):
@@ -46,6 +71,15 @@ class Amendment(msgspec.Struct, frozen=True, gc=False):
 
     seq: int
     body: bytes
+
+
+class Target(msgspec.Struct, frozen=True, gc=False):
+    """The message that an edit or recall is about."""
+
+    id: str
+    seq: int
+    created_at: int
+    """Unix ms."""
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
@@ -60,8 +94,8 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     content: Content
     qos: int = 1
     """As published. It bounds the QoS of every delivery (MQTT 3.1.1, 3.8.4)."""
-    target_id: str | None = None
-    """For an edit or recall: the id of the message it changes."""
+    target: Target | None = None
+    """For an edit or recall: the message it changes."""
     amends: tuple[Amendment, ...] = ()
     properties: Properties | None = None
 
@@ -75,6 +109,13 @@ class Stamped(msgspec.Struct, frozen=True, gc=False):
     offsets: tuple[int, ...]
     """The offset in each of `draft.logs`, in that order."""
     body: bytes
+    count: Count = Count()
+    """Of the messages up to this one."""
+
+    @property
+    def is_message(self) -> bool:
+        """Whether this is a message, and not an edit, a recall or a system entry."""
+        return self.count.last == self.seq
 
 
 class Body(msgspec.Struct, omit_defaults=True, gc=False):
@@ -89,18 +130,28 @@ class Body(msgspec.Struct, omit_defaults=True, gc=False):
     content: msgspec.Raw
     created_at: int
     """Unix ms."""
+    n: int | None = None
+    """How many messages there are in the conversation up to this entry. Edits, recalls and system entries
+    are no messages."""
     client_msg_id: str | None = None
     """The sender's own id for the message. A message with the same id is stored once."""
     to_user_id: str | None = None
     group_id: str | None = None
     reply_to: str | None = None
     mentions: list[str] | Literal["all"] | None = None
+    data: msgspec.Raw = NO_DATA
+    """A JSON object of the app's own, as the sender gave it."""
+    traceparent: str | None = None
+    """The sender's trace context (W3C)."""
     target_id: str | None = None
     """For an edit or recall: the id of the message it changes."""
     edited_at: int | None = None
     """Unix ms of the last edit. `content` is the edited content."""
     recalled_at: int | None = None
     """Unix ms of the recall. The content is gone."""
+    withheld: Literal["not_visible", "damaged"] | None = None
+    """Why `content` is null: the entry is about a message that the reader may not see, or the store has lost
+    it. The fields that say more about the content are missing then."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -124,10 +175,20 @@ class _HasContent(msgspec.Struct, gc=False):
     content: msgspec.Raw
 
 
+class _Named(_HasContent, gc=False):
+    client_msg_id: str
+
+
+_NONE = Count()
+
 _decode_content = msgspec.json.Decoder(Content).decode
 _decode_body = msgspec.json.Decoder(Body).decode
 _decode_has_content = msgspec.json.Decoder(_HasContent).decode
+_decode_named = msgspec.json.Decoder(_Named).decode
 _encode = msgspec.json.Encoder().encode
+
+# Version, trace id, parent id and flags (W3C Trace Context, 3.2). Neither id may be all zeros.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 # Possessive quantifiers: no backtracking, so the time is linear in whatever a client sends.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
@@ -159,7 +220,8 @@ def amending(sender: str, target: Body, content: Content, amends: tuple[Amendmen
         logs = tuple(inbox_topic(user) for user in users)
         other = target.from_user_id if target.to_user_id == sender else str(target.to_user_id)
         topic = parse_topic(inbox_topic(other))
-    return Draft(sender, topic, target.conversation_id, logs, content, target_id=target.id, amends=amends)
+    about = Target(target.id, target.seq, target.created_at)
+    return Draft(sender, topic, target.conversation_id, logs, content, target=about, amends=amends)
 
 
 def parse_payload(payload: bytes) -> Content | Refusal:
@@ -186,11 +248,24 @@ def parse_payload(payload: bytes) -> Content | Refusal:
             pass  # not JSON: text that begins with a brace
         else:
             # Fewer brackets than MAX_DEPTH cannot nest deeper. This spares most messages the full check.
-            brackets = payload.count(b"[") + payload.count(b"{")
-            if brackets > MAX_DEPTH and is_too_deep(bytes(content.content)):
-                return _invalid(f"content: nested deeper than {MAX_DEPTH}")
+            if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH:
+                for name, value in (("content", content.content), ("data", content.data)):
+                    if is_too_deep(bytes(value)):
+                        return _invalid(f"{name}: nested deeper than {MAX_DEPTH}")
             return _check(content)
     return Content(msgspec.Raw(_encode(text)))
+
+
+def client_msg_id_of(payload: bytes) -> str | None:
+    """The `client_msg_id` of a payload, also of one that is not valid otherwise. None if there is none, or
+    none that could be read."""
+    if b'"client_msg_id"' not in payload:  # spares most payloads the decoding
+        return None
+    try:
+        found = _decode_named(payload).client_msg_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found if 1 <= len(found) <= MAX_CLIENT_MSG_ID else None
 
 
 def is_too_deep(document: bytes) -> bool:
@@ -224,7 +299,22 @@ def _check(content: Content) -> Content | Refusal:
         return _invalid(f"type {content.type!r} is reserved for the server")
     if content.reply_to is not None and not (content.reply_to.isascii() and content.reply_to.isdigit()):
         return _invalid("reply_to must be a message id")
-    return _check_mentions(content.mentions) or content
+    if content.traceparent is not None and _TRACEPARENT.fullmatch(content.traceparent) is None:
+        return _invalid("traceparent must be a W3C trace context: version-traceid-parentid-flags")
+    return _check_mentions(content.mentions) or _check_data(content)
+
+
+def _check_data(content: Content) -> Content | Refusal:
+    if content.data is NO_DATA:
+        return content
+    data = bytes(content.data)
+    if data == bytes(NO_DATA):  # `null` means none, as for every field
+        return msgspec.structs.replace(content, data=NO_DATA)
+    if data[:1] != b"{":
+        return _invalid("data must be a JSON object")
+    if len(data) > MAX_DATA:
+        return _invalid(f"data must have at most {MAX_DATA} bytes, not {len(data)}")
+    return content
 
 
 def _check_mentions(mentions: list[str] | Literal["all"] | None) -> Refusal | None:
@@ -237,27 +327,34 @@ def _check_mentions(mentions: list[str] | Literal["all"] | None) -> Refusal | No
     return None
 
 
-def stamp(draft: Draft, message_id: int, seq: int, offsets: tuple[int, ...], now_ms: int) -> Stamped:
-    """Give a draft its id, seq and offsets, and encode its body."""
+def stamp(
+    draft: Draft, message_id: int, seq: int, offsets: tuple[int, ...], now_ms: int, count: Count = _NONE
+) -> Stamped:
+    """Give a draft its id, seq and offsets, and encode its body. `count`: of the messages up to this one."""
     content = draft.content
     group = draft.topic.kind is Kind.GROUP
+    # The first fields by position: Python collects more than 15 keyword arguments in a dict, which takes as
+    # long as all the rest.
     body = Body(
-        id=str(message_id),
-        conversation_id=draft.conversation_id,
-        conversation_type="group" if group else "private",
-        seq=seq,
-        from_user_id=draft.sender,
-        type=content.type,
-        content=content.content,
-        created_at=now_ms,
+        str(message_id),
+        draft.conversation_id,
+        "group" if group else "private",
+        seq,
+        draft.sender,
+        content.type,
+        content.content,
+        now_ms,
+        count.n,
         client_msg_id=content.client_msg_id,
         to_user_id=None if group else draft.topic.owner,
         group_id=draft.topic.owner if group else None,
         reply_to=content.reply_to,
         mentions=content.mentions,
-        target_id=draft.target_id,
+        data=content.data,
+        traceparent=content.traceparent,
+        target_id=draft.target.id if draft.target else None,
     )
-    return Stamped(draft, message_id, seq, offsets, _encode(body))
+    return Stamped(draft, message_id, seq, offsets, _encode(body), count)
 
 
 def with_offset(body: bytes, offset: int) -> bytes:
@@ -277,16 +374,18 @@ def encode_body(body: Body) -> bytes:
 
 
 def says_the_same(body: Body, content: Content) -> bool:
-    """Whether a stored message equals a new one, apart from white space and the order of keys in its JSON.
+    """Whether a stored message equals a new one, apart from `traceparent`, which differs each time a message
+    is sent, and from white space and the order of keys in its JSON.
 
-    True for a message that was edited or recalled: its first content is no longer stored."""
-    if body.edited_at is not None or body.recalled_at is not None:
+    True for a message that was edited, recalled or damaged: its first content is no longer stored."""
+    if body.edited_at is not None or body.recalled_at is not None or body.withheld is not None:
         return True
     return (
         body.type == content.type
         and body.reply_to == content.reply_to
         and body.mentions == content.mentions
         and _same_json(bytes(body.content), bytes(content.content))
+        and _same_json(bytes(body.data), bytes(content.data))
     )
 
 

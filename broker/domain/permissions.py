@@ -17,6 +17,8 @@ from broker.domain.directory import Contact, Group, Membership, Profile
 class Relation(enum.Enum):
     """The relation between two users."""
 
+    SYSTEM = "system"
+    """The actor is the server, an administrator, or a service that acts for it."""
     SELF = "self"
     CONTACT = "contact"
     STRANGER = "stranger"
@@ -33,6 +35,8 @@ class Rank(enum.Enum):
     ADMIN = "admin"
     MEMBER = "member"
     OUTSIDER = "outsider"
+    LEFT = "left"
+    """Was a member and left. Comes back only by asking to join."""
     BANNED = "banned"
 
 
@@ -40,6 +44,10 @@ class UserOperation(enum.Enum):
     """An operation of one user on another."""
 
     MESSAGE = "message"
+    ADD = "add to a group"
+    APPOINT = "give a rank in a group"
+    ASK_TO_JOIN = "ask an admin to join a group"
+    MENTION = "mention in a group"
     TYPE = "type"
     SEE_PRESENCE = "see presence"
     SEE_READ = "see what was read"
@@ -60,7 +68,6 @@ class GroupOperation(enum.Enum):
     READ = "read"
     EDIT = "edit"
     RECALL = "recall"
-    RECALL_OTHERS = "recall others"
     SEE = "see"
     UPDATE = "update"
     INVITE = "invite"
@@ -86,6 +93,8 @@ class Facts(msgspec.Struct, frozen=True):
     group: Group | None = None
     membership: Membership | None = None
     """The actor's."""
+    is_sender: bool = True
+    """Whether the actor sent the message to edit or recall."""
     sent_at: int = 0
     """When the message to edit or recall was sent."""
     recall_ms: int = 0
@@ -105,8 +114,23 @@ def _no(code: str) -> Rule:
     return lambda _: code
 
 
+def _all(*rules: Rule) -> Rule:
+    """Allowed if each rule allows it. The first refusal counts."""
+    return lambda facts: next((code for rule in rules if (code := rule(facts)) is not None), None)
+
+
 def _if_open_to_all(facts: Facts) -> str | None:
     return None if facts.profile and facts.profile.who_may_message == "everyone" else "not_contact"
+
+
+def _if_contacts_add(facts: Facts) -> str | None:
+    return "not_authorized" if not facts.profile or facts.profile.who_may_add_me == "nobody" else None
+
+
+def _if_all_add(facts: Facts) -> str | None:
+    if facts.profile and facts.profile.who_may_add_me == "contacts":
+        return "not_contact"
+    return _if_contacts_add(facts)
 
 
 def _if_presence_for_contacts(facts: Facts) -> str | None:
@@ -121,11 +145,15 @@ def _if_gives_receipts(facts: Facts) -> str | None:
     return None if facts.profile and facts.profile.read_receipts else "not_authorized"
 
 
-def _if_recallable(facts: Facts) -> str | None:
+def _if_sender(facts: Facts) -> str | None:
+    return None if facts.is_sender else "not_authorized"
+
+
+def _if_in_time_to_recall(facts: Facts) -> str | None:
     return None if facts.now - facts.sent_at <= facts.recall_ms else "too_late"
 
 
-def _if_editable(facts: Facts) -> str | None:
+def _if_in_time_to_edit(facts: Facts) -> str | None:
     return None if facts.now - facts.sent_at <= facts.edit_ms else "too_late"
 
 
@@ -145,68 +173,90 @@ def _if_members_invite(facts: Facts) -> str | None:
     return None if facts.group and facts.group.who_may_invite == "members" else "not_authorized"
 
 
-def _if_joinable(facts: Facts) -> str | None:
-    return None if facts.group and facts.group.join != "closed" else "not_member"
+def _if_there(facts: Facts) -> str | None:
+    return "not_found" if facts.group is None or facts.group.dismissed_at else None
+
+
+def _if_known(facts: Facts) -> str | None:
+    """A closed or dismissed group answers users who are not members as if it did not exist."""
+    return "not_found" if facts.group and facts.group.join == "closed" else _if_there(facts)
 
 
 _BLOCKED = _no("blocked")
 _NOT_ALLOWED = _no("not_authorized")
 _NOT_ONESELF = _no("invalid_params")
-_NOT_MEMBER = _no("not_member")
+_NOT_MEMBER = _all(_if_known, _no("not_member"))
+# The answer to who publishes, whether or not there is such a group.
+_NOT_HERE = _no("not_member")
 
-_Cells = tuple[Rule, Rule, Rule, Rule]
+# Whoever adds a user can write to them, in messages and in the name of the group.
+_if_addable = _all(_if_open_to_all, _if_all_add)
+_if_recallable = _all(_if_sender, _if_in_time_to_recall)
+_if_editable = _all(_if_sender, _if_in_time_to_edit)
 
+_Cells = tuple[Rule, Rule, Rule, Rule, Rule]
+
+# An edit says something new, as a message does: in each column its rule begins with the one for sending.
+# A delivered receipt says that a device is online, as a presence does: its row is that of the presence.
 _BETWEEN_USERS: Mapping[UserOperation, _Cells] = {
-    #                              self          contact                    stranger              blocked
-    UserOperation.MESSAGE:           (_yes,         _yes,                      _if_open_to_all,      _BLOCKED),
-    UserOperation.TYPE:              (_yes,         _yes,                      _if_open_to_all,      _BLOCKED),
-    UserOperation.SEE_PRESENCE:      (_yes,         _if_presence_for_contacts, _if_presence_for_all, _BLOCKED),
-    UserOperation.SEE_READ:          (_yes,         _if_gives_receipts,        _if_gives_receipts,   _BLOCKED),
-    UserOperation.SEE_DELIVERED:     (_yes,         _yes,                      _yes,                 _BLOCKED),
-    UserOperation.EDIT:              (_if_editable, _if_editable,              _if_editable,         _BLOCKED),
-    UserOperation.RECALL:            (_if_recallable, _if_recallable,          _if_recallable,       _if_recallable),
-    UserOperation.REQUEST:           (_NOT_ONESELF, _no("exists"),             _yes,                 _BLOCKED),
-    UserOperation.ANSWER:            (_NOT_ONESELF, _no("exists"),             _yes,                 _BLOCKED),
-    UserOperation.REMOVE:            (_NOT_ONESELF, _yes,                      _yes,                 _yes),
-    UserOperation.REMARK:            (_NOT_ONESELF, _yes,                      _yes,                 _yes),
-    UserOperation.BLOCK:             (_NOT_ONESELF, _yes,                      _yes,                 _yes),
+    #                              system       self            contact                    stranger                               blocked
+    UserOperation.MESSAGE:        (_yes,       _yes,           _yes,                      _if_open_to_all,                       _BLOCKED),
+    UserOperation.ADD:            (_yes,       _yes,           _if_contacts_add,          _if_addable,                           _BLOCKED),
+    UserOperation.APPOINT:        (_yes,       _yes,           _yes,                      _yes,                                  _BLOCKED),
+    UserOperation.ASK_TO_JOIN:    (_yes,       _yes,           _yes,                      _yes,                                  _BLOCKED),
+    UserOperation.MENTION:        (_yes,       _yes,           _yes,                      _yes,                                  _BLOCKED),
+    UserOperation.TYPE:           (_yes,       _yes,           _yes,                      _if_open_to_all,                       _BLOCKED),
+    UserOperation.SEE_PRESENCE:   (_yes,       _yes,           _if_presence_for_contacts, _if_presence_for_all,                  _BLOCKED),
+    UserOperation.SEE_READ:       (_yes,       _yes,           _if_gives_receipts,        _if_gives_receipts,                    _BLOCKED),
+    UserOperation.SEE_DELIVERED:  (_yes,       _yes,           _if_presence_for_contacts, _if_presence_for_all,                  _BLOCKED),
+    UserOperation.EDIT:           (_if_sender, _if_editable,   _if_editable,              _all(_if_open_to_all, _if_editable),   _BLOCKED),
+    UserOperation.RECALL:         (_yes,       _if_recallable, _if_recallable,            _if_recallable,                        _if_recallable),
+    UserOperation.REQUEST:        (_yes,       _NOT_ONESELF,   _no("exists"),             _yes,                                  _BLOCKED),
+    UserOperation.ANSWER:         (_yes,       _NOT_ONESELF,   _no("exists"),             _yes,                                  _BLOCKED),
+    UserOperation.REMOVE:         (_yes,       _NOT_ONESELF,   _yes,                      _yes,                                  _yes),
+    UserOperation.REMARK:         (_yes,       _NOT_ONESELF,   _yes,                      _yes,                                  _yes),
+    UserOperation.BLOCK:          (_yes,       _NOT_ONESELF,   _yes,                      _yes,                                  _yes),
 }  # fmt: skip
 _RELATIONS = {relation: i for i, relation in enumerate(Relation)}
 
-_Row = tuple[Rule, Rule, Rule, Rule, Rule, Rule]
+_if_not_banned = _all(_if_known, _no("banned"))
+_edit_as_admin = _all(_if_not_muted, _if_editable)
+_edit_as_member = _all(_if_may_post, _if_editable)
+
+_Row = tuple[Rule, Rule, Rule, Rule, Rule, Rule, Rule]
 
 _IN_GROUPS: Mapping[GroupOperation, _Row] = {
-    #                            system  owner                admin                member               outsider      banned
-    GroupOperation.POST:          (_yes, _yes,                _if_not_muted,       _if_may_post,        _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.READ:          (_yes, _yes,                _yes,                _yes,                _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.EDIT:          (_yes, _if_editable,        _if_editable,        _if_editable,        _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.RECALL:        (_yes, _yes,                _yes,                _if_recallable,      _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.RECALL_OTHERS: (_yes, _yes,                _yes,                _NOT_ALLOWED,        _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.SEE:           (_yes, _yes,                _yes,                _yes,                _if_joinable, _NOT_MEMBER),
-    GroupOperation.UPDATE:        (_yes, _yes,                _yes,                _NOT_ALLOWED,        _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.INVITE:        (_yes, _yes,                _yes,                _if_members_invite,  _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.JOIN:          (_yes, _no("exists"),       _no("exists"),       _no("exists"),       _if_joinable, _no("banned")),
-    GroupOperation.ANSWER:        (_yes, _yes,                _yes,                _NOT_ALLOWED,        _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.LEAVE:         (_yes, _no("is_owner"),     _yes,                _yes,                _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.REMOVE:        (_yes, _yes,                _yes,                _NOT_ALLOWED,        _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.BAN:           (_yes, _yes,                _yes,                _NOT_ALLOWED,        _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.UNBAN:         (_yes, _yes,                _yes,                _NOT_ALLOWED,        _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.MUTE:          (_yes, _yes,                _yes,                _NOT_ALLOWED,        _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.MUTE_ALL:      (_yes, _yes,                _yes,                _NOT_ALLOWED,        _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.SET_ROLE:      (_yes, _yes,                _NOT_ALLOWED,        _NOT_ALLOWED,        _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.TRANSFER:      (_yes, _yes,                _NOT_ALLOWED,        _NOT_ALLOWED,        _NOT_MEMBER,  _NOT_MEMBER),
-    GroupOperation.DISMISS:       (_yes, _yes,                _NOT_ALLOWED,        _NOT_ALLOWED,        _NOT_MEMBER,  _NOT_MEMBER),
+    #                            system       owner           admin           member              outsider     left         banned
+    GroupOperation.POST:     (_yes,       _yes,           _if_not_muted,  _if_may_post,       _NOT_HERE,   _NOT_HERE,   _NOT_HERE),
+    GroupOperation.READ:     (_yes,       _yes,           _yes,           _yes,               _NOT_MEMBER, _NOT_MEMBER, _NOT_MEMBER),
+    GroupOperation.EDIT:     (_if_sender, _if_editable,   _edit_as_admin, _edit_as_member,    _NOT_MEMBER, _NOT_MEMBER, _NOT_MEMBER),
+    GroupOperation.RECALL:   (_yes,       _yes,           _yes,           _if_recallable,     _NOT_MEMBER, _NOT_MEMBER, _NOT_MEMBER),
+    GroupOperation.SEE:      (_yes,       _yes,           _yes,           _yes,               _if_known,   _if_known,   _NOT_MEMBER),
+    GroupOperation.UPDATE:   (_yes,       _yes,           _yes,           _NOT_ALLOWED,       _NOT_MEMBER, _NOT_MEMBER, _NOT_MEMBER),
+    GroupOperation.INVITE:   (_yes,       _yes,           _yes,           _if_members_invite, _NOT_MEMBER, _NOT_MEMBER, _NOT_MEMBER),
+    GroupOperation.JOIN:     (_yes,       _no("exists"),  _no("exists"),  _no("exists"),      _if_known,   _if_there,   _if_not_banned),
+    GroupOperation.ANSWER:   (_yes,       _yes,           _yes,           _NOT_ALLOWED,       _NOT_MEMBER, _NOT_MEMBER, _NOT_MEMBER),
+    GroupOperation.LEAVE:    (_yes,       _no("is_owner"), _yes,          _yes,               _NOT_MEMBER, _NOT_MEMBER, _NOT_MEMBER),
+    GroupOperation.REMOVE:   (_yes,       _yes,           _yes,           _NOT_ALLOWED,       _NOT_MEMBER, _NOT_MEMBER, _NOT_MEMBER),
+    GroupOperation.BAN:      (_yes,       _yes,           _yes,           _NOT_ALLOWED,       _NOT_MEMBER, _NOT_MEMBER, _NOT_MEMBER),
+    GroupOperation.UNBAN:    (_yes,       _yes,           _yes,           _NOT_ALLOWED,       _NOT_MEMBER, _NOT_MEMBER, _NOT_MEMBER),
+    GroupOperation.MUTE:     (_yes,       _yes,           _yes,           _NOT_ALLOWED,       _NOT_MEMBER, _NOT_MEMBER, _NOT_MEMBER),
+    GroupOperation.MUTE_ALL: (_yes,       _yes,           _yes,           _NOT_ALLOWED,       _NOT_MEMBER, _NOT_MEMBER, _NOT_MEMBER),
+    GroupOperation.SET_ROLE: (_yes,       _yes,           _NOT_ALLOWED,   _NOT_ALLOWED,       _NOT_MEMBER, _NOT_MEMBER, _NOT_MEMBER),
+    GroupOperation.TRANSFER: (_yes,       _yes,           _NOT_ALLOWED,   _NOT_ALLOWED,       _NOT_MEMBER, _NOT_MEMBER, _NOT_MEMBER),
+    GroupOperation.DISMISS:  (_yes,       _yes,           _NOT_ALLOWED,   _NOT_ALLOWED,       _NOT_MEMBER, _NOT_MEMBER, _NOT_MEMBER),
 }  # fmt: skip
 _RANKS = {rank: i for i, rank in enumerate(Rank)}
 
 _IN_DISMISSED = frozenset((GroupOperation.READ, GroupOperation.SEE, GroupOperation.LEAVE))
 """The operations that remain in a dismissed group."""
 
-_OUTSIDE = frozenset((Rank.MEMBER, Rank.OUTSIDER, Rank.BANNED))
+_OUTSIDE = frozenset((Rank.OUTSIDER, Rank.LEFT, Rank.BANNED))
+_BELOW = _OUTSIDE | {Rank.MEMBER}
 _TOUCHES: Mapping[Rank, frozenset[Rank]] = {
-    Rank.SYSTEM: _OUTSIDE | {Rank.ADMIN},
-    Rank.OWNER: _OUTSIDE | {Rank.ADMIN},
-    Rank.ADMIN: _OUTSIDE,
+    Rank.SYSTEM: _BELOW | {Rank.ADMIN},
+    Rank.OWNER: _BELOW | {Rank.ADMIN},
+    Rank.ADMIN: _BELOW,
 }
 
 
@@ -230,11 +280,13 @@ def relation(user: str, peer: str, contacts: Contacts) -> Relation:
     return Relation.CONTACT if theirs and theirs.state == "contact" else Relation.STRANGER
 
 
-def rank(membership: Membership | None, is_banned: bool = False) -> Rank:
-    """A user's rank in a group."""
-    if membership is None:
-        return Rank.BANNED if is_banned else Rank.OUTSIDER
-    return Rank(membership.role)
+def rank(membership: Membership | None, *, is_banned: bool = False, has_left: bool = False) -> Rank:
+    """A user's rank in a group. `has_left`: they were a member and left."""
+    if membership is not None:
+        return Rank(membership.role)
+    if is_banned:
+        return Rank.BANNED
+    return Rank.LEFT if has_left else Rank.OUTSIDER
 
 
 def between_users(operation: UserOperation, standing: Relation, facts: Facts) -> str | None:
@@ -250,8 +302,9 @@ def lets(profile: Profile, other: str, operation: UserOperation, contacts: Conta
 
 def in_group(operation: GroupOperation, standing: Rank, facts: Facts) -> str | None:
     """None if the operation is allowed, else the error code. `facts.group` must be given."""
-    if facts.group is not None and facts.group.dismissed_at and operation not in _IN_DISMISSED:
-        return "dismissed" if standing not in (Rank.OUTSIDER, Rank.BANNED) else "not_member"
+    ended = facts.group is not None and facts.group.dismissed_at
+    if ended and standing not in _OUTSIDE and operation not in _IN_DISMISSED:
+        return "dismissed"
     return _IN_GROUPS[operation][_RANKS[standing]](facts)
 
 
@@ -270,9 +323,10 @@ def touches(actor: Rank, target: Rank) -> str | None:
 
 _WORDS: Mapping[str, str] = {
     "blocked": "one of the two has blocked the other",
-    "not_contact": "they accept messages from their contacts only",
+    "not_contact": "they accept this from their contacts only",
     "too_late": "too much time has passed",
     "muted": "muted",
+    "not_found": "no such group",
     "not_member": "not a member of this group",
     "not_authorized": "not allowed",
     "exists": "already done",

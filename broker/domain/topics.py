@@ -31,7 +31,10 @@ MAX_LEVELS = 128
 """The most levels of a topic or filter, as in EMQX. Each level costs memory in the routing tables."""
 
 LOG_KINDS = frozenset((Kind.INBOX, Kind.GROUP))
-"""The kinds of topics whose messages are entries of a log."""
+"""Topics whose publishes are stored as messages."""
+
+CURSOR_KINDS = LOG_KINDS | {Kind.EVENTS}
+"""Topics that a session reads from a log, each by a cursor of its own."""
 
 
 class Topic(NamedTuple):

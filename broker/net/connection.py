@@ -6,24 +6,33 @@
 
 Packets are handled one by one in the order of arrival (MQTT 3.1.1, 4.6). Some need to wait: a CONNECT for the
 authentication, a SUBSCRIBE for the store, the first PUBLISH to a topic for the gate. Such a packet suspends
-the connection: the next packet is not taken until it is done.
+the connection: the next packet is not taken until it is done. So does a limit: a client that connects or
+publishes faster than it may is read from later (`_hold`). So does sending much at a time: until the client's
+next turn (`turns.py`).
 """
 
 import asyncio
 import enum
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine, Hashable
 from functools import partial
+from typing import Any
 
+from broker.domain.acting import acting_for
 from broker.domain.errors import Refusal, RemoteError, StoreError
 from broker.domain.publication import Publication
+from broker.domain.rates import Allowance, network_of
 from broker.net import handshake
+from broker.net.acknowledging import acknowledge
+from broker.net.expiry import announce
 from broker.net.hub import Hub
 from broker.net.lifetime import Lifetime
+from broker.net.listeners import file_of
 from broker.net.outbox import ByteOutbox
 from broker.net.subscribing import subscribe, unsubscribe
 from broker.net.transport import Transport
-from broker.ports import Principal
+from broker.net.turns import VISIT_BYTES
+from broker.ports import Identity, Principal
 from broker.publish.committer import Outcome
 from broker.publish.publisher import Publisher
 from broker.session.inbound import Inbound, Slot
@@ -39,7 +48,6 @@ from broker.wire.packets import (
     Pingreq,
     Publish,
     Subscribe,
-    Type,
     Unsubscribe,
 )
 
@@ -47,6 +55,12 @@ logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0
 _READ_AHEAD = 16 * 1024
+_IN_OUTAGE = 16 * 1024
+"""Uncommitted bytes of a client beyond which reading pauses while the store cannot commit."""
+_FILTERS_COST = 10
+"""A SUBSCRIBE or UNSUBSCRIBE counts as so many publishes: rights are looked up, and the session is stored."""
+_SHOWN = 256
+"""Characters of a client id that are logged before it is checked."""
 
 
 class State(enum.IntEnum):
@@ -61,17 +75,26 @@ class State(enum.IntEnum):
 # As module globals, because looking up a member on its enum class costs five times as much.
 _WAITING, _AUTHENTICATING, _OPEN, _CLOSED = State
 
+# Why a connection is suspended, as bits.
+_STEP = 1  # a packet must be awaited
+_HELD = 2  # a limit makes the client wait
+_TURN = 4  # others have their turn first
+
 
 class Connection:
     """A connection of a client, from its socket to its session."""
 
     __slots__ = (
+        "_allowance",
         "_decoder",
         "_hub",
         "_is_lost",
         "_lifetime",
+        "_line",
         "_paused",
+        "_publishes",
         "_state",
+        "_stream",
         "_suspended",
         "_task",
         "_transport",
@@ -83,12 +106,21 @@ class Connection:
         "will",
     )
 
-    def __init__(self, hub: Hub, transport: Transport, peer: tuple[str, int]) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        transport: Transport,
+        peer: tuple[str, int],
+        stream: asyncio.BaseTransport,
+        wait: float = 0.0,
+    ) -> None:
+        """`stream`: the TCP connection below `transport`; `wait`: seconds until the CONNECT may be read."""
         self._hub = hub
         self._transport = transport
         self.peer = peer
+        self._stream = stream
         limits = hub.limits
-        self.outbox = ByteOutbox(transport, hub.flusher, limits.outbox_bytes, self._room_again, self)
+        self.outbox = ByteOutbox(transport, hub.flusher, hub.budget, self._room_again, self)
         self._decoder = Decoder(limits.max_packet_bytes_before_connect)
         self._state = _WAITING
         self.session: Session | None = None
@@ -97,14 +129,19 @@ class Connection:
         """The client, once authenticated."""
         self.publisher: Publisher
         self.will: Publication | None = None
-        self._suspended = False
-        self._paused = False
-        self._is_lost = False
+        # Of the user, once there was a publish.
+        self._allowance: Allowance | None = None
+        self._publishes = self._suspended = 0
+        self._paused = self._is_lost = False
         self._task: asyncio.Task[None] | None = None
-        now = hub.loop.time()
-        self._lifetime = Lifetime(now, limits.connect_timeout)
+        self._line: Hashable = f"@{peer[0]}"
+        """Whose turn it must be: the address's, then the user's."""
+        begins = hub.loop.time() + wait
+        self._lifetime = Lifetime(begins, limits.connect_timeout)
         hub.connections.add(self)
-        hub.deadlines.watch(self, now + limits.connect_timeout)
+        hub.deadlines.watch(self, begins + limits.connect_timeout)
+        if wait:
+            self._hold(wait)
 
     # --- from the transport ----------------------------------------------------------
 
@@ -115,7 +152,12 @@ class Connection:
         self._lifetime.seen(hub.loop.time())
         self._decoder.feed(data)
         if not self._suspended:
-            self._take_packets()
+            if self._line in hub.turns.lines:
+                self._wait_for_turn()
+            else:
+                self._take_packets()
+                if len(data) > VISIT_BYTES:
+                    self._wait_for_turn()
         if not self._paused and (self._suspended or self.outbox.is_overfull):
             self._regulate()
 
@@ -130,12 +172,17 @@ class Connection:
         self._is_lost = True
         if self._suspended and self._state is _OPEN:
             # Packets received before the loss are still handled: publishes, and perhaps a DISCONNECT,
-            # which discards the will. `_go_on_after` calls this method again.
+            # which discards the will. `_go_on` calls this method again.
             self.outbox.close()
             return
         self.close("connection lost")
         self._hub.connections.discard(self)
         self._hub.deadlines.forget(self)
+
+    @property
+    def file(self) -> int | None:
+        """See `reachability.Reachable`."""
+        return None if self._is_lost else file_of(self._stream)
 
     def check(self, now: float) -> float | None:
         """See `deadlines.Watched`."""
@@ -145,7 +192,11 @@ class Connection:
         if self._paused:
             # This side has stopped reading, so silence is not the client's fault.
             self._lifetime.seen(now)
-        expires_in = self._hub.registry.expires_in(self) if self._state is _OPEN else None
+        expires_in = None
+        if self.session is not None:
+            expires_in = self._hub.registry.expires_in(self)
+            if self._lifetime.is_ending(expires_in) and announce(self.session, self.publisher.principal):
+                self._lifetime.announced()
         found = self._lifetime.check(now, expires_in)
         if isinstance(found, str):
             self.close(found)
@@ -157,10 +208,15 @@ class Connection:
     def _take_packets(self) -> None:
         next_packet = self._decoder.next_packet
         try:
-            while (packet := next_packet()) is not None:
+            for _ in self._hub.turns.packets:
+                packet = next_packet()
+                if packet is None:
+                    break
                 self._take(packet)
                 if self._suspended or self._state is _CLOSED:
-                    return
+                    break
+            else:
+                self._wait_for_turn()
         except UnsupportedProtocolError as error:
             if self._state is _WAITING:  # [MQTT-3.1.2-2]
                 self.outbox.send(encoder.connack(ConnectCode.UNACCEPTABLE_PROTOCOL))
@@ -168,8 +224,10 @@ class Connection:
         except RemoteError as error:
             self.close(f"protocol error: {error.reason}")
         except Exception:  # a bug in the broker: close the connection rather than leave it hanging
-            logger.exception("handling a packet of %s failed", str(self))
+            logger.exception("handling a packet of %s failed", str(self), extra=self._summed_up("bug"))
             self.close("internal error")
+        if self._publishes:
+            self._count_publishes()
 
     def _take(self, packet: Packet) -> None:
         hub = self._hub
@@ -184,25 +242,34 @@ class Connection:
         elif isinstance(packet, Publish):
             self._publish(packet, session)
         elif isinstance(packet, Ack):
-            _acknowledged(packet, session)
+            acknowledge(packet, session)
         elif isinstance(packet, Pingreq):
             self.outbox.send(encoder.PINGRESP)
         elif isinstance(packet, Subscribe):
-            self._await(subscribe(hub, self, session, packet))
+            self._change_filters(subscribe(hub, self, session, packet))
         elif isinstance(packet, Unsubscribe):
-            self._await(unsubscribe(hub, self, session, packet))
+            self._change_filters(unsubscribe(hub, self, session, packet))
         elif isinstance(packet, Disconnect):
             self.drop_will()  # [MQTT-3.1.2-10]
             self.close("disconnected")
         else:
             raise RemoteError("second CONNECT")  # [MQTT-3.1.0-2]
 
+    def _change_filters(self, change: Coroutine[Any, Any, None]) -> None:
+        """A SUBSCRIBE or UNSUBSCRIBE. Nobody waits for its answer if the client is gone."""
+        if self._is_lost:
+            change.close()
+            return
+        self._publishes += _FILTERS_COST
+        self._await(change)
+
     def _await(self, step: Awaitable[None]) -> None:
         """Suspend the connection until `step` is done."""
-        self._suspended = True
+        self._suspended |= _STEP
         self._task = self._hub.loop.create_task(self._go_on_after(step))
 
     async def _go_on_after(self, step: Awaitable[None]) -> None:
+        acting_for(str(self._line))
         try:
             await step
         except RemoteError as error:
@@ -210,31 +277,56 @@ class Connection:
         except StoreError as error:
             self.close(f"store failed: {error}")
         except Exception:  # as in _take_packets
-            logger.exception("handling a packet of %s failed", str(self))
+            logger.exception("handling a packet of %s failed", str(self), extra=self._summed_up("bug"))
             self.close("internal error")
         finally:
             self._task = None
-            self._suspended = False
+        self._go_on(_STEP)
+
+    def _wait_for_turn(self) -> None:
+        if not self._suspended & _TURN and self._state is not _CLOSED:
+            self._suspended |= _TURN
+            self._hub.turns.wait(self._line, self)
+
+    def visit(self) -> None:
+        """See `turns.Visited`."""
+        self._go_on(_TURN)
+
+    def _hold(self, seconds: float) -> None:
+        """Suspend the connection for some time. What it has sent meanwhile is bounded by `_regulate`."""
+        self._suspended |= _HELD
+        self._hub.loop.call_later(seconds, self._go_on, _HELD)
+
+    def _go_on(self, reason: int) -> None:
+        """The reason for suspending the connection is gone."""
+        self._suspended &= ~reason
+        if self._suspended:
+            return
         if self._state is not _CLOSED:
-            if self._paused:
-                self._regulate()
             self._take_packets()
+            # Not before: what is buffered may suspend the connection again.
+            if self._paused and self._state is not _CLOSED:
+                self._regulate()
         if self._is_lost and not self._suspended:
             self.lost()
 
     def _regulate(self) -> None:
         """Pause or resume reading from the socket, so that memory stays bounded.
 
-        Reading pauses when too many bytes wait for a commit, when packets queue behind an awaited step, or
-        when the client does not read its answers. It resumes at half the first limit, so that it does not
-        flap."""
+        Reading pauses when too many bytes wait for a commit, when packets queue (the connection is suspended,
+        or this is called while they are handled), or when the client does not read its answers. It resumes
+        at half the first limit, so that it does not flap."""
         if self._is_lost:
             return
         limit = self._hub.limits.uncommitted_bytes
+        if self._hub.outage.is_on:
+            # Nothing is committed now, so what all clients have sent must stay small. A client that waits for
+            # its PUBACKs mostly stays below this, and its pings are still read.
+            limit = min(limit, _IN_OUTAGE)
         uncommitted = self.session.inbound.uncommitted if self.session is not None else 0
         should_pause = (
             uncommitted > (limit // 2 if self._paused else limit)
-            or (self._suspended and self._decoder.buffered > _READ_AHEAD)
+            or (self._decoder.buffered if self._suspended else self._decoder.unread) > _READ_AHEAD
             or self.outbox.is_overfull
         )
         if should_pause != self._paused:
@@ -251,9 +343,11 @@ class Connection:
         refusal = await handshake.connect(self, packet, self.peer, hub.gate, hub.registry)
         if refusal is not None:
             hub.metrics.refused[f"connect_{refusal.code.name.lower()}"] += 1
+            if refusal.counter:
+                hub.metrics.refused[refusal.counter] += 1
             if self._state is not _CLOSED:
                 self.outbox.send(encoder.connack(refusal.code))
-            self.close(f"refused: {refusal.reason}")
+            self.close(f"refused: {refusal.reason}, client {packet.client_id[:_SHOWN]!r}")
 
     def introduce(self, publisher: Publisher, will: Publication | None) -> None:
         """See `handshake.Applicant`."""
@@ -265,17 +359,33 @@ class Connection:
         """See `handshake.Applicant`."""
         hub = self._hub
         self._state = _OPEN
+        # Anonymous clients are strangers to each other.
+        self._line = self.publisher.principal.identity.user or self.peer
         self._decoder.allow(hub.limits.max_packet_bytes)
         self._lifetime.opened(keep_alive)
         self.outbox.send(encoder.connack(ConnectCode.ACCEPTED, session_present))
-        again = self.check(hub.loop.time())
-        if again is None:
-            hub.deadlines.forget(self)
-        else:
-            hub.deadlines.watch(self, again)
+        self._watch()
         hub.events.connected(self.publisher.principal)
 
+    def _watch(self) -> None:
+        """Act on the deadlines, and be called for the next one."""
+        hub = self._hub
+        hub.deadlines.watch(self, self.check(hub.loop.time()))
+
+    def renew(self, identity: Identity) -> bool:
+        """See `registry.Client`."""
+        if self.session is None or not self.publisher.principal.renew(identity):
+            return False
+        self._lifetime.renewed()
+        self._watch()
+        return True
+
     # --- from the registry -----------------------------------------------------------
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether this side does not read what the client sends."""
+        return self._paused
 
     @property
     def closed(self) -> bool:
@@ -299,6 +409,7 @@ class Connection:
     def _publish(self, packet: Publish, session: Session) -> None:
         hub, inbound = self._hub, session.inbound
         events, pipeline = hub.events, hub.pipeline
+        self._publishes += 1
         if events.messages:
             events.message_received(packet, packet.packet_id, self.publisher.principal)
         if packet.qos == 2:
@@ -321,8 +432,21 @@ class Connection:
         waiting = pipeline.publish(self.publisher, packet, done)
         if waiting is not None:
             self._await(waiting)
-        elif inbound.uncommitted > hub.limits.uncommitted_bytes:
+        elif inbound.uncommitted > hub.limits.uncommitted_bytes or hub.outage.is_on:
             self._regulate()
+
+    def _count_publishes(self) -> None:
+        """Take the publishes handled since the last call from the user's allowance: at once for all that
+        arrived together. If there were too many, the next packets are taken later."""
+        taken, self._publishes = self._publishes, 0
+        allowance = self._allowance
+        if allowance is None:
+            hub = self._hub
+            user = self.publisher.principal.identity.user
+            allowance = self._allowance = hub.publishes.hold(user, hub.loop.time())
+        if not allowance.take(taken) and (wait := allowance.wait(self._hub.loop.time())):
+            self._hub.metrics.limited["publishes_per_second"] += 1
+            self._hold(wait)
 
     def _published(
         self, packet: Publish, inbound: Inbound, slot: Slot | None, outcome: Outcome | None
@@ -348,11 +472,16 @@ class Connection:
         if self._state is _CLOSED:
             return
         was_open = self.session is not None
+        if self._publishes:
+            self._count_publishes()
         level = logging.DEBUG if reason in ("disconnected", "connection lost") else logging.INFO
         if logger.isEnabledFor(level):
-            logger.log(level, "closing %s: %s", str(self), reason)
+            about = " ".join(reason.split(" ", 2)[:2])  # such as "protocol error:"
+            logger.log(level, "closing %s: %s", str(self), reason, extra=self._summed_up(about))
         self._state = _CLOSED
         if was_open:
+            if self._allowance is not None:
+                self._hub.publishes.release(self._allowance)
             self._hub.registry.detach(self, reason.partition(":")[0])
             self._hub.events.disconnected(self.publisher.principal)
         else:
@@ -361,6 +490,12 @@ class Connection:
         self._transport.close()
         self._hub.deadlines.watch(self, self._hub.loop.time() + _CLOSE_SECONDS)
 
+    def _summed_up(self, reason: str) -> dict[str, str]:
+        """As whose line, and for what reason, a log line is summed up."""
+        principal = self.principal
+        client = network_of(self.peer[0]) if principal is None else principal.counted_as
+        return {"client": client, "reason": reason}
+
     def __str__(self) -> str:
         """For log lines."""
         address = f"{self.peer[0]}:{self.peer[1]}"
@@ -368,16 +503,3 @@ class Connection:
             return address
         key = self.session.key
         return f"{address} (user {key.user or 'anonymous'}, client {key.client_id!r})"
-
-
-def _acknowledged(packet: Ack, session: Session) -> None:
-    packet_id = packet.packet_id
-    match packet.type:
-        case Type.PUBACK:
-            session.puback(packet_id)
-        case Type.PUBREC:
-            session.pubrec(packet_id)
-        case Type.PUBCOMP:
-            session.pubcomp(packet_id)
-        case Type.PUBREL:
-            session.inbound.pubrel(packet_id)

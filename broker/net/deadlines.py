@@ -24,9 +24,11 @@ class Deadlines:
         self._places: dict[Watched, int] = {}
         self._ticked = 0
 
-    def watch(self, watched: Watched, at: float) -> None:
-        """Check `watched` within a second after `at`. Replaces a time set before."""
+    def watch(self, watched: Watched, at: float | None) -> None:
+        """Check `watched` within a second after `at`, or never. Replaces a time set before."""
         self.forget(watched)
+        if at is None:
+            return
         bucket = max(int(at) + 1, self._ticked + 1)
         self._places[watched] = bucket
         self._buckets.setdefault(bucket, set()).add(watched)
@@ -48,6 +50,4 @@ class Deadlines:
                 if self._places.get(watched) != bucket:
                     continue  # an earlier check of this tick has forgotten or postponed it
                 self.forget(watched)
-                again = watched.check(now)
-                if again is not None:
-                    self.watch(watched, again)
+                self.watch(watched, watched.check(now))

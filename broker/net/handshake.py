@@ -13,7 +13,8 @@ from typing import Protocol
 
 import msgspec
 
-from broker.domain.errors import StoreError
+from broker.domain.attempts import TooManyAttemptsError
+from broker.domain.errors import RefusedError, StoreError
 from broker.domain.publication import Publication
 from broker.domain.topics import parse_topic
 from broker.ports import Credentials, Gate, Principal, SessionKey
@@ -26,10 +27,12 @@ _MAX_CLIENT_ID = 256
 
 
 class ConnectRefusal(msgspec.Struct, frozen=True):
-    """Why a CONNECT is refused: the code for CONNACK, and a text for the log line."""
+    """Why a CONNECT is refused: the code for CONNACK, and a text for the log line. `counter` is a further
+    name it is counted under, besides the code's."""
 
     code: ConnectCode
     reason: str
+    counter: str = ""
 
 
 class Applicant(Client, Protocol):
@@ -53,7 +56,7 @@ async def connect(
     Nothing of a session is read or changed before the authentication has succeeded.
 
     Raises:
-        StoreError: the session could not be loaded.
+        StoreError: the session could not be restored after its CONNACK.
     """
     client_id = choose_client_id(packet)
     if isinstance(client_id, ConnectRefusal):
@@ -66,9 +69,16 @@ async def connect(
         principal = await admit(gate, credentials, packet.will)
         if isinstance(principal, ConnectRefusal):
             return principal
-        client.introduce(Publisher(principal, epoch), packet.will)
+        client.introduce(Publisher(principal, epoch, client_id), packet.will)
         key = SessionKey(principal.identity.user, client_id)
-        is_attached = await registry.attach(client, key, packet.clean_session, accept)
+        try:
+            is_attached = await registry.attach(client, key, packet.clean_session, accept)
+        except StoreError as error:
+            if client.session is not None:  # CONNACK 0 was sent
+                raise
+            return ConnectRefusal(ConnectCode.SERVER_UNAVAILABLE, f"store failed: {error}")
+        except RefusedError as error:
+            return ConnectRefusal(ConnectCode.SERVER_UNAVAILABLE, f"user {key.user}: {error.detail}")
     return None
 
 
@@ -91,6 +101,10 @@ async def admit(gate: Gate, credentials: Credentials, will: Publication | None) 
         principal = await gate.authenticate(credentials)
     except StoreError as error:
         return ConnectRefusal(ConnectCode.SERVER_UNAVAILABLE, str(error))
+    except TooManyAttemptsError as error:
+        # Not "wrong password": this one was not looked at, and may be right.
+        reason = f"authentication of {credentials.username!r}: {error}"
+        return ConnectRefusal(ConnectCode.SERVER_UNAVAILABLE, reason, "connect_rate")
     if principal is None:
         reason = f"authentication of {credentials.username!r} failed"
         return ConnectRefusal(ConnectCode.NOT_AUTHORIZED, reason)

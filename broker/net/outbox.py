@@ -5,6 +5,7 @@ One system call then carries all packets of the turn.
 
 from collections.abc import Callable
 
+from broker.net.budget import Budget
 from broker.net.transport import Transport
 
 
@@ -50,18 +51,28 @@ class Flusher:
 class ByteOutbox:
     """A connection's outgoing bytes, with a budget.
 
-    `full` is True while more than `budget` bytes are collected here or wait in the transport; sessions then
-    stop sending messages. `room_again` is called when `full` becomes False. The connection calls `drained`
-    when the transport has drained. `owner` is passed to the flusher's observer.
+    `full` is True while more bytes than `budget` allows are collected here or wait in the transport;
+    sessions then stop sending messages. `room_again` is called when `full` becomes False. The connection
+    calls `drained` when the transport has drained. `owner` is passed to the flusher's observer.
     """
 
-    __slots__ = ("_budget", "_chunks", "_flusher", "_owner", "_room_again", "_size", "_transport", "full")
+    __slots__ = (
+        "_budget",
+        "_chunks",
+        "_flusher",
+        "_held",
+        "_owner",
+        "_room_again",
+        "_size",
+        "_transport",
+        "full",
+    )
 
     def __init__(
         self,
         transport: Transport,
         flusher: Flusher,
-        budget: int,
+        budget: Budget,
         room_again: Callable[[], None],
         owner: object = None,
     ) -> None:
@@ -70,6 +81,7 @@ class ByteOutbox:
         self._budget = budget
         self._chunks: list[bytes] = []
         self._size = 0
+        self._held = 0
         self._room_again = room_again
         self._owner = owner
         self.full = False
@@ -82,7 +94,7 @@ class ByteOutbox:
         return (
             self.full
             and transport is not None
-            and self._size + transport.get_write_buffer_size() > 2 * self._budget
+            and self._size + transport.get_write_buffer_size() > 2 * self._budget.allowed
         )
 
     def send(self, data: bytes) -> None:
@@ -94,8 +106,8 @@ class ByteOutbox:
             self._flusher.add(self)
         chunks.append(data)
         self._size += len(data)
-        if self._size > self._budget:
-            self.full = True
+        if self._size > self._budget.allowed:
+            self._fill(self._size)
 
     def send_publish(self, head: bytes, packet_id: bytes, payload: bytes) -> None:
         """`send` the three parts of a PUBLISH at once, without joining them for each receiver."""
@@ -106,8 +118,8 @@ class ByteOutbox:
             self._flusher.add(self)
         chunks += (head, packet_id, payload)
         self._size += len(head) + len(payload) + 2
-        if self._size > self._budget:
-            self.full = True
+        if self._size > self._budget.allowed:
+            self._fill(self._size)
 
     def flush(self) -> None:
         """Write the collected bytes."""
@@ -122,16 +134,34 @@ class ByteOutbox:
 
     def drained(self) -> None:
         """The transport accepts bytes again."""
+        self.measure()
+
+    def measure(self) -> None:
+        """See `budget.Measured`."""
         if self._transport is not None:
             self._measure(self._transport)
 
     def _measure(self, transport: Transport) -> None:
-        was_full = self.full
-        self.full = self._size + transport.get_write_buffer_size() > self._budget
-        if was_full and not self.full:
+        budget = self._budget
+        held = self._size + transport.get_write_buffer_size()
+        if held != self._held:
+            before, self._held = self._held, held
+            budget.changed(self, before, held)
+        if held > budget.allowed:
+            self._fill(held)
+        elif self.full:
+            self.full = False
             self._room_again()
+
+    def _fill(self, held: int) -> None:
+        if not self.full:
+            self.full = True
+            self._budget.filled(held)
 
     def close(self) -> None:
         """Write the collected bytes, then release the transport."""
         self.flush()
         self._transport = None
+        if self._held:
+            before, self._held = self._held, 0
+            self._budget.changed(self, before, 0)

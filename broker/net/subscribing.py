@@ -28,7 +28,13 @@ async def subscribe(hub: Hub, client: Client, session: Session, packet: Subscrib
     if refused:
         hub.metrics.refused["subscribe"] += len(refused)
         shown = ", ".join(f"{topic_filter:.100}" for topic_filter in refused[:3])
-        logger.info("refused %s subscribing to %r, %d in all", str(client), shown, len(refused))
+        logger.info(
+            "refused %s subscribing to %r, %d in all",
+            str(client),
+            shown,
+            len(refused),
+            extra={"client": client.publisher.principal.counted_as, "reason": "subscribe"},
+        )
 
 
 async def unsubscribe(hub: Hub, client: Client, session: Session, packet: Unsubscribe) -> None:

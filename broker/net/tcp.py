@@ -3,12 +3,14 @@
 import asyncio
 from typing import cast
 
+from broker.net.budget import LEAST
 from broker.net.connection import Connection
 from broker.net.hub import Hub
 from broker.net.listeners import Slots
 
-HIGH_WATER = 64 * 1024
-"""The high-water mark of a transport's buffer in bytes: above it, the transport reports that it drained."""
+HIGH_WATER = LEAST
+"""The high-water mark of a transport's buffer in bytes: above it, the transport reports that it drained. An
+outbox is never full with less."""
 
 
 class TcpProtocol(asyncio.Protocol):
@@ -23,13 +25,15 @@ class TcpProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast("asyncio.Transport", transport)
-        if not self._slots.take():
+        peer = stream.get_extra_info("peername") or ("", 0)
+        address = str(peer[0])
+        wait = self._slots.take(address, stream, self._hub.loop.time())
+        if wait is None:
             stream.abort()
             return
         # At most the budget: a full outbox must be told when the transport has drained.
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
-        peer = stream.get_extra_info("peername") or ("", 0)
-        self._connection = Connection(self._hub, stream, (str(peer[0]), int(peer[1])))
+        self._connection = Connection(self._hub, stream, (address, int(peer[1])), stream, wait)
 
     def data_received(self, data: bytes) -> None:
         if self._connection is not None:
@@ -42,5 +46,5 @@ class TcpProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connection is not None:
             self._connection.lost()
+            self._slots.give_back(self._connection.peer[0])
             self._connection = None
-            self._slots.give_back()

@@ -15,9 +15,11 @@ from broker.ports.directory import (
     Directory,
     DirectoryChange,
     DirectoryError,
+    Floors,
     GroupChanged,
     GroupDirectory,
     GroupWrite,
+    IdTwin,
     MembershipChanged,
     Notice,
     PendingNotices,
@@ -25,7 +27,8 @@ from broker.ports.directory import (
     TokenRevoked,
     all_contacts,
 )
-from broker.ports.messages import Clock, DedupKey, Located, MessageLog
+from broker.ports.identity import Identified, StoreIdentity
+from broker.ports.messages import Clock, DedupKey, KeptEvent, Located, MessageLog
 from broker.ports.persistence import PersistencePlugin, StoreContext, Stores
 from broker.ports.plugins import (
     IDENTITY_ATTRIBUTE,
@@ -41,8 +44,11 @@ from broker.ports.plugins import (
 from broker.ports.states import (
     Enqueued,
     Forgotten,
+    Held,
+    Lost,
     Marked,
     Moved,
+    PacketIds,
     QueuedMessage,
     Redelivery,
     Retained,
@@ -53,8 +59,11 @@ from broker.ports.states import (
     SessionState,
     StateChange,
     StateStore,
+    StoredSession,
     Unseen,
 )
+from broker.ports.upkeep import DirectoryUpkeep, Finding, FindingKind, Upkeep, Verified
+from broker.ports.visibility import shown, shown_each
 
 __all__ = [
     "IDENTITY_ATTRIBUTE",
@@ -76,7 +85,11 @@ __all__ = [
     "Directory",
     "DirectoryChange",
     "DirectoryError",
+    "DirectoryUpkeep",
     "Enqueued",
+    "Finding",
+    "FindingKind",
+    "Floors",
     "Forgotten",
     "Gate",
     "Grant",
@@ -84,15 +97,21 @@ __all__ = [
     "GroupChanged",
     "GroupDirectory",
     "GroupWrite",
+    "Held",
+    "IdTwin",
+    "Identified",
     "Identity",
     "JoinRequest",
+    "KeptEvent",
     "Located",
+    "Lost",
     "Marked",
     "Membership",
     "MembershipChanged",
     "MessageLog",
     "Moved",
     "Notice",
+    "PacketIds",
     "PendingNotices",
     "PersistencePlugin",
     "PluginEvents",
@@ -115,10 +134,16 @@ __all__ = [
     "StateChange",
     "StateStore",
     "StoreContext",
+    "StoreIdentity",
+    "StoredSession",
     "Stores",
     "TokenRevoked",
     "TopicRules",
     "Unseen",
+    "Upkeep",
+    "Verified",
     "Watermark",
     "all_contacts",
+    "shown",
+    "shown_each",
 ]

@@ -16,6 +16,7 @@ import msgspec
 from broker.domain.errors import Refusal
 from broker.domain.message import Body, Draft
 from broker.ports.conversations import Arrival
+from broker.ports.plugins import Identity
 
 
 class Post(msgspec.Struct, frozen=True):
@@ -31,6 +32,15 @@ class Device(msgspec.Struct, frozen=True):
     user: str
     client_id: str
     address: str
+    since: int = 0
+    """When it was connected, Unix ms."""
+    persistent: bool = False
+    """Whether its session lasts when the connection ends."""
+    subscriptions: int = 0
+    qos: int | None = None
+    """The highest QoS of its subscriptions; None without any."""
+    backlog: int = 0
+    """How many messages wait for it, see `Session.backlog`."""
 
     @property
     def sort_key(self) -> str:
@@ -66,6 +76,12 @@ class BrokerPort(Protocol):
         as `publish`."""
         ...
 
+    async def pace(self, user: str, publishes: int, *, wait: bool) -> None:
+        """A user does by calls what counts as so many publishes (`limits.publishes_per_second`). With `wait`,
+        returns when the user may publish again, mostly at once. Without, the user's connections are read
+        from later."""
+        ...
+
     async def emit(self, users: Sequence[str], event: Mapping[str, Any], *, keep: bool = True) -> None:
         """Send an event to the sessions of some users. With `keep`, their sessions that are away get it
         later. Never raises, since the change it reports has happened: if the broker cannot be reached
@@ -73,7 +89,8 @@ class BrokerPort(Protocol):
         ...
 
     async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:
-        """User -> the client ids of their connections. Users without a connection are left out."""
+        """User -> the client ids of their connections. Users without a connection are left out. The user ""
+        stands for all anonymous clients."""
         ...
 
     async def connections(self, user: str, after: str, limit: int) -> list[Device]:
@@ -82,6 +99,11 @@ class BrokerPort(Protocol):
 
     async def kick(self, user: str) -> int:
         """End all connections of a user, who may connect again. Returns the number of connections."""
+        ...
+
+    async def renew(self, client_id: str, identity: Identity) -> bool:
+        """A connected client of `identity.user` goes on with a fresh token, whose claims `identity` holds.
+        Returns False if it is not connected, or was not authenticated by a token."""
         ...
 
     async def watch(self, topic: str, grown: Callable[[], None]) -> Callable[[], None]:
@@ -100,10 +122,10 @@ class ServicesPort(Protocol):
     """The services as the broker sees them. Every method raises `StoreError` when the services cannot be
     reached."""
 
-    async def call(self, user: str, method: str, payload: bytes) -> bytes:
-        """Answer a publication to `users/<user>/rpc/<method>`. Returns the payload of the reply, which
-        says whether the method succeeded. If the services cannot be reached the broker replies
-        `unavailable`."""
+    async def call(self, user: str, method: str, payload: bytes, client_id: str = "") -> bytes:
+        """Answer a publication of a client to `users/<user>/rpc/<method>`. Returns the payload of the
+        reply, which says whether the method succeeded. If the services cannot be reached the broker
+        replies `unavailable`."""
         ...
 
     async def arrived(self, batch: Sequence[Arrival]) -> None:

@@ -15,6 +15,7 @@ import msgspec
 
 from broker.domain.directory import Account, Ban, Contact, Group, JoinRequest, Membership, Profile
 from broker.domain.errors import RefusedError
+from broker.ports.identity import Identified
 
 
 class AccountChanged(msgspec.Struct, frozen=True):
@@ -86,17 +87,29 @@ class GroupWrite(msgspec.Struct, frozen=True):
 
     group: Group
     fresh: bool = False
-    """Delete all members, bans and join requests first: they belong to a dismissed group with the same id."""
+    """Delete all members, bans and join requests first: they belong to a dismissed group with the same id.
+    Who has left that group is still known."""
     put: Sequence[Membership] = ()
     """Members to add or to change."""
     drop: Sequence[str] = ()
     """Users who are no longer members."""
+    left: Sequence[str] = ()
+    """Those of `drop` who left by themselves: `who_left` returns them until they are members again."""
     ban: Sequence[Ban] = ()
     unban: Sequence[str] = ()
     """Users whose bans end."""
     ask: Sequence[JoinRequest] = ()
     answered: Sequence[str] = ()
     """Users whose join requests have been answered."""
+
+
+class IdTwin(msgspec.Struct, frozen=True):
+    """An id that differs from another in case only."""
+
+    kind: str
+    """`user` or `group`."""
+    id: str
+    other: str
 
 
 class AccountDirectory(Protocol):
@@ -109,10 +122,26 @@ class AccountDirectory(Protocol):
         ...
 
     async def add_account(
-        self, user_id: str, password: str | None, role: str, inbox_floor: int = 0
+        self,
+        user_id: str,
+        password: str | None,
+        role: str,
+        inbox_floor: int = 0,
+        *,
+        reuse_id: bool = False,
     ) -> Account:
         """Add an account. None as `password`: the user cannot log in with one. Entries of the inbox up to
-        offset `inbox_floor` belong to an earlier user with this id. Refused: `exists`."""
+        offset `inbox_floor` belong to an earlier user with this id. Refused: as `check_new_id`."""
+        ...
+
+    async def check_new_id(self, user_id: str, *, reuse: bool) -> None:
+        """Refuse (`exists`) an id that no account can be added with: an account has it, or one that differs
+        in case only; or, without `reuse`, an account had it that was removed."""
+        ...
+
+    async def id_twins(self, limit: int) -> tuple[list[IdTwin], int]:
+        """At most `limit` of the ids that differ from another in case only, and the number of all. An earlier
+        version has given them; they stay."""
         ...
 
     async def set_password(self, user_id: str, password: str) -> None:
@@ -126,9 +155,10 @@ class AccountDirectory(Protocol):
     async def remove_account(
         self, user_id: str, groups: Sequence[str] | None = None, notices: Sequence[Notice] = ()
     ) -> None:
-        """Remove an account with its memberships, bans, join requests, contacts (both directions) and
-        revoked tokens. Refused: `not_found`; `is_owner` while the user owns a group that is not dismissed;
-        `conflict` if the user's groups are not exactly `groups` (None: any groups)."""
+        """Remove an account with its memberships, bans, join requests, contacts (both directions), revoked
+        tokens, and what is known of groups that it left. Refused: `not_found`; `is_owner` while the user
+        owns a group that is not dismissed; `conflict` if the user's groups are not exactly `groups` (None:
+        any groups)."""
         ...
 
     async def profiles(self, user_ids: Sequence[str]) -> dict[str, Profile]:
@@ -140,8 +170,8 @@ class AccountDirectory(Protocol):
         ...
 
     async def revoke_token(self, user_id: str, token_id: str, expires_at: int) -> None:
-        """Accept a token no longer. The directory forgets it once it has expired at `expires_at` (Unix s).
-        Refused: `not_found` (the user)."""
+        """Accept a token no longer. The directory forgets it a day after it has expired at `expires_at` (Unix
+        s): the wall clock may be set back. Refused: `not_found` (the user)."""
         ...
 
     async def is_revoked(self, token_id: str) -> bool: ...
@@ -180,6 +210,10 @@ class GroupDirectory(Protocol):
 
     async def group(self, group_id: str) -> Group | None: ...
 
+    async def same_group(self, group_id: str) -> str | None:
+        """The id of a group that has this id, or one that differs in case only. None if there is none."""
+        ...
+
     async def groups(self, after: str, limit: int) -> list[Group]:
         """At most `limit` groups in the order of their ids, from the first id after `after`. Dismissed
         groups are included."""
@@ -202,6 +236,10 @@ class GroupDirectory(Protocol):
 
     async def bans_by_id(self, group_id: str, user_ids: Sequence[str]) -> dict[str, Ban]: ...
 
+    async def who_left(self, group_id: str, user_ids: Sequence[str]) -> set[str]:
+        """Those of the given users who left the group by themselves and have not been members since."""
+        ...
+
     async def bans(self, group_id: str, after: str, limit: int) -> list[Ban]: ...
 
     async def join_requests(self, group_id: str, after: str, limit: int) -> list[JoinRequest]: ...
@@ -211,6 +249,15 @@ class GroupDirectory(Protocol):
     async def write_group(self, write: GroupWrite, notices: Sequence[Notice]) -> None:
         """Write a change of a group. Refused: `not_found` (a user), `exists` (version 1, but there is
         already a group with this id), `conflict`."""
+        ...
+
+
+class Floors(Protocol):
+    """From which entry on somebody may read, in all parts of the directory."""
+
+    async def lower_floors(self, groups: Mapping[str, int], inboxes: Mapping[str, int]) -> None:
+        """Group or user -> the head of its log or inbox: no floor, and no member's `joined_seq`, is beyond
+        it any more. Tells no listener: call it before there is any."""
         ...
 
 
@@ -226,8 +273,10 @@ class PendingNotices(Protocol):
         ...
 
 
-class Directory(AccountDirectory, ContactDirectory, GroupDirectory, PendingNotices, Protocol):
-    """The whole directory. One store keeps all four parts, because one transaction can change several."""
+class Directory(
+    AccountDirectory, ContactDirectory, GroupDirectory, PendingNotices, Floors, Identified, Protocol
+):
+    """The whole directory. One store keeps all parts, because one transaction can change several."""
 
     def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:
         """Call `callback` with every committed change: on the event loop's thread, and before the method

@@ -5,14 +5,19 @@ from typing import Protocol
 
 import msgspec
 
-from broker.domain.message import Entry, Stamped
+from broker.domain.message import Count, Entry, Stamped
 
 
 class Clock(Protocol):
-    """Wall time."""
+    """Time for people, and time for decisions: the wall clock may be set back or forward at any moment."""
 
     def now_ms(self) -> int:
-        """Unix milliseconds."""
+        """Wall time in Unix ms: for what people read, and for ends that are given as wall time."""
+        ...
+
+    def growing_ms(self) -> int:
+        """As `now_ms`, but it never goes back, not over a restart either: for message ids, and for what
+        changed after what."""
         ...
 
 
@@ -32,11 +37,24 @@ class Located(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class KeptEvent(msgspec.Struct, frozen=True, gc=False):
+    """An entry of a user's events. `log` is their topic, `users/<id>/events`; `body` is the event's JSON
+    object without `offset`."""
+
+    log: str
+    offset: int
+    body: bytes
+
+
 class MessageLog(Protocol):
-    """Logs of messages: conversations, and inboxes whose entries refer to them.
+    """Logs of messages: conversations, inboxes whose entries refer to them, and users' events, which are
+    bounded: their oldest entries go.
 
     `domain.conversation.log_name` gives the name of a log. Offsets count from 1 without gaps; the offset
     of a conversation's entry is its seq. Every method raises `StoreError` when the store fails.
+
+    A stored body that is not any more what was stored is never returned: `domain.damage.replacement` makes
+    the body that stands in its place.
     """
 
     async def append(self, batch: Sequence[Stamped]) -> None:
@@ -46,12 +64,25 @@ class MessageLog(Protocol):
         private conversation lists the conversation for both users.
 
         Raises:
+            StoreUnavailableError: the store cannot commit now; the same batch may be tried again.
             DuplicateMessageError: a `DedupKey` or the offset of an entry is taken. Nothing was written.
+        """
+        ...
+
+    async def append_events(self, batch: Sequence[KeptEvent], kept: int) -> None:
+        """Commit events, all of them or none; of each log the last `kept` remain.
+
+        Raises:
+            DuplicateMessageError: a place in a log is taken; nothing was written.
         """
         ...
 
     async def heads(self, logs: Sequence[str]) -> dict[str, int]:
         """Log -> head: its last offset, 0 for an empty or unknown log."""
+        ...
+
+    async def counts(self, conversations: Sequence[str]) -> dict[str, Count]:
+        """Conversation -> the count of its messages; `Count()` for an empty or unknown one."""
         ...
 
     async def read(self, log: str, after: int, limit: int, max_bytes: int) -> list[Entry]:
@@ -73,6 +104,10 @@ class MessageLog(Protocol):
 
     async def locate(self, ids: Sequence[int]) -> dict[int, Located]:
         """Message id -> the message and its seq. Unknown ids are left out."""
+        ...
+
+    async def last_id(self) -> int:
+        """The highest message id; 0 if there is no message."""
         ...
 
     async def find(self, keys: Sequence[DedupKey]) -> dict[DedupKey, bytes]:

@@ -11,8 +11,10 @@ from typing import Any, Protocol
 import msgspec
 
 from broker.ports.conversations import ConversationStore
+from broker.ports.identity import Identified
 from broker.ports.messages import MessageLog
 from broker.ports.states import StateStore
+from broker.ports.upkeep import Upkeep
 
 
 class StoreContext(msgspec.Struct, frozen=True):
@@ -33,9 +35,13 @@ class Stores(msgspec.Struct, frozen=True):
     messages: MessageLog
     states: StateStore
     conversations: ConversationStore
+    identified: Identified
+    """Where the identity of these stores is kept."""
     close: Callable[[], Awaitable[None]]
     """Finish the running calls, then release files, connections and threads. Awaited once, when no other
     part of the node is running. Later calls raise `StoreError`."""
+    upkeep: Upkeep | None = None
+    """Checks and copies, if the plugin offers them."""
 
 
 class PersistencePlugin(Protocol):

@@ -6,8 +6,10 @@ from typing import Protocol
 
 import msgspec
 
+from broker.domain.attempts import Attempts
 from broker.domain.errors import Refusal
 from broker.domain.publication import Publication
+from broker.domain.rates import network_of
 from broker.domain.subscription import Subscription
 from broker.domain.topics import Topic
 from broker.ports.directory import Directory
@@ -34,17 +36,42 @@ class Identity(msgspec.Struct, frozen=True):
     token_id: str = ""
     """The id of the token it was authenticated by; "" for a password, or a token without an id."""
     token_issued_at: float = 0.0
-    """Unix seconds; 0 for a password."""
+    """Unix seconds; 0 for a password. Tokens with an earlier time than the account's `tokens_after` are not
+    accepted any more."""
 
 
 class Principal:
-    """An authenticated client: its identity, and amqtt's session object, which plugins see."""
+    """An authenticated client: its identity, amqtt's session object, which plugins see, its client id, and
+    its address and port."""
 
-    __slots__ = ("identity", "plugin_session")
+    __slots__ = ("client_id", "identity", "peer", "plugin_session")
 
-    def __init__(self, identity: Identity, plugin_session: object = None) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        plugin_session: object = None,
+        client_id: str = "",
+        peer: tuple[str, int] = ("", 0),
+    ) -> None:
         self.identity = identity
         self.plugin_session = plugin_session
+        self.client_id = client_id
+        self.peer = peer
+
+    @property
+    def counted_as(self) -> str:
+        """Whose log lines are summed up and retained messages counted: the user, or the address of an
+        anonymous client. With a space before it: a user may have an id like 192.0.2.1."""
+        return self.identity.user or f" {network_of(self.peer[0])}"
+
+    def renew(self, identity: Identity) -> bool:
+        """Go on with a fresh token of the same user. Returns False, and changes nothing, if the client was
+        not authenticated by a token, or if the user's role is another one."""
+        before = self.identity
+        if before.expires_at is None or (identity.user, identity.role) != (before.user, before.role):
+            return False
+        self.identity = identity
+        return True
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -57,6 +84,8 @@ class Grant(msgspec.Struct, frozen=True):
     """Whether the filter also reaches topics outside the table."""
     everything: bool = False
     """Whether the filter is not narrowed at all: the user is an administrator."""
+    since: int = 0
+    """Private messages sent before this time (Unix ms) were for an earlier account with the user's id."""
 
 
 class TopicRules(Protocol):
@@ -78,8 +107,12 @@ class Gate(Protocol):
     """
 
     async def authenticate(self, credentials: Credentials) -> Principal | None:
-        """The client, or None if the credentials are wrong. Raises `StoreError` if that cannot be decided
-        now."""
+        """The client, or None if the credentials are wrong.
+
+        Raises:
+            StoreError: that cannot be decided now.
+            TooManyAttemptsError: too many passwords were wrong; this one was not looked at.
+        """
         ...
 
     async def may_publish(self, principal: Principal, topic: Topic) -> Refusal | None:
@@ -114,6 +147,11 @@ class PluginServices(Protocol):
     @property
     def passwords(self) -> object:
         """The `plugins.auth` password hasher, shared with the directory."""
+        ...
+
+    @property
+    def attempts(self) -> Attempts:
+        """The count of wrong passwords that all ways in share."""
         ...
 
     @property

@@ -42,6 +42,28 @@ class QueuedMessage(Publication, frozen=True, omit_defaults=True):
     released: bool = False
 
 
+class PacketIds(msgspec.Struct, frozen=True, array_like=True):
+    """How far a session has handed out packet ids. The n-th has the packet id (n - 1) % 65535 + 1.
+
+    When a connection ends, `reserved` is saved as equal to `last`. If it is more, the node has died since:
+    any of those between may have been handed out, and the client may hold them (MQTT 3.1.1, 4.3.3)."""
+
+    last: int = 0
+    """The last that was handed out when this was saved."""
+    reserved: int = 0
+    """The last that may be handed out until this is saved again."""
+    doubtful: tuple[tuple[int, int], ...] = ()
+    """Ranges, as first and last packet id, that the client may hold since a crash; the earliest first."""
+
+
+class Lost(msgspec.Struct, frozen=True, array_like=True):
+    """Entries of a log that a restore of the store from a backup has lost: their first offset and their last
+    (None: unknown). A client may have got them. Other entries may have these offsets since."""
+
+    first: int
+    last: int | None
+
+
 class SessionState(msgspec.Struct):
     """The stored state of a persistent session (MQTT 3.1.1, 3.1.2.4)."""
 
@@ -54,6 +76,23 @@ class SessionState(msgspec.Struct):
     received: list[int]
     """Packet ids of QoS 2 publishes that were stored and not yet released (MQTT 3.1.1, 4.3.3)."""
     queue: list[QueuedMessage]
+    packet_ids: PacketIds = PacketIds()
+    lost: dict[str, Lost] | None = None
+    """Log -> what is lost, if the store was restored since the session was last connected; None otherwise.
+    Then the node knows nothing of the packets that the client may hold."""
+
+
+class StoredSession(msgspec.Struct, frozen=True):
+    """A stored session as listings show it."""
+
+    key: SessionKey
+    saved_at: int
+    """Unix ms. For a session that is away: when its last connection ended, as far as the node saw it."""
+    filters: dict[str, Subscription]
+    cursors: dict[str, int]
+    """Log -> cursor, see `SessionState`."""
+    waiting: int
+    """How many messages are queued, or were sent and not acknowledged."""
 
 
 class Saved(msgspec.Struct, frozen=True):
@@ -65,10 +104,11 @@ class Saved(msgspec.Struct, frozen=True):
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """Set some cursors of a stored session."""
+    """Set some cursors of a stored session, and its packet ids if they are given."""
 
     key: SessionKey
     cursors: Mapping[str, int]
+    packet_ids: PacketIds | None = None
 
 
 class Enqueued(msgspec.Struct, frozen=True):
@@ -95,6 +135,15 @@ class Retained(Publication, frozen=True):
 
     retain: bool = True
     live: bool = False
+    owner: str = ""
+    """The user who published it, or the address of an anonymous client; "" for the server."""
+
+
+class Held(msgspec.Struct, frozen=True):
+    """Who has published a retained message (`Retained.owner`), and its bytes, topic included."""
+
+    owner: str
+    size: int
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -124,8 +173,9 @@ class Marked(msgspec.Struct, frozen=True):
 
 
 class Unseen(msgspec.Struct, frozen=True):
-    """Delete the watermarks and marks of an earlier account with the same id. Its private conversations
-    count as read up to the head, because their messages are not for the new account."""
+    """Delete the watermarks, marks and mentions of an earlier account with the same id. In its private
+    conversations the head becomes the floor, because their messages are not for the new account, and the
+    watermarks."""
 
     user: str
 
@@ -159,6 +209,15 @@ class StateStore(Protocol):
         """Key and subscriptions by filter of all stored sessions, or of one user's."""
         ...
 
+    async def sessions(self, user: str | None, after: SessionKey, limit: int) -> list[StoredSession]:
+        """The first `limit` stored sessions after a key, ordered by user and client id (code points); only
+        those of `user` if it is not None. Begin with the key ("", "")."""
+        ...
+
+    async def client_ids(self, user: str, limit: int) -> list[str]:
+        """The client ids of a user's stored sessions, `limit` of them if there are more."""
+        ...
+
     async def expire(self, before: int, keep: Sequence[SessionKey], now: int) -> int:
         """Delete sessions last saved before `before` (Unix ms). Those in `keep` stay and count as saved at
         `now` (Unix ms). Returns the number of deleted sessions."""
@@ -171,6 +230,11 @@ class StateStore(Protocol):
 
     async def retained_on(self, topics: Sequence[str]) -> dict[str, Retained]:
         """Topic -> retained message. Topics without one are left out."""
+        ...
+
+    async def held(self) -> dict[str, Held]:
+        """Topic -> whose its retained message is, and how large. Without the platform's own topics,
+        which are those under `users/`."""
         ...
 
     async def live_retained(self) -> list[str]:

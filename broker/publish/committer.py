@@ -1,19 +1,41 @@
 """Stamps messages and commits them, many in one commit."""
 
+import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from operator import attrgetter
 
 import msgspec
 
-from broker.domain.errors import DuplicateMessageError, ReasonCode, Refusal, StoreError
+from broker.domain.conversation import is_conversation
+from broker.domain.errors import (
+    DuplicateMessageError,
+    ReasonCode,
+    Refusal,
+    StoreError,
+    StoreUnavailableError,
+)
 from broker.domain.message import Draft, Stamped, read_body, says_the_same
 from broker.group_commit import GroupCommit
+from broker.outage import Outage
 from broker.ports import Clock, DedupKey, MessageLog
 from broker.publish.sequencer import Sequencer
 
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
+_RETRY_SECONDS = 0.5
+_OVERHEAD = 512
+"""The memory of a submission beside its content, in bytes."""
+
+_MESSAGES = "messages"
+_PUSHED_AT_ONCE = 16
+_DELIVERIES_AT_ONCE = 1000
+_MOST_UNPUSHED = 10_000
+_MOST_UNPUSHED_BYTES = 64 * 1024 * 1024
 
 
 class Duplicate(msgspec.Struct, frozen=True):
@@ -29,17 +51,40 @@ Outcome = Stamped | Duplicate | Refusal | StoreError
 
 
 class Submission(msgspec.Struct, frozen=True, gc=False):
-    """A draft on its way to the store. `done` is called with its outcome, once."""
+    """A draft on its way to the store. `done` is called with its outcome, once. `patient`: while the store
+    cannot commit, it waits; otherwise its outcome is the error at once."""
 
     draft: Draft
     done: Callable[[Outcome], None]
+    patient: bool = True
+
+
+class _InTurns:
+    """Batches are filled in turns over the senders, see `group_commit.Turns`."""
+
+    _bodies = attrgetter("draft.content.content")
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+
+    @staticmethod
+    def owner(item: Submission) -> str:
+        return item.draft.sender
+
+    @classmethod
+    def size(cls, items: Iterable[Submission]) -> int:
+        return sum(map(len, map(cls._bodies, items)))
 
 
 class MessageCommitter:
     """Stamps and commits drafts, acknowledges them, then pushes them to readers.
 
     Nothing is acknowledged or pushed before it is fsynced. `publish` is called for each stored message, in
-    the order of the log, after the `done` of the whole batch.
+    the order of the log, after the `done` of the whole batch. Messages with very many readers are pushed
+    bit by bit, while the next batch is committed: `delivered` counts the readers that were reached so far.
+
+    While the store cannot commit, submissions are held, at most `most_held` bytes of them, and committed in
+    their order as soon as it can.
     """
 
     def __init__(
@@ -49,23 +94,98 @@ class MessageCommitter:
         clock: Clock,
         publish: Callable[[Stamped], None],
         max_batch: int,
+        outage: Outage,
+        most_held: int,
+        limited: Counter[str],
+        max_batch_bytes: int = 1 << 19,
+        delivered: Callable[[], int] = lambda: 0,
     ) -> None:
         self._log = log
         self._sequencer = sequencer
         self._clock = clock
         self._publish = publish
-        self._group = GroupCommit(self._commit, max_batch)
-        self.submit = self._group.submit
-        self.drain = self._group.drain
+        self._max_batch = max_batch
+        self._outage = outage
+        self._most_held = most_held
+        self._limited = limited
+        self._held: list[Submission] = []
+        self._held_bytes = 0
+        self._closing = asyncio.Event()
+        self._delivered = delivered
+        self._unpushed: deque[Stamped] = deque()
+        self._all_pushed = asyncio.Event()
+        self._all_pushed.set()
+        self._group = GroupCommit(self._commit, max_batch, _InTurns(max_batch_bytes))
+        self.submit: Callable[[Submission], None] = self._group.submit
 
     def __len__(self) -> int:
-        return len(self._group)
+        return len(self._group) + len(self._held)
+
+    async def drain(self) -> None:
+        """Wait until all submissions have their outcomes. What the store cannot commit now is given up."""
+        self._closing.set()
+        await self._group.drain()
+        await self._all_pushed.wait()
+
+    # --- while the store cannot commit -----------------------------------------------
 
     async def _commit(self, batch: list[Submission]) -> None:
+        if self._unpushed and self._is_far_behind():
+            await self._all_pushed.wait()
+        try:
+            await self._store(batch)
+        except StoreUnavailableError as error:
+            self.submit = partial(self._hold, error)
+            try:
+                await self._store_later([*batch, *self._group.take()], error)
+            finally:
+                self.submit = self._group.submit
+
+    async def _store_later(self, submissions: list[Submission], error: StoreUnavailableError) -> None:
+        for item in submissions:
+            self._hold(error, item)
+        while self._held and not self._closing.is_set():
+            self._outage.failed(_MESSAGES, error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), _RETRY_SECONDS)
+            batch = self._held[: self._max_batch]
+            try:
+                await self._store(batch)
+            except StoreUnavailableError as again:
+                error = again
+            else:
+                self._outage.recovered(_MESSAGES)
+                # The rest is committed as usual, before all that is submitted from now on.
+                for item in self._release()[len(batch) :]:
+                    self._group.submit(item)
+        if given_up := self._release():
+            self._fail(given_up, error)
+
+    def _release(self) -> list[Submission]:
+        """What is held. Nothing is held any more."""
+        released, self._held, self._held_bytes = self._held, [], 0
+        return released
+
+    def _hold(self, error: StoreUnavailableError, item: Submission) -> None:
+        size = _size(item)
+        if item.patient and self._held_bytes + size <= self._most_held:
+            self._held.append(item)
+            self._held_bytes += size
+            return
+        if item.patient:
+            self._limited["held_bytes"] += 1
+        _tell(item, error)
+
+    # --- a batch ---------------------------------------------------------------------
+
+    async def _store(self, batch: list[Submission]) -> None:
+        """Commit a batch. Raises `StoreUnavailableError`: the batch may be tried again."""
         try:
             stamped = await self._append([item.draft for item in batch])
         except DuplicateMessageError:
             await self._commit_again(batch)
+        except StoreUnavailableError:
+            raise
         except Exception as error:  # `append` commits all or nothing, so nothing was stored
             self._fail(batch, error)
         else:
@@ -75,8 +195,9 @@ class MessageCommitter:
         sequencer = self._sequencer
         try:
             if unknown := sequencer.unknown(drafts):
-                sequencer.learn(await self._log.heads(unknown))
-            stamped = sequencer.stamp(drafts, self._clock.now_ms())
+                counts = await self._log.counts(list(filter(is_conversation, unknown)))
+                sequencer.learn(await self._log.heads(unknown), counts)
+            stamped = sequencer.stamp(drafts, self._clock.now_ms(), self._clock.growing_ms())
             await self._log.append(stamped)
         except BaseException:
             # The heads were counted up for drafts that are not stored. Reading them from the store again
@@ -88,12 +209,37 @@ class MessageCommitter:
     def _succeed(self, batch: Sequence[Submission], stamped: Sequence[Stamped]) -> None:
         for item, message in zip(batch, stamped, strict=True):
             _tell(item, message)
-        for message in stamped:
-            try:
-                self._publish(message)
-            except Exception:
-                # The message is stored: readers find it in the log.
-                logger.exception("pushing a message of %s failed", message.draft.conversation_id)
+        if not stamped:
+            return
+        is_pushing = bool(self._unpushed)
+        self._unpushed.extend(stamped)
+        if not is_pushing:
+            self._push()
+
+    def _is_far_behind(self) -> bool:
+        """Whether too much waits to be pushed."""
+        unpushed = self._unpushed
+        return (
+            len(unpushed) > _MOST_UNPUSHED
+            or sum(len(message.body) for message in unpushed) > _MOST_UNPUSHED_BYTES
+        )
+
+    def _push(self) -> None:
+        """Push what is stored, in its order. After very many deliveries the event loop has its turn."""
+        unpushed, most = self._unpushed, self._delivered() + _DELIVERIES_AT_ONCE
+        while unpushed:
+            for _ in range(min(_PUSHED_AT_ONCE, len(unpushed))):
+                message = unpushed.popleft()
+                try:
+                    self._publish(message)
+                except Exception:
+                    # The message is stored: readers find it in the log.
+                    logger.exception("pushing a message of %s failed", message.draft.conversation_id)
+            if self._delivered() >= most and unpushed:
+                self._all_pushed.clear()
+                asyncio.get_running_loop().call_soon(self._push)
+                return
+        self._all_pushed.set()
 
     def _fail(self, batch: Sequence[Submission], error: Exception) -> None:
         logger.error("commit of %d messages failed, none acknowledged: %s", len(batch), error)
@@ -126,6 +272,8 @@ class MessageCommitter:
                 stamped = await self._append([item.draft for item in fresh])
             except DuplicateMessageError:
                 continue
+            except StoreUnavailableError:
+                raise
             except Exception as error:
                 self._fail(batch, error)
                 return
@@ -146,6 +294,10 @@ def _tell(item: Submission, outcome: Outcome) -> None:
         item.done(outcome)
     except Exception:
         logger.exception("answering a message of %s failed", item.draft.sender)
+
+
+def _size(item: Submission) -> int:
+    return len(bytes(item.draft.content.content)) + _OVERHEAD
 
 
 def _key(draft: Draft) -> DedupKey | None:

@@ -1,88 +1,147 @@
-"""Events of users: delivered to connected sessions, queued for sessions that are away."""
+"""Events of users. Events that must not be missed form one bounded log per user; each session reads it by
+its own cursor, as it reads an inbox. All other events go to connected sessions only."""
 
-from collections.abc import Iterable, Mapping
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
-from broker.delivery.online import HasSession, Online
+from broker.domain.errors import DuplicateMessageError, StoreError
 from broker.domain.publication import Publication
-from broker.domain.subscription import Subscription
-from broker.domain.topics import matches
 from broker.group_commit import GroupCommit
 from broker.metrics import Metrics
-from broker.ports import Enqueued, QueuedMessage, SessionKey, StateChange
-from broker.states import States
-from broker.wire.encoder import Outgoing
+from broker.ports import KeptEvent, MessageLog
 
+logger = logging.getLogger(__name__)
+
+_BATCH = 1000
 _MOST_WAITING = 10_000
-_BATCH = 500
+_HEADS = 100_000
+"""Logs whose heads are remembered."""
+_ERRORS_A_SECOND = 10
+_ATTEMPTS = 3
 
 
-class Event(msgspec.Struct, frozen=True):
-    """An event of a user. `had_it`: the sessions that were connected then and got it."""
+class Waiting(msgspec.Struct, frozen=True):
+    """An event on its way to its log."""
 
-    user: str
-    publication: Publication
-    had_it: frozenset[SessionKey]
+    log: str
+    body: bytes
+    done: asyncio.Future[None]
+    """Resolved when the event is stored, or given up."""
 
 
 class Events:
-    """Delivers and queues events. `most_queued` is the capacity of a session's queue."""
+    """`kept`: how many events of a user remain; `later(seconds, callback)` is the event loop's."""
 
     def __init__(
         self,
+        log: MessageLog,
         fanout: Fanout,
-        online: Online[Any],
-        away: AwaySessions,
-        states: States,
         metrics: Metrics,
-        most_queued: int,
+        kept: int,
+        later: Callable[[float, Callable[[], None]], object],
     ) -> None:
+        self._log = log
         self._fanout = fanout
-        self._online: Online[HasSession] = online
-        self._away = away
-        self._states = states
         self._metrics = metrics
-        self._most_queued = most_queued
-        self._waiting = GroupCommit(self.queue, _BATCH)
+        self._kept = kept
+        self._later = later
+        self._heads: dict[str, int] = {}
+        self._waiting = GroupCommit(self._commit, _BATCH)
         self.drain = self._waiting.drain
+        # Errors told in this second, by user; those beyond the rate are summed up at its end.
+        self._errors: Counter[str] = Counter()
 
-    def emit(self, user: str, event: Mapping[str, Any], *, keep: bool = True) -> None:
-        """Send an event to a user's sessions. With `keep`, sessions that are away get it later."""
-        publication = Publication(f"users/{user}/events", msgspec.json.encode(event), 1)
-        self._fanout.forward(publication)
-        if not keep:
+    def keep_last(self, kept: int) -> None:
+        """Change how many events of a user remain. Older ones go when the user's next event is stored."""
+        self._kept = kept
+
+    def tell(self, user: str, event: Mapping[str, Any]) -> None:
+        """Send an event to the sessions of a user that are connected."""
+        self._fanout.forward(Publication(_topic(user), msgspec.json.encode(event), 1))
+
+    async def keep(self, users: Sequence[str], event: Mapping[str, Any]) -> None:
+        """Send an event to the sessions of some users. On return it is stored, so that sessions that
+        are away read it later; or it is lost, which is logged and counted."""
+        body = msgspec.json.encode(event)
+        loop = asyncio.get_running_loop()
+        waiting = []
+        for user in users:
+            if len(self._waiting) < _MOST_WAITING:
+                waiting.append(Waiting(_topic(user), body, loop.create_future()))
+                self._waiting.submit(waiting[-1])
+            else:
+                self._metrics.dropped["events_waiting"] += 1
+        for each in waiting:
+            await each.done
+
+    # --- kept events -----------------------------------------------------------------
+
+    async def _commit(self, batch: Sequence[Waiting]) -> None:
+        try:
+            await self._store(batch)
+        finally:
+            for each in batch:
+                if not each.done.done():
+                    each.done.set_result(None)
+
+    async def _store(self, batch: Sequence[Waiting]) -> None:
+        for _ in range(_ATTEMPTS):
+            try:
+                events = await self._append(batch)
+            except DuplicateMessageError:
+                continue  # the heads were not what they are; they are asked for anew
+            except StoreError as error:
+                logger.error("%d events are lost: %s", len(batch), error)
+                break
+            for event in events:
+                self._fanout.push_event(event)
             return
-        if len(self._waiting) < _MOST_WAITING:
-            self._waiting.submit(Event(user, publication, frozenset(self._online.of(user))))
-        else:
-            self._metrics.dropped["events_waiting"] += 1
+        self._metrics.dropped["events_not_stored"] += len(batch)
 
-    async def queue(self, batch: list[Event]) -> None:
-        """Queue events for the sessions of their users that were away. Raises `StoreError`."""
-        kept: dict[str, list[tuple[SessionKey, dict[str, Subscription]]]] = {}
-        changes: list[StateChange] = []
-        for event in batch:
-            if event.user not in kept:
-                kept[event.user] = await self._states.store.subscriptions(event.user)
-            for key, filters in kept[event.user]:
-                if key not in event.had_it and _wants(filters.values(), event.publication.topic):
-                    changes += self._bring(key, event.publication)
-        if changes:
-            await self._states.save(changes)
+    async def _append(self, batch: Sequence[Waiting]) -> list[KeptEvent]:
+        heads = self._heads
+        if len(heads) > _HEADS:
+            heads.clear()
+        try:
+            if unknown := list({each.log: None for each in batch if each.log not in heads}):
+                heads.update(await self._log.heads(unknown))
+            events = []
+            for each in batch:
+                heads[each.log] += 1
+                events.append(KeptEvent(each.log, heads[each.log], each.body))
+            await self._log.append_events(events, self._kept)
+        except BaseException:
+            for each in batch:
+                heads.pop(each.log, None)
+            raise
+        return events
 
-    def _bring(self, key: SessionKey, publication: Publication) -> list[Enqueued]:
-        client = self._online.get(key)
-        if client is not None and client.session is not None:  # it connected in the meantime
-            client.session.offer(Outgoing(publication), 1)
-            return []
-        self._away.changed(key)
-        queued = QueuedMessage(publication.topic, publication.payload, 1)
-        return [Enqueued(key, queued, self._most_queued)]
+    # --- errors ----------------------------------------------------------------------
+
+    def error(self, user: str, error: Mapping[str, Any]) -> None:
+        """Tell a user's connected sessions why something was refused. More than ten a second say
+        nothing new: they are counted, and the number is told."""
+        if not self._errors:
+            self._later(1.0, self._sum_up)
+        self._errors[user] += 1
+        if self._errors[user] <= _ERRORS_A_SECOND:
+            self.tell(user, {"event": "error", **error})
+
+    def _sum_up(self) -> None:
+        counted, self._errors = self._errors, Counter()
+        for user, count in counted.items():
+            if (more := count - _ERRORS_A_SECOND) > 0:
+                self._metrics.dropped["error_events"] += more
+                detail = f"{more} more refusals within a second"
+                summary = {"event": "error", "code": "more", "count": more, "detail": detail}
+                self.tell(user, summary)
 
 
-def _wants(subscriptions: Iterable[Subscription], topic: str) -> bool:
-    return any(each.qos and matches(each.topic_filter, topic) for each in subscriptions)
+def _topic(user: str) -> str:
+    return f"users/{user}/events"

@@ -23,16 +23,17 @@ from broker.delivery.fanout import Fanout
 from broker.domain import message
 from broker.domain.directory import SYSTEM
 from broker.domain.errors import ReasonCode, Refusal, RefusedError, StoreError
-from broker.domain.message import Content, Draft
+from broker.domain.message import Draft
 from broker.domain.publication import Publication
 from broker.domain.topics import LOG_KINDS, MAX_LEVELS, Kind, Topic, parse_topic
 from broker.metrics import Metrics
-from broker.ports import Gate, Identity, StateChange
+from broker.ports import Gate, Identity, Principal, StateChange
 from broker.publish.committer import Duplicate, MessageCommitter, Outcome, Submission
 from broker.publish.events import Events
 from broker.publish.for_services import ForServices
 from broker.publish.publisher import Publisher
 from broker.publish.references import References
+from broker.publish.retained_space import RetainedSpace
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class Pipeline:
         services: ForServices,
         presence: PresenceClaims,
         typing: TypingStamps,
+        retained: RetainedSpace,
         metrics: Metrics,
     ) -> None:
         self._gate = gate
@@ -86,6 +88,7 @@ class Pipeline:
         self._services = services
         self._presence = presence
         self._typing = typing
+        self._retained = retained
         self._metrics = metrics
         self._totals = metrics.totals
 
@@ -140,7 +143,10 @@ class Pipeline:
     ) -> Coroutine[Any, Any, None] | None:
         kind = topic.kind
         if kind is Kind.OTHER:
-            self._fanout.forward(publication, answer)
+            if publication.retain:
+                self._retain(publisher, publication, answer)
+            else:
+                self._fanout.forward(publication, answer)
         elif kind in LOG_KINDS:
             return self._store(publisher, topic, publication, answer)
         elif kind is Kind.RPC:
@@ -149,11 +155,30 @@ class Pipeline:
             self._notify(publisher, topic, publication, answer)
         return None
 
+    def _retain(self, publisher: Publisher, publication: Publication, answer: Answer | None) -> None:
+        """A publish to an open topic that is to be retained."""
+        topic, space, owner = publication.topic, self._retained, publisher.principal.counted_as
+        if not space.has_room(topic, publication.payload, owner):
+            refusal = Refusal("quota", ReasonCode.QUOTA_EXCEEDED, "too much is retained")
+            self._refuse(publisher, publication, answer, refusal)
+            return
+        before = space.on(topic)
+
+        def kept(error: StoreError | None) -> None:
+            if error is not None:
+                space.set(topic, before)
+            if answer is not None:
+                answer(error)
+
+        self._fanout.forward(publication, kept, owner)
+
     def _call(
         self, publisher: Publisher, topic: Topic, publication: Publication, answer: Answer | None
     ) -> None:
         reply = partial(self._fanout.broadcast, f"users/{topic.owner}/replies")
-        refusal = self._services.call(topic.owner, topic.method, publication.payload, reply)
+        refusal = self._services.call(
+            topic.owner, topic.method, publication.payload, reply, publisher.client_id
+        )
         if refusal is not None:
             self._refuse(publisher, publication, answer, refusal)
         elif answer is not None:
@@ -233,21 +258,21 @@ class Pipeline:
         """Count, log and report a refusal. MQTT 3.1.1 has no reason codes in PUBACK, so the reason goes to
         the user's events."""
         self._metrics.refused[refusal.code] += 1
-        user = publisher.principal.identity.user
+        principal = publisher.principal
+        user = principal.identity.user
         shown, detail = publication.topic[:_SHOWN], refusal.detail[: 2 * _SHOWN]
-        logger.info("refused %s publishing to %r: %r", user or "anonymous", shown, detail)
+        client_msg_id = message.client_msg_id_of(publication.payload) if user else None
+        _log_refusal(principal, shown, refusal.code, detail, client_msg_id)
         if user:
-            content = message.parse_payload(publication.payload)
-            event = {
-                "event": "error",
+            error = {
                 "code": refusal.code,
                 "reason_code": refusal.reason_code,
                 "topic": shown,
                 "detail": detail,
             }
-            if isinstance(content, Content) and content.client_msg_id is not None:
-                event["client_msg_id"] = content.client_msg_id
-            self._events.emit(user, event)
+            if client_msg_id is not None:
+                error["client_msg_id"] = client_msg_id
+            self._events.error(user, error)
         if answer is not None:
             answer(refusal)
 
@@ -290,6 +315,21 @@ class Pipeline:
 
     async def _checked(self, draft: Draft) -> Draft | Refusal:
         return await self._references.check(draft.sender, draft.topic, draft.content) or draft
+
+
+def _log_refusal(principal: Principal, topic: str, code: str, detail: str, client_msg_id: str | None) -> None:
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(
+            "refused %s publishing to %r: %s: %r (client %r at %s:%d, client_msg_id %r)",
+            principal.identity.user or "anonymous",
+            topic,
+            code,
+            detail,
+            principal.client_id,
+            *principal.peer,
+            client_msg_id,
+            extra={"client": principal.counted_as, "reason": f"publish {code}"},
+        )
 
 
 def _never(user: str, topic: Topic) -> Refusal | None:

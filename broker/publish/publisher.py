@@ -12,11 +12,12 @@ class Publisher:
     `epoch` is `Registry.epoch` at the time the client was authenticated.
     """
 
-    __slots__ = ("epoch", "permits", "principal")
+    __slots__ = ("client_id", "epoch", "permits", "principal")
 
-    def __init__(self, principal: Principal, epoch: int = 0) -> None:
+    def __init__(self, principal: Principal, epoch: int = 0, client_id: str = "") -> None:
         self.principal = principal
         self.epoch = epoch
+        self.client_id = client_id
         self.permits: dict[str, Topic] = {}
 
     def forget_permits(self, topics: Collection[str] | None = None) -> None:

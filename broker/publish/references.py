@@ -1,22 +1,27 @@
 """Checks the references of a message: `reply_to` and `mentions`."""
 
-from broker.domain import conversation
+from collections.abc import Sequence
+
+from broker.domain import conversation, permissions
 from broker.domain.errors import ReasonCode, Refusal
-from broker.domain.message import Content
+from broker.domain.message import Content, read_body
+from broker.domain.permissions import Facts, UserOperation
 from broker.domain.topics import Kind, Topic
-from broker.ports import GroupDirectory, MessageLog
+from broker.domain.visibility import inbox_view
+from broker.ports import ConversationStore, Directory, MessageLog
 
 
 class References:
     """Looks references up in the log and the directory, before the message is stored."""
 
-    def __init__(self, log: MessageLog, directory: GroupDirectory) -> None:
+    def __init__(self, log: MessageLog, conversations: ConversationStore, directory: Directory) -> None:
         self._log = log
+        self._conversations = conversations
         self._directory = directory
 
     async def check(self, user: str, topic: Topic, content: Content) -> Refusal | None:
         """None if `reply_to` is a message of the same conversation that `user` may read, and all `mentions`
-        are users in the conversation. Raises `StoreError`."""
+        are users in the conversation whom `user` may mention. Raises `StoreError`."""
         is_group = topic.kind is Kind.GROUP
         where = conversation.group_id(topic.owner) if is_group else conversation.private_id(user, topic.owner)
         if content.reply_to is not None and not await self._is_in(where, user, topic, int(content.reply_to)):
@@ -28,10 +33,21 @@ class References:
             if strangers or mentions == "all":
                 return _refusal(f"mentions: {strangers[0] if strangers else 'all'} is not in {where}")
         elif isinstance(mentions, list):
-            members = await self._directory.members_by_id(topic.owner, mentions)
-            for name in mentions:
-                if name not in members:
-                    return _refusal(f"mentions: {name} is not a member of group {topic.owner}")
+            return await self._check_mentions(user, topic.owner, mentions)
+        return None
+
+    async def _check_mentions(self, user: str, group: str, mentions: Sequence[str]) -> Refusal | None:
+        members = await self._directory.members_by_id(group, mentions)
+        for name in mentions:
+            if name not in members:
+                return _refusal(f"mentions: {name} is not a member of group {group}")
+        contacts = await self._directory.contacts_between(permissions.both_ways(user, mentions))
+        for name in mentions:
+            relation = permissions.relation(user, name, contacts)
+            code = permissions.between_users(UserOperation.MENTION, relation, Facts())
+            if code is not None:
+                detail = f"mentions: {name}: {permissions.in_words(code)}"
+                return Refusal(code, ReasonCode.NOT_AUTHORIZED, detail)
         return None
 
     async def _is_in(self, where: str, user: str, topic: Topic, message_id: int) -> bool:
@@ -41,7 +57,12 @@ class References:
         if located is None or located.conversation_id != where:
             return False
         if topic.kind is not Kind.GROUP:
-            return True
+            account = await self._directory.account(user)
+            if account is None or not account.inbox_floor:
+                return True
+            # Some messages may be those of an earlier account with the same id.
+            view = inbox_view(await self._conversations.floors(user), account.created_at)
+            return not view.hides(where, located.seq, read_body(located.body).created_at)
         membership = await self._directory.membership(topic.owner, user)
         return membership is None or located.seq > membership.joined_seq
 

@@ -1,4 +1,4 @@
-"""Gives every message its id, its seq in the conversation and its offsets in the inboxes.
+"""Gives every message its id, its seq and count in the conversation, and its offsets in the inboxes.
 
 Sans-IO: it is given the heads of logs and counts on from there. After a failed commit the heads of its logs
 are dropped and learned again, so a failed commit leaves no gap.
@@ -7,7 +7,7 @@ are dropped and learned again, so a failed commit leaves no gap.
 from collections.abc import Iterable, Sequence
 
 from broker.domain.ids import Snowflakes
-from broker.domain.message import Draft, Stamped, stamp
+from broker.domain.message import Count, Draft, Stamped, stamp
 
 
 class Sequencer:
@@ -16,6 +16,7 @@ class Sequencer:
     def __init__(self, node: int, capacity: int = 100_000) -> None:
         self._ids = Snowflakes(node)
         self._heads: dict[str, int] = {}
+        self._counts: dict[str, Count] = {}
         self._capacity = capacity
 
     def unknown(self, drafts: Iterable[Draft]) -> list[str]:
@@ -23,6 +24,7 @@ class Sequencer:
         heads = self._heads
         if len(heads) > self._capacity:
             heads.clear()
+            self._counts.clear()
         missing: dict[str, None] = {}
         for draft in drafts:
             for log in (draft.conversation_id, *draft.logs):
@@ -30,27 +32,31 @@ class Sequencer:
                     missing[log] = None
         return list(missing)
 
-    def learn(self, heads: dict[str, int]) -> None:
-        """Set the heads of logs, as read from the store."""
+    def learn(self, heads: dict[str, int], counts: dict[str, Count]) -> None:
+        """Set the heads of logs and the counts of conversations, as read from the store."""
         self._heads.update(heads)
+        self._counts.update(counts)
 
-    def stamp(self, drafts: Sequence[Draft], now_ms: int) -> list[Stamped]:
-        """Stamp a batch, in its order. The heads of all its logs must be known."""
-        return [self._stamp(draft, now_ms) for draft in drafts]
+    def stamp(self, drafts: Sequence[Draft], now_ms: int, growing_ms: int) -> list[Stamped]:
+        """Stamp a batch, in its order. The heads of all its logs must be known. The times are those of
+        `broker.ports.Clock`."""
+        return [self._stamp(draft, now_ms, growing_ms) for draft in drafts]
 
-    def _stamp(self, draft: Draft, now_ms: int) -> Stamped:
-        heads = self._heads
-        seq = heads[draft.conversation_id] + 1
-        heads[draft.conversation_id] = seq
+    def _stamp(self, draft: Draft, now_ms: int, growing_ms: int) -> Stamped:
+        heads, where = self._heads, draft.conversation_id
+        seq = heads[where] + 1
+        heads[where] = seq
+        count = self._counts[where] = self._counts[where].after(draft.content.type, seq)
         offsets = []
         for log in draft.logs:
             offset = heads[log] + 1
             heads[log] = offset
             offsets.append(offset)
-        return stamp(draft, self._ids.next(now_ms), seq, tuple(offsets), now_ms)
+        return stamp(draft, self._ids.next(growing_ms), seq, tuple(offsets), now_ms, count)
 
     def forget(self, drafts: Iterable[Draft]) -> None:
         """Drop the heads of these drafts' logs, because their seqs and offsets were not committed."""
         for draft in drafts:
+            self._counts.pop(draft.conversation_id, None)
             for log in (draft.conversation_id, *draft.logs):
                 self._heads.pop(log, None)

@@ -6,13 +6,15 @@ from broker.session.tail import Tail
 class Logs:
     """A session's tails, and its cursors in logs that it does not read now."""
 
-    __slots__ = ("behind", "moved", "parked", "tails")
+    __slots__ = ("behind", "finishing", "moved", "parked", "tails")
 
     def __init__(self) -> None:
         self.tails: dict[str, Tail] = {}
         """Topic -> tail."""
         self.behind: dict[str, Tail] = {}
         """Topic -> tail, for the tails that are not live."""
+        self.finishing: dict[str, Tail] = {}
+        """Topic -> tail, for logs that the client has unsubscribed from, with entries to be sent again."""
         self.parked: dict[str, int] = {}
         """Log -> cursor, for logs that the session has read before and does not read now."""
         self.moved: dict[str, Tail] = {}
@@ -22,10 +24,11 @@ class Logs:
         """Start to read a log. The tail is behind until the feeder has found nothing after its position."""
         self.tails[tail.topic] = self.behind[tail.topic] = tail
         self.parked.pop(tail.log, None)
+        self.finishing.pop(tail.topic, None)
 
     def park(self, topic: str) -> Tail | None:
         """Stop reading a log, and keep the position for a later `follow`. Returns its tail, if it had one."""
-        tail = self.tails.pop(topic, None)
+        tail = self.tails.pop(topic, None) or self.finishing.pop(topic, None)
         self.behind.pop(topic, None)
         if tail is not None:
             tail.park()
@@ -48,9 +51,27 @@ class Logs:
         tail.caught_up()
         self.behind.pop(tail.topic, None)
 
+    def finish(self, tail: Tail) -> None:
+        """Send again what the tail owes, and nothing else."""
+        tail.park()
+        self.finishing[tail.topic] = tail
+
+    def finished(self) -> None:
+        """Drop the tails that owe nothing any more."""
+        self.finishing = {topic: tail for topic, tail in self.finishing.items() if tail.to_resend()}
+
+    def is_read(self, tail: Tail) -> bool:
+        """Whether entries may still be sent by this tail."""
+        return self.tails.get(tail.topic) is tail or self.finishing.get(tail.topic) is tail
+
+    @property
+    def read(self) -> list[Tail]:
+        """The tails by which entries may be sent."""
+        return [*self.tails.values(), *self.finishing.values()]
+
     def tail_of(self, log: str) -> Tail | None:
         """The tail of a log, or None if the log is not read."""
-        return next((tail for tail in self.tails.values() if tail.log == log), None)
+        return next((tail for tail in self.read if tail.log == log), None)
 
     def positions(self) -> dict[str, int]:
         """Log -> the offset of the last entry sent. Tails of QoS 0 are left out: they have no cursor."""

@@ -112,6 +112,25 @@ class Redeliveries:
             self._logs.go_back(log, offset)
             self._window.lose(packet_id)
 
+    def drop_after(self, log: str, offset: int) -> list[int]:
+        """The entries of a log after an offset are not there any more. Returns the packet ids of those that
+        must be sent again, for `lose`; forgets those that the receiver has."""
+        gone = [address for address in self._entries if address[0] == log and address[1] > offset]
+        for address in gone:
+            if self.state(address) is EntryState.HAD:
+                self._move(address, Event.READ)
+        return [packet_id for packet_id in self._unsent() if self._addresses[packet_id] in gone]
+
+    def unsent_of(self, log: str) -> list[int]:
+        """Offsets of a log's entries that are to be sent again."""
+        addresses = [self._addresses[packet_id] for packet_id in self._unsent()]
+        return sorted(offset for unsent, offset in addresses if unsent == log)
+
+    @property
+    def unsent_logs(self) -> set[str]:
+        """Logs with entries that are to be sent again."""
+        return {self._addresses[packet_id][0] for packet_id in self._unsent()}
+
     def unsent_outside(self, logs: Collection[str]) -> list[int]:
         """The packet ids of entries that must be sent again and whose log is not in `logs`."""
         return [packet_id for packet_id in self._unsent() if self._addresses[packet_id][0] not in logs]

@@ -31,6 +31,10 @@ class Watcher(Protocol[S_contra]):
         """Cursors of a session may have moved and should be stored."""
         ...
 
+    def ids_wanted(self, session: S_contra) -> None:
+        """Messages wait for packet ids to be reserved."""
+        ...
+
     def dropped(self, reason: str) -> None:
         """A message was dropped. `reason` is the name of its counter in the metrics."""
         ...

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 
 from broker.domain.subscription import Subscription
-from broker.ports import Identity, QueuedMessage, SessionKey, SessionState
+from broker.ports import Identity, Lost, QueuedMessage, SessionKey, SessionState
 from broker.session.inbound import Inbound
 from broker.session.laws import PACKET_ID, Event, TailState
 from broker.session.logs import Logs
@@ -39,6 +39,7 @@ class Session:
 
     __slots__ = (
         "_limits",
+        "_lost",
         "_moved",
         "_pending",
         "_waiter",
@@ -56,6 +57,7 @@ class Session:
         "parked",
         "persistent",
         "redeliveries",
+        "since",
         "tails",
         "window",
     )
@@ -68,9 +70,12 @@ class Session:
         outbox: Outbox,
         limits: Limits,
         watcher: "Watcher[Session]",
+        since: int = 0,
     ) -> None:
+        """`since`: when it was connected, Unix ms."""
         self.key = key
         self.connected = True
+        self.since = since
         self.identity = identity
         self.persistent = persistent
         self.outbox = outbox
@@ -79,13 +84,14 @@ class Session:
         """Topic or wildcard filter in the routing tables -> QoS, as determined from `filters` and rights."""
         self.open_wildcards: frozenset[str] = frozenset()
         """The wildcards of `grants` that match open topics only (docs/topics.md)."""
-        self.window = Window(outbox, limits)
+        self.window = Window(outbox, limits, persistent)
         self.logs = Logs()
         # The same objects as in `logs`: pushes and acknowledgements are frequent, and save one look-up here.
         self.tails = self.logs.tails
         self.parked = self.logs.parked
         self.behind = self.logs.behind
         self._moved = self.logs.moved
+        self._lost: dict[str, Lost] | None = None
         self.redeliveries = Redeliveries(self.window, self.logs)
         self.inbound = Inbound(outbox)
         self._limits = limits
@@ -143,10 +149,33 @@ class Session:
         if tail is not None:
             self._lose([packet_id for packet_id in tail.resend.values() if packet_id])
 
+    def take_lost(self, log: str) -> Lost | None:
+        """What a restore of the store has lost of a log, once: for the client, which must be told."""
+        return None if self._lost is None else self._lost.pop(log, None)
+
+    def go_back(self, log: str, head: int) -> None:
+        """The cursor of a parked log is beyond its head: go on from there. What was sent of the entries
+        behind it is given up."""
+        self.parked[log] = head
+        self._lose(self.redeliveries.drop_after(log, head))
+
+    def finish_tail(self, topic: str, log: str) -> None:
+        """The client has unsubscribed from a log. What an earlier connection has begun to send of it is
+        completed [MQTT-3.10.4-3]: sent again, with the packet ids it had. Nothing else is sent."""
+        self.logs.park(topic)
+        offsets = self.redeliveries.unsent_of(log)
+        if offsets:
+            tail = Tail(topic, log, offsets[-1], 0)
+            self.logs.finish(tail)
+            self.redeliveries.hand_over(tail)
+            self._watcher.lagging(self)
+            if self._waiter is not None:  # what it waits for room for may wait for this
+                self._waiter()
+
     def forget_lost(self) -> None:
         """Give up the unsent entries of logs that the session does not read any more. Cursors move back
         before them, so that they are read if the right to read them returns."""
-        self._lose(self.redeliveries.unsent_outside({tail.log for tail in self.tails.values()}))
+        self._lose(self.redeliveries.unsent_outside({tail.log for tail in self.logs.read}))
 
     def give_up(self, tail: Tail, offset: int) -> None:
         """An entry that must be sent again is not in the log any more."""
@@ -159,9 +188,17 @@ class Session:
             self.redeliveries.lose(packet_ids)
             self.refill()
 
+    def room_for(self, tail: Tail) -> int:
+        """How many entries of this tail may be sent now: see `Window.room_for`."""
+        room = self.window.room_for(tail)
+        if not room and self.window.ids.is_wanted:
+            self._watcher.ids_wanted(self)
+            room = self.window.room_for(tail)  # they may be there at once
+        return room
+
     def send_entry(self, tail: Tail, offset: int, outgoing: Outgoing) -> None:
         """Send an entry that was read from the log: the one after the tail's position, or an earlier one
-        that must be sent again. For the former the caller must have found room by `Window.room_for`."""
+        that must be sent again. For the former the caller must have found room by `room_for`."""
         packet_id = tail.resend.pop(offset, None) if tail.resend else None
         if packet_id is not None:
             if offset > tail.position:
@@ -193,12 +230,16 @@ class Session:
             self._pending.popleft()
             self._watcher.dropped("queue_full")
         self._pending.append((outgoing, qos))
+        if self.window.ids.is_wanted:
+            self._watcher.ids_wanted(self)
 
     def refill(self) -> None:
         """There may be room again: send queued messages, then call the waiter."""
         pending = self._pending
-        while pending and self.window.room:
-            self.window.publish(*pending.popleft())
+        while pending and self.window.room and self.window.publish(*pending[0]):
+            pending.popleft()
+        if self.window.ids.is_wanted:
+            self._watcher.ids_wanted(self)
         if self._waiter is not None:
             self._waiter()
 
@@ -245,6 +286,13 @@ class Session:
         """The number of messages in the window, and of queued ones."""
         return len(self.window), len(self._pending or ())
 
+    @property
+    def backlog(self) -> int:
+        """How many messages wait for the client: sent and not acknowledged, queued, or entries of logs that
+        it has not been sent, as far as the heads of the logs are known."""
+        behind = sum(max(tail.head - tail.position, 0) for tail in self.behind.values())
+        return sum(self.counts) + behind
+
     def snapshot(self) -> SessionState:
         """The state to store for the next connection. A log's cursor is the last entry sent, because the
         entries that were not acknowledged are listed one by one in `inflight`."""
@@ -253,12 +301,15 @@ class Session:
         queue = [_kept(packet_id, sent) for packet_id, sent in self.window if packet_id not in listed]
         queue += [_queued(outgoing, qos) for outgoing, qos in self._pending or ()]
         positions = self.logs.positions()
-        return SessionState(dict(self.filters), positions, inflight, self.inbound.received, queue)
+        packet_ids = self.window.ids.snapshot(at_end=not self.connected)
+        return SessionState(dict(self.filters), positions, inflight, self.inbound.received, queue, packet_ids)
 
     def restore(self, state: SessionState) -> None:
         """Set the state that the last connection stored. Send the messages of its window again
         [MQTT-4.4.0-1], then the queued ones. Entries of logs follow when their tails are read."""
         self.filters = state.filters
+        self._lost = state.lost
+        self.window.ids.restore(state.packet_ids)
         self.parked.update(state.cursors)
         self.inbound.restore(state.received)
         for item in state.inflight:

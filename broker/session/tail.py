@@ -1,5 +1,6 @@
 """A session's place in one log."""
 
+from broker.domain.visibility import OPEN, View
 from broker.session.laws import TAIL, Event, TailState, after
 
 
@@ -16,6 +17,7 @@ class Tail:
     __slots__ = (
         "_unacknowledged",
         "head",
+        "horizon",
         "live",
         "log",
         "position",
@@ -26,11 +28,13 @@ class Tail:
         "topic",
     )
 
-    def __init__(self, topic: str, log: str, position: int, qos: int) -> None:
+    def __init__(self, topic: str, log: str, position: int, qos: int, horizon: View = OPEN) -> None:
         self.topic = topic
         self.log = log
         self.position = position
         self.qos = qos
+        self.horizon = horizon
+        """The messages that the reader may not see. Whoever sends the tail an entry obeys it."""
         self.head = position
         self.state = after(TAIL, Event.FOLLOW, TailState.PARKED)
         self.live = False
@@ -59,9 +63,10 @@ class Tail:
         self.state = after(TAIL, event, self.state)
         self.live = self.state is TailState.LIVE
 
-    def grant(self, qos: int) -> None:
-        """Set the highest QoS with which entries are sent."""
+    def grant(self, qos: int, horizon: View = OPEN) -> None:
+        """Entries go with at most this QoS, and within this horizon, from here on."""
         self.qos = qos
+        self.horizon = horizon
 
     # --- position and cursor ---------------------------------------------------------
 

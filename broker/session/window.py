@@ -5,7 +5,9 @@ Each packet id has one of the states of `laws.PACKET_ID`, and changes it only as
 
 from collections.abc import Iterator, Mapping
 
+from broker.ports import PacketIds
 from broker.session.laws import PACKET_ID, Event, IdState, after
+from broker.session.packet_ids import IdSource
 from broker.session.roles import Limits, Outbox
 from broker.session.tail import Tail
 from broker.wire.encoder import Outgoing, pubrel
@@ -66,13 +68,13 @@ class Window:
     """The packet ids of one session that are not free. `publish` adds at most `limits.max_inflight`;
     `restore` adds those that the last connection left, whatever the limit."""
 
-    __slots__ = ("_in_flight", "_last_id", "_limits", "_outbox")
+    __slots__ = ("_in_flight", "_limits", "_outbox", "ids")
 
-    def __init__(self, outbox: Outbox, limits: Limits) -> None:
+    def __init__(self, outbox: Outbox, limits: Limits, persistent: bool) -> None:
         self._outbox = outbox
         self._limits = limits
         self._in_flight: dict[int, InFlight] = {}
-        self._last_id = 0
+        self.ids = IdSource(persistent)
 
     def __len__(self) -> int:
         return len(self._in_flight)
@@ -84,25 +86,29 @@ class Window:
     @property
     def room(self) -> int:
         """How many more messages may be sent now."""
-        return 0 if self._outbox.full else max(0, self._limits.max_inflight - len(self._in_flight))
+        if self._outbox.full or self.ids.is_wanted:
+            return 0
+        return max(0, self._limits.max_inflight - len(self._in_flight))
 
     def room_for(self, tail: Tail) -> int:
         """How many entries of this tail may be sent now. An entry that is sent again has its packet id
         already, so it needs no room in the window."""
         if self._outbox.full:
             return 0
-        return self.room or int(tail.position + 1 in tail.resend)
+        room = self.room
+        if room and tail.qos == 2:
+            room = min(room, self.ids.left(self._in_flight))
+        return room or int(tail.position + 1 in tail.resend)
 
     def publish(self, outgoing: Outgoing, qos: int, tail: Tail | None = None, offset: int = 0) -> bool:
-        """Send a message, or an entry of a tail, with QoS 1 or 2. Returns False if the window is full.
-        The caller must check that the outbox is not full."""
+        """Send a message, or an entry of a tail, with QoS 1 or 2; false if the window is full or no packet
+        id is reserved. Whether the outbox is full, the caller has asked."""
         in_flight = self._in_flight
         if len(in_flight) >= self._limits.max_inflight:
             return False
-        packet_id = self._last_id % 65535 + 1
-        while packet_id in in_flight:  # [MQTT-2.3.1-2] [MQTT-2.3.1-4]: not in use
-            packet_id = packet_id % 65535 + 1
-        self._last_id = packet_id
+        packet_id = self.ids.take(in_flight, qos)
+        if not packet_id:
+            return False
         if tail is None:
             in_flight[packet_id] = InFlight(_SENT[qos], None, 0, outgoing)
         else:  # an entry can be read from its log again, so it is not kept
@@ -154,6 +160,11 @@ class Window:
         self._in_flight[packet_id] = InFlight(state, None, 0, None)
         if state is IdState.RELEASED:
             self._outbox.send(pubrel(packet_id))
+
+    def reserve_ids(self) -> PacketIds | None:
+        """See `IdSource.reserve`."""
+        held = [packet_id for packet_id, sent in self._in_flight.items() if sent.qos == 2]
+        return self.ids.reserve(self._in_flight, held)
 
     def hand_over(self, tail: Tail) -> None:
         """Give a tail the unacknowledged entries that an earlier tail of this connection sent."""

@@ -23,13 +23,13 @@ _decode = msgspec.json.Decoder(_Notice).decode
 class TypingNotices:
     """Limits notices per user and topic: three at once, then one a second (a token bucket).
 
-    `dropped(reason)` counts the notices beyond that."""
+    `steady_ms` are ms that never go back. `dropped(reason)` counts the notices beyond that."""
 
-    def __init__(self, now_ms: Callable[[], int], dropped: Callable[[str], None]) -> None:
-        self._now_ms = now_ms
+    def __init__(self, steady_ms: Callable[[], int], dropped: Callable[[str], None]) -> None:
+        self._steady_ms = steady_ms
         self._dropped = dropped
         self._left: dict[tuple[str, str], tuple[float, int]] = {}
-        """(user, topic) -> notices left in the bucket, and the Unix ms of that count."""
+        """(user, topic) -> notices left in the bucket, and the time of that count."""
 
     def stamp(self, user: str, topic: Topic, payload: bytes) -> bytes | Refusal | None:
         """The payload to forward when `user` publishes to a typing topic, or None to drop it.
@@ -49,9 +49,9 @@ class TypingNotices:
         )
 
     def _take(self, user: str, topic: str) -> bool:
-        now = self._now_ms()
+        now = self._steady_ms()
         left, then = self._left.get((user, topic), (_BURST, now))
-        left = min(_BURST, left + max(0, now - then) / 1000 * _PER_SECOND)
+        left = min(_BURST, left + (now - then) / 1000 * _PER_SECOND)
         if len(self._left) >= _REMEMBERED:
             self._left.clear()
         self._left[user, topic] = (left - 1 if left >= 1 else left, now)

@@ -21,6 +21,9 @@ from broker.wire.packets import (
     Unsubscribe,
 )
 
+# As a module global, because looking up a member on its enum class costs five times as much.
+_PUBACK = Type.PUBACK
+
 
 class MalformedPacketError(RemoteError):
     """The bytes are not an MQTT packet that a client may send."""
@@ -69,6 +72,11 @@ class Decoder:
     def buffered(self) -> int:
         """The number of bytes fed but not yet returned as packets."""
         return len(self._buffer) - self._pos + len(self._tail)
+
+    @property
+    def unread(self) -> int:
+        """The number of those bytes that are not known to need more: 0 once next_packet() returned None."""
+        return len(self._buffer) - self._pos
 
     @property
     def packet(self) -> bytes:
@@ -120,7 +128,7 @@ class Decoder:
         if first == 0x40 and length == 2:
             packet_id = buffer[start] << 8 | buffer[start + 1]
             if packet_id:
-                return Ack(Type.PUBACK, packet_id)
+                return Ack(_PUBACK, packet_id)
         return _decode(first, buffer[start:end])
 
     def _keep(self, need: int) -> None:
@@ -170,7 +178,7 @@ def _text(data: bytes) -> str:
 
 
 class _Reader:
-    """Reads the fields of one packet's body."""
+    """Reads the fields of one packet's body. The methods raise `IndexError` when it is too short."""
 
     __slots__ = ("data", "pos")
 
@@ -178,22 +186,24 @@ class _Reader:
         self.data = data
         self.pos = 0
 
-    def take(self, count: int) -> bytes:
-        end = self.pos + count
-        if end > len(self.data):
-            raise MalformedPacketError("packet too short for its fields")
-        piece = self.data[self.pos : end]
-        self.pos = end
-        return piece
-
     def byte(self) -> int:
-        return self.take(1)[0]
+        pos = self.pos
+        self.pos = pos + 1
+        return self.data[pos]
 
     def uint16(self) -> int:
-        return int.from_bytes(self.take(2), "big")
+        data, pos = self.data, self.pos
+        self.pos = pos + 2
+        return data[pos] << 8 | data[pos + 1]
 
     def binary(self) -> bytes:
-        return self.take(self.uint16())
+        data = self.data
+        start = self.pos + 2
+        end = start + (data[start - 2] << 8 | data[start - 1])
+        if end > len(data):
+            raise IndexError
+        self.pos = end
+        return data[start:end]
 
     def text(self) -> str:
         return _text(self.binary())
@@ -231,23 +241,29 @@ def _decode(first: int, body: bytes) -> Packet:
     if flags != first & 0x0F:  # [MQTT-2.2.2-2]
         raise MalformedPacketError(f"invalid header flags of packet type {kind}")
     reader = _Reader(body)
-    packet: Packet
-    match kind:
-        case Type.CONNECT:
-            packet = _connect(reader)
-        case Type.SUBSCRIBE:
-            packet = _subscribe(reader)
-        case Type.UNSUBSCRIBE:
-            packet = _unsubscribe(reader)
-        case Type.PINGREQ:
-            packet = Pingreq()
-        case Type.DISCONNECT:
-            packet = Disconnect()
-        case _:
-            packet = Ack(kind, reader.packet_id())
+    try:
+        packet = _fields(kind, reader)
+    except IndexError:
+        raise MalformedPacketError("packet too short for its fields") from None
     if reader.more():
         raise MalformedPacketError(f"{len(body) - reader.pos} surplus bytes in packet type {kind}")
     return packet
+
+
+def _fields(kind: int, reader: _Reader) -> Packet:
+    match kind:
+        case Type.CONNECT:
+            return _connect(reader)
+        case Type.SUBSCRIBE:
+            return _subscribe(reader)
+        case Type.UNSUBSCRIBE:
+            return _unsubscribe(reader)
+        case Type.PINGREQ:
+            return Pingreq()
+        case Type.DISCONNECT:
+            return Disconnect()
+        case _:
+            return Ack(kind, reader.packet_id())
 
 
 def _connect(reader: _Reader) -> Connect:

@@ -35,11 +35,16 @@ class UserAuthPlugin(BaseAuthPlugin):
         services = _services(context)
         key_file = self.config.token_keys or services.data_dir / "token_keys.json"
         self.authenticator = Authenticator(
-            services.directory, cast("Passwords", services.passwords), Tokens(Path(key_file))
+            services.directory,
+            cast("Passwords", services.passwords),
+            Tokens(Path(key_file)),
+            services.attempts,
         )
 
     async def authenticate(self, *, session: Session) -> bool | None:
-        """True for a known, enabled user with the right password or an access token."""
+        """True for a known, enabled user with the right password or an access token.
+
+        Raises `TooManyAttemptsError` and `StoreError`, see `Authenticator`."""
         user = session.username
         if user is None:
             session.is_anonymous = self.config.allow_anonymous
@@ -47,15 +52,15 @@ class UserAuthPlugin(BaseAuthPlugin):
         password = (session.password or "").encode(errors="surrogateescape")
         if not is_id(user) or not password:
             return False
-        identity = await self._identify(user, password)
+        identity = await self._identify(user, password, session.remote_address or "")
         if identity is None:
             return False
         session.attributes[IDENTITY_ATTRIBUTE] = identity
         return True
 
-    async def _identify(self, user: str, password: bytes) -> Identity | None:
+    async def _identify(self, user: str, password: bytes, address: str) -> Identity | None:
         if not looks_like_token(password):
-            account = await self.authenticator.by_password(user, password)
+            account = await self.authenticator.by_password(user, password, address)
             return None if account is None else Identity(user, account.role)
         bearer = await self.authenticator.by_token(password.decode(errors="replace"))
         if bearer is None or bearer.revoked or bearer.account.user_id != user:

@@ -17,6 +17,7 @@ from broker.domain.topics import (
     Topic,
     any_match,
     group_topics,
+    inbox_topic,
     is_wild,
     matches,
     overlaps,
@@ -57,6 +58,7 @@ class ContractRules:
         self._open = tuple(open_filters)
         self._now_ms = now_ms
         self._accounts: dict[str, bool] = {}
+        self._sinces: dict[str, int] = {}
         self._memberships: dict[str, dict[str, Membership]] = {}
         self._groups: dict[str, Group] = {}
         self._changes = 0
@@ -72,6 +74,10 @@ class ContractRules:
             Kind.REPLIES: self._is_server,
             Kind.SYS: self._is_server,
         }
+
+    def open_topics(self, open_filters: Sequence[str]) -> None:
+        """Change the topics outside the contract's table that everybody may use."""
+        self._open = tuple(open_filters)
 
     async def may_publish(self, identity: Identity, topic: Topic) -> Refusal | None:
         """See `broker.ports.TopicRules`."""
@@ -116,10 +122,11 @@ class ContractRules:
         if not identity.user:
             return Grant({}, open=True) if is_open else None
         topics = await self._readable(identity.user, topic_filter)
+        since = await self._since(identity.user) if inbox_topic(identity.user) in topics else 0
         if identity.role == "admin":
-            return Grant(topics, open=True, everything=True)
+            return Grant(topics, open=True, everything=True, since=since)
         if topics or is_open or _may_match_later(topic_filter):
-            return Grant(topics, open=is_open)
+            return Grant(topics, open=is_open, since=since)
         return None
 
     async def _readable(self, user: str, topic_filter: str) -> dict[str, int]:
@@ -179,6 +186,17 @@ class ContractRules:
                 _remember(self._accounts, user, True)
         return known
 
+    async def _since(self, user: str) -> int:
+        """See `Grant.since`: 0 if nothing was sent to an earlier account with this id."""
+        known = self._sinces.get(user)
+        if known is None:
+            changes = self._changes
+            account = await self._directory.account(user)
+            known = account.created_at if account is not None and account.inbox_floor else 0
+            if changes == self._changes:
+                _remember(self._sinces, user, known)
+        return known
+
     async def _memberships_of(self, user: str) -> dict[str, Membership]:
         known = self._memberships.get(user)
         if known is None:
@@ -202,6 +220,7 @@ class ContractRules:
         match change:
             case AccountChanged(user_id, _):
                 self._accounts.pop(user_id, None)
+                self._sinces.pop(user_id, None)
                 self._memberships.pop(user_id, None)
             case MembershipChanged(_, user_id, _):
                 self._memberships.pop(user_id, None)

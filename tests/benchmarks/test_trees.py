@@ -99,7 +99,8 @@ def test_a_node_of_the_wrong_tree_does_not_count_as_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "config").mkdir(parents=True)
+    (tmp_path / "tree" / "config" / "broker.yaml").touch()
     broker = Parley(tmp_path / "home", Tree(tmp_path / "tree", "abc"))
     with pytest.raises(StartError, match=r"^did not start: wrong tree: broker"), broker.start():
         pass

@@ -3,16 +3,18 @@
 import asyncio
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from bridge.administration import administration
-from bridge.core.access import AmendmentLimits
+from bridge.core.access import MessageLimits
 from bridge.core.accounts import NewAccounts
 from bridge.core.operations import THE_SYSTEM, Caller
 from bridge.core.posting import stored
+from bridge.core.quotas import Quotas
 from bridge.grpc_api.server import Offer, start
 from bridge.services import Services
 from broker.domain import message
@@ -21,6 +23,7 @@ from broker.domain.directory import SYSTEM
 from broker.domain.errors import Refusal, StoreError
 from broker.domain.message import Body, Content, Draft, Entry, Stamped
 from broker.domain.topics import parse_topic
+from broker.outage import Outage
 from broker.ports import (
     Account,
     Device,
@@ -54,6 +57,9 @@ class Clock:
     def now_ms(self) -> int:
         return self.now
 
+    def growing_ms(self) -> int:
+        return self.now
+
 
 class Log(sqlite.SqliteMessageLog):
     """If `fails` is set, `read_back` raises `StoreError`."""
@@ -75,7 +81,9 @@ class FakeBroker:
         self._rules = rules
         self._references = references
         self._watches: dict[str, set[Callable[[], None]]] = {}
-        self._submit = MessageCommitter(log, Sequencer(0), clock, self._stored, 1000).submit
+        self._submit = MessageCommitter(
+            log, Sequencer(0), clock, self._stored, 1000, Outage(), 10_000, Counter()
+        ).submit
         self.online: list[Device] = []
         self.sent = 0
 
@@ -127,6 +135,9 @@ class FakeBroker:
         watches = self._watches.setdefault(topic, set())
         watches.add(grown)
         return lambda: watches.discard(grown)
+
+    async def pace(self, user: str, publishes: int, *, wait: bool) -> None:
+        """Nobody is too fast."""
 
     async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
@@ -196,23 +207,24 @@ class FakeNode:
             await states.apply(changes)
 
         rules = ContractRules(directory, (), self.clock.now_ms)
-        self.broker = broker = FakeBroker(self.clock, log, rules, References(log, directory))
         conversations = sqlite.SqliteConversationStore(database)
-        limits = AmendmentLimits(recall_ms=2 * MINUTE, edit_ms=60 * MINUTE)
-        now_ms = self.clock.now_ms
+        self.broker = broker = FakeBroker(self.clock, log, rules, References(log, conversations, directory))
+        limits = MessageLimits(recall_ms=2 * MINUTE, edit_ms=60 * MINUTE, group_receipts=100)
+        quotas = Quotas(1000, 1000, 1000, 1000, lambda: self.clock.now_ms() / 1000, Counter())
         self.services = services = Services(
-            log, states, save, conversations, directory, broker, now_ms, limits, 10_000
+            log, states, save, conversations, directory, broker, self.clock, limits, 10_000, quotas, int, 1
         )
         stack.push_async_callback(services.close)
         accounts = NewAccounts(directory, log, save)
         operations = administration(
             directory,
             log,
+            states,
             broker,
             accounts,
             services.groups,
             services.members,
-            now_ms,
+            self.clock.now_ms,
             _token,
         )
         for user in ("alice", "bob", "carol"):
@@ -249,8 +261,8 @@ class FakeNode:
         return said
 
 
-def _token(user: str, ttl: float) -> str:
-    return f"token-of-{user}-for-{ttl:g}"
+def _token(account: Account, ttl: float) -> str:
+    return f"token-of-{account.user_id}-for-{ttl:g}"
 
 
 def _breaking(account: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -74,14 +74,14 @@ def test_user_disable_enable_remove(node: FakeNode) -> None:
     assert "disabled" in refused(on(node, "token", "bob"))
     assert "disabled" in refused(on(node, "send", "alice", "hi", "--as", "bob"))
     assert done(on(node, "user", "enable", "bob")) == "user bob enabled\n"
-    assert done(on(node, "user", "remove", "bob")) == "user bob removed\n"
+    assert done(on(node, "user", "remove", "bob", "--yes")) == "user bob removed\n"
     assert refused(on(node, "user", "show", "bob")) == "no user bob"
 
 
 def test_the_owner_of_a_group_is_not_removed(node: FakeNode) -> None:
-    assert "owns 1 group (team)" in refused(on(node, "user", "remove", "alice"))
-    done(on(node, "group", "dismiss", "team"))
-    done(on(node, "user", "remove", "alice"))
+    assert "owns 1 group (team)" in refused(on(node, "user", "remove", "alice", "--yes"))
+    done(on(node, "group", "dismiss", "team", "-y"))
+    done(on(node, "user", "remove", "alice", "--yes"))
 
 
 def test_a_password_is_asked_for_twice_on_a_terminal(node: FakeNode) -> None:
@@ -121,7 +121,7 @@ def test_a_password_is_asked_for_twice_on_a_terminal(node: FakeNode) -> None:
         (("user", "show", "nobody"), "no user nobody"),
         (("user", "disable", "nobody"), "no user nobody"),
         (("user", "enable", "nobody"), "no user nobody"),
-        (("user", "remove", "nobody"), "no user nobody"),
+        (("user", "remove", "nobody", "--yes"), "no user nobody"),
         (("token", "nobody"), "no user nobody"),
         (("token", "alice", "--ttl", "0"), "a token is valid for 1 to"),
         (("token", "alice", "--ttl", "999999d"), "a token is valid for 1 to"),
@@ -136,7 +136,7 @@ def test_a_password_is_asked_for_twice_on_a_terminal(node: FakeNode) -> None:
         (("group", "add", "team", "bad id"), "'bad id' is not a user id"),
         (("group", "add", "nothing", "bob"), "no group nothing"),
         (("group", "remove", "team", "alice"), "alice: not possible for the owner"),
-        (("group", "dismiss", "nothing"), "no group nothing"),
+        (("group", "dismiss", "nothing", "--yes"), "no group nothing"),
         (("send", "nobody", "hi", "--as", "alice"), "no user nobody"),
         (("send", "bob", "hi", "--as", "nobody"), "no user nobody"),
         (("send", "g:team", "hi", "--as", "carol"), "carol is not a member of group team"),
@@ -157,7 +157,7 @@ def test_a_password_is_asked_for_twice_on_a_terminal(node: FakeNode) -> None:
         (("recall", "9223372036854775808"), "is not a message id"),
         (("readers", "1"), "no message 1"),
         (("read", "g:team", "--as", "carol"), "not a member of this group"),
-        (("read", "g:team", "900", "--as", "bob"), "g:team has no message 900"),
+        (("read", "g:team", "900", "--as", "bob"), "g:team has no 900: the last is 250"),
         (("read", "p:carol:alice", "--as", "alice"), "p:alice:carol has no messages"),
         (("read", "p:bob:alice", "--as", "carol"), "you are not part of p:alice:bob"),
         (("read", "alice", "--as", "bob"), "'alice' is not a conversation"),
@@ -239,6 +239,10 @@ def test_refusals(shared_node: FakeNode, arguments: tuple[str, ...], said: str) 
         (("revoke",), "USER"),
         (("tail", "bob", "-n", "0"), "--count"),
         (("history", "g:team", "--limit", "many"), "--limit"),
+        (("user", "remove", "bob"), "give --yes: there is no terminal to ask on"),
+        (("group", "dismiss", "team"), "give --yes: there is no terminal to ask on"),
+        (("user", "list", "--limit", "0"), "--limit"),
+        (("user", "list", "--filter", "colour=red"), "no column 'colour'; there are user, role, state"),
         (("dance",), "dance"),
         (("stats", "--loud"), "--loud"),
     ],
@@ -278,14 +282,14 @@ def commands(*path: str) -> list[tuple[str, ...]]:
     """A command and all below it, as their help lists them."""
     result = CliRunner().invoke(app, [*path, "--help"])
     assert result.exit_code == 0
-    listed = result.output.partition("─ Commands ─")[2]
-    names = re.findall(r"^│ ([a-z]+)  ", listed, re.MULTILINE)
+    listed = result.output.partition("\nCommands:\n")[2]
+    names = re.findall(r"^  ([a-z]+)  ", listed, re.MULTILINE)
     return [path] + [command for name in names for command in commands(*path, name)]
 
 
 def test_every_command_has_help() -> None:
     every = [" ".join(path) for path in commands()]
-    assert len(every) == len(set(every)) == 57
+    assert len(every) == len(set(every)) == 60
     for command in ("user profile", "contact block", "group ban", "conversation set", "kick", "readers"):
         assert command in every
 

@@ -52,7 +52,7 @@ def test_group_life(node: FakeNode) -> None:
         "new",
         "team",
     ]
-    assert done(on(node, "group", "dismiss", "new")) == "group new dismissed\n"
+    assert done(on(node, "group", "dismiss", "new", "--yes")) == "group new dismissed\n"
     assert refused(on(node, "group", "add", "new", "bob")) == "group new: the group was dismissed"
     assert "dismissed" in done(on(node, "group", "show", "new"))
     states = {line.split()[0]: line for line in done(on(node, "group", "list")).splitlines()}
@@ -65,7 +65,7 @@ def test_new_members_begin_at_the_head_of_the_group(node: FakeNode) -> None:
     node.say("alice", "groups/team", "one", "two")
     done(on(node, "group", "add", "team", "carol"))
     assert member(node, "carol")["joined_seq"] == 2
-    done(on(node, "group", "dismiss", "team"))
+    done(on(node, "group", "dismiss", "team", "--yes"))
     done(on(node, "group", "create", "team", "--owner", "alice"))
     assert member(node, "alice")["joined_seq"] == 4  # carol was added, the group dismissed
 
@@ -108,8 +108,8 @@ def test_roles_and_owner(node: FakeNode) -> None:
     assert shown(node)["owner"] == "bob"
     assert done(on(node, "group", "role", "team", "alice", "member")) == "alice is a member of team\n"
     assert [member(node, user)["role"] for user in ("alice", "bob")] == ["member", "owner"]
-    assert "not allowed" in refused(on(node, "group", "dismiss", "team", "--as", "alice"))
-    done(on(node, "group", "dismiss", "team", "--as", "bob"))
+    assert "not allowed" in refused(on(node, "group", "dismiss", "team", "--as", "alice", "--yes"))
+    done(on(node, "group", "dismiss", "team", "--as", "bob", "--yes"))
 
 
 def test_mute(node: FakeNode) -> None:

@@ -158,7 +158,7 @@ def test_send_as_the_system(node: FakeNode) -> None:
     assert send(node, "bob", "maintenance at noon")["conversation_id"] == "p:bob:system"
     send(node, "g:team", "maintenance is over")
     assert bodies(node, "g:team")[0]["from_user_id"] == "system"
-    done(on(node, "group", "dismiss", "team"))
+    done(on(node, "group", "dismiss", "team", "--yes"))
     assert "dismissed" in refused(on(node, "send", "g:team", "anybody?"))
 
 
@@ -176,7 +176,7 @@ def test_edit_and_recall(node: FakeNode) -> None:
         f"recall message {second} was recalled",
     ]
     assert f"message {second} was recalled" in refused(on(node, "recall", second, "--as", "alice"))
-    assert "only the sender of a message may edit it" in refused(
+    assert "only the sender of a private message may edit it" in refused(
         on(node, "edit", first, "mine", "--as", "bob")
     )
     node.clock.now += 3 * MINUTE

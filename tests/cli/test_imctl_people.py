@@ -8,9 +8,11 @@ import pytest
 
 from broker.domain.message import Content, draft
 from broker.domain.topics import parse_topic, presence_topic
-from broker.ports import Device, Retained
+from broker.ports import Device, QueuedMessage, Retained, Saved, SessionKey, SessionState
+from cli.output import local_time
 from tests.cli.fakes import NOW, FakeNode
 from tests.cli.imctl import done, on, refused
+from tests.subscribed import subscribed
 
 
 def listed(node: FakeNode, *arguments: str) -> list[dict[str, Any]]:
@@ -27,17 +29,22 @@ def words(node: FakeNode, *arguments: str) -> list[list[str]]:
 
 
 def test_profile(node: FakeNode) -> None:
-    privacy = {"who_may_message": "everyone", "who_sees_presence": "contacts", "read_receipts": True}
+    privacy = {
+        "who_may_message": "everyone",
+        "who_sees_presence": "contacts",
+        "read_receipts": True,
+        "who_may_add_me": "everyone",
+    }
     profile = {"user_id": "bob", "name": "", "avatar": "", "privacy": privacy}
     assert json.loads(done(on(node, "user", "profile", "bob", "--json"))) == profile
     options = ("--name", "Bob €", "--avatar", "http://b/o.b", "--who-may-message", "contacts")
     changed = on(node, "user", "update", "bob", *options, "--who-sees-presence", "nobody")
     assert done(changed) == "profile of bob updated\n"
-    done(on(node, "user", "update", "bob", "--no-read-receipts"))
+    done(on(node, "user", "update", "bob", "--no-read-receipts", "--who-may-add-me", "contacts"))
     shown = " ".join(done(on(node, "user", "profile", "bob")).split())
     assert shown == (
         "user bob name Bob € avatar http://b/o.b who may message contacts "
-        "who sees presence nobody read receipts off"
+        "who may add to groups contacts who sees presence nobody read receipts off"
     )
     assert "their contacts only" in refused(on(node, "send", "bob", "hi", "--as", "alice"))
     done(on(node, "user", "update", "bob", "--read-receipts", "--who-may-message", "everyone"))
@@ -59,28 +66,85 @@ def test_presence(node: FakeNode) -> None:
 
 def test_sessions_and_kick(node: FakeNode) -> None:
     node.broker.online = [
-        Device("bob", "phone 1", "192.0.2.7:5000"),
-        Device("alice", "laptop", "192.0.2.8:5001"),
-        Device("", "sensor", "[2001:db8::1]:5002"),
-        Device("bob", "browser", "192.0.2.7:5003"),
+        Device("bob", "phone 1", "192.0.2.7:5000", NOW, True, 2, 1, 7),
+        Device("alice", "laptop", "192.0.2.8:5001", NOW),
+        Device("", "sensor", "[2001:db8::1]:5002", NOW),
+        Device("bob", "browser", "192.0.2.7:5003", NOW),
     ]
     assert [each["client_id"] for each in listed(node, "sessions")] == [
         *("sensor", "laptop", "browser", "phone 1")
     ]
+    date, time = local_time(NOW).split()
     assert words(node, "sessions", "bob") == [
-        ["bob", "browser", "192.0.2.7:5003"],
-        ["bob", "phone", "1", "192.0.2.7:5000"],
+        ["bob", "browser", "online", date, time, "-", "0", "192.0.2.7:5003"],
+        ["bob", "phone", "1", "online", date, time, "1", "7", "192.0.2.7:5000"],
     ]
-    assert words(node, "sessions")[0] == ["(anonymous)", "sensor", "[2001:db8::1]:5002"]
+    assert words(node, "sessions")[0][:3] == ["(anonymous)", "sensor", "online"]
+    assert listed(node, "sessions", "bob", "--filter", "client=phone*") == [
+        {
+            "user_id": "bob",
+            "client_id": "phone 1",
+            "address": "192.0.2.7:5000",
+            "state": "online",
+            "since": NOW,
+            "persistent": True,
+            "subscriptions": 2,
+            "qos": 1,
+            "backlog": 7,
+        }
+    ]
     assert done(on(node, "kick", "bob")) == "2 connections of bob ended\n"
     assert done(on(node, "kick", "bob")) == "0 connections of bob ended\n"
     assert listed(node, "sessions", "bob") == []
     assert len(listed(node, "sessions")) == 2
 
 
+def store(node: FakeNode, *keys: tuple[str, str]) -> None:
+    """Sessions with a subscription to the inbox, that have read one of its entries."""
+    for user, client_id in keys:
+        inbox = f"users/{user}/inbox"
+        queue = [QueuedMessage("open/a", b"x", 1)]
+        filters = subscribed({inbox: 1, "groups/+": 2, "open/#": 0})
+        state = SessionState(filters, {inbox: 1}, [], [], queue)
+        node.ask(node.states.apply([Saved(SessionKey(user, client_id), state, NOW)]))
+
+
+def test_sessions_that_are_away(node: FakeNode) -> None:
+    node.say("alice", "users/bob/inbox", "one", "two", "three")
+    node.say("alice", "groups/team", "four")
+    node.broker.online = [Device("bob", "laptop", "192.0.2.8:5001", NOW, True, 3, 2, 0)]
+    store(node, ("bob", "laptop"), ("bob", "phone"), ("carol", "phone"), ("", "sensor"))
+    found = {(each["user_id"], each["client_id"]): each for each in listed(node, "sessions")}
+    assert {key: (each["state"], each["backlog"]) for key, each in found.items()} == {
+        ("", "sensor"): ("away", 1),
+        ("bob", "laptop"): ("online", 0),
+        ("bob", "phone"): ("away", 4),  # two of the inbox, one of the group, one queued
+        ("carol", "phone"): ("away", 1),
+    }
+    phone = found["bob", "phone"]
+    assert (phone["qos"], phone["since"], phone["address"], phone["subscriptions"]) == (2, NOW, "", 3)
+
+    def clients(*options: str) -> list[str]:
+        return [each["client_id"] for each in listed(node, "sessions", *options)]
+
+    assert clients("--state", "away") == ["sensor", "phone", "phone"]
+    assert clients("--state", "online") == ["laptop"]
+    assert clients("bob", "--state", "away") == ["phone"]
+    assert clients("--filter", "state=away", "--filter", "user=c*") == ["phone"]
+    assert clients("bob", "--limit", "1") == ["laptop"]
+
+
 def test_many_sessions_come_in_pages(node: FakeNode) -> None:
-    node.broker.online = [Device("bob", f"c{number:04}", "192.0.2.7:5000") for number in range(2500)]
-    assert [each["client_id"] for each in listed(node, "sessions")] == [f"c{n:04}" for n in range(2500)]
+    node.broker.online = [
+        Device("bob", f"c{number:04}", "192.0.2.7:5000", NOW, True) for number in range(0, 2500, 2)
+    ]
+    stored = [("bob", f"c{number:04}") for number in range(1, 2500, 2)]
+    store(node, *stored, ("bob", "c0000"), ("alice", "x"), ("carol", "x"))
+    found = listed(node, "sessions", "bob")
+    assert [each["client_id"] for each in found] == [f"c{n:04}" for n in range(2500)]
+    assert [each["state"] for each in found] == ["online", "away"] * 1250
+    away = listed(node, "sessions", "--state", "away")
+    assert [each["client_id"] for each in away] == ["x", *(client_id for _, client_id in stored), "x"]
 
 
 # --- contacts ----------------------------------------------------------------------------
@@ -144,13 +208,32 @@ def test_conversations(node: FakeNode) -> None:
     assert private["last_message"]["content"] == "two"
     done(on(node, "read", "p:bob:alice", "1", "--as", "bob"))
     rows = words(node, "conversations", "--as", "bob")
-    assert [(row[0], row[1:4], row[-1]) for row in rows] == [
-        ("g:team", ["1", "0", "1"], "-"),
-        ("p:alice:bob", ["1", "1", "2"], "-"),
+    assert [(row[:-6], row[-6:-3], row[-1]) for row in rows] == [
+        (["The", "team", "g:team"], ["1", "0", "1"], "-"),
+        (["alice", "p:alice:bob"], ["1", "1", "2"], "-"),
     ]
     since = str(NOW + 999)
     found = listed(node, "conversations", "--as", "alice", "--since", since)
     assert [each["conversation_id"] for each in found] == ["g:team"]
+
+
+def test_conversations_by_their_names(node: FakeNode) -> None:
+    node.say("alice", "users/bob/inbox", "one")
+    node.say("alice", "groups/team", '{"content":"bob?","mentions":["bob"]}')
+
+    def named() -> list[tuple[str, str]]:
+        rows = words(node, "conversations", "--as", "bob", "--filter", "conversation=p:*")
+        rows += words(node, "conversations", "--as", "bob", "--filter", "conversation=g:*")
+        return [(" ".join(row[: row.index(where)]), where) for row, where in zip(rows, ids, strict=True)]
+
+    ids = ["p:alice:bob", "g:team"]
+    assert named() == [("alice", "p:alice:bob"), ("The team", "g:team")]
+    done(on(node, "user", "update", "alice", "--name", "Alice Smith"))
+    assert named()[0][0] == "Alice Smith"
+    done(on(node, "contact", "remark", "alice", "my Alice", "--as", "bob"))
+    assert named()[0][0] == "my Alice"
+    (row,) = words(node, "conversations", "--as", "bob", "--filter", "mentioned")
+    assert ("g:team" in row, row[-1]) == (True, "mentioned")
 
 
 @pytest.mark.parametrize("conversation", ["p:alice:bob", "p:bob:alice"])

@@ -15,7 +15,8 @@ SCENARIOS = frozenset(
     f"test_{name}"
     for name in (
         *("administration", "contacts", "conversations", "edits", "groups", "groups_presence", "grpc"),
-        *("im_machine", "methods", "presence", "receipts", "rpc", "typing"),
+        *("im_machine", "methods", "presence", "receipts", "rpc", "typing", "data", "renewal"),
+        *("consent", "side_doors"),
     )
 )
 assert all(Path(__file__).with_name(f"{name}.py").exists() for name in SCENARIOS)

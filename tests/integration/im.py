@@ -101,6 +101,7 @@ class Device:
             else:
                 self._unnamed.append(document)
         elif leaf == "events":
+            document.pop("offset", None)  # of those that are kept
             self.events.append(document)
         elif leaf == "presence":
             self.presences[document["user_id"]] = document
@@ -223,9 +224,8 @@ class Device:
 
 
 def _topic(entry: Entry, user: str) -> str:
-    if entry["conversation_type"] == "group":
-        return f"groups/{entry['group_id']}"
-    return f"users/{user}/inbox"
+    kind, _, group = entry["conversation_id"].partition(":")
+    return f"groups/{group}" if kind == "g" else f"users/{user}/inbox"
 
 
 def fold(entries: list[Entry]) -> list[dict[str, Any]]:
@@ -237,10 +237,10 @@ def fold(entries: list[Entry]) -> list[dict[str, Any]]:
             target |= {"content": entry["content"], "edited": True}
         elif target is not None and entry["type"] == "recall":
             target |= {"content": None, "recalled": True}
-            for gone in ("reply_to", "mentions"):
+            for gone in ("reply_to", "mentions", "data"):
                 target.pop(gone, None)
             for edit in shown.values():
-                if edit["type"] == "edit" and edit["target_id"] == entry["target_id"]:
+                if edit["type"] == "edit" and edit.get("target_id") == entry["target_id"]:
                     edit |= {"content": None, "recalled": True}
         kept = {key: value for key, value in entry.items() if key not in ("edited_at", "recalled_at")}
         kept["edited"] = "edited_at" in entry

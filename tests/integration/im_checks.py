@@ -34,8 +34,11 @@ def assert_saw_the_same(model: Model, device: Device, synced: Logs) -> None:
     assert device.entries.keys() <= synced.keys() | {group.topic for group in model.groups}
     for topic, log in synced.items():
         first = _first(model, device.user, topic)
-        live = fold([entry for entry in device.log(topic) if entry["offset"] >= first])
-        fresh = fold([entry for entry in log if entry["offset"] >= first])
+        seen = [entry for entry in device.log(topic) if entry["offset"] >= first]
+        stored = [entry for entry in log if entry["offset"] >= first]
+        later = _shown_later(model, device.user, seen, stored)
+        live = fold([entry for entry in seen if entry["offset"] not in later])
+        fresh = fold([entry for entry in stored if entry["offset"] not in later])
         assert live == fresh, f"{device.user}'s {device.name} saw another {topic} than is synced"
     for group in model.groups:
         spans = group.spans.get(device.user, [])
@@ -56,6 +59,17 @@ def _first(model: Model, user: str, topic: str) -> int:
     return 1
 
 
+def _shown_later(model: Model, user: str, seen: list[Entry], stored: list[Entry]) -> set[int]:
+    """What was withheld from a member who left, and came back when the group showed its history."""
+    withheld = {entry["offset"]: entry["conversation_id"] for entry in seen if "withheld" in entry}
+    later = {entry["offset"] for entry in stored if "withheld" not in entry and entry["offset"] in withheld}
+    for offset in later:
+        group = model.group_of(withheld[offset])
+        assert group is not None
+        assert max(span.floor for span in group.spans[user]) > group.members[user].floor
+    return later
+
+
 def assert_only_forward(device: Device, since: int) -> None:
     """The receipts among a device's events after the first `since`."""
     told: dict[tuple[str, str, str], int] = {}
@@ -67,9 +81,11 @@ def assert_only_forward(device: Device, since: int) -> None:
 
 
 def assert_counted(model: Model, devices: list[Device], synced: Logs) -> None:
-    """Conversations are listed alike on all devices, and their counts agree with their logs."""
+    """Conversations are listed alike on all devices, and counted as the model has them."""
     first, *others = [device.rpc("conversations.list") for device in devices]
     user = devices[0].user
+    for view in itertools.chain.from_iterable(each["conversations"] for each in (first, *others)):
+        del view["peer_delivered_seq"]  # it follows the PUBACKs of devices, half a second later
     for other in others:
         assert other["conversations"] == first["conversations"]
         assert other["unread_total"] == first["unread_total"]
@@ -80,10 +96,18 @@ def assert_counted(model: Model, devices: list[Device], synced: Logs) -> None:
     views = {view["conversation_id"]: view for view in first["conversations"]}
     assert views.keys() == floors.keys() | model.private_of(user)
     for where, view in views.items():
-        own = max((entry["seq"] for entry in logs[where] if entry["from_user_id"] == user), default=0)
-        assert view["head_seq"] == logs[where][-1]["seq"] == view["last_message"]["seq"]
+        assert view["head_seq"] == logs[where][-1]["seq"]
         assert view["read_seq"] == model.read[user, where]
-        assert view["unread"] == max(0, view["head_seq"] - max(view["read_seq"], own, floors.get(where, 0)))
+        assert view["unread"] == model.unread(user, where)
+        if view["peer"] is not None:
+            peer = view["peer"]["user_id"]
+            assert view["peer_read_seq"] in (0, model.read[peer, where])  # 0: no read receipts
+            if (user, peer) in model.blocks or (peer, user) in model.blocks:
+                assert view["peer_read_seq"] == 0
+        last, shown = model.last(user, where), view["last_message"]
+        assert (shown and (shown["id"], shown["content"])) == (last and (last.id, last.content))
+        for entry in logs[where]:
+            assert entry["n"] == len(model.said(where, entry["seq"]))
     assert first["unread_total"] == sum(view["unread"] for view in views.values())
 
 

@@ -13,7 +13,7 @@ def _of_groups(**more: Any) -> list[Row]:
     """The refusals of every operation for members."""
     return [
         ("me", {"group_id": NOTHING} | more, "not_found"),
-        ("me", {"group_id": "{closed}"} | more, "not_member"),
+        ("me", {"group_id": "{closed}"} | more, "not_found"),
         ("me", {"group_id": "{banned}"} | more, "not_member"),
     ]
 
@@ -55,7 +55,7 @@ def _of_conversations(**more: Any) -> list[Row]:
         ("me", {"conversation_id": "g:"} | more, "invalid_params"),
         ("me", {"conversation_id": "g:a/b"} | more, "invalid_params"),
         ("me", {"conversation_id": f"g:{NOTHING}"} | more, "not_found"),
-        ("me", {"conversation_id": "g:{closed}"} | more, "not_member"),
+        ("me", {"conversation_id": "g:{closed}"} | more, "not_found"),
         ("me", {"conversation_id": "{of_others}"} | more, "not_authorized"),
     ]
 
@@ -66,7 +66,7 @@ def _of_messages(system: str, **more: Any) -> list[Row]:
         ("me", {"id": "8999999999999999999"} | more, "not_found"),
         ("me", {"id": "{from_peer}"} | more, "not_authorized"),
         ("me", {"id": "{between_others}"} | more, "not_authorized"),
-        ("me", {"id": "{in_closed}"} | more, "not_member"),
+        ("me", {"id": "{in_closed}"} | more, "not_found"),
         ("me", {"id": "{in_joined}"} | more, "not_authorized"),
         ("me", {"id": "{system_entry}"} | more, system),
     ]
@@ -85,18 +85,21 @@ SENDING: list[Row] = [
     ("me", {"content": "x", "group_id": "{quiet}"}, "muted"),
     ("me", {"content": "x", "user_id": "{peer}", "type": "system"}, "invalid_payload"),
     ("me", {"content": "x", "user_id": "{peer}", "type": "recall"}, "invalid_payload"),
+    ("me", {"content": "x", "user_id": "{peer}", "data": {"x": "y" * 5000}}, "invalid_payload"),
+    ("me", {"content": "x", "user_id": "{peer}", "traceparent": "00-x"}, "invalid_payload"),
     ("me", {"content": "x", "user_id": "{peer}", "reply_to": "1"}, "not_found"),
     ("me", {"content": "x", "user_id": "{peer}", "reply_to": "{in_joined}"}, "not_found"),
     ("me", {"content": "x", "user_id": "{peer}", "mentions": ["{other}"]}, "not_found"),
     ("me", {"content": "x", "user_id": "{peer}", "mentions": "all"}, "not_found"),
     ("me", {"content": "x", "group_id": "{own}", "mentions": [NOBODY]}, "not_found"),
+    ("me", {"content": "x", "group_id": "{shared}", "mentions": ["{blocker}"]}, "blocked"),
     ("me", {"content": "y", "user_id": "{peer}", "client_msg_id": "c-1"}, "duplicate_conflict"),
 ]
 
 TABLE: dict[str, list[Row]] = {
     "messages.sync": [
         ("me", {"cursors": {"users/{other}/inbox": 0}}, "not_authorized"),
-        ("me", {"cursors": {"groups/{closed}": 0}}, "not_member"),
+        ("me", {"cursors": {"groups/{closed}": 0}}, "not_found"),
         ("me", {"cursors": {"groups/{own}": 0, "groups/{banned}": 0}}, "not_member"),
         ("me", {"cursors": {f"groups/{NOTHING}": 0}}, "not_found"),
         *(
@@ -108,6 +111,21 @@ TABLE: dict[str, list[Row]] = {
     "messages.history": [
         *_of_conversations(),
         ("me", {"conversation_id": "{with_peer}", "before_seq": 2, "after_seq": 1}, "invalid_params"),
+        (
+            "me",
+            {"conversation_id": "{with_peer}", "around_seq": 2, "around_id": "{from_peer}"},
+            "invalid_params",
+        ),
+        *(
+            ("me", {"conversation_id": "{with_peer}", place: message}, "not_found")
+            for place in ("before_id", "after_id", "around_id")
+            for message in ("0", "8999999999999999999", "{between_others}", "{in_joined}", "{in_closed}")
+        ),
+    ],
+    "messages.get": [
+        ("me", {"ids": []}, "invalid_params"),
+        ("me", {"ids": ["1"] * 101}, "invalid_params"),
+        ("me", {"ids": ["1", "x"]}, "invalid_params"),
     ],
     "messages.send": SENDING,
     "messages.send_batch": [
@@ -119,15 +137,16 @@ TABLE: dict[str, list[Row]] = {
     ],
     "messages.read": [
         *_of_conversations(seq=1),
-        ("me", {"conversation_id": "{with_peer}", "seq": 99}, "not_found"),
+        ("me", {"conversation_id": "{with_peer}", "seq": 99}, "out_of_range"),
         ("me", {"conversation_id": "{with_other}", "seq": 1}, "not_found"),
     ],
     "messages.delivered": [
         *_of_conversations(seq=1),
-        ("me", {"conversation_id": "{with_peer}", "seq": 99}, "not_found"),
+        ("me", {"conversation_id": "{with_peer}", "seq": 99}, "out_of_range"),
         ("me", {"conversation_id": "{with_other}", "seq": 1}, "not_found"),
     ],
     "messages.readers": _of_messages("not_authorized"),
+    "messages.read_counts": _of_conversations(ids=["1"]),
     "messages.edit": [
         *_of_messages("not_authorized", content="x"),
         ("me", {"id": "{recalled}", "content": "x"}, "not_found"),
@@ -174,6 +193,8 @@ TABLE: dict[str, list[Row]] = {
         ("me", {"group_id": "{closed}"}, "exists"),
         ("me", {"members": ["{peer}", NOBODY]}, "not_found"),
         ("me", {"members": ["system"]}, "not_found"),
+        ("me", {"members": ["{peer}", "{blocker}"]}, "blocked"),
+        ("me", {"members": ["{shy}"]}, "not_contact"),
         ("me", {"members": [f"u{n}" for n in range(MOST_MEMBERS)]}, "quota"),
     ],
     "groups.get": _of_groups(),
@@ -190,6 +211,7 @@ TABLE: dict[str, list[Row]] = {
     "groups.set_role": [
         *_of_owners(user_id="{peer}", role="member"),
         ("me", {"group_id": "{own}", "user_id": "{other}", "role": "admin"}, "not_found"),
+        ("me", {"group_id": "{shared}", "user_id": "{blocker}", "role": "admin"}, "blocked"),
         ("me", {"group_id": "{own}", "user_id": "{me}", "role": "member"}, "is_owner"),
         ("me", {"group_id": "{own}", "user_id": "{peer}", "role": "owner"}, "invalid_params"),
     ],
@@ -197,6 +219,7 @@ TABLE: dict[str, list[Row]] = {
         *_of_owners(user_id="{peer}"),
         ("me", {"group_id": "{own}", "user_id": "{other}"}, "not_found"),
         ("me", {"group_id": "{own}", "user_id": NOBODY}, "not_found"),
+        ("me", {"group_id": "{shared}", "user_id": "{blocker}"}, "blocked"),
     ],
     "groups.dismiss": _of_owners(),
     "groups.members": _of_groups(),
@@ -208,6 +231,9 @@ TABLE: dict[str, list[Row]] = {
         ("me", {"group_id": "{own}", "user_ids": [f"u{n}" for n in range(10_000)]}, "not_found"),
         ("me", {"group_id": "{own}", "user_ids": ["{shy}", "{third}"]}, "banned"),
         ("me", {"group_id": "{full}", "user_ids": ["{third}"]}, "quota"),
+        ("me", {"group_id": "{own}", "user_ids": ["{other}", "{shy}"]}, "not_contact"),
+        ("me", {"group_id": "{own}", "user_ids": ["{blocker}"]}, "blocked"),
+        ("me", {"group_id": "{own}", "user_ids": ["{gone}"]}, "has_left"),
     ],
     "groups.remove": [
         *_of_admins(user_ids=["{third}"]),
@@ -230,7 +256,7 @@ TABLE: dict[str, list[Row]] = {
     "groups.bans": _of_admins(),
     "groups.join": [
         ("me", {"group_id": NOTHING}, "not_found"),
-        ("me", {"group_id": "{closed}"}, "not_member"),
+        ("me", {"group_id": "{closed}"}, "not_found"),
         ("me", {"group_id": "{banned}"}, "banned"),
         ("me", {"group_id": "{own}"}, "exists"),
         ("me", {"group_id": "{joined}"}, "exists"),
@@ -248,5 +274,9 @@ TABLE: dict[str, list[Row]] = {
     ],
     "presence.get": [("me", {"user_ids": ["{peer}", ""]}, "invalid_params")],
     "users.get": [("me", {"user_ids": ["{peer}", "a/b"]}, "invalid_params")],
-    "users.update": [("me", {"who_may_message": "nobody"}, "invalid_params")],
+    "users.update": [
+        ("me", {"who_may_message": "nobody"}, "invalid_params"),
+        ("me", {"who_may_add_me": "members"}, "invalid_params"),
+    ],
+    "session.renew": [("me", {"token": token}, "unauthenticated") for token in ("", "x", "eyJ.eyJ.x")],
 }

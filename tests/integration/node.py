@@ -41,6 +41,9 @@ class Node:
         self.log_file = directory / "node.log"
         self._settings = list(settings)
         self._config = config or ROOT / "config" / "broker.yaml"
+        self.environment: dict[str, str] = {}
+        """What its process has in addition."""
+        self.accept_new_store = False
         self.process: subprocess.Popen[bytes] | None = None
         self._channel: grpc.Channel | None = None
 
@@ -59,13 +62,20 @@ class Node:
         ]
         options = [part for setting in settings for part in ("--set", setting)]
         serve = ["serve", "--config", str(self._config), "--data-dir", str(self.data_dir)]
+        if self.accept_new_store:
+            serve.append("--accept-new-store")
         return [sys.executable, "-m", self.program, *serve, *options]
 
     def start(self) -> "Node":
         (self.data_dir / "node.json").unlink(missing_ok=True)
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command(), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                self.command(),
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self.environment,
             )
         wait_for(self._is_up, f"the node to start; its log:\n{self.log()}")
         return self.meet()
@@ -76,6 +86,7 @@ class Node:
         self.port = int(places["listeners"]["default"].rpartition(":")[2])
         self.ws_port = int(places["listeners"].get("ws", ":0").rpartition(":")[2])
         self.http = f"http://{places['http']}"
+        self.grpc = str(places["grpc"])
         self._channel = grpc.insecure_channel(places["grpc"])
         self.admin = services.AdminServiceStub(self._channel)
         token = (self.data_dir / "admin.token").read_text().strip()

@@ -65,10 +65,10 @@ def publish(topic: str, payload: bytes, qos: int = 0, packet_id: int = 0, retain
 
 
 class RawClient:
-    """A TCP connection to a node."""
+    """A TCP connection to a node, from the address `source`."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), TIMEOUT)
+    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), TIMEOUT, (source, 0))
         # Else what is sent just after an acknowledgement waits 40 ms for the node's TCP to acknowledge it.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""

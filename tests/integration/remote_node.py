@@ -20,7 +20,7 @@ import msgspec
 
 from broker.domain.errors import Refusal, StoreError
 from broker.domain.message import Body, Draft
-from broker.ports import Arrival, BrokerPort, Device, Post, Posted, PresenceChange, ServicesPort
+from broker.ports import Arrival, BrokerPort, Device, Identity, Post, Posted, PresenceChange, ServicesPort
 from broker.tasks import Tasks
 from server.app import serve
 
@@ -150,6 +150,9 @@ class RemoteBroker:
         with contextlib.suppress(StoreError):  # it is lost, as the port says
             await self._end.ask("emit", users=users, event=event, keep=keep)
 
+    async def pace(self, user: str, publishes: int, *, wait: bool) -> None:
+        await self._end.ask("pace", user=user, publishes=publishes, wait=wait)
+
     async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:
         return msgspec.json.decode(await self._end.ask("devices", users=users), type=dict[str, list[str]])
 
@@ -159,6 +162,10 @@ class RemoteBroker:
 
     async def kick(self, user: str) -> int:
         return msgspec.json.decode(await self._end.ask("kick", user=user), type=int)
+
+    async def renew(self, client_id: str, identity: Identity) -> bool:
+        answer = await self._end.ask("renew", client_id=client_id, identity=identity)
+        return msgspec.json.decode(answer, type=bool)
 
     async def stats(self) -> dict[str, int]:
         return msgspec.json.decode(await self._end.ask("stats"), type=dict[str, int])
@@ -175,8 +182,8 @@ class RemoteServices:
     def __init__(self, end: End) -> None:
         self._end = end
 
-    async def call(self, user: str, method: str, payload: bytes) -> bytes:
-        answer = await self._end.ask("call", user=user, method=method, payload=payload)
+    async def call(self, user: str, method: str, payload: bytes, client_id: str = "") -> bytes:
+        answer = await self._end.ask("call", user=user, method=method, payload=payload, client_id=client_id)
         return msgspec.json.decode(answer, type=bytes)
 
     async def arrived(self, batch: Sequence[Arrival]) -> None:

@@ -320,11 +320,12 @@ async def test_a_private_chat_and_a_group(node: Node, connect: Connect, sending:
     private = {"conversation_id": conversation(alice, bob), "conversation_type": "private"}
     to_bob = private | {"from_user_id": alice, "to_user_id": bob}
     chat = [
-        to_bob | {"seq": 1, "offset": 1, "type": "text", "content": "hi"},
+        to_bob | {"seq": 1, "offset": 1, "n": 1, "type": "text", "content": "hi"},
         to_bob
-        | {"seq": 2, "offset": 2, "client_msg_id": "c-1", "type": "location", "content": rich["content"]},
+        | {"seq": 2, "offset": 2, "n": 2, "client_msg_id": "c-1"}
+        | {"type": "location", "content": rich["content"]},
         private
-        | {"seq": 3, "offset": 3, "from_user_id": bob, "to_user_id": alice}
+        | {"seq": 3, "offset": 3, "n": 3, "from_user_id": bob, "to_user_id": alice}
         | {"type": "text", "content": "hi yourself"},
     ]
     group = {
@@ -335,6 +336,7 @@ async def test_a_private_chat_and_a_group(node: Node, connect: Connect, sending:
         "from_user_id": alice,
         "seq": 2,  # the first entry says that the group was made
         "offset": 2,
+        "n": 1,  # which is no message
         "type": "text",
         "content": "hello, all of you",
     }

@@ -50,7 +50,9 @@ def test_recall(node: Node) -> None:
         assert a1.refused("messages.edit", id=target["id"], content="back") == "not_found"
         assert "secret" not in str(b2.sync())
         assert "secret" not in str(history(b2, where))
-        assert b2.conversation(where)["last_message"]["type"] == "recall"
+        last = b2.conversation(where)["last_message"]
+        assert (last["id"], last["content"]) == (target["id"], None)
+        assert last["recalled_at"]
         assert_same(a1, a2, b1, b2)
 
 

@@ -129,7 +129,7 @@ def test_join(node: Node) -> None:
         assert events(a, group)[-1] == "member_joined"
         assert c.refused("groups.join", group_id=group) == "exists"
         a.rpc("groups.update", group_id=group, join="closed")
-        assert d.refused("groups.join", group_id=group) == "not_member"
+        assert d.refused("groups.join", group_id=group) == "not_found"
         assert_same(a, b, c)
 
 

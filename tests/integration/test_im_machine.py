@@ -29,7 +29,8 @@ from tests.integration.im_checks import (
     assert_related,
     assert_saw_the_same,
 )
-from tests.integration.im_model import Group, Message, Model
+from tests.integration.im_model import Message, Model
+from tests.integration.im_model_group import Group
 from tests.integration.node import Node
 
 USERS = 4
@@ -58,6 +59,7 @@ changes = st.sampled_from(
 privacies = st.sampled_from(
     [
         *[{"who_may_message": who} for who in ("everyone", "contacts")],
+        *[{"who_may_add_me": who} for who in ("everyone", "everyone", "contacts", "nobody")],
         *[{"who_sees_presence": who} for who in ("everyone", "contacts", "nobody")],
         *[{"read_receipts": given} for given in (True, False)],
     ]
@@ -222,6 +224,8 @@ class ImMachine(RuleBasedStateMachine):
                 self.model.choosy.add(user)
             case {"who_may_message": "everyone"}:
                 self.model.choosy.discard(user)
+            case {"who_may_add_me": who}:
+                self.model.adders[user] = who
         self.call(user, None, "users.update", **privacy)
 
     # --- groups --------------------------------------------------------------------------
@@ -231,8 +235,11 @@ class ImMachine(RuleBasedStateMachine):
     def make(self, one: int, others: set[int]) -> None:
         user, members = self.users[one], [self.users[i] for i in sorted(others)]
         group = f"g-m{next(_names)}"
-        self.model.make(group, user, members)
-        self.call(user, None, "groups.create", group_id=group, members=members)
+        asked = (self.model.consent(user, member) for member in members)
+        expected = next((code for code in asked if code is not None), None)
+        if expected is None:
+            self.model.make(group, user, members)
+        self.call(user, expected, "groups.create", group_id=group, members=members)
 
     @rule(
         what=one_of(add=4, remove=2, ban=1, unban=1, accept=2, reject=1, transfer=1),
@@ -246,7 +253,12 @@ class ImMachine(RuleBasedStateMachine):
         due = {"accept": group.requests, "reject": group.requests, "unban": group.banned}.get(what)
         target = min(due) if due and is_due else self.users[other]
         whom = {"user_ids": [target]} if what in ("add", "remove") else {"user_id": target}
-        expected = getattr(group, what)(user, target)
+        more: list[Any] = []
+        if what == "add":
+            more = [self.model.consent(user, target)]
+        elif what == "transfer":
+            more = [self.model.is_blocked(user, target)]
+        expected = getattr(group, what)(user, target, *more)
         self.call(user, expected, f"groups.{what}", group_id=group.id, **whom)
 
     @rule(what=one_of(join=3, leave=2), one=some_user, number=some_group)
@@ -266,7 +278,7 @@ class ImMachine(RuleBasedStateMachine):
     def set_role(self, one: int, number: int, other: int, role: str) -> None:
         user, group = self.actor(one, number)
         target = self.users[other]
-        expected = group.set_role(user, target, role)
+        expected = group.set_role(user, target, role, self.model.is_blocked(user, target))
         self.call(user, expected, "groups.set_role", group_id=group.id, user_id=target, role=role)
 
     @rule(one=some_actor, number=some_group, change=changes)

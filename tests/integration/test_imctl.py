@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+import time
 from typing import Any
 
+from bridge.grpc_api import im_admin_pb2 as pb
 from tests.integration.im import Device, private
-from tests.integration.node import ROOT, Node, password
+from tests.integration.node import ROOT, Node, password, wait_for
 from tests.integration.raw import RawClient, connect
 
 
@@ -71,7 +73,7 @@ def test_people_and_a_group(node: Node) -> None:
     history = imctl.do("history", "g:trio")
     for said in ("cat joined", "system made cat admin", "hi all", "cat banned ben"):
         assert said in history
-    imctl.do("group", "dismiss", "trio")
+    imctl.do("group", "dismiss", "trio", "--yes")
     assert "dismissed" in imctl.refused("send", "g:trio", "anybody?")
 
 
@@ -91,7 +93,9 @@ def test_messages_and_conversations(node: Node) -> None:
     assert "(recalled)" in history
     assert "oops" not in history
 
-    assert imctl.get("conversations", "--as", ben)[0]["unread"] == 4
+    assert imctl.get("conversations", "--as", ben)[0]["unread"] == 2, (
+        "the edit and the recall are no messages"
+    )
     imctl.do("read", where, "--as", ben)
     imctl.do("conversation", "set", where, "--pin", "--as", ben)
     (conversation,) = imctl.get("conversations", "--as", ben)
@@ -102,19 +106,61 @@ def test_messages_and_conversations(node: Node) -> None:
 def test_devices_are_shown_and_ended(node: Node) -> None:
     imctl = Operator(node)
     ann = node.user("ann")
+    began = int(time.time() * 1000)
     with Device(node, ann, "phone") as phone, Device(node, ann, "laptop") as laptop:
-        assert imctl.get("sessions", ann) == [
-            {"user_id": ann, "client_id": f"{ann}-laptop", "address": address(laptop)},
-            {"user_id": ann, "client_id": f"{ann}-phone", "address": address(phone)},
+        found = imctl.get("sessions", ann)
+        assert [(each["client_id"], each["address"], each["state"]) for each in found] == [
+            (f"{ann}-laptop", address(laptop), "online"),
+            (f"{ann}-phone", address(phone), "online"),
         ]
+        for each in found:
+            assert began <= each["since"] <= time.time() * 1000
+            assert (each["persistent"], each["subscriptions"], each["qos"]) == (True, 4, 1)
         laptop.until(lambda: laptop.presences[ann]["devices"] == 2, "the second device")
         (presence,) = imctl.get("presence", ann)
         assert (presence["status"], presence["devices"]) == ("online", 2)
         assert imctl.do("kick", ann) == f"2 connections of {ann} ended\n"
-        assert imctl.get("sessions", ann) == []
+        assert imctl.get("sessions", ann, "--state", "online") == []
         for device in (phone, laptop):
             while not device.client.is_closed():
                 pass  # what was sent before
+
+
+def test_what_waits_for_devices_that_are_away(node: Node) -> None:
+    imctl = Operator(node)
+    ann, ben = node.user("ann"), node.user("ben")
+    crew = node.group(ben)
+
+    def session(client_id: str) -> Any:
+        found = {each["client_id"]: each for each in imctl.get("sessions", ann)}
+        return found[client_id]
+
+    phone = Device(node, ann, "phone")
+    phone.close()
+    left = int(time.time() * 1000)
+    wait_for(lambda: session(f"{ann}-phone")["state"] == "away", "the phone to be away")
+    assert session(f"{ann}-phone")["since"] <= left + 1000
+    assert session(f"{ann}-phone")["backlog"] == 0
+    with Device(node, ben) as sender, Device(node, ann, "laptop"):
+        for number in range(5):
+            imctl.do("send", ann, f"message {number}", "--as", ben)
+        node.call("AddGroupMembers", pb.GroupMembersRequest(group_id=crew, user_ids=[ann]))
+        imctl.do("send", f"g:{crew}", "welcome", "--as", ben)
+        sender.settle()
+        # Five messages; in the group, the entry that says who joined, and one message; the event "added".
+        assert session(f"{ann}-phone")["backlog"] == 8
+        assert session(f"{ann}-laptop")["state"] == "online"
+        assert session(f"{ann}-laptop")["backlog"] > 0, "it has read nothing: nothing is acknowledged"
+        waiting = session(f"{ann}-phone")["backlog"]
+        with Device(node, ann, "phone") as phone:
+            phone.until(lambda: len(phone.entries.get(f"groups/{crew}", ())) == 2, "the group")
+            got = sum(map(len, phone.entries.values())) + len(phone.events)
+            assert got == waiting, "it gets as many as were said to wait"
+            phone.until(lambda: session(f"{ann}-phone")["backlog"] == 0, "all to be acknowledged")
+        node.call("RemoveGroupMembers", pb.GroupMembersRequest(group_id=crew, user_ids=[ann]))
+        before = session(f"{ann}-phone")["backlog"]
+        imctl.do("send", f"g:{crew}", "without ann", "--as", ben)
+        assert session(f"{ann}-phone")["backlog"] == before, "a group that the user has left counts no more"
 
 
 def test_tokens_are_revoked(node: Node) -> None:

@@ -48,6 +48,7 @@ class World:
         between = other.rpc("messages.send", user_id=third.user, content="x")["id"]
         recalled = me.rpc("messages.send", user_id=peer.user, content="x")["id"]
         me.rpc("messages.recall", id=recalled)
+        me.rpc("groups.create", group_id=f"shared-{me.user}", members=[self.names["blocker"]])
         to_blocker = me.rpc("messages.send", user_id=self.names["blocker"], content="x")["id"]
         callers["blocker"].rpc("contacts.block", user_id=me.user)
         callers["shy"].rpc("users.update", who_may_message="contacts")
@@ -55,6 +56,7 @@ class World:
             "from_peer": from_peer,
             "between_others": between,
             "recalled": recalled,
+            "shared": f"shared-{me.user}",
             "to_blocker": to_blocker,
             "with_peer": private(me.user, peer.user),
             "with_other": private(me.user, other.user),
@@ -73,6 +75,11 @@ class World:
 
         own = make(me, "own", peer.user)
         me.rpc("groups.ban", group_id=own, user_id=third.user)
+        gone = self.node.user("gone")
+        self.names["gone"] = gone
+        me.rpc("groups.add", group_id=own, user_ids=[gone])
+        with Device(self.node, gone) as device:
+            device.rpc("groups.leave", group_id=own)
         joined = make(other, "joined", *users, who_may_invite="admins")
         other.rpc("groups.set_role", group_id=joined, user_id=peer.user, role="admin")
         self.names["in_joined"] = third.rpc("messages.send", group_id=joined, content="x")["id"]
@@ -105,7 +112,10 @@ class World:
 
 
 def _seen(device: Device) -> Iterator[tuple[str, Any]]:
-    yield "conversations", device.rpc("conversations.list", include_hidden=True)["conversations"]
+    listed = device.rpc("conversations.list", include_hidden=True)["conversations"]
+    for view in listed:
+        del view["peer_delivered_seq"]  # it follows the PUBACKs of devices, half a second later
+    yield "conversations", listed
     yield "contacts", device.rpc("contacts.list", state="all")
     yield "profile", device.rpc("users.get")
     yield "logs", device.sync()
@@ -163,6 +173,10 @@ def depths(world: World) -> Iterator[str | None]:
 def leaks(world: World) -> Iterator[str | None]:
     """Message ids can be guessed. Guessing must not tell who writes to whom."""
     me = world.callers["me"]
+    secrets = [world.names[name] for name in ("between_others", "in_closed")]
+    asked = me.rpc("messages.get", ids=[*secrets, "1"])
+    if asked != {"messages": [], "missing": [*secrets, "1"], "rest": []}:
+        yield f"messages.get: {asked}"
     for method in ("messages.readers", "messages.edit", "messages.recall"):
         content = {"content": "x"} if method == "messages.edit" else {}
         for message, secret in (("between_others", "other"), ("in_closed", "closed")):

@@ -27,7 +27,7 @@ def test_it_is_opened_and_what_waited_is_delivered(make_node: Callable[..., Node
     assert got.pop("open/a") == b"queued"
     assert got.pop("open/b") == b"kept"
     inbox = json.loads(got.pop("users/bob/inbox"))
-    assert (inbox["content"], inbox["offset"]) == ("one", 1)
+    assert (inbox["content"], inbox["offset"], inbox["n"]) == ("one", 1, 1)
     group = json.loads(got.pop("groups/team"))
-    assert (group["content"], group["client_msg_id"]) == ("two", "c-1")
+    assert (group["content"], group["client_msg_id"], group["n"]) == ("two", "c-1", 1)
     assert not got

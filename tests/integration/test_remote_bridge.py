@@ -58,7 +58,7 @@ async def test_a_broker_that_is_gone() -> None:
 async def test_services_that_are_gone() -> None:
     end, writer = await line()
     writer.close()
-    waiting = ForServices(2, Metrics())
+    waiting = ForServices(2, 100, Metrics())
     waiting.serve(RemoteServices(end))
     replied: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     assert waiting.call("alice", "users.get", b"{}", replied.set_result) is None
@@ -79,7 +79,7 @@ async def test_services_that_do_not_answer_are_not_waited_for(monkeypatch: pytes
             await asyncio.Event().wait()
 
     silent: Any = Silent()
-    waiting = ForServices(2, metrics)
+    waiting = ForServices(2, 100, metrics)
     waiting.serve(silent)
     waiting.arrived(Arrival("alice", 0, 1))
     await asyncio.sleep(0)

@@ -7,15 +7,18 @@ this tree, `--persistence-options` its options in YAML, in which `{unique}` beco
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
 import yaml
 
 from broker.amqtt_edge.loading import Persistence, find_persistence
-from broker.domain.message import Amendment, Content, Stamped, draft, stamp
+from broker.domain.message import Amendment, Content, Count, Stamped, draft, stamp
 from broker.domain.topics import Topic, parse_topic
-from broker.ports import ConversationStore, MessageLog, StateStore, StoreContext, Stores
+from broker.ports import ConversationStore, Identified, MessageLog, StateStore, StoreContext, Stores
+
+Mentions = list[str] | Literal["all"] | None
 
 PLUGINS = [
     "plugins.persistence.sqlite.SqlitePersistencePlugin",
@@ -60,6 +63,10 @@ class OpenedStores:
     def conversations(self) -> ConversationStore:
         return self._stores.conversations
 
+    @property
+    def identified(self) -> Identified:
+        return self._stores.identified
+
     async def open(self) -> None:
         self._stores = await self._persistence.open(self._context)
 
@@ -78,6 +85,7 @@ class Scribe:
     def __init__(self) -> None:
         self.heads: dict[str, int] = {}
         self._ids = 0
+        self._counts: dict[str, dict[int, Count]] = {}
 
     def group(
         self,
@@ -86,18 +94,30 @@ class Scribe:
         client_msg_id: str | None = None,
         sender: str = "alice",
         qos: int = 1,
+        mentions: Mentions = None,
     ) -> Stamped:
-        return self._stamp(parse_topic(f"groups/{group}"), sender, text, client_msg_id, qos)
+        topic = parse_topic(f"groups/{group}")
+        return self._stamp(topic, sender, text, client_msg_id, qos, mentions=mentions)
 
     def private(
-        self, sender: str, to: str, text: str = "hi", client_msg_id: str | None = None, qos: int = 1
+        self,
+        sender: str,
+        to: str,
+        text: str = "hi",
+        client_msg_id: str | None = None,
+        qos: int = 1,
+        mentions: Mentions = None,
     ) -> Stamped:
-        return self._stamp(parse_topic(f"users/{to}/inbox"), sender, text, client_msg_id, qos)
+        topic = parse_topic(f"users/{to}/inbox")
+        return self._stamp(topic, sender, text, client_msg_id, qos, mentions=mentions)
 
-    def edit(self, target: Stamped, body: bytes, seq: int | None = None) -> Stamped:
+    def edit(self, target: Stamped, body: bytes, seq: int | None = None, kind: str = "edit") -> Stamped:
         """A message that gives `target`, or the one at `seq`, another body."""
         amends = Amendment(target.seq if seq is None else seq, body)
-        return self._stamp(target.draft.topic, target.draft.sender, "edited", None, 1, (amends,))
+        return self._stamp(target.draft.topic, target.draft.sender, "edited", None, 1, (amends,), kind)
+
+    def system(self, group: str, sender: str = "alice") -> Stamped:
+        return self._stamp(parse_topic(f"groups/{group}"), sender, "changed", None, 1, (), "system")
 
     def _stamp(
         self,
@@ -107,12 +127,18 @@ class Scribe:
         client_msg_id: str | None,
         qos: int,
         amends: tuple[Amendment, ...] = (),
+        entry_type: str = "text",
+        mentions: Mentions = None,
     ) -> Stamped:
-        content = Content(msgspec.Raw(msgspec.json.encode(text)), client_msg_id=client_msg_id)
+        raw = msgspec.Raw(msgspec.json.encode(text))
+        content = Content(raw, entry_type, client_msg_id, mentions=mentions)
         message = msgspec.structs.replace(draft(sender, topic, content, qos), amends=amends)
         self._ids += 1
         seq, *offsets = [self._next(log) for log in (message.conversation_id, *message.logs)]
-        return stamp(message, self._ids, seq, tuple(offsets), 1_764_000_000_000)
+        # After a failed append a test may set the heads back: the count is that of the entry before.
+        counts = self._counts.setdefault(message.conversation_id, {})
+        counts[seq] = counts.get(seq - 1, Count()).after(entry_type, seq)
+        return stamp(message, self._ids, seq, tuple(offsets), 1_764_000_000_000, counts[seq])
 
     def _next(self, log: str) -> int:
         self.heads[log] = self.heads.get(log, 0) + 1

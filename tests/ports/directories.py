@@ -59,6 +59,7 @@ def add_many(path: Path, users: Sequence[str]) -> None:
         "name": "''",
         "avatar": "''",
         "who_may_message": "'everyone'",
+        "who_may_add_me": "'everyone'",
         "who_sees_presence": "'contacts'",
         "read_receipts": "1",
     }

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from broker.domain.errors import DuplicateMessageError, StoreError
+from broker.domain.message import Count
 from broker.ports import ConversationState, Forgotten, Marked, Seen, Unseen, Watermark
 
 if TYPE_CHECKING:
@@ -14,14 +15,20 @@ if TYPE_CHECKING:
 
 def state(conversation_id: str, head: int = 0, own: int = 0, **changes: object) -> ConversationState:
     """A state of which nothing else is known."""
-    nothing = ConversationState(conversation_id, head, own, 0, 0, False, False, False, 0, 0, 0)
+    nothing = ConversationState(conversation_id, head, own, 0, 0, False, False, False, *[0] * 7)
     return msgspec.structs.replace(nothing, **changes)
 
 
 async def one(stores: "OpenedStores", user: str, conversation_id: str) -> ConversationState:
-    """A state without its last message's id."""
+    """A state without ids and counts."""
     (found,) = await stores.conversations.states(user, [conversation_id])
-    return msgspec.structs.replace(found, last_id=0)
+    return msgspec.structs.replace(found, head_id=0, last_id=0, last_seq=0, messages=0, seen=0)
+
+
+async def counted(stores: "OpenedStores", user: str, where: str, floor: int = 0) -> tuple[int, int, int, int]:
+    """Messages, those seen, and the seqs of the last one and of the user's own last one."""
+    (found,) = await stores.conversations.states(user, [where], {where: floor})
+    return found.messages, found.seen, found.last_seq, found.own_seq
 
 
 # --- lists ----------------------------------------------------------------------------------
@@ -32,6 +39,8 @@ async def test_an_empty_store(stores: "OpenedStores") -> None:
     assert await stores.conversations.states("alice", []) == []
     assert await stores.conversations.states("alice", ["g:a", "p:a:b"]) == [state("g:a"), state("p:a:b")]
     assert await stores.conversations.watermarks("g:a", 0, "", 10) == []
+    assert await stores.conversations.watermarks_of({"p:a:b": "a"}) == {}
+    assert await stores.conversations.mentions("alice", {"g:a": 0}) == {}
     assert await stores.conversations.arrivals("alice", 0, 10) == {}
 
 
@@ -93,11 +102,20 @@ async def test_heads_own_messages_and_the_last_body(stores: "OpenedStores", scri
     team, private = batch[6].id, batch[2].id
     for user, own in {"alice": (3, 2), "bob": (2, 3), "carol": (4, 0), "nobody": (0, 0)}.items():
         assert await stores.conversations.states(user, asked) == [
-            state("g:team", 4, own[0], last_id=team),
+            state("g:team", 4, own[0], head_id=team, last_seq=4, last_id=team, messages=4, seen=own[0]),
             state("g:none"),
-            state("p:alice:bob", 3, own[1], last_id=private),
+            state(
+                "p:alice:bob",
+                3,
+                own[1],
+                head_id=private,
+                last_seq=3,
+                last_id=private,
+                messages=3,
+                seen=own[1],
+            ),
             state("users/bob/inbox"),
-            state("g:team", 4, own[0], last_id=team),
+            state("g:team", 4, own[0], head_id=team, last_seq=4, last_id=team, messages=4, seen=own[0]),
         ]
 
 
@@ -111,13 +129,34 @@ async def test_the_last_own_message_whatever_has_a_key(stores: "OpenedStores", s
     assert await one(stores, "alice", "g:team") == state("g:team", 10, 9)
 
 
-async def test_the_last_message_may_be_an_amendment(stores: "OpenedStores", scribe: "Scribe") -> None:
+async def test_the_head_may_be_an_amendment(stores: "OpenedStores", scribe: "Scribe") -> None:
     target = scribe.private("alice", "bob")
     await stores.log.append([target])
     edit = scribe.edit(target, b'{"id":"1","content":"new"}')
     await stores.log.append([edit])
     (found,) = await stores.conversations.states("bob", ["p:alice:bob"])
-    assert (found.head_seq, found.last_id) == (2, edit.id)
+    assert (found.head_seq, found.head_id) == (2, edit.id)
+    assert (found.last_seq, found.last_id) == (1, 1), "the id of its body as it is now"
+
+
+async def test_messages_are_counted_and_nothing_else(stores: "OpenedStores", scribe: "Scribe") -> None:
+    made, one, two = scribe.system("team"), scribe.group("team"), scribe.group("team", sender="bob")
+    await stores.log.append([made, one])
+    await stores.log.append([two])
+    edit = scribe.edit(one, b'{"id":"2","n":1}')
+    await stores.log.append([edit, scribe.system("team", "carol"), scribe.edit(two, b'{"id":"3","n":2}')])
+    for _ in range(2):
+        assert await stores.log.counts(["g:team", "g:none"]) == {"g:team": Count(2, 3), "g:none": Count()}
+        assert await counted(stores, "alice", "g:team") == (2, 1, 3, 2), "an edit does not mark as read"
+        assert await counted(stores, "bob", "g:team") == (2, 2, 3, 3)
+        assert await counted(stores, "carol", "g:team") == (2, 0, 3, 0), "nor does a system entry"
+        for floor, seen in ((1, 0), (2, 1), (3, 2), (6, 2), (1 << 40, 2)):
+            assert await counted(stores, "carol", "g:team", floor) == (2, seen, 3, 0)
+        await stores.reopen()
+    for read, seen in ((1, 0), (2, 1), (4, 2)):
+        await stores.states.apply([Seen("carol", "g:team", read, read=read)])
+        assert await counted(stores, "carol", "g:team") == (2, seen, 3, 0)
+    assert await counted(stores, "carol", "g:team", 1) == (2, 2, 3, 0)
 
 
 async def test_states_of_many_conversations(stores: "OpenedStores", scribe: "Scribe") -> None:
@@ -250,6 +289,93 @@ async def test_watermarks_by_user(stores: "OpenedStores") -> None:
     assert await stores.conversations.watermarks("g:none", 0, "", 100) == []
 
 
+async def test_watermarks_of_one_user_each(stores: "OpenedStores", scribe: "Scribe") -> None:
+    await stores.log.append([scribe.private("alice", "bob"), scribe.private("alice", "carol")])
+    await stores.states.apply(
+        [
+            Seen("bob", "p:alice:bob", 1, delivered=1),
+            Seen("alice", "p:alice:bob", 1, read=1),
+            Seen("carol", "g:a", 1, read=4, delivered=2),
+            Marked("carol", "p:alice:carol", 1, pinned=True),
+        ]
+    )
+    asked = {"p:alice:bob": "bob", "p:alice:carol": "carol", "g:a": "carol", "p:x:y": "x", "g:b": "bob"}
+    wanted = {"p:alice:bob": Watermark("bob", 0, 1), "g:a": Watermark("carol", 4, 2)}
+    assert await stores.conversations.watermarks_of(asked) == wanted
+    assert await stores.conversations.watermarks_of({"p:alice:bob": "alice"}) == {
+        "p:alice:bob": Watermark("alice", 1, 0)
+    }
+    assert await stores.conversations.watermarks_of({}) == {}
+    await stores.states.apply([Unseen("bob")])
+    assert await stores.conversations.watermarks_of({"p:alice:bob": "bob"}) == {}
+    await stores.log.append([scribe.private("alice", "bob")])
+    await stores.states.apply([Seen("bob", "p:alice:bob", 1, delivered=2)])
+    assert await stores.conversations.watermarks_of({"p:alice:bob": "bob"}) == {
+        "p:alice:bob": Watermark("bob", 0, 2)
+    }
+
+
+# --- mentions -------------------------------------------------------------------------------
+
+
+async def test_mentions(stores: "OpenedStores", scribe: "Scribe") -> None:
+    batch = [
+        scribe.group("team", mentions=["bob", "carol", "bob"]),  # 1
+        scribe.group("team"),
+        scribe.group("team", mentions="all"),  # 3
+        scribe.group("team", mentions=["bob"]),  # 4
+        scribe.group("team", mentions=[]),
+        scribe.group("other", mentions=["all"]),  # a user with this id
+        scribe.private("alice", "bob", mentions=["bob"]),
+    ]
+    await stores.log.append(batch[:4])
+    await stores.log.append(batch[4:])
+    asked = {"g:team": 0, "g:other": 0, "p:alice:bob": 0, "g:none": 0}
+    for _ in range(2):
+        found = {user: await stores.conversations.mentions(user, asked) for user in ("bob", "carol", "dave")}
+        assert found["bob"] == {"g:team": 4, "p:alice:bob": 1}
+        assert found["carol"] == {"g:team": 3}
+        assert found["dave"] == {"g:team": 3}, "who never got a message is one of all"
+        assert await stores.conversations.mentions("all", asked) == {"g:team": 3, "g:other": 1}
+        for after, wanted in ((2, {"g:team": 3}), (3, {}), (1 << 40, {})):
+            assert await stores.conversations.mentions("carol", {"g:team": after}) == wanted
+        assert await stores.conversations.mentions("bob", {"g:team": 3}) == {"g:team": 4}
+        await stores.reopen()
+
+
+async def test_a_recalled_message_mentions_nobody(stores: "OpenedStores", scribe: "Scribe") -> None:
+    first, both, everybody = (
+        scribe.group("team", mentions=["bob"]),
+        scribe.group("team", mentions=["bob", "carol"]),
+        scribe.group("team", mentions="all"),
+    )
+    await stores.log.append([first, both, everybody])
+    await stores.log.append([scribe.edit(everybody, everybody.body)])
+    assert await stores.conversations.mentions("bob", {"g:team": 0}) == {"g:team": 3}, (
+        "an edit changes nothing"
+    )
+    await stores.log.append([scribe.edit(everybody, b'{"id":"3"}', kind="recall")])
+    assert await stores.conversations.mentions("bob", {"g:team": 0}) == {"g:team": 2}
+    await stores.log.append([scribe.edit(both, b'{"id":"2"}', kind="recall")])
+    assert await stores.conversations.mentions("bob", {"g:team": 0}) == {"g:team": 1}
+    assert await stores.conversations.mentions("carol", {"g:team": 0}) == {}
+
+
+async def test_who_has_the_id_now_was_not_mentioned(stores: "OpenedStores", scribe: "Scribe") -> None:
+    await stores.log.append([scribe.group("team", mentions=["bob", "carol"]), scribe.group("team")])
+    await stores.states.apply([Unseen("bob")])
+    assert await stores.conversations.mentions("bob", {"g:team": 0}) == {}
+    assert await stores.conversations.mentions("carol", {"g:team": 0}) == {"g:team": 1}
+
+
+async def test_a_message_that_is_not_stored_mentions_nobody(stores: "OpenedStores", scribe: "Scribe") -> None:
+    message = scribe.group("team", "c", "c-1", mentions=["bob"])
+    await stores.log.append([message])
+    with pytest.raises(DuplicateMessageError):
+        await stores.log.append([scribe.group("team", "d", "c-1", mentions=["carol"])])
+    assert await stores.conversations.mentions("carol", {"g:team": 0}) == {}
+
+
 # --- arrivals -------------------------------------------------------------------------------
 
 
@@ -284,17 +410,41 @@ async def test_arrivals(stores: "OpenedStores", scribe: "Scribe") -> None:
     assert await stores.conversations.arrivals("dave", 0, 100) == {}
 
 
+async def test_the_last_change(stores: "OpenedStores") -> None:
+    assert await stores.conversations.last_change() == 0
+    seen = [Seen("alice", "g:a", 7, read=4), Seen("bob", "g:a", 9, read=4), Seen("bob", "g:a", 11, read=1)]
+    await stores.states.apply([*seen, Marked("carol", "g:b", 5, pinned=True)])
+    await stores.reopen()
+    assert await stores.conversations.last_change() == 9
+
+
 # --- a store that fails ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", ["private_conversations", "states", "watermarks", "arrivals"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "private_conversations",
+        "states",
+        "floors",
+        "watermarks",
+        "watermarks_of",
+        "mentions",
+        "arrivals",
+        "last_change",
+    ],
+)
 async def test_a_store_that_is_closed_says_so(stores: "OpenedStores", call: str) -> None:
     await stores.close()
     arguments = {
         "private_conversations": ("alice",),
         "states": ("alice", ["g:a"]),
         "watermarks": ("g:a", 0, "", 1),
+        "watermarks_of": ({"g:a": "alice"},),
+        "mentions": ("alice", {"g:a": 0}),
         "arrivals": ("alice", 0, 1),
+        "floors": ("alice",),
+        "last_change": (),
     }
     try:
         with pytest.raises(StoreError):
@@ -310,6 +460,11 @@ async def test_what_another_had_seen_is_dropped(stores: "OpenedStores", scribe: 
     await stores.states.apply([*marks, *seen, Unseen("alice"), Unseen("nobody")])
     found = await one(stores, "alice", "p:alice:bob")
     assert (found.read_seq, found.delivered_seq, found.pinned, found.hidden_seq) == (3, 3, False, 0)
-    assert await stores.conversations.private_conversations("alice") == ["p:alice:bob"]
+    await stores.log.append([scribe.private("bob", "alice"), scribe.private("alice", "carol")])
+    assert await stores.conversations.floors("alice") == {"p:alice:bob": 3}
+    for user in ("bob", "carol", "nobody"):
+        assert await stores.conversations.floors(user) == {}
+    assert (await one(stores, "alice", "p:alice:bob")).head_seq == 4
+    assert await stores.conversations.private_conversations("alice") == ["p:alice:bob", "p:alice:carol"]
     assert await one(stores, "alice", "g:a") == state("g:a")
     assert [mark.user for mark in await stores.conversations.watermarks("g:a", 1, "", 10)] == ["bob"]

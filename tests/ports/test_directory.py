@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,7 @@ async def test_a_removed_user_leaves_nothing(directory: SqlDirectory, changes: l
     ]
     assert [m.user_id for m in await directory.members("choir", "", 10)] == ["alice", "carol"]
     assert set(await directory.contacts_between(pairs)) == {("alice", "carol")}
-    await add(directory, "bob")
+    await directory.add_account("bob", None, "user", reuse_id=True)
     assert await directory.memberships("bob") == []
     assert not await directory.is_revoked("t-1")
     groups = await directory.groups_by_id(["team", "choir"])
@@ -179,8 +180,9 @@ async def test_tokens_once_ended_stay_so(directory: SqlDirectory, changes: list[
     assert account.tokens_after == later
     assert changes[-1] == AccountChanged("alice", account)
     await directory.revoke_tokens("alice", later - 30)
-    await directory.set_password("alice", "other")
     assert (await account_of(directory, "alice")).tokens_after == later
+    await directory.set_password("alice", "other")  # ends those issued since, whatever the wall clock says
+    assert (await account_of(directory, "alice")).tokens_after == later + 1
 
 
 async def test_tokens_of_who_had_the_id_before_are_not_accepted(
@@ -189,7 +191,7 @@ async def test_tokens_of_who_had_the_id_before_are_not_accepted(
     await add(directory, "alice")
     await directory.remove_account("alice")
     clock.now += 5000
-    await add(directory, "alice")
+    await directory.add_account("alice", None, "user", reuse_id=True)
     assert (await account_of(directory, "alice")).tokens_after == clock.now // 1000
 
 
@@ -203,7 +205,10 @@ async def test_revoked_tokens_are_forgotten_after_their_end(
     await directory.revoke_token("bob", "t-2", end + 100)
     assert changes[2:] == [TokenRevoked("alice", "t-1")] * 2 + [TokenRevoked("bob", "t-2")]
     assert [await directory.is_revoked(token) for token in ("t-1", "t-2", "t-3")] == [True, True, False]
-    clock.now += 11_000
+    clock.now += 11_000  # the wall clock may be set back again
+    await directory.revoke_token("bob", "t-3", end + 100)
+    assert [await directory.is_revoked(token) for token in ("t-1", "t-2", "t-3")] == [True, True, True]
+    clock.now += 86_400_000
     await directory.revoke_token("bob", "t-3", end + 100)
     assert [await directory.is_revoked(token) for token in ("t-1", "t-2", "t-3")] == [False, True, True]
 
@@ -291,6 +296,10 @@ async def test_many_contacts(directory: SqlDirectory, tmp_path: Path) -> None:
     await directory.write_contacts([contact(name, "alice") for name in names[:800]], [])
     pairs = [pair for name in names[:1000] for pair in (("alice", name), (name, "alice"))]
     assert len(await directory.contacts_between(pairs)) == 1800
+    neighbours = list(pairwise(names[:300]))
+    await directory.write_contacts([contact(*pair) for pair in neighbours[::2]], [])
+    some = [*neighbours, *pairs[:6], *neighbours[:4], ("alice", "nobody"), ("nobody", "alice")]
+    assert set(await directory.contacts_between(some)) == {*neighbours[::2], *pairs[:6]}
     seen: list[str] = []
     while page := await directory.contacts("alice", seen[-1] if seen else "", 500):
         seen += [found.peer_id for found in page]

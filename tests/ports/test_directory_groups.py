@@ -130,6 +130,25 @@ async def test_a_removed_users_bans_and_requests_go_with_them(directory: SqlDire
     assert await directory.join_requests("team", "", 10) == []
 
 
+async def test_who_left_is_known_until_they_are_members_again(directory: SqlDirectory) -> None:
+    await directory.write_group(new_group("alice", "bob", "carol", "dave"), [])
+    await directory.write_group(GroupWrite(await then(directory), drop=["bob", "carol"], left=["bob"]), [])
+    assert await directory.who_left("team", [*USERS, "nobody"]) == {"bob"}
+    assert await directory.who_left("choir", USERS) == set()
+    await directory.write_group(GroupWrite(await then(directory), drop=["dave"], left=["bob", "dave"]), [])
+    assert await directory.who_left("team", USERS) == {"bob", "dave"}
+    await directory.write_group(GroupWrite(await then(directory), put=[member("dave")]), [])
+    assert await directory.who_left("team", USERS) == {"bob"}
+    # Not even another group with the same id makes it forgotten.
+    await directory.write_group(GroupWrite(await then(directory, dismissed_at=NOW)), [])
+    fresh = GroupWrite(await then(directory, dismissed_at=0), fresh=True, put=[member("alice", "owner")])
+    await directory.write_group(fresh, [])
+    assert await directory.who_left("team", USERS) == {"bob"}
+    await directory.remove_account("bob")
+    await directory.add_account("bob", None, "user", reuse_id=True)
+    assert await directory.who_left("team", USERS) == set()
+
+
 # --- refusals ------------------------------------------------------------------------------
 
 

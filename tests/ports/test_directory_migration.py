@@ -9,6 +9,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from msgspec.structs import replace
 from sqlalchemy import BigInteger, Engine, create_engine, event
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.pool import Pool
@@ -32,6 +33,8 @@ from tests.ports.directories import (
     opened,
     url,
 )
+
+_RELEASED = Path(__file__).parents[1] / "integration" / "data_0_1_0" / "directory.sql"
 
 _OLD = """
 CREATE TABLE users (
@@ -128,6 +131,28 @@ async def test_a_database_of_the_version_before_is_migrated(path: Path) -> None:
         assert await again.join_requests("team", "", 10) == [ask]
 
 
+async def test_a_database_of_0_1_0_is_migrated(path: Path) -> None:
+    run_sql(path, _RELEASED.read_text(encoding="utf-8"))
+    run_sql(
+        path,
+        "INSERT INTO contacts VALUES ('alice', 'bob', 'sent', 0, '', 'hi', 1, 1);"
+        "INSERT INTO contacts VALUES ('bob', 'alice', 'received', 0, '', 'hi', 1, 1);"
+        "UPDATE users SET who_may_message = 'contacts' WHERE user_id = 'bob';",
+    )
+    async with opened(path) as directory:
+        (profile,) = (await directory.profiles(["bob"])).values()
+        assert (profile.who_may_message, profile.who_may_add_me) == ("contacts", "everyone")
+        # A request of then has its entry already.
+        assert [contact.asked for contact in await directory.contacts("alice", "", 9)] == [True]
+        assert [contact.asked for contact in await directory.contacts("bob", "", 9)] == [False]
+        assert await directory.who_left("team", ["alice", "bob"]) == set()
+        group = await directory.group("team")
+        assert group is not None
+        left = GroupWrite(replace(group, version=group.version + 1), drop=["bob"], left=["bob"])
+        await directory.write_group(left, [])
+        assert await directory.who_left("team", ["alice", "bob"]) == {"bob"}
+
+
 async def test_a_first_start_that_was_interrupted_is_finished(path: Path) -> None:
     run_sql(path, _OLD[: _OLD.index("CREATE TABLE groups")])
     async with opened(path) as directory:
@@ -151,7 +176,7 @@ async def test_a_database_of_a_newer_version_is_refused(path: Path) -> None:
         pass
     run_sql(path, "UPDATE alembic_version SET version_num = '9999'")
     before = schema(path)
-    with pytest.raises(StoreError, match="has version 9999, this program knows 0002: use a newer one"):
+    with pytest.raises(StoreError, match=f"has version 9999, this program knows {NEWEST}: use a newer one"):
         open_directory(url(path), hash_password, Clock().now_ms)
     assert schema(path) == before
 
@@ -229,7 +254,10 @@ async def test_reads_find_what_they_need_by_an_index(path: Path) -> None:
             await directory.profiles(["alice", "bob"])
             await directory.is_revoked("t-1")
             await directory.contacts_between([("alice", "bob"), ("bob", "alice"), ("carol", "alice")])
+            many = [("alice", f"user{n}") for n in range(100)]
+            await directory.contacts_between([*many, *((peer, user) for user, peer in many)])
             await directory.contacts("alice", "", 10)
+            await directory.who_left("team", ["alice", "bob"])
             await directory.memberships("alice")
             await directory.group("team")
             await directory.groups("", 10)

@@ -47,6 +47,13 @@ async def test_an_empty_store(stores: "OpenedStores") -> None:
     await stores.log.append([])
 
 
+async def test_the_last_id(stores: "OpenedStores", scribe: "Scribe") -> None:
+    assert await stores.log.last_id() == 0
+    (*_, last) = await fill(stores, scribe, 5)
+    await stores.reopen()
+    assert await stores.log.last_id() == last.id
+
+
 async def test_a_group_message_is_read_as_it_was_written(stores: "OpenedStores", scribe: "Scribe") -> None:
     one, two = scribe.group("team", "grüße\0 漢字"), scribe.group("team", "b", qos=2)
     await stores.log.append([one, two])
@@ -340,7 +347,7 @@ async def test_a_large_batch_and_a_large_message(stores: "OpenedStores", scribe:
     assert await read_all(stores, "g:team") == [Entry(1, large.body, 1)]
 
 
-@pytest.mark.parametrize("call", ["append", "heads", "read", "read_back", "locate", "find"])
+@pytest.mark.parametrize("call", ["append", "heads", "read", "read_back", "locate", "find", "last_id"])
 async def test_a_store_that_is_closed_says_so(stores: "OpenedStores", scribe: "Scribe", call: str) -> None:
     await stores.close()
     key = DedupKey("alice", "g:team", "c-1")
@@ -351,6 +358,7 @@ async def test_a_store_that_is_closed_says_so(stores: "OpenedStores", scribe: "S
         "read_back": ("g:team", 1, 1, MUCH),
         "locate": ([1],),
         "find": ([key],),
+        "last_id": (),
     }
     try:
         with pytest.raises(StoreError):

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.domain.errors import DuplicateMessageError, StoreError
-from broker.domain.message import Entry, read_body
-from broker.ports import DedupKey, Located, Moved, Retained, Saved, SessionKey, SessionState
+from broker.domain.message import Count, Entry, read_body
+from broker.ports import DedupKey, Located, Moved, PacketIds, Retained, Saved, SessionKey, SessionState
+from plugins.persistence.open_files import OpenFiles
 from plugins.persistence.sqlite import (
     Database,
     SqliteConversationStore,
@@ -18,7 +19,7 @@ from plugins.persistence.sqlite import (
     SqliteStateStore,
     open_database,
 )
-from plugins.persistence.sqlite.schema import STEPS, migrate
+from plugins.persistence.sqlite.schema import MENTIONS, STEPS, migrate
 from tests.subscribed import subscribed
 
 if TYPE_CHECKING:
@@ -199,6 +200,69 @@ async def test_conversations_of_schema_1_are_listed(migrated: Database) -> None:
     for user, own in {"alice": (3, 3), "bob": (2, 2), "carol": (0, 0)}.items():
         states = await conversations.states(user, ["p:alice:bob", "g:team"])
         assert [(s.head_seq, s.own_seq, s.changed_at) for s in states] == [(3, own[0], 0), (3, own[1], 0)]
+        floors = await conversations.floors(user)
+        assert floors == dict.fromkeys(wanted[user], None), "what they were is not known"
+
+
+async def test_entries_of_schema_1_are_numbered(migrated: Database, scribe: "Scribe") -> None:
+    log, conversations = SqliteMessageLog(migrated), SqliteConversationStore(migrated)
+    wanted = {"p:alice:bob": 3, "g:team": 3, "p:carol:carol": 1, "p:al-x.1:alice": 1}
+    for name, head in wanted.items():
+        entries = await log.read(name, 0, 10, MUCH)
+        assert [read_body(entry.body).n for entry in entries] == list(range(1, head + 1))
+    assert await log.counts(list(wanted)) == {name: Count(head, head) for name, head in wanted.items()}
+    (state,) = await conversations.states("bob", ["p:alice:bob"])
+    assert (state.messages, state.seen, state.own_seq) == (3, 2, 2)
+
+
+async def test_a_private_message_changes_five_rows(database: Database, scribe: "Scribe") -> None:
+    """The message, its id, two entries, and the sender's last message: nothing for counting."""
+    log = SqliteMessageLog(database)
+    await log.append([scribe.private("alice", "bob"), scribe.private("bob", "alice")])
+    changes = asking("SELECT total_changes()")
+    before = (await database.write(changes))[0][0]
+    await log.append([scribe.private("alice", "bob")])
+    assert (await database.write(changes))[0][0] == before + 5
+
+
+async def test_mentions_cost_a_row_each(database: Database, scribe: "Scribe") -> None:
+    log = SqliteMessageLog(database)
+    await log.append([scribe.group("team"), scribe.private("alice", "bob"), scribe.private("alice", "carol")])
+    changes = asking("SELECT total_changes()")
+    for mentions, rows in ((None, 0), (["bob"], 1), (["bob", "carol", "bob"], 2), ("all", 1)):
+        before = (await database.write(changes))[0][0]
+        await log.append([scribe.group("team", mentions=mentions)])
+        assert (await database.write(changes))[0][0] == before + 3 + rows
+
+
+async def test_mentions_of_an_earlier_schema_are_found(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies = [
+        b'{"id":"1","content":"hi","mentions":["bob","carol"]}',
+        b'{"id":"2","content":"hi","mentions":"all"}',
+        b'{"id":"3","content":"\\"mentions\\":[\\"bob\\"]"}',
+        b'{"id":"4","content":{"mentions":["bob"]}}',
+        b'{"id":"5","content":null,"recalled_at":1}',
+        b'{"id":"6","mentions":["bob"]',  # damaged
+        b'\xff\x00"mentions":["bob"]',
+        b'{"id":"8","content":"hi","mentions":["bob","bob"]}',
+    ]
+    with monkeypatch.context() as earlier:
+        earlier.setattr("plugins.persistence.sqlite.schema.STEPS", STEPS[: STEPS.index(MENTIONS)])
+        await open_database(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("INSERT INTO names VALUES (1, 'g:team'), (2, 'users/bob/inbox')")
+    rows = [(1 << 32 | seq, 2, 1, body, None, seq, seq) for seq, body in enumerate(bodies, start=1)]
+    connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    connection.commit()
+    connection.close()
+    database = open_database(path)
+    conversations = SqliteConversationStore(database)
+    rows = await database.read(asking("SELECT user, message % (1 << 32) FROM mentions"))
+    ((carol,),) = await database.read(asking("SELECT id FROM names WHERE name = 'users/carol/inbox'"))
+    assert rows == [(0, 2), (2, 1), (2, 8), (carol, 1)]
+    for user, seq in {"bob": 8, "carol": 2, "dave": 2}.items():
+        assert await conversations.mentions(user, {"g:team": 0}) == {"g:team": seq}
+    await database.close()
 
 
 async def test_sessions_of_schema_1_are_kept(migrated: Database) -> None:
@@ -207,6 +271,7 @@ async def test_sessions_of_schema_1_are_kept(migrated: Database) -> None:
     assert state is not None
     assert (state.cursors, len(state.queue)) == ({"users/alice/inbox": 2, "g:team": 1}, 1)
     assert await states.live_retained() == ["users/alice/presence"]
+    assert state.packet_ids == PacketIds(32767, 32767), "lower ones may be held"
 
 
 # --- transactions ---------------------------------------------------------------------------
@@ -273,7 +338,8 @@ async def test_a_commit_that_fails_leaves_nothing(path: Path, scribe: "Scribe", 
     """With a WAL a full disk shows at COMMIT, when all of the batch seemed to be written."""
     writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     migrate(writer)
-    database = Database(writer, sqlite3.connect(path, isolation_level=None, check_same_thread=False))
+    reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    database = Database(writer, reader, OpenFiles(path))
     log = SqliteMessageLog(database)
     doomed = [scribe.group("lost", "lost", "c-1"), scribe.private("eve", "mallory", "lost")]
     writer.set_authorizer(_no_commit)

@@ -10,7 +10,10 @@ from broker.domain.topics import matches
 from broker.ports import (
     Enqueued,
     Forgotten,
+    Held,
+    Lost,
     Moved,
+    PacketIds,
     QueuedMessage,
     Redelivery,
     Retained,
@@ -49,6 +52,8 @@ FULL = SessionState(
         QueuedMessage("", b"", 2, False, packet_id=6, released=True),
         QueuedMessage("a/b", b"", 0),
     ],
+    packet_ids=PacketIds(70_000, 70_512, ((1, 512), (65535, 65535))),
+    lost={"users/alice/inbox": Lost(8, 1 << 31), "g:team": Lost(9, None)},
 )
 
 
@@ -122,6 +127,22 @@ async def test_cursors_move(stores: "OpenedStores") -> None:
     assert await stores.states.load(TABLET) == FULL
 
 
+async def test_packet_ids_are_saved_with_cursors_or_alone(stores: "OpenedStores") -> None:
+    await stores.states.apply([Saved(PHONE, FULL, 1), Saved(TABLET, FULL, 1)])
+    ids = PacketIds(5, 517, ((9, 9),))
+    await stores.states.apply([Moved(PHONE, {}, ids), Moved(PHONE, {"g:team": 5})])
+    await stores.reopen()
+    loaded = await stores.states.load(PHONE)
+    assert loaded is not None
+    assert loaded.packet_ids == ids
+    assert loaded.cursors == FULL.cursors | {"g:team": 5}
+    await stores.states.apply([Moved(PHONE, {"g:team": 6}, PacketIds(6, 518))])
+    loaded = await stores.states.load(PHONE)
+    assert loaded is not None
+    assert loaded.packet_ids == PacketIds(6, 518)
+    assert await stores.states.load(TABLET) == FULL
+
+
 @pytest.mark.parametrize("change", [Moved(PHONE, {"g:team": 5}), Enqueued(PHONE, queued("x"), 10)])
 async def test_a_session_that_is_not_kept_stays_unknown(
     stores: "OpenedStores", change: Moved | Enqueued
@@ -165,6 +186,39 @@ async def test_subscriptions(stores: "OpenedStores") -> None:
     }
     assert dict(await stores.states.subscriptions("")) == {NOBODY: subscribed({"2/#": 2})}
     assert await stores.states.subscriptions("carol") == []
+
+
+async def test_sessions_are_listed_in_order(stores: "OpenedStores") -> None:
+    found = await stores.states.sessions(None, SessionKey("", ""), 10)
+    assert found == []
+    await stores.states.apply([Saved(key, state(), 5) for key in reversed(KEYS)])
+    await stores.states.apply([Saved(PHONE, FULL, 7), Enqueued(PHONE, queued("x"), 10)])
+    found = await stores.states.sessions(None, SessionKey("", ""), 10)
+    assert [(each.key, each.saved_at) for each in found] == [(NOBODY, 5), (PHONE, 7), (TABLET, 5), (BOB, 5)]
+    phone = found[1]
+    assert (phone.filters, phone.cursors) == (FULL.filters, FULL.cursors)
+    assert phone.waiting == 5, "four are queued, one was sent; of one only the release is left"
+
+    async def keys(user: str | None, after: SessionKey, limit: int = 10) -> list[SessionKey]:
+        return [each.key for each in await stores.states.sessions(user, after, limit)]
+
+    assert await keys(None, SessionKey("", ""), 2) == [NOBODY, PHONE]
+    assert await keys(None, PHONE) == [TABLET, BOB]
+    assert await keys(None, SessionKey("alice", "z")) == [BOB]
+    assert await keys("alice", SessionKey("", ""), 1) == [PHONE]
+    assert await keys("alice", PHONE) == [TABLET]
+    assert await keys("alice", TABLET) == []
+    assert await keys("", SessionKey("", "")) == [NOBODY]
+    assert await keys("carol", SessionKey("", "")) == []
+
+
+async def test_client_ids(stores: "OpenedStores") -> None:
+    await stores.states.apply([Saved(key, state(), 0) for key in KEYS])
+    assert sorted(await stores.states.client_ids("alice", 10)) == ["phone", "tablet"]
+    assert len(await stores.states.client_ids("alice", 1)) == 1
+    assert await stores.states.client_ids("carol", 10) == []
+    await stores.states.apply([Forgotten("alice", "phone")])
+    assert await stores.states.client_ids("alice", 10) == ["tablet"]
 
 
 async def test_expiry(stores: "OpenedStores") -> None:
@@ -344,6 +398,30 @@ async def test_retained_on_many_topics(stores: "OpenedStores") -> None:
     await retain(stores, topics)
     found = await stores.states.retained_on([*topics, *(f"users/u{i}" for i in range(3000))])
     assert sorted(found) == sorted(topics)
+
+
+async def test_whose_the_retained_messages_are(stores: "OpenedStores") -> None:
+    assert await stores.states.held() == {}
+    await stores.states.apply(
+        [
+            Retained("a", b"\x00\xff", 1, owner="alice"),
+            Retained("é/b", b"x" * 100_000, 0, owner="alice"),
+            Retained("users", b"1", 0),
+            Retained("users0", b"1", 0),
+            Retained("users/alice/presence", b"{}", 1),
+            Retained("gone", b"1", 0),
+        ]
+    )
+    await stores.states.apply([Retained("gone", b"", 0), Retained("a", b"1", 0, owner="bob")])
+    held = {
+        "a": Held("bob", 2),
+        "é/b": Held("alice", 100_004),
+        "users": Held("", 6),
+        "users0": Held("", 7),
+    }
+    assert await stores.states.held() == held
+    await stores.reopen()
+    assert await stores.states.held() == held
 
 
 async def test_live_ones(stores: "OpenedStores") -> None:

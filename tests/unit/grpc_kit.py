@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -76,6 +77,9 @@ class TinyLogs:
         self.logs: dict[str, list[str]] = {}
         self.members: dict[str, set[str]] = {}
         self.taps: dict[str, set[Callable[[], None]]] = {}
+        self.paced: list[str] = []
+        self.pace_open = asyncio.Event()
+        self.pace_open.set()
         self.pages = 0
 
     def say(self, topic: str, *texts: str) -> None:
@@ -90,6 +94,11 @@ class TinyLogs:
     def leave(self, group: str, user: str) -> None:
         self.members[group].remove(user)
         self._directory.tell(MembershipChanged(group, user, False))
+
+    async def pace(self, user: str, publishes: int, *, wait: bool) -> None:
+        """Nobody is too fast while `pace_open` is set."""
+        self.paced.append(user)
+        await self.pace_open.wait()
 
     async def watch(self, topic: str, grown: Callable[[], None]) -> Callable[[], None]:
         self.taps.setdefault(topic, set()).add(grown)
@@ -106,7 +115,7 @@ class TinyLogs:
         if wanted is None:
             groups = [group for group, users in self.members.items() if caller.user in users]
             wanted = {f"users/{caller.user}/inbox": 0} | {f"groups/{group}": 0 for group in groups}
-        result = SyncResult([], dict(wanted), more=False)
+        result = SyncResult([], dict(wanted), more=False, generation=1)
         for topic, after in wanted.items():
             kind, owner, *_ = topic.split("/")
             if kind == "groups" and caller.user not in self.members.get(owner, ()):
@@ -132,6 +141,7 @@ class TinyNode:
         self.gate.set()
         self.begun: list[Any] = []
         self.ended: list[Any] = []
+        self.limited: Counter[str] = Counter()
         self.operations = Operations()
         self.operations.add("messages.send", self.send)
         self.operations.add("messages.send_batch", self.send_batch)
@@ -194,11 +204,11 @@ class TinyNode:
 
 
 @asynccontextmanager
-async def tiny_node(concurrency: int = 64) -> AsyncIterator[TinyNode]:
+async def tiny_node(concurrency: int = 64, calls_per_user: int = 256) -> AsyncIterator[TinyNode]:
     node = TinyNode()
     directory: Any = node.directory
     broker: Any = node.logs
-    offer = Offer(node.operations, broker, directory, directory, concurrency)
+    offer = Offer(node.operations, broker, directory, directory, concurrency, calls_per_user, node.limited)
     administration = Operations()
     administration.add("admin.stats", _stats)
     node.server = await start(administration, "127.0.0.1:0", ADMIN, offer)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from broker.domain.errors import StoreError
 from broker.domain.message import Stamped
+from broker.ports import KeptEvent
 from tests.outside.memory_store import Contents, MemoryMessageLog, Opened
 
 
@@ -34,6 +35,11 @@ class MemoryLog(MemoryMessageLog):
         except StoreError as error:
             raise AssertionError("the committer may lead to no error but a duplicate") from error
         self.batches.append(list(batch))
+
+    async def append_events(self, batch: Sequence[KeptEvent], kept: int) -> None:
+        if self.failures and (failure := self.failures.pop(0)) is not None:
+            raise failure
+        await super().append_events(batch, kept)
 
     async def heads(self, logs: Sequence[str]) -> dict[str, int]:
         self.heads_asked += logs

@@ -57,6 +57,8 @@ NOTES = "notes"
 class Limits(msgspec.Struct):
     max_inflight: int = 3
     max_queued: int = 2
+    connections_per_user: int = 1000
+    sessions_per_user: int = 1000
 
 
 class Wire:
@@ -78,6 +80,11 @@ class Wire:
 
     def moved(self, _session: Session) -> None:
         self.was_told.append("moved")
+
+    def ids_wanted(self, session: Session) -> None:
+        """What is asked for is on disk at once."""
+        reserve(session)
+        session.refill()
 
     def dropped(self, reason: str) -> None:
         self.was_told.append(reason)
@@ -114,10 +121,19 @@ def number(packet: Publish) -> int:
 def connect(
     wire: Wire, limits: Limits | None = None, state: SessionState | None = None, persistent: bool = True
 ) -> Session:
+    """A session whose packet ids are reserved."""
     session = Session(KEY, Identity("alice"), persistent, wire, limits or Limits(), wire)
     if state is not None:
         session.restore(state)
+    reserve(session)
     return session
+
+
+def reserve(session: Session) -> None:
+    """Let packet ids be reserved, as if the store answered at once."""
+    ids = session.window.reserve_ids()
+    if ids is not None:
+        session.window.ids.reserved(ids.reserved)
 
 
 def log_of(topic: str) -> str:
@@ -168,8 +184,9 @@ def feed(session: Session, tail: Tail, log: Sequence[int]) -> None:
 
 
 def kept(session: Session) -> SessionState:
-    """What the session leaves, through the store's eyes."""
-    return through_store(session.snapshot())
+    """What the session leaves if its connection ends now, through the store's eyes."""
+    at_end = session.window.ids.snapshot(at_end=True)
+    return through_store(msgspec.structs.replace(session.snapshot(), packet_ids=at_end))
 
 
 def through_store(state: SessionState) -> SessionState:
@@ -207,8 +224,10 @@ class Store:
         match change:
             case Saved(key, state, _):
                 self.sessions[key] = through_store(state)
-            case Moved(key, cursors) if key in self.sessions:
+            case Moved(key, cursors, packet_ids) if key in self.sessions:
                 self.sessions[key].cursors.update(cursors)
+                if packet_ids is not None:
+                    self.sessions[key].packet_ids = packet_ids
             case Enqueued(key, message, limit) if key in self.sessions:
                 queue = self.sessions[key].queue
                 queue.append(message)
@@ -230,6 +249,10 @@ class Store:
     ) -> list[tuple[SessionKey, dict[str, Subscription]]]:
         return [(key, dict(state.filters)) for key, state in self.sessions.items()]
 
+    async def client_ids(self, user: str, limit: int) -> list[str]:
+        await asyncio.sleep(0)
+        return [key.client_id for key in self.sessions if key.user == user][:limit]
+
     async def heads(self, logs: Sequence[str]) -> dict[str, int]:
         await self._log_asked()
         return {log: len(self.logs.get(log, ())) for log in logs}
@@ -246,8 +269,22 @@ class Store:
             raise StoreError("the disk is gone")
 
 
+class NoTime:
+    """A clock that stands still."""
+
+    def now_ms(self) -> int:
+        return 0
+
+    steady_ms = now_ms
+
+
 async def yes() -> bool:
     return True
+
+
+async def none_earlier(_user: str) -> dict[str, int | None]:
+    """No id had an earlier account."""
+    return {}
 
 
 class Bench:
@@ -271,7 +308,7 @@ class Bench:
         self.states = States(self.store, self.metrics)
         self.feeder = Feeder(self.store, self._retained, self.metrics)
         self.subscriptions = Subscriptions(
-            router, self.store, self.states, self.feeder, self._grant, lambda: 0, None
+            router, self.store, self.states, self.feeder, self._grant, none_earlier, lambda: 0, None
         )
         self.online: Online[Client] = Online()
         self.away = AwaySessions(self.states, [NOTES], self.limits.max_queued)
@@ -285,7 +322,7 @@ class Bench:
             None,  # nobody publishes
             self.metrics,
             self.limits,
-            int,
+            NoTime(),
             lambda _user, _devices: None,
             lambda _arrival: None,
             self._may_receive,

@@ -246,6 +246,7 @@ class Client:
                 self.answers[packet_id] = Type.PUBCOMP
             return
         assert isinstance(packet, Publish)
+        assert packet.dup or packet_id not in self.held, "the client takes it for a repetition"
         place = (packet.topic, number(packet))
         if packet.qos == 1:
             self._deliver(place, 1)
@@ -269,7 +270,5 @@ class Client:
         self.answers = late if answers else {}
 
     def node_died(self) -> None:
-        """Packet ids need not mean the same any more."""
+        """What it holds it keeps (4.3.3): the node must not use those packet ids for anything else."""
         self.answers.clear()
-        if not self.delivers_late:
-            self.held.clear()

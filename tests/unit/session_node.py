@@ -11,15 +11,18 @@ from typing import cast
 from broker.delivery.feeder import Feeder
 from broker.domain.message import Entry
 from broker.metrics import Metrics
-from broker.ports import MessageLog, Retained, Saved, SessionState, StateChange
+from broker.ports import Identity, MessageLog, Moved, Retained, Saved, SessionState, StateChange
 from broker.session.laws import EntryState, Event, TailState
 from broker.session.session import Session
 from broker.session.tail import Tail
 from broker.wire.decoder import Decoder
 from broker.wire.packets import Ack, Packet, Publish, Type
 from tests.subscribed import subscribed
-from tests.unit.session_kit import KEY, Limits, Store, Wire, connect, entry, log_of, number, through_store
+from tests.unit.session_kit import KEY, Limits, Store, Wire, entry, log_of, number, through_store
 from tests.unit.session_model import GROUPS, TOPICS, Client, Ledger, Place
+
+RESERVED = 5
+"""Packet ids in a range: few, so that ranges end."""
 
 
 class ShortReads(Store):
@@ -34,11 +37,17 @@ class ShortReads(Store):
 class ClientWire(Wire):
     """Hands each packet over when it is sent, and keeps it until the client reads it."""
 
-    def __init__(self, sent: Callable[[Packet], None], lagging: Callable[[Session], None]) -> None:
+    def __init__(
+        self,
+        sent: Callable[[Packet], None],
+        lagging: Callable[[Session], None],
+        ids_wanted: Callable[[Session], None],
+    ) -> None:
         super().__init__()
         self.unread: deque[Packet] = deque()
         self._sent = sent
         self._lagging = lagging
+        self._ids_wanted = ids_wanted
         self._decoder = Decoder(1 << 20)
 
     def send(self, data: bytes) -> None:
@@ -49,6 +58,9 @@ class ClientWire(Wire):
 
     def lagging(self, session: Session) -> None:
         self._lagging(session)
+
+    def ids_wanted(self, session: Session) -> None:
+        self._ids_wanted(session)
 
 
 async def _nothing_retained(_topic_filter: str, _after: str, _limit: int) -> list[Retained]:
@@ -118,17 +130,28 @@ class Node:
     # --- the session --------------------------------------------------------------------
 
     def open(self, state: SessionState, follows: bool = True) -> None:
-        self.wire = ClientWire(self._is_sent, self.feeder.lagging)
+        self.wire = ClientWire(self._is_sent, self.feeder.lagging, self._reserve)
         self.last = dict.fromkeys(TOPICS, 0)
         self.newly_sent: set[Place] = set()
         self.confirmed: set[Place] = set()
         """Entries that the client has said it has, on this connection and since the log is read."""
         self.ledger.reconnect()
-        self.session = connect(self.wire, self.limits, state)
+        self.session = Session(KEY, Identity("alice"), True, self.wire, self.limits, self.wire)
+        self.session.window.ids.step = RESERVED
+        self.session.restore(state)
         if follows:
             self.follow()
             self._lose()
             self.session.forget_lost()
+
+    def _reserve(self, session: Session) -> None:
+        """The range of packet ids is on disk at once, with all that was to be saved before."""
+        ids = session.window.reserve_ids()
+        assert ids is not None, "none is on its way"
+        self.uncommitted.append(Moved(KEY, {}, ids))
+        self.commit()
+        session.window.ids.reserved(ids.reserved)
+        session.refill()
 
     def follow(self) -> None:
         """Bring tails in line with rights, as `Subscriptions` does."""
@@ -210,6 +233,16 @@ class Node:
         self.session.logs.saved()
         self.uncommitted.append(Saved(KEY, self.session.snapshot(), 0))
         self.commit()
+
+    def save_moved(self) -> None:
+        """Twice a second; new packet ids with it, which may be used once that is on disk."""
+        window = self.session.window
+        ids = window.reserve_ids() if window.ids.is_low else None
+        self.uncommitted.append(Moved(KEY, self.session.logs.to_save, ids))
+        self.session.logs.saved()
+        if ids is not None:
+            self.commit()
+            window.ids.reserved(ids.reserved)
 
     def commit(self) -> None:
         for change in self.uncommitted:

@@ -16,7 +16,7 @@ REFUSING = [
 ]
 """The modules that refuse operations; the administration has a room of its own, and codes."""
 
-FAILURES = {"RefusedError", "Failure", "_Failure"}
+FAILURES = {"RefusedError", "Failure", "_failure"}
 """What takes an error's code first."""
 
 

@@ -3,13 +3,20 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import jwt
 import pytest
 
+from broker.domain.attempts import Attempts, TooManyAttemptsError
+from broker.domain.directory import Account
+from broker.domain.errors import StoreError
+from plugins.auth.authenticator import Authenticator
 from plugins.auth.passwords import Passwords
 from plugins.auth.tokens import Token, TokenKeyError, Tokens, looks_like_token
+from plugins.persistence.sql_directory import open_directory
 
 NOW = float(int(time.time()))
 
@@ -36,8 +43,91 @@ async def test_one_password_at_the_same_time_is_one_computation_with_and_without
         asking += [asyncio.ensure_future(passwords.verify(b"wrong", hashed, "bob"))]
         await asyncio.sleep(0)
         await asyncio.sleep(0)  # they have asked, and what they ask for has begun
-        assert passwords._waiting == 2
+        assert passwords._running == 2
         assert await asyncio.gather(*asking) == [False] * 11
+    passwords.close()
+
+
+async def test_one_address_delays_others_by_one_of_its_passwords_only() -> None:
+    passwords = Passwords()
+    hashed = await passwords.hash("right")
+    done: list[str] = []
+    begun = asyncio.Event()
+
+    async def ask(line: str, number: int) -> None:
+        with suppress(StoreError):  # those that found no room
+            await passwords.verify(f"wrong {number}".encode(), hashed, "alice", line)
+            done.append(line)
+            begun.set()
+
+    flood = [asyncio.ensure_future(ask("attacker", number)) for number in range(400)]
+    await begun.wait()
+    before = len(done)
+    await asyncio.gather(*(ask(f"other {number}", number) for number in range(3)))
+    last = max(done.index(f"other {number}") for number in range(3))
+    # Two were running, and each of the three may have waited for one more turn of the attacker.
+    assert done[before:last].count("attacker") <= 2 + 3
+    for each in flood:
+        each.cancel()
+    passwords.close()
+
+
+async def test_a_full_queue_refuses_whom_it_is_full_of() -> None:
+    passwords = Passwords()
+    hashed = await passwords.hash("right")
+    flood = [
+        asyncio.ensure_future(passwords.verify(f"wrong {number}".encode(), hashed, "alice", "attacker"))
+        for number in range(400)
+    ]
+    await asyncio.sleep(0)
+    assert await passwords.verify(b"right", hashed, "bob", "other")
+    refused = [each for each in flood if each.done() and isinstance(each.exception(), StoreError)]
+    assert len(refused) >= 198  # 200 wait, two run
+    for each in flood:
+        each.cancel()
+    await asyncio.gather(*flood, return_exceptions=True)
+    passwords.close()
+
+
+async def test_who_is_not_admitted_costs_no_hash() -> None:
+    passwords = Passwords()
+    hashed = await passwords.hash("right")
+
+    def admit() -> Callable[[bool], None]:
+        raise TooManyAttemptsError(3.0)
+
+    for password in (b"right", b"wrong"):
+        with pytest.raises(TooManyAttemptsError):
+            await passwords.verify(password, hashed, "alice", "here", admit)
+        assert passwords._running == 0
+    assert await passwords.verify(b"right", hashed, "alice", "here")
+    passwords.close()
+
+
+async def test_attempts_are_counted_by_user_and_address(tmp_path: Path) -> None:
+    passwords = Passwords()
+    directory = open_directory(f"sqlite:///{tmp_path / 'directory.db'}", passwords.hash, lambda: 0)
+    await directory.add_account("alice", "wonderland", "user")
+    authenticator = Authenticator(
+        directory, passwords, Tokens(tmp_path / "keys.json"), Attempts(3, 4), lambda: NOW
+    )
+
+    async def tried(user: str, password: bytes, address: str = "192.0.2.1") -> bool | None:
+        """None: it was not looked at."""
+        try:
+            return await authenticator.by_password(user, password, address) is not None
+        except TooManyAttemptsError:
+            return None
+
+    # Devices that come at once with the right password are no failures, however many they are.
+    assert await asyncio.gather(*(tried("alice", b"wonderland") for _ in range(50))) == [True] * 50
+    assert [await tried("nobody", b"x", "192.0.2.2") for _ in range(4)] == [False] * 3 + [None]
+    assert [await tried("alice", b"wrong") for _ in range(4)] == [False] * 3 + [None]
+    assert await tried("alice", b"wonderland") is None  # known to be right, and not looked at
+    assert await tried("alice", b"wonderland", "192.0.2.3")  # strangers have tried nothing
+    guesses = [tried(f"u{number}", b"x", "192.0.2.4") for number in range(20)]
+    assert sorted(await asyncio.gather(*guesses), key=str) == [False] * 4 + [None] * 16
+    await directory.close()
     passwords.close()
 
 
@@ -124,6 +214,22 @@ def test_key_rotation(tmp_path: Path) -> None:
     assert tokens.verify(new) is not None
 
 
+def test_a_reload_says_what_has_changed_and_no_secret(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    write_keys(file, "a", "a", "b")
+    tokens = Tokens(file)
+    assert tokens.reload() == []
+    write_keys(file, "c", "b", "c")
+    assert tokens.verify("eyJ.eyJ.x") is None  # reads the file, too
+    assert tokens.reload() == ["key 'a' is gone", "key 'c' is new", "the active key is 'c'"]
+    assert tokens.reload() == []
+    file.write_text(json.dumps({"active": "c", "keys": {"b": key("x"), "c": key("c")}}))
+    assert tokens.reload() == ["key 'b' is another one"]
+    file.write_text("{")
+    with pytest.raises(TokenKeyError, match=r"keys\.json"):
+        tokens.reload()
+
+
 @pytest.mark.parametrize(
     "token",
     [
@@ -155,3 +261,17 @@ def test_bad_key_files(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "keys.json").write_text(text)
     with pytest.raises(TokenKeyError, match=message):
         Tokens(tmp_path / "keys.json")
+
+
+def test_a_token_is_for_its_account_until_the_tokens_are_revoked(tmp_path: Path) -> None:
+    """Whatever the times say: the wall clock may have been set back or forward since."""
+    tokens = Tokens(tmp_path / "keys.json")
+    now = int(NOW)
+    account = Account("alice", created_at=now * 1000 + 7, tokens_after=now + 60)
+    read = tokens.verify(tokens.issue("alice", 3600, NOW + 1000.0, account=account))
+    assert read is not None, "issued in the future"
+    assert (read.account, read.issued_at) == (now * 1000 + 7, now + 60)
+    forged = {"sub": "alice", "iat": NOW, "exp": NOW + 3600, "acc": "x"}
+    keys = json.loads((tmp_path / "keys.json").read_bytes())
+    (kid, secret), *_ = keys["keys"].items()
+    assert tokens.verify(jwt.encode(forged, secret, "HS256", headers={"kid": kid})) is None

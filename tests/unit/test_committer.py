@@ -1,14 +1,16 @@
 """Group commit, and the committer over a log in memory."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 import pytest
 
-from broker.domain.errors import DuplicateMessageError, Refusal, StoreError
+from broker.domain.errors import DuplicateMessageError, Refusal, StoreError, StoreUnavailableError
 from broker.domain.message import Content, Draft, Stamped, draft, read_body
 from broker.domain.topics import parse_topic
+from broker.outage import Outage
 from broker.publish.committer import Duplicate, GroupCommit, MessageCommitter, Outcome, Submission
 from broker.publish.sequencer import Sequencer
 from tests.unit.memory_log import MemoryLog
@@ -20,6 +22,9 @@ class FixedClock:
     def now_ms(self) -> int:
         return NOW
 
+    def growing_ms(self) -> int:
+        return NOW
+
 
 class Bench:
     """A committer, and the calls that followed each submission, as (call, name or seq)."""
@@ -29,19 +34,23 @@ class Bench:
         self.story: list[tuple[str, object]] = []
         self.outcomes: dict[str, Outcome] = {}
         self.published: list[Stamped] = []
-        self.committer = MessageCommitter(self.log, Sequencer(1), FixedClock(), self._publish, max_batch)
+        self.outage = Outage()
+        self.limited: Counter[str] = Counter()
+        self.committer = MessageCommitter(
+            self.log, Sequencer(1), FixedClock(), self._publish, max_batch, self.outage, 10_000, self.limited
+        )
 
     def _publish(self, message: Stamped) -> None:
         self.published.append(message)
         self.story.append(("push", message.seq))
 
-    def submit(self, name: str, draft: Draft) -> None:
+    def submit(self, name: str, draft: Draft, *, patient: bool = True) -> None:
         def done(outcome: Outcome) -> None:
             assert name not in self.outcomes, "told twice"
             self.outcomes[name] = outcome
             self.story.append(("done", name))
 
-        self.committer.submit(Submission(draft, done))
+        self.committer.submit(Submission(draft, done, patient))
 
     def seqs(self) -> list[int | None]:
         return [o.seq if isinstance(o, Stamped | Duplicate) else None for o in self.outcomes.values()]
@@ -93,6 +102,52 @@ async def test_while_one_batch_is_committed_the_next_collects() -> None:
     await commits.drain()
     assert batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
     assert len(commits) == 0
+
+
+class ByFirst:
+    """Items are strings, whose owner is the first letter."""
+
+    max_bytes = 100
+
+    def owner(self, item: str) -> str:
+        return item[0]
+
+    def size(self, items: Iterable[str]) -> int:
+        return sum(map(len, items))
+
+
+async def batches_of(items: Iterable[str], max_batch: int) -> list[list[str]]:
+    """The batches that follow the first item, which is committed while the others come."""
+    batches: list[list[str]] = []
+
+    async def commit(batch: list[str]) -> None:
+        batches.append(batch)
+        await asyncio.sleep(0)
+
+    commits = GroupCommit(commit, max_batch, ByFirst())
+    commits.submit("first")
+    await until(lambda: len(batches) == 1)
+    for item in items:
+        commits.submit(item)
+    await commits.drain()
+    assert len(commits) == 0
+    return batches[1:]
+
+
+async def test_a_flood_leaves_room_for_others_in_the_next_batch() -> None:
+    flood = [f"a{number}" for number in range(10_000)]
+    batches = await batches_of([*flood, "b0", "c0", "b1"], 20)
+    assert batches[0][:6] == ["a0", "b0", "c0", "a1", "b1", "a2"]
+    assert {len(batch) for batch in batches[:-1]} == {20}
+    # Items of one owner keep their order.
+    assert [item for batch in batches for item in batch if item[0] == "a"] == flood
+
+
+async def test_a_batch_is_full_with_its_bytes() -> None:
+    large = "a" * 60
+    batches = await batches_of([large, large, large, "b0", "b1"], 20)
+    assert batches == [[large, "b0", large], ["b1", large]]
+    assert await batches_of(["a" * 1000, "b0"], 20) == [["a" * 1000], ["b0"]]
 
 
 async def test_a_commit_that_raises_does_not_stop_the_next() -> None:
@@ -196,7 +251,9 @@ async def test_heads_are_asked_for_once() -> None:
 async def test_more_logs_than_heads_are_kept() -> None:
     bench = Bench()
     sequencer = Sequencer(1, capacity=3)
-    committer = MessageCommitter(bench.log, sequencer, FixedClock(), bench.published.append, 10)
+    committer = MessageCommitter(
+        bench.log, sequencer, FixedClock(), bench.published.append, 10, Outage(), 10_000, Counter()
+    )
     for i in range(40):
         committer.submit(Submission(private(to=f"u{i % 5}"), lambda _outcome: None))
         await committer.drain()
@@ -373,3 +430,141 @@ async def test_content_that_is_hard_to_compare_hurts_nobody_else(text: bytes) ->
     await bench.committer.drain()
     assert set(bench.outcomes) == {"odd", "odd again", "new"}
     assert [m.seq for m in bench.published] == [1, 2]
+
+
+# --- while the store cannot commit ----------------------------------------------------------
+
+FULL = StoreUnavailableError("database or disk is full")
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.publish.committer._RETRY_SECONDS", 0.01)
+
+
+async def told(bench: Bench, *names: str) -> None:
+    deadline = asyncio.get_running_loop().time() + 10
+    for _ in iter(lambda: all(name in bench.outcomes for name in names), True):
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_what_cannot_be_committed_now_is_committed_later_in_its_order() -> None:
+    bench = Bench(max_batch=2)
+    bench.log.failures = [FULL, FULL, None, FULL]
+    names = [f"m{n}" for n in range(7)]
+    for name in names[:5]:
+        bench.submit(name, group(name))
+    await until(lambda: bench.outage.is_on)
+    assert not bench.story
+    for name in names[5:]:
+        bench.submit(name, group(name))
+    await told(bench, *names)
+    assert bench.seqs() == [1, 2, 3, 4, 5, 6, 7]
+    assert [draft_text(stamped) for stamped in bench.published] == names
+    assert not bench.outage.is_on
+    bench.submit("later", group("later"))
+    await told(bench, "later")
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_an_outage_ends_with_the_first_commit_that_works(caplog: pytest.LogCaptureFixture) -> None:
+    """However much is held: calls are not refused any more, and batches do not wait between one another."""
+    bench = Bench(max_batch=1)
+    bench.log.failures = [FULL]
+    names = [f"m{n}" for n in range(9)]
+    for name in names:
+        bench.submit(name, group("x"))
+    await told(bench, "m0")
+    bench.submit("call", group("call"), patient=False)
+    await told(bench, "call", *names)
+    assert bench.seqs() == list(range(1, 11))
+    assert len([line for line in caplog.messages if "commits fail" in line]) == 1
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_who_cannot_wait_is_told_at_once() -> None:
+    bench = Bench()
+    bench.log.failures = [FULL] * 3
+    bench.submit("call", group("call"), patient=False)
+    bench.submit("publish", group("publish"))
+    await told(bench, "call")
+    assert bench.outage.is_on
+    bench.submit("another call", group("another"), patient=False)
+    assert bench.outcomes["another call"] == FULL
+    await told(bench, "publish")
+    assert bench.seqs() == [None, None, 1]
+
+
+async def test_what_is_held_is_bounded() -> None:
+    bench = Bench()
+    bench.log.failures = [FULL] * 1000
+    bench.submit("first", group("first"))
+    await until(lambda: bench.outage.is_on)
+    for n in range(100):
+        bench.submit(f"m{n}", group("x"))
+    refused = [name for name, outcome in bench.outcomes.items() if outcome == FULL]
+    assert len(refused) == bench.limited["held_bytes"]
+    assert refused[-1] == "m99"
+    assert "m0" not in refused
+    await bench.committer.drain()
+
+
+async def test_a_node_that_stops_gives_up_what_is_held() -> None:
+    bench = Bench()
+    bench.log.failures = [FULL] * 1000
+    bench.submit("one", group("one"))
+    await until(lambda: bench.outage.is_on)
+    bench.submit("two", group("two"))
+    await bench.committer.drain()
+    assert all(isinstance(outcome, StoreUnavailableError) for outcome in bench.outcomes.values())
+    assert len(bench.outcomes) == 2
+
+
+def draft_text(stamped: Stamped) -> object:
+    return msgspec.json.decode(stamped.draft.content.content)
+
+
+# --- in turns -------------------------------------------------------------------------------
+
+
+async def test_one_among_ten_thousand_is_in_the_next_batch() -> None:
+    bench = Bench()
+    for number in range(10_000):
+        bench.submit(f"a{number}", group(sender="mallory"))
+    bench.submit("b", group(sender="bob", to="others"))
+    await bench.committer.drain()
+    assert len(bench.outcomes) == 10_001
+    assert list(bench.outcomes).index("b") < 2
+    seqs = [message.seq for message in bench.published if message.draft.sender == "mallory"]
+    assert seqs == list(range(1, 10_001))
+
+
+async def test_while_very_many_are_pushed_the_next_batch_is_committed() -> None:
+    log, pushed = MemoryLog(), [0]
+    story: list[str] = []
+
+    def push(message: Stamped) -> None:
+        pushed[0] += 1000  # each has a thousand readers
+        story.append("push")
+
+    committer = MessageCommitter(
+        log,
+        Sequencer(1),
+        FixedClock(),
+        push,
+        1000,
+        Outage(),
+        10_000,
+        Counter(),
+        delivered=lambda: pushed[0],
+    )
+    for _ in range(200):
+        committer.submit(Submission(group(), lambda _: None))
+    await until(lambda: len(story) > 0)
+    committer.submit(Submission(group(sender="bob", to="others"), lambda _: story.append("done")))
+    await committer.drain()
+    assert story.count("push") == 201
+    assert story.index("done") < 100
+    assert story[-1] == "push"

@@ -79,8 +79,18 @@ def test_results() -> None:
     stats = to_message(admin.StatsResponse.DESCRIPTOR, StatsResult({"a": 1, "b": 2**40}))
     assert stats == admin.StatsResponse(values={"a": 1, "b": 2**40})
     sessions = to_message(
-        admin.ListSessionsResponse.DESCRIPTOR, ListResult([SessionView("", "c", "h:1")], "x")
+        admin.ListSessionsResponse.DESCRIPTOR,
+        ListResult([SessionView("", "c", "h:1", "online", 5, False, 0, None, 2)], "x"),
     )
-    assert sessions == admin.ListSessionsResponse(
-        sessions=[admin.Session(client_id="c", address="h:1")], next="x"
-    )
+    session = admin.Session(client_id="c", address="h:1", state="online", since=5, backlog=2)
+    assert sessions == admin.ListSessionsResponse(sessions=[session], next="x")
+
+
+def test_fields_that_this_node_does_not_know_are_refused() -> None:
+    """Protobuf would leave them out without a word."""
+    known = pb.SendRequest(user_id="bob", content=b'"hi"')
+    later = pb.SendRequest.FromString(known.SerializeToString() + b"\xa2\x06\x01x")
+    batch = pb.SendBatchRequest(messages=[known, later])
+    for name, request in (("messages.send", later), ("messages.send_batch", batch)):
+        with pytest.raises(RefusedError, match=r"im\.SendRequest: field 100 is unknown"):
+            taken(offered_operations(), name, request)

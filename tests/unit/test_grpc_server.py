@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from bridge.grpc_api import im_admin_pb2, im_admin_pb2_grpc
 from bridge.grpc_api import im_pb2 as pb
 from bridge.grpc_api.admission import SLOT_BYTES
+from bridge.grpc_api.guard import host_of
 from bridge.grpc_api.services import SERVICES
 from bridge.grpc_api.tls import CertificateError, read_tls
 from tests.unit.grpc_kit import ADMIN, TinyNode, failure, tiny_node, until
@@ -191,6 +192,8 @@ async def test_parameters_and_results() -> None:
             client_msg_id="c-1",
             reply_to="5",
             mentions=b'["bob"]',
+            data=b'{"order": 7}',
+            traceparent="00-1-2-01",
         )
         sent = await node.call("MessageService/SendMessage", request, "token-of-alice")
         assert (sent.conversation_id, sent.seq, sent.created_at) == ("alice False", 7, 2**53)
@@ -202,6 +205,8 @@ async def test_parameters_and_results() -> None:
             "client_msg_id": "c-1",
             "reply_to": "5",
             "mentions": ["bob"],
+            "data": {"order": 7},
+            "traceparent": "00-1-2-01",
         }
         bare = await node.call("MessageService/SendMessage", pb.SendRequest(user_id="bob", content=b'"hi"'))
         assert bare.conversation_id == "system True"
@@ -213,6 +218,8 @@ async def test_parameters_and_results() -> None:
             "client_msg_id": None,
             "reply_to": None,
             "mentions": None,
+            "data": None,
+            "traceparent": None,
         }
 
 
@@ -324,6 +331,39 @@ async def test_one_user_leaves_room_for_others() -> None:
         await asyncio.wait(of_alice)
 
 
+async def test_a_user_has_so_many_calls_in_progress() -> None:
+    async with tiny_node(concurrency=8, calls_per_user=5) as node:
+        node.gate.clear()
+
+        def call(text: str, token: str) -> asyncio.Future[Any]:
+            return asyncio.ensure_future(node.call("MessageService/SendMessage", send(text), token))
+
+        of_alice = [call("alice", "token-of-alice") for _ in range(9)]
+        await until(lambda: sum(call.done() for call in of_alice) == 4)
+        for refused in (call for call in of_alice if call.done()):
+            assert failure(refused.exception())[:2] == (grpc.StatusCode.RESOURCE_EXHAUSTED, "overloaded")
+        assert node.limited == {"calls_per_user": 4}
+        others = [call("bob", "token-of-bob"), *(call("root", ADMIN) for _ in range(9))]
+        await until(lambda: len(node.begun) == 8)
+        node.gate.set()
+        await asyncio.gather(*others)
+        await asyncio.wait(of_alice)
+        assert (await call("again", "token-of-alice")) is not None
+
+
+async def test_users_who_are_too_fast_take_no_place_of_others() -> None:
+    async with tiny_node(concurrency=2) as node:
+        node.logs.pace_open.clear()
+        tokens = ("token-of-alice", "token-of-bob")
+        slow = [asyncio.ensure_future(node.call("MessageService/SendMessage", send("x"), t)) for t in tokens]
+        await until(lambda: sorted(node.logs.paced) == ["alice", "bob"])
+        async with asyncio.timeout(5):
+            await node.call("MessageService/SendMessage", send("root"), ADMIN)
+        assert node.begun == ["root"]
+        node.logs.pace_open.set()
+        await asyncio.gather(*slow)
+
+
 async def test_a_large_request_takes_the_place_of_many() -> None:
     async with tiny_node(concurrency=4) as node:
         node.gate.clear()
@@ -377,3 +417,16 @@ def test_tls_that_is_not_to_be_had(tmp_path: Path) -> None:
             read_tls(cert, key)
         assert words in str(raised.value)
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("peer", "host"),
+    [
+        ("ipv4:192.0.2.1:5000", "192.0.2.1"),
+        ("ipv6:%5B2001:db8::1%5D:5000", "2001:db8::1"),
+        ("ipv6:[::1]:5000", "::1"),
+        ("unix:", ""),
+    ],
+)
+def test_the_address_in_grpcs_name_of_a_client(peer: str, host: str) -> None:
+    assert host_of(peer) == host

@@ -198,3 +198,24 @@ async def test_a_stop_ends_the_stream() -> None:
         with pytest.raises(grpc.aio.AioRpcError):
             await stream.read()
         await until(lambda: node.logs.tapped == [])
+
+
+async def test_a_user_has_so_many_streams_open() -> None:
+    async with tiny_node(calls_per_user=2) as node:
+        node.logs.say(INBOX, "hello")
+        request = pb.SyncRequest(cursors={INBOX: 0}, follow=True)
+        streams = [node.sync(request, "alice") for _ in range(2)]
+        for stream in streams:
+            assert await read(stream) == (INBOX, 1, "hello")
+        for _ in range(2):
+            assert await fails(node.sync(request, "alice")) == (
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "overloaded",
+            )
+        assert node.limited == {"calls_per_user": 2}
+        of_system = [node.sync(request, "root") for _ in range(4)]
+        for stream in of_system:
+            assert await read(stream) == (INBOX, 1, "hello")
+        streams[0].cancel()
+        await until(lambda: len(node.logs.tapped) and sum(map(len, node.logs.taps.values())) == 5)
+        assert await read(node.sync(request, "alice")) == (INBOX, 1, "hello")

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from broker.domain.attempts import TooManyAttemptsError
 from broker.domain.errors import ReasonCode, Refusal, StoreError
 from broker.domain.publication import Publication
 from broker.domain.topics import Topic
@@ -135,6 +136,18 @@ def test_wrong_credentials_are_refused() -> None:
 def test_a_store_that_fails_is_not_the_clients_fault() -> None:
     assert run(admit(TheGate(broken=True), ALICE, None)) == ConnectRefusal(
         ConnectCode.SERVER_UNAVAILABLE, "the directory is gone"
+    )
+
+
+def test_a_password_that_was_not_looked_at_is_not_called_wrong() -> None:
+    class Tired(TheGate):
+        async def authenticate(self, credentials: Credentials) -> Principal | None:
+            raise TooManyAttemptsError(6.0)
+
+    assert run(admit(Tired(), ALICE, None)) == ConnectRefusal(
+        ConnectCode.SERVER_UNAVAILABLE,
+        "authentication of 'alice': too many attempts, try again later",
+        "connect_rate",
     )
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bridge.http_api.attempts import Attempts, TooManyAttemptsError
 from bridge.http_api.logins import GRACE, Logins, Pair
 from broker.config import Http
+from broker.domain.attempts import Attempts, TooManyAttemptsError
 from broker.domain.errors import StoreError
 from broker.ports import DirectoryError
 from plugins.auth.authenticator import Authenticator
@@ -32,15 +32,17 @@ class Home:
         url = f"sqlite:///{folder / 'directory.db'}"
         self.directory: SqlDirectory = open_directory(url, self.passwords.hash, lambda: int(self.now * 1000))
         tokens = Tokens(folder / "keys.json")
-        self.authenticator = Authenticator(self.directory, self.passwords, tokens)
+        attempts = Attempts(3, 100)
+        self.authenticator = Authenticator(self.directory, self.passwords, tokens, attempts, lambda: self.now)
         self.refused: Counter[str] = Counter()
         nothing: Any = None
         self.logins = Logins(
             self.authenticator,
             self.directory,
             nothing,
-            Attempts(3, 100),
+            attempts,
             Http(),
+            lambda: self.now,
             lambda: self.now,
             self.refused,
         )
@@ -195,8 +197,8 @@ async def test_a_login_that_a_revocation_overtakes_is_void(
 ) -> None:
     right = home.authenticator.by_password
 
-    async def overtaken(user: str, password: bytes) -> object:
-        account = await right(user, password)
+    async def overtaken(user: str, password: bytes, address: str) -> object:
+        account = await right(user, password, address)
         await home.directory.revoke_tokens("alice", int(home.now) + 1)
         return account
 

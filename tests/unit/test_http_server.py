@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 from starlette.applications import Starlette
@@ -13,19 +14,44 @@ from starlette.routing import Route
 from bridge.http_api import bodies, server
 from bridge.http_api.errors import answer, describe, guarded
 from bridge.http_api.readiness import Readiness
-from broker.domain.errors import StoreError
+from broker.domain.errors import StoreError, StoreUnavailableError
 
 Start = Callable[[Callable[[Request], Awaitable[Response]]], Awaitable[server.Server]]
 
 
+class Slots:
+    """Each connection waits for the next of `waits`; None: it is closed. No limits when they are used up."""
+
+    def __init__(self) -> None:
+        self.waits: list[float | None] = []
+        self.used = 0
+        self.empty = asyncio.Event()
+
+    def take(self, _address: str, _stream: asyncio.BaseTransport, _now: float) -> float | None:
+        wait = self.waits.pop(0) if self.waits else 0.0
+        self.used += wait is not None
+        return wait
+
+    def give_back(self, address: str) -> None:
+        assert address == "127.0.0.1"
+        self.used -= 1
+        if not self.used:
+            self.empty.set()
+
+
 @pytest.fixture
-async def start() -> AsyncIterator[Start]:
+def slots() -> Slots:
+    return Slots()
+
+
+@pytest.fixture
+async def start(slots: Slots) -> AsyncIterator[Start]:
     """Starts a server with one endpoint, for any method, at `/`."""
     running: list[server.Server] = []
 
     async def start(endpoint: Callable[[Request], Awaitable[Response]]) -> server.Server:
         app = Starlette(routes=[Route("/", guarded(endpoint), methods=["GET", "POST"])])
-        running.append(await server.start(app, "127.0.0.1:0", []))
+        running.append(await server.start(app, "127.0.0.1:0", [], slots))
         return running[-1]
 
     yield start
@@ -123,7 +149,7 @@ def test_failures_of_ours_tell_nothing(error: Exception, status: int, code: str)
     assert (response.headers.get("retry-after") is not None) == (status == 503)
 
 
-async def test_readiness_asks_each_store_once_at_a_time() -> None:
+async def test_readiness_asks_each_store_once_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
     release = asyncio.Event()
 
@@ -135,12 +161,35 @@ async def test_readiness_asks_each_store_once_at_a_time() -> None:
     async def fail() -> None:
         raise StoreError("secret")
 
+    async def full() -> None:
+        raise StoreUnavailableError("the disk is full")
+
     async def work() -> None:
         return None
 
-    readiness = Readiness({"one": hang, "two": fail, "three": work})
+    readiness = Readiness({"one": hang, "two": fail, "three": work, "four": full})
     results = await asyncio.gather(*(readiness.failures() for _ in range(5)))
-    assert results == [["one: no answer within 1 s", "two: failed"]] * 5
+    assert results == [["one: no answer within 1 s", "two: failed", "four: the disk is full"]] * 5
     assert asked == 1
     release.set()
-    assert await readiness.failures() == ["two: failed"]
+    assert len(await readiness.failures()) == 3, "what was found is valid for a moment"
+    monkeypatch.setattr("bridge.http_api.readiness.FRESH_SECONDS", 0.0)
+    assert await readiness.failures() == ["two: failed", "four: the disk is full"]
+
+
+async def test_connections_beyond_a_limit(
+    start: Start, slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)  # counted from the time when it may be read
+    slots.waits = [None, 0.5]
+    port = (await start(hello)).port
+    request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with suppress(ConnectionError):
+        assert await exchange(port, request) == b""
+    assert slots.used == 0
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    assert (await exchange(port, request)).endswith(b'{"hello":1}')
+    assert loop.time() - before >= 0.5
+    async with asyncio.timeout(4):
+        await slots.empty.wait()

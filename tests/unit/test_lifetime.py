@@ -45,6 +45,7 @@ def test_whatever_is_heard_puts_the_silence_off() -> None:
 
 def test_a_credential_ends() -> None:
     lifetime = opened(0)
+    lifetime.announced()
     assert lifetime.check(START, 30.0) == START + 30
     assert lifetime.check(START + 29.5, 0.5) == START + 30
     assert lifetime.check(START + 30, 0.0) == "token expired"
@@ -53,8 +54,44 @@ def test_a_credential_ends() -> None:
 
 @pytest.mark.parametrize(("expires_in", "then"), [(5.0, 5), (15.0, 15), (100.0, 15), (None, 15)])
 def test_the_first_deadline_is_next(expires_in: float | None, then: float) -> None:
-    assert opened(10).check(START, expires_in) == START + then
+    lifetime = opened(10)
+    lifetime.announced()
+    assert lifetime.check(START, expires_in) == START + then
 
 
 def test_a_silent_client_whose_credential_ended_too_is_silent() -> None:
     assert opened(10).check(START + 15, -1.0) == "keep-alive timeout"
+
+
+# --- the announcement of a credential's end --------------------------------------------------
+
+
+def test_a_long_credential_is_checked_a_minute_before_its_end() -> None:
+    lifetime = opened(0)
+    assert not lifetime.is_ending(3600.0)
+    assert lifetime.check(START, 3600.0) == START + 3540
+    assert not lifetime.is_ending(60.1)
+    assert lifetime.is_ending(60.0)
+
+
+def test_an_end_that_was_not_announced_is_announced_again() -> None:
+    """The client may subscribe to its events only now."""
+    lifetime = opened(0)
+    assert lifetime.check(START, 60.0) == START + 1
+    assert lifetime.check(START + 1, 59.0) == START + 2
+    lifetime.announced()
+    assert not lifetime.is_ending(58.0)
+    assert lifetime.check(START + 2, 58.0) == START + 60
+
+
+def test_each_credential_is_announced_once() -> None:
+    lifetime = opened(0)
+    lifetime.announced()
+    lifetime.renewed()
+    assert lifetime.is_ending(60.0)
+    assert lifetime.check(START, 600.0) == START + 540
+
+
+@pytest.mark.parametrize("expires_in", [None, 0.0, -1.0])
+def test_what_does_not_end_or_has_ended_is_not_announced(expires_in: float | None) -> None:
+    assert not opened(0).is_ending(expires_in)

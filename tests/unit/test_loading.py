@@ -9,7 +9,7 @@ import pytest
 from amqtt.plugins.base import BasePlugin
 
 from broker.amqtt_edge.loading import find_persistence
-from broker.config import ConfigError
+from broker.config_sources import ConfigError
 from broker.ports import StoreContext
 from plugins.persistence.sqlite import SqlitePersistencePlugin
 from tests.outside.memory_store import MemoryPersistencePlugin
@@ -79,9 +79,9 @@ def test_two_are_refused_by_name() -> None:
     ("plugin", "options", "text"),
     [
         (MEMORY, {"capacitty": 7}, ".capacitty: unknown key"),
-        (MEMORY, {"capacity": "much"}, ': wrong value type for field "capacity"'),
+        (MEMORY, {"capacity": "much"}, '.capacity: wrong value type for field "capacity"'),
         (MEMORY, 7, ": expected options, found 7"),
-        (f"{HERE}.NeedsOptions", {}, ': missing value for field "url"'),
+        (f"{HERE}.NeedsOptions", {}, '.url: missing value for field "url"'),
         (f"{HERE}.NotAsync", {}, ": open_stores is not an async class method"),
         (f"{HERE}.OfAnInstance", {}, ": open_stores is not an async class method"),
         (f"{HERE}.OddOptions", {}, ": its Config is not a dataclass"),

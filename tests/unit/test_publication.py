@@ -2,6 +2,7 @@
 encoded, whatever it passes through: the log, the live stream, a reader that catches up, what is retained."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 from msgspec.structs import replace
@@ -10,14 +11,17 @@ from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
 from broker.delivery.feeder import Feeder, RetainedQuery
 from broker.delivery.router import Router
+from broker.domain.errors import StoreError
 from broker.domain.message import Stamped
 from broker.domain.publication import Properties
 from broker.domain.topics import Topic
 from broker.metrics import Metrics
+from broker.outage import Outage
 from broker.ports import Identity, Principal, SessionKey
 from broker.publish.committer import MessageCommitter, Outcome
 from broker.publish.pipeline import Pipeline
 from broker.publish.publisher import Publisher
+from broker.publish.retained_space import RetainedSpace, Room
 from broker.publish.sequencer import Sequencer
 from broker.session.session import Session
 from broker.session.tail import Tail
@@ -36,6 +40,9 @@ INBOX = "users/bob/inbox"
 
 class Clock:
     def now_ms(self) -> int:
+        return 1_764_000_000_000
+
+    def growing_ms(self) -> int:
         return 1_764_000_000_000
 
 
@@ -64,11 +71,16 @@ class Parts:
         metrics = Metrics()
         router: Router[Any] = Router()
         self.log = MemoryLog()
-        self.states = States(MemoryStateStore(Opened(Contents())), metrics)
+        self.opened = Opened(Contents())
+        self.states = States(MemoryStateStore(self.opened), metrics)
         self.fanout = Fanout(router, AwaySessions(self.states, ["open/#"], 10), self.states, metrics)
-        committer = MessageCommitter(self.log, Sequencer(0), Clock(), self.fanout.push, 100)
+        committer = MessageCommitter(
+            self.log, Sequencer(0), Clock(), self.fanout.push, 100, Outage(), 10_000, Counter()
+        )
         gate: Any = Gate()
-        rest = (NOTHING, NOTHING, NOTHING, NOTHING, metrics)
+        self.space = RetainedSpace(Room(10, 1000), Room(10, 1000), metrics.limited)
+        self.fanout.on_retained(self.space.retained)
+        rest = (NOTHING, NOTHING, NOTHING, NOTHING, self.space, metrics)
         self.pipeline = Pipeline(gate, NOTHING, committer, self.fanout, *rest)
         self.feeder = Feeder(self.log, self.states.retained, metrics)
         self.reader = Reader()
@@ -141,6 +153,19 @@ async def test_through_what_is_retained() -> None:
     parts.feeder.send_retained(session, [RetainedQuery("open/#", 1, only_open=True)])
     await settle()
     assert seen == [CARRIED]
+
+
+async def test_what_could_not_be_retained_takes_no_room() -> None:
+    parts = Parts()
+    await parts.publish(decoded("open/a", retain=True))
+    before = parts.space.on("open/a")
+    assert before is not None
+    assert before.size == 8
+    await parts.opened.close()
+    for topic in ("open/a", "open/b"):
+        outcome = await parts.publish(replace(decoded(topic, retain=True), payload=b"another"))
+        assert isinstance(outcome, StoreError)
+    assert (parts.space.on("open/a"), parts.space.on("open/b")) == (before, None)
 
 
 async def test_without_any_nothing_is_made() -> None:

@@ -1,4 +1,4 @@
-"""Sessions without a connection: their stand-ins, and events while one reconnects."""
+"""Sessions that are away: their stand-ins, and what is queued while one is loaded."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,22 +7,16 @@ import pytest
 
 from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
-from broker.delivery.online import HasSession, Online
 from broker.delivery.router import Router
 from broker.delivery.subscriber import Subscriber
 from broker.domain.publication import Properties, Publication
 from broker.domain.subscription import Subscription
 from broker.metrics import Metrics
-from broker.ports import Identity, Saved, SessionKey, SessionState
-from broker.publish.events import Event, Events
-from broker.session.session import Session
+from broker.ports import Saved, SessionKey, SessionState
 from broker.states import States
 from plugins.persistence.sqlite import SqliteStateStore, open_database
-from tests.unit.session_kit import Limits, Wire
 
 KEY = SessionKey("bob", "phone")
-EVENTS = "users/bob/events"
-ONE = Publication(EVENTS, b"one", 1)
 
 
 class Parts:
@@ -31,19 +25,13 @@ class Parts:
     def __init__(self, store: SqliteStateStore) -> None:
         metrics = Metrics()
         self.states = States(store, metrics)
-        self.online: Online[HasSession] = Online()
         self.away = AwaySessions(self.states, ["open/#"], 10)
         router: Router[Subscriber] = Router()
         self.fanout = Fanout(router, self.away, self.states, metrics)
-        self.events = Events(self.fanout, self.online, self.away, self.states, metrics, 10)
 
     async def keep(self, topic_filter: str) -> None:
         state = SessionState({topic_filter: Subscription(topic_filter, 1)}, {}, [], [], [])
         await self.states.save([Saved(KEY, state, 1000)])
-
-    async def queued(self) -> list[str]:
-        state = await self.states.load(KEY)
-        return [] if state is None else [message.payload.decode() for message in state.queue]
 
 
 @pytest.fixture
@@ -86,30 +74,3 @@ async def test_a_session_that_is_loaded_learns_what_was_queued_meanwhile(parts: 
     assert parts.away.is_out_of_date(KEY)
     parts.away.begin_load(KEY)
     assert not parts.away.is_out_of_date(KEY)
-
-
-async def test_an_event_for_who_is_away_is_queued(parts: Parts) -> None:
-    await parts.keep(EVENTS)
-    await parts.events.queue([Event("bob", ONE, frozenset())])
-    assert await parts.queued() == ["one"]
-
-
-async def test_an_event_is_not_queued_for_who_had_it(parts: Parts) -> None:
-    await parts.keep(EVENTS)
-    await parts.events.queue([Event("bob", ONE, frozenset((KEY,)))])
-    assert await parts.queued() == []
-
-
-async def test_an_event_reaches_who_came_back_meanwhile(parts: Parts) -> None:
-    await parts.keep(EVENTS)
-    outbox = Wire()
-    session = Session(KEY, Identity("bob"), True, outbox, Limits(), outbox)
-    parts.online.add(KEY, _Connected(session))
-    await parts.events.queue([Event("bob", ONE, frozenset())])
-    assert b"one" in outbox.bytes
-    assert await parts.queued() == []
-
-
-class _Connected:
-    def __init__(self, session: Session) -> None:
-        self.session = session

@@ -97,8 +97,7 @@ class SessionMachine(RuleBasedStateMachine):
     def save_cursors(self, commits: bool) -> None:
         node = self.node
         if "moved" in node.wire.told():
-            node.uncommitted.append(Moved(KEY, node.session.logs.to_save))
-            node.session.logs.saved()
+            node.save_moved()
         if commits:
             node.commit()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker.ports import QueuedMessage, Redelivery, SessionState
+from broker.ports import PacketIds, QueuedMessage, Redelivery, SessionState
 from broker.wire.packets import Ack, Publish, Type
 from tests.subscribed import subscribed
 from tests.unit.session_kit import (
@@ -116,6 +116,7 @@ def test_what_one_connection_leaves_the_next_takes_up() -> None:
             QueuedMessage("", b"", 2, packet_id=3, released=True),
             QueuedMessage("sensors/1", b"later", 1),
         ],
+        PacketIds(3, 3),
     )
     assert tail.cursor == 10
 

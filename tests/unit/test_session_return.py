@@ -6,6 +6,7 @@ import asyncio
 import pytest
 
 from broker.ports import QueuedMessage, Retained
+from broker.wire.packets import Ack, Publish
 from tests.unit.session_kit import (
     INBOX,
     KEY,
@@ -15,6 +16,7 @@ from tests.unit.session_kit import (
     Limits,
     Link,
     Wire,
+    number,
     settle,
     yes,
 )
@@ -22,7 +24,7 @@ from tests.unit.session_kit import (
 
 async def came(link: Link) -> list[int]:
     """All that a client gets that acknowledges everything."""
-    return [number for _ in range(8) for number in (await settle(), link.answer_all())[1]]
+    return [came for _ in range(8) for came in (await settle(), link.answer_all())[1]]
 
 
 async def opened(bench: Bench, *filters: tuple[str, int], clean: bool = False) -> Link:
@@ -185,3 +187,114 @@ async def test_an_entry_whose_release_was_lost_is_not() -> None:
     bench = await bench.crash()
     link = await opened(bench)
     assert link.outbox.take(), "neither PUBREL nor the entry"
+
+
+# --- UNSUBSCRIBE ----------------------------------------------------------------------------
+
+
+def in_parts(link: Link) -> list[tuple[int, int, bool]]:
+    """The number, packet id and DUP of each PUBLISH that came; nothing else may have come."""
+    packets = link.outbox.take()
+    assert all(isinstance(packet, Publish) for packet in packets), "a PUBREL without its PUBREC"
+    return [(number(packet), packet.packet_id, packet.dup) for packet in packets]
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize("crashes", [False, True])
+async def test_what_was_begun_is_completed_on_a_later_connection(qos: int, crashes: bool) -> None:
+    bench = Bench()
+    link = await opened(bench, (INBOX, qos))
+    bench.append(INBOX, 2, 2, 2, 2)
+    await settle()
+    assert in_parts(link) == [(1, 1, False), (2, 2, False), (3, 3, False)]
+    link.unsubscribe(INBOX)
+    await settle()
+    for _ in range(2):
+        if crashes:
+            bench = await bench.crash()
+        else:
+            link.close("lost")
+        link = await opened(bench)
+        assert in_parts(link) == [(1, 1, True), (2, 2, True), (3, 3, True)]
+        assert len(bench.feeder) == 0
+    bench.append(INBOX, 2)
+    assert await came(link) == []
+    assert link.session.counts == (3, 0)
+    for packet_id in (1, 2, 3):
+        (link.session.pubrec if qos == 2 else link.session.puback)(packet_id)
+        link.session.pubcomp(packet_id)
+    link.subscribe((INBOX, qos))
+    await settle()
+    bench.append(INBOX, 2, 2, 2)
+    assert await came(link) == [6, 7, 8]
+    assert link.session.counts == (0, 0)
+
+
+async def test_an_unsubscribed_log_is_sent_again_with_a_full_window_and_something_retained() -> None:
+    bench = Bench(Limits(max_inflight=2))
+    bench.retained = [Retained(NOTES, b"7", 1)]
+    link = await opened(bench, (INBOX, 1))
+    bench.append(INBOX, 1, 1, 1)
+    link.close("lost")
+    bench.store.answers.clear()  # the log is not read before the packets have come
+    link = await opened(bench)
+    link.unsubscribe(INBOX)
+    link.subscribe((NOTES, 1))
+    bench.store.answers.set()
+    assert sorted(await came(link)) == [1, 2, 7]
+
+
+async def test_an_answer_that_comes_before_an_unsubscribed_log_is_read_is_taken() -> None:
+    bench = Bench()
+    link = await opened(bench, (INBOX, 2))
+    bench.append(INBOX, 2, 2)
+    await settle()
+    link.close("lost")
+    bench.store.answers.clear()
+    link = await opened(bench)
+    link.unsubscribe(INBOX)
+    await settle()
+    link.session.pubrec(1)
+    bench.store.answers.set()
+    await settle()
+    assert [(type(packet), packet.packet_id) for packet in link.outbox.take()] == [(Ack, 1), (Publish, 2)]
+    assert len(bench.feeder) == 0
+
+
+async def test_a_right_that_is_lost_after_the_unsubscribe_stops_it() -> None:
+    bench = Bench()
+    bench.rights[TEAM] = 0
+    link = await opened(bench, (TEAM, 1))
+    bench.append(TEAM, 1, 1)
+    link.unsubscribe(TEAM)
+    await settle()
+    link.close("lost")
+    bench.store.answers.clear()
+    link = await opened(bench)
+    bench.revoke(TEAM)
+    bench.store.answers.set()
+    assert await came(link) == []
+    assert link.session.counts == (0, 0)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_an_unsubscribed_log_that_fills_the_window_does_not_stop_the_others(when: str) -> None:
+    bench = Bench()
+    bench.rights[TEAM] = 0
+    link = await opened(bench, (TEAM, 1), (INBOX, 1))
+    bench.append(TEAM, 1, 1, 1)
+    if when == "before":
+        link.unsubscribe(TEAM)
+        await settle()
+    link.close("lost")
+    bench.append(INBOX, 1)
+    bench.append(INBOX, 1)
+    link = Link(bench, Wire())
+    if when == "after":
+        link.unsubscribe(TEAM)
+    await settle()
+    assert in_parts(link) == [(1, 1, True), (2, 2, True), (3, 3, True)]
+    for packet_id in (1, 2, 3):
+        link.session.puback(packet_id)
+    assert await came(link) == [1, 2]
+    assert link.session.counts == (0, 0)

@@ -1,12 +1,11 @@
 """Accounts and their tokens: `admin.users.…` and `admin.tokens.…`."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Literal
 
 import msgspec
 
-from bridge.core.accounts import NewAccounts, check_password
+from bridge.core.accounts import NewAccounts, check_password, next_revocation
 from bridge.core.operations import After, Caller, Done, Id, Operations, Parameters
 from bridge.core.paging import page_of
 from bridge.handlers.admin.existing import PAGE, PageLimit, need_account, need_enabled_account
@@ -17,8 +16,6 @@ from broker.ports import Account, Directory, Membership
 MAX_TTL = 366 * 86400
 """The longest lifetime of a token, in seconds. For longer, an account needs a password."""
 
-_TIMER_SECONDS = 0.01
-"""By how much a timer may fire early."""
 _OWNED_SHOWN = 5
 """How many groups a refusal names."""
 
@@ -37,6 +34,9 @@ class AddParameters(Parameters):
     """Without it, the user can connect with tokens only."""
     role: Literal["", "user", "admin", "service"] = ""
     """Empty means `user`."""
+    reuse_id: bool = False
+    """Whether to give the id also if an account had it that was removed. The new account does not see that
+    account's messages, but others may take the new user for the earlier one."""
 
     def __post_init__(self) -> None:
         if self.password is not None:
@@ -111,7 +111,7 @@ class TokenResult(msgspec.Struct):
 
 
 class Accounts:
-    """The handlers. `issue_token(user, seconds)` returns a signed token, valid for that many seconds."""
+    """The handlers. `issue_token(account, seconds)` returns a signed token, valid for that many seconds."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Accounts:
         new_accounts: NewAccounts,
         members: Members,
         now_ms: Callable[[], int],
-        issue_token: Callable[[str, float], str],
+        issue_token: Callable[[Account, float], str],
     ) -> None:
         self._directory = directory
         self._new_accounts = new_accounts
@@ -139,9 +139,15 @@ class Accounts:
         operations.add("admin.tokens.revoke", self.revoke_tokens)
 
     async def add(self, caller: Caller, parameters: AddParameters) -> UserView:
-        """Add an account."""
-        role = parameters.role or "user"
-        return _view(await self._new_accounts.add(parameters.user_id, parameters.password, role))
+        """Add an account. Refused (`exists`) if an account has the id, or one that differs in case only, and
+        without `reuse_id` also if an account had it that was removed."""
+        account = await self._new_accounts.add(
+            parameters.user_id,
+            parameters.password,
+            parameters.role or "user",
+            reuse_id=parameters.reuse_id,
+        )
+        return _view(account)
 
     async def set_password(self, caller: Caller, parameters: PasswordParameters) -> Done:
         """Replace a user's password."""
@@ -193,16 +199,13 @@ class Accounts:
     async def issue_token(self, caller: Caller, parameters: TokenParameters) -> TokenResult:
         """Issue an access token: until it expires, it can be used in place of the user's password."""
         account = await need_enabled_account(self._directory, parameters.user_id)
-        # A revocation may cover the current second. A token issued before its end would not be accepted.
-        if (early := account.tokens_after - self._now_ms() / 1000) > 0:
-            await asyncio.sleep(min(early, 1.0) + _TIMER_SECONDS)
-        return TokenResult(self._issue_token(parameters.user_id, float(parameters.ttl_seconds)))
+        return TokenResult(self._issue_token(account, float(parameters.ttl_seconds)))
 
     async def revoke_tokens(self, caller: Caller, parameters: UserParameters) -> Done:
         """Revoke all tokens of a user, and end the connections made with them."""
-        await need_account(self._directory, parameters.user_id)
-        # The directory stores whole seconds: rounded up, so that tokens of this second are revoked, too.
-        await self._directory.revoke_tokens(parameters.user_id, self._now_ms() // 1000 + 1)
+        account = await need_account(self._directory, parameters.user_id)
+        before = next_revocation(account, self._now_ms() / 1000)
+        await self._directory.revoke_tokens(parameters.user_id, before)
         return Done()
 
 

@@ -8,7 +8,6 @@ from bridge.handlers import groups as handlers
 from bridge.handlers.admin.existing import PAGE, PageLimit, need_group
 from bridge.handlers.groups import GroupParameters, Groups, Users
 from bridge.handlers.members import Members, UsersParameters
-from broker.domain.directory import SYSTEM
 from broker.ports import Group, GroupDirectory, Membership
 
 
@@ -94,7 +93,7 @@ class GroupAdministration:
         messages of the old group."""
         group_id, users = parameters.group_id, list(dict.fromkeys(parameters.members))
         new = handlers.CreateParameters(group_id, parameters.name, users)
-        await self._groups.create_for(SYSTEM, parameters.owner, new)
+        await self._groups.create_for(THE_SYSTEM, parameters.owner, new)
         return _view(await need_group(self._directory, group_id))
 
     async def add_members(self, caller: Caller, parameters: UsersParameters) -> ChangedResult:

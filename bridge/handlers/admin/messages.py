@@ -41,7 +41,8 @@ class TailParameters(Parameters):
     topic: str
     """`users/<id>/inbox` or `groups/<id>`."""
     after: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    """Start after this offset. Without it, start with the next entry to be stored."""
+    """Start after this offset. Without it, start with the next entry to be stored. An offset beyond the end
+    of the log is refused (`out_of_range`)."""
 
 
 class TailEntry(msgspec.Struct):
@@ -104,6 +105,10 @@ class MessageAdministration:
         if last == 0:  # empty, perhaps because the user or group does not exist
             await (need_group if topic.kind is Kind.GROUP else need_account)(self._directory, topic.owner)
         after = last if parameters.after is None else parameters.after
+        if after > last:
+            raise RefusedError(
+                "out_of_range", f"{topic.name} has no {after}: the last is {last}", {"head": last}
+            )
         entries = tail(self._log, self._broker, topic.name, after)
         return (TailEntry(msgspec.Raw(entry)) async for entry in entries)
 

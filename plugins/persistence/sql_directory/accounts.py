@@ -23,6 +23,7 @@ from plugins.persistence.sql_directory.database import Database, SqlPart
 from plugins.persistence.sql_directory.models import (
     BANS,
     CONTACTS,
+    DEPARTURES,
     GROUPS,
     JOIN_REQUESTS,
     MEMBERSHIPS,
@@ -32,6 +33,9 @@ from plugins.persistence.sql_directory.models import (
 )
 from plugins.persistence.sql_directory.notices import add_notices
 from plugins.persistence.sql_directory.statements import chunks, insert_new, no_user
+from plugins.persistence.sql_directory.used_ids import use_user_id, user_is_gone
+
+_DAY = 86400
 
 _ACCOUNTS = select(*columns(USERS, Account.__struct_fields__))
 
@@ -57,19 +61,25 @@ class SqlAccounts(SqlPart):
         return await self._database.read(_select_accounts, after, limit)
 
     async def add_account(
-        self, user_id: str, password: str | None, role: str, inbox_floor: int = 0
+        self,
+        user_id: str,
+        password: str | None,
+        role: str,
+        inbox_floor: int = 0,
+        *,
+        reuse_id: bool = False,
     ) -> Account:
         """Tokens issued before now belong to an earlier user with this id, so they are not accepted."""
         hashed = None if password is None else await self._hash_password(password)
         account = Account(user_id, role, False, hashed, self._now_ms(), inbox_floor, self._now())
-        await self._database.write(_insert_account, account)
+        await self._database.write(_insert_account, account, reuse_id)
         return account
 
     async def set_password(self, user_id: str, password: str) -> None:
         """Tokens issued in the same second are not accepted either: somebody who knows the old password
-        may have got one just before. Whoever issues a token after the change waits for the next second."""
+        may have got one just before."""
         hashed = await self._hash_password(password)
-        await self._database.write(_update_account, user_id, {"password_hash": hashed}, self._now() + 1)
+        await self._database.write(_set_password, user_id, hashed, self._now() + 1)
 
     async def set_disabled(self, user_id: str, disabled: bool) -> None:
         await self._database.write(_update_account, user_id, {"disabled": disabled}, 0)
@@ -106,8 +116,9 @@ def _select_accounts(connection: Connection, after: str, limit: int) -> list[Acc
     return [Account(*row) for row in connection.execute(query)]
 
 
-def _insert_account(connection: Connection, account: Account) -> list[DirectoryChange]:
+def _insert_account(connection: Connection, account: Account, reuse_id: bool) -> list[DirectoryChange]:
     user = account.user_id
+    use_user_id(connection, user, reuse=reuse_id)
     insert_new(connection, USERS, _new_row(account), "exists", f"user {user} exists already")
     return [AccountChanged(user, account)]
 
@@ -127,6 +138,17 @@ def _update_account(
     return [AccountChanged(user_id, _select_account(connection, user_id))]
 
 
+def _set_password(
+    connection: Connection, user_id: str, hashed: str, tokens_after: int
+) -> list[DirectoryChange]:
+    """`tokens_after` (Unix s) grows, whatever the wall clock says."""
+    account = _select_account(connection, user_id)
+    if account is None:
+        raise no_user(user_id)
+    later = max(tokens_after, account.tokens_after + 1)
+    return _update_account(connection, user_id, {"password_hash": hashed}, later)
+
+
 def _set_columns(connection: Connection, user_id: str, values: dict[str, Any]) -> None:
     if connection.execute(update(USERS).where(USERS.c.user_id == user_id).values(values)).rowcount != 1:
         raise no_user(user_id)
@@ -143,6 +165,10 @@ def _delete_account(
     )
     if owned is not None:
         raise DirectoryError("is_owner", f"{user_id} owns group {owned}: dismiss it first")
+    user_is_gone(connection, user_id)
+    # Whoever gets the id next does not get these groups with it: an owner may use their ids again.
+    dismissed = update(GROUPS).where(GROUPS.c.owner == user_id)
+    connection.execute(dismissed.values(owner="", version=GROUPS.c.version + 1))
     joined = select(MEMBERSHIPS.c.group_id).where(MEMBERSHIPS.c.user_id == user_id)
     groups = connection.scalars(joined.order_by(MEMBERSHIPS.c.group_id)).all()
     if known is not None and set(known) != set(groups):
@@ -152,7 +178,7 @@ def _delete_account(
     for chunk in chunks(groups):
         changed = update(GROUPS).where(GROUPS.c.group_id.in_(chunk))
         connection.execute(changed.values(version=GROUPS.c.version + 1))
-    for table in (MEMBERSHIPS, BANS, JOIN_REQUESTS, CONTACTS, REVOKED_TOKENS):
+    for table in (MEMBERSHIPS, BANS, DEPARTURES, JOIN_REQUESTS, CONTACTS, REVOKED_TOKENS):
         connection.execute(delete(table).where(table.c.user_id == user_id))
     connection.execute(delete(CONTACTS).where(CONTACTS.c.peer_id == user_id))
     add_notices(connection, notices)
@@ -181,10 +207,11 @@ def _update_profile(connection: Connection, profile: Profile) -> list[DirectoryC
 def _revoke_token(
     connection: Connection, user_id: str, token_id: str, expires_at: int, now: int
 ) -> list[DirectoryChange]:
-    """Revoke a token, and forget revoked tokens that have expired by `now` (Unix s)."""
+    """Revoke a token, and forget revoked tokens that expired a day before `now` (Unix s): the wall clock may
+    be ahead, and be set back."""
     if _select_account(connection, user_id) is None:
         raise no_user(user_id)
-    ended = (REVOKED_TOKENS.c.expires_at < now) | (REVOKED_TOKENS.c.token_id == token_id)
+    ended = (REVOKED_TOKENS.c.expires_at < now - _DAY) | (REVOKED_TOKENS.c.token_id == token_id)
     connection.execute(delete(REVOKED_TOKENS).where(ended))
     row = {"token_id": token_id, "user_id": user_id, "expires_at": expires_at}
     connection.execute(REVOKED_TOKENS.insert(), row)

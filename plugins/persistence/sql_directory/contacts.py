@@ -1,6 +1,7 @@
 """Contacts: the port's methods, then the statements they run in a transaction."""
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
@@ -15,6 +16,9 @@ _CONTACTS = select(*columns(CONTACTS, Contact.__struct_fields__))
 
 _PAIRS = 50
 """Pairs in one statement. With more of them, building the statement takes longer than running it."""
+
+_SHARED = 20
+"""From so many pairs of the same user on, they are looked for together."""
 
 
 class SqlContacts(SqlPart):
@@ -33,12 +37,36 @@ class SqlContacts(SqlPart):
 def _select_between(
     connection: Connection, pairs: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], Contact]:
-    found: list[Contact] = []
-    for chunk in chunks(pairs, _PAIRS):
-        # OR, because SQLite reads the whole table for (user, peer) IN (...).
-        either = or_(*(_is(user, peer) for user, peer in chunk))
-        found += [Contact(*row) for row in connection.execute(_CONTACTS.where(either))]
+    found = [
+        Contact(*row)
+        for condition in _conditions(pairs)
+        for row in connection.execute(_CONTACTS.where(condition))
+    ]
     return {(contact.user_id, contact.peer_id): contact for contact in found}
+
+
+def _conditions(pairs: Sequence[tuple[str, str]]) -> Iterator[ColumnElement[bool]]:
+    """The conditions of few statements, which find all pairs by the primary key."""
+    users, peers = Counter(user for user, _ in pairs), Counter(peer for _, peer in pairs)
+    peers_of: defaultdict[str, list[str]] = defaultdict(list)
+    users_of: defaultdict[str, list[str]] = defaultdict(list)
+    rest = []
+    for user, peer in pairs:
+        if users[user] >= _SHARED:
+            peers_of[user].append(peer)
+        elif peers[peer] >= _SHARED:
+            users_of[peer].append(user)
+        else:
+            rest.append((user, peer))
+    for user, known in peers_of.items():
+        for chunk in chunks(known):
+            yield and_(CONTACTS.c.user_id == user, CONTACTS.c.peer_id.in_(chunk))
+    for peer, known in users_of.items():
+        for chunk in chunks(known):
+            yield and_(CONTACTS.c.peer_id == peer, CONTACTS.c.user_id.in_(chunk))
+    for some in chunks(rest, _PAIRS):
+        # OR, because SQLite reads the whole table for (user, peer) IN (...).
+        yield or_(*(_is(user, peer) for user, peer in some))
 
 
 def _is(user_id: str, peer_id: str) -> ColumnElement[bool]:

@@ -6,15 +6,18 @@ the event loop. `Database._run` is the only place that gives a job its connectio
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from broker.domain.errors import StoreError
+from broker.domain.errors import StoreError, StoreUnavailableError
 from broker.ports import DirectoryChange
+from plugins.persistence.open_files import OpenFiles, may_pass
 from plugins.persistence.sql_directory.migrate import migrate
+from plugins.persistence.sqlite_files import make_private
+from plugins.persistence.threads import FairThread
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -23,14 +26,23 @@ Args = TypeVarTuple("Args")
 class Database:
     """Runs jobs in transactions and tells the listeners what the jobs have changed.
 
-    All jobs run on one thread. So the event loop never waits for the database, and listeners are told of
-    changes in the order in which they were committed.
+    All jobs run on one thread, which serves users in turns. So the event loop never waits for the database,
+    and listeners are told of changes in the order in which they were committed.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="directory")
+        self._thread = FairThread("directory")
         self._listeners: list[Callable[[DirectoryChange], None]] = []
+        self._files = OpenFiles(*([] if self.file is None else [self.file]))
+
+    @property
+    def file(self) -> Path | None:
+        """The file of an SQLite database; None for any other."""
+        url = self._engine.url
+        if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+            return None
+        return Path(url.database)
 
     def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:
         """See `broker.ports.Directory`."""
@@ -52,32 +64,33 @@ class Database:
 
         Raises:
             DirectoryError: the job refuses the change. Nothing is written.
-            StoreError: the database failed or is closed.
+            StoreError: the database failed, is closed, or its file was removed.
         """
+        if self._files.are_gone:
+            self._files.check()
         await asyncio.shield(asyncio.ensure_future(self._commit(job, *args)))
 
     async def _commit(
         self, job: Callable[[Connection, *Args], Sequence[DirectoryChange]], *args: *Args
     ) -> None:
-        for change in await self._run(_writing(self._engine), job, *args):
+        changes = await self._run(_writing(self._engine), job, *args)
+        self._files.check()
+        for change in changes:
             for listener in self._listeners:
                 listener(change)
 
     async def _run(self, engine: Engine, job: Callable[[Connection, *Args], T], *args: *Args) -> T:
         """Run a job on a connection of the engine, in a transaction of its own."""
-        return await self._in_thread(_transaction, engine, job, *args)
+        try:
+            waiting = self._thread.submit(_transaction, engine, job, *args)
+        except RuntimeError as error:  # the thread was shut down
+            raise StoreError("directory: it is closed") from error
+        return await asyncio.wrap_future(waiting)
 
     async def close(self) -> None:
         """Finish the jobs that were given, then close the connections and end the thread."""
-        await self._in_thread(self._engine.dispose)
+        await asyncio.wrap_future(self._thread.submit_last(self._engine.dispose))
         self._thread.shutdown()
-
-    async def _in_thread(self, call: Callable[[*Args], T], *args: *Args) -> T:
-        try:
-            waiting = asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
-        except RuntimeError as error:  # the thread was shut down
-            raise StoreError("directory: it is closed") from error
-        return await waiting
 
 
 def _transaction(engine: Engine, job: Callable[[Connection, *Args], T], *args: *Args) -> T:
@@ -86,7 +99,9 @@ def _transaction(engine: Engine, job: Callable[[Connection, *Args], T], *args: *
             return job(connection, *args)
     # A driver raises the last two itself for an integer or a text that it cannot store.
     except (SQLAlchemyError, OverflowError, UnicodeError) as error:
-        raise StoreError(f"directory: {_reason(error)}") from error
+        passing = may_pass(error.orig) if isinstance(error, DBAPIError) else False
+        kind = StoreUnavailableError if passing else StoreError
+        raise kind(f"directory: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -115,6 +130,8 @@ def open_database(url: str) -> Database:
     except (SQLAlchemyError, ImportError) as error:  # not a URL, or its driver is not installed
         raise StoreError(f"directory: {error}") from error
     if engine.dialect.name == "sqlite":
+        if engine.url.database and not engine.url.database.startswith(("file:", ":memory:")):
+            make_private(Path(engine.url.database))
         event.listen(engine, "connect", _durable)
         event.listen(engine, "begin", _begin)
     try:

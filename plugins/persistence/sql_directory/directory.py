@@ -7,12 +7,18 @@ from broker.ports import DirectoryChange
 from plugins.persistence.sql_directory.accounts import SqlAccounts
 from plugins.persistence.sql_directory.contacts import SqlContacts
 from plugins.persistence.sql_directory.database import open_database
+from plugins.persistence.sql_directory.floors import SqlFloors
 from plugins.persistence.sql_directory.groups import SqlGroups
+from plugins.persistence.sql_directory.identity import SqlIdentity
 from plugins.persistence.sql_directory.notices import SqlNotices
+from plugins.persistence.sql_directory.upkeep import SqlUpkeep
+from plugins.persistence.sql_directory.used_ids import SqlUsedIds
 
 
-class SqlDirectory(SqlAccounts, SqlContacts, SqlGroups, SqlNotices):
-    """See `broker.ports.Directory`. All four parts use one `Database`, so one close ends them all."""
+class SqlDirectory(
+    SqlAccounts, SqlUsedIds, SqlContacts, SqlGroups, SqlNotices, SqlFloors, SqlIdentity, SqlUpkeep
+):
+    """See `broker.ports.Directory`. All parts use one `Database`, so one close ends them all."""
 
     def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:
         self._database.on_change(callback)

@@ -20,9 +20,17 @@ from broker.ports import (
     Notice,
 )
 from plugins.persistence.sql_directory.database import SqlPart
-from plugins.persistence.sql_directory.models import BANS, GROUPS, JOIN_REQUESTS, MEMBERSHIPS, columns
+from plugins.persistence.sql_directory.models import (
+    BANS,
+    DEPARTURES,
+    GROUPS,
+    JOIN_REQUESTS,
+    MEMBERSHIPS,
+    columns,
+)
 from plugins.persistence.sql_directory.notices import add_notices
 from plugins.persistence.sql_directory.statements import chunks, insert_new, need_users
+from plugins.persistence.sql_directory.used_ids import use_group_id
 
 Row = TypeVar("Row", Membership, Ban, JoinRequest)
 
@@ -63,6 +71,9 @@ class SqlGroups(SqlPart):
 
     async def bans_by_id(self, group_id: str, user_ids: Sequence[str]) -> dict[str, Ban]:
         return await self._database.read(_select_rows_by_id, BANS, Ban, group_id, user_ids)
+
+    async def who_left(self, group_id: str, user_ids: Sequence[str]) -> set[str]:
+        return await self._database.read(_select_departed, group_id, user_ids)
 
     async def bans(self, group_id: str, after: str, limit: int) -> list[Ban]:
         return await self._database.read(_select_rows, BANS, Ban, group_id, after, limit)
@@ -105,6 +116,15 @@ def _select_memberships(connection: Connection, user_id: str) -> list[Membership
     query = select(*columns(MEMBERSHIPS, Membership.__struct_fields__))
     mine = query.where(MEMBERSHIPS.c.user_id == user_id).order_by(MEMBERSHIPS.c.group_id)
     return [Membership(*row) for row in connection.execute(mine)]
+
+
+def _select_departed(connection: Connection, group_id: str, user_ids: Sequence[str]) -> set[str]:
+    query = select(DEPARTURES.c.user_id).where(DEPARTURES.c.group_id == group_id)
+    return {
+        user
+        for chunk in chunks(user_ids)
+        for user in connection.scalars(query.where(DEPARTURES.c.user_id.in_(chunk)))
+    }
 
 
 # --- members, bans and join requests: three tables with one row per group and user --------
@@ -166,6 +186,11 @@ def _write_group(
     _delete_rows(connection, BANS, group_id, write.unban)
     _delete_rows(connection, JOIN_REQUESTS, group_id, write.answered)
     _put_rows(connection, MEMBERSHIPS, group_id, write.put)
+    _delete_rows(connection, DEPARTURES, group_id, [*(row.user_id for row in write.put), *write.left])
+    if write.left:
+        connection.execute(
+            DEPARTURES.insert(), [{"group_id": group_id, "user_id": user} for user in write.left]
+        )
     _put_rows(connection, BANS, group_id, write.ban)
     _put_rows(connection, JOIN_REQUESTS, group_id, write.ask)
     add_notices(connection, notices)
@@ -183,6 +208,7 @@ def _write_row(connection: Connection, group: Group) -> None:
     row = msgspec.structs.asdict(group)
     del row["members"]
     if group.version == 1:
+        use_group_id(connection, group.group_id)
         detail = f"group {group.group_id} exists already"
         insert_new(connection, GROUPS, row, "exists", detail)
         return

@@ -33,6 +33,7 @@ class UserRow(SQLModel, table=True):
     name: str = Field(default="", max_length=255)
     avatar: str = Field(default="", max_length=2048)
     who_may_message: str = Field(default="everyone", max_length=16)
+    who_may_add_me: str = Field(default="everyone", max_length=16)
     who_sees_presence: str = Field(default="contacts", max_length=16)
     read_receipts: bool = True
 
@@ -60,6 +61,7 @@ class ContactRow(SQLModel, table=True):
     blocked: bool
     remark: str = Field(max_length=255)
     note: str = Field(max_length=1024)
+    asked: bool
     updated_at: int = Field(sa_type=BigInteger)
     version: int = Field(sa_type=BigInteger)
 
@@ -110,6 +112,16 @@ class BanRow(SQLModel, table=True):
     until: int = Field(sa_type=BigInteger)
 
 
+class DepartureRow(SQLModel, table=True):
+    """A user who has left a group by themselves."""
+
+    __tablename__ = "departures"
+    __table_args__ = _TEXT
+
+    group_id: str = Field(primary_key=True, max_length=64)
+    user_id: str = Field(primary_key=True, max_length=64, index=True)
+
+
 class JoinRequestRow(SQLModel, table=True):
     """A user who asks to join a group."""
 
@@ -138,6 +150,38 @@ class NoticeRow(SQLModel, table=True):
     content: bytes = Field(sa_column=Column(LargeBinary(2**24 - 1), nullable=False))
 
 
+class StoreIdentityRow(SQLModel, table=True):
+    """The identity of the store: one row."""
+
+    __tablename__ = "store_identity"
+    __table_args__ = _TEXT
+
+    id: str = Field(primary_key=True, max_length=64)
+    generation: int = Field(sa_type=BigInteger)
+
+
+class UsedIdRow(SQLModel, table=True):
+    """An id that a user or group has or had. `folded` is the id in lower case."""
+
+    __tablename__ = "used_ids"
+    __table_args__ = _TEXT
+
+    kind: str = Field(primary_key=True, max_length=8)
+    folded: str = Field(primary_key=True, max_length=64)
+    id: str = Field(max_length=64)
+
+
+class IdTwinRow(SQLModel, table=True):
+    """An id that differs in case only from one in `used_ids`, from an earlier version."""
+
+    __tablename__ = "id_twins"
+    __table_args__ = _TEXT
+
+    kind: str = Field(primary_key=True, max_length=8)
+    id: str = Field(primary_key=True, max_length=64)
+    folded: str = Field(max_length=64, index=True)
+
+
 def _table(row: type[SQLModel]) -> Table:
     return SQLModel.metadata.tables[str(row.__tablename__)]
 
@@ -148,8 +192,12 @@ CONTACTS = _table(ContactRow)
 GROUPS = _table(GroupRow)
 MEMBERSHIPS = _table(MembershipRow)
 BANS = _table(BanRow)
+DEPARTURES = _table(DepartureRow)
 JOIN_REQUESTS = _table(JoinRequestRow)
 NOTICES = _table(NoticeRow)
+STORE_IDENTITY = _table(StoreIdentityRow)
+USED_IDS = _table(UsedIdRow)
+ID_TWINS = _table(IdTwinRow)
 
 
 def columns(table: Table, fields: Iterable[str]) -> list[ColumnElement[Any]]:

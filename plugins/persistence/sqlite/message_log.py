@@ -1,35 +1,34 @@
 """MessageLog on SQLite."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from broker.domain.conversation import participants
 from broker.domain.errors import DuplicateMessageError, StoreError
-from broker.domain.message import Amendment, Entry, Stamped
-from broker.domain.topics import inbox_topic
-from broker.ports import DedupKey, Located
-from plugins.persistence.sqlite.database import Database
+from broker.domain.message import Amendment, Count, Entry, Stamped
+from broker.domain.topics import inbox_topic, parse_topic
+from broker.ports import DedupKey, KeptEvent, Located
+from plugins.persistence.sqlite.database import Database, first_row
 from plugins.persistence.sqlite.names import Names
-from plugins.persistence.sqlite.properties import from_column, to_column
+from plugins.persistence.sqlite.properties import to_column
+from plugins.persistence.sqlite.scanning import ENTRIES, EVENTS, last_key, scan, table_of
 from plugins.persistence.sqlite.schema import OFFSET_BITS, OFFSETS
+from plugins.persistence.sqlite.stored import Row, StoredBodies, checksum
 
-_IN_LOG = "key > ? AND key < ?"
-_READ_CONVERSATION = (
-    "SELECT key, body, qos, properties FROM messages WHERE " + _IN_LOG + " ORDER BY key {order} LIMIT ?"
-)
-_READ_INBOX = (
-    "SELECT entries.key, body, qos, properties FROM entries JOIN messages ON messages.key = message "
-    "WHERE entries." + _IN_LOG.replace("AND key", "AND entries.key") + " ORDER BY entries.key {order} LIMIT ?"
-)
 _AMENDMENTS = (
-    "SELECT key, body, qos, properties FROM amendments JOIN messages ON key = message "
+    "SELECT message, message, body, qos, properties, checksum FROM amendments JOIN messages ON key = message "
     "WHERE target = ? AND message > ? ORDER BY message LIMIT ?"
 )
-
 _LOCATE = (
-    "SELECT name, key, body FROM ids JOIN messages ON key = message JOIN names ON names.id = key >> 32 "
-    "WHERE ids.id = ?"
+    "SELECT name, message, body, checksum FROM ids LEFT JOIN messages ON key = message "
+    "JOIN names ON names.id = message >> 32 WHERE ids.id = ?"
 )
+_PLACE = "SELECT name, message FROM ids JOIN names ON names.id = message >> 32 WHERE ids.id = ?"
+_SENT = (
+    "SELECT message, body, checksum FROM sent LEFT JOIN messages ON key = message "
+    "WHERE sent.sender = ? AND conversation = ? AND client_msg_id = ?"
+)
+_SENT_PLACE = "SELECT message FROM sent WHERE sender = ? AND conversation = ? AND client_msg_id = ?"
 
 # The row with client_msg_id '' points to the sender's last message in the conversation. It is written
 # once per batch, however many messages of the sender the batch holds.
@@ -37,9 +36,17 @@ _LAST = (
     "INSERT INTO sent VALUES (?, ?, '', ?) ON CONFLICT DO UPDATE SET message = max(message, excluded.message)"
 )
 
-
-def _is_inbox(log: str) -> bool:
-    return log.startswith("users/")
+_MENTION = "INSERT OR IGNORE INTO mentions VALUES (?, ?)"
+# The users are those in the body that the recalled message had. The number 0 is that of everybody.
+_UNMENTION = """
+DELETE FROM mentions WHERE message = ?1 AND user IN (
+    SELECT 0 UNION ALL SELECT names.id
+    FROM (SELECT CAST(body AS TEXT) AS text FROM messages WHERE key = ?1)
+    CROSS JOIN json_each(iif(json_valid(text), text, '{}'), '$.mentions') AS each
+    CROSS JOIN names ON name = 'users/' || each.value || '/inbox'
+)
+"""
+_EVERYBODY = 0
 
 
 class SqliteMessageLog:
@@ -47,11 +54,19 @@ class SqliteMessageLog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._bodies = StoredBodies(database.read_names)
 
     async def append(self, batch: Sequence[Stamped]) -> None:
         names = self._database.written_names
+        await self._append(lambda connection: _append(connection, names, batch))
+
+    async def append_events(self, batch: Sequence[KeptEvent], kept: int) -> None:
+        names = self._database.written_names
+        await self._append(lambda connection: _append_events(connection, names, batch, kept))
+
+    async def _append(self, job: Callable[[sqlite3.Connection], None]) -> None:
         try:
-            await self._database.write(lambda connection: _append(connection, names, batch))
+            await self._database.write(job)
         except StoreError as error:
             # A unique key is taken: a (log, offset), a message id, or an idempotency key.
             if isinstance(error.__cause__, sqlite3.IntegrityError):
@@ -60,6 +75,13 @@ class SqliteMessageLog:
 
     async def heads(self, logs: Sequence[str]) -> dict[str, int]:
         return await self._database.read(lambda connection: self._heads(connection, logs))
+
+    async def counts(self, conversations: Sequence[str]) -> dict[str, Count]:
+        def job(connection: sqlite3.Connection) -> dict[str, Count]:
+            find = self._database.read_names.find
+            return {name: _count(connection, find(name)) for name in conversations}
+
+        return await self._database.read(job)
 
     def _heads(self, connection: sqlite3.Connection, logs: Sequence[str]) -> dict[str, int]:
         heads = {}
@@ -70,27 +92,38 @@ class SqliteMessageLog:
 
     async def read(self, log: str, after: int, limit: int, max_bytes: int) -> list[Entry]:
         return await self._database.read(
-            lambda connection: _within(self._scan(connection, log, after, OFFSETS, limit, "ASC"), max_bytes)
+            lambda connection: _within(self._scan(connection, log, after, OFFSETS, limit), max_bytes)
         )
 
     async def read_back(self, log: str, before: int, limit: int, max_bytes: int) -> list[Entry]:
-        found = await self._database.read(
-            lambda connection: _within(self._scan(connection, log, 0, before, limit, "DESC"), max_bytes)
-        )
-        return found[::-1]
+        def job(connection: sqlite3.Connection) -> list[Entry]:
+            return _within(self._scan(connection, log, 0, before, limit, backwards=True), max_bytes)
+
+        return (await self._database.read(job))[::-1]
 
     def _scan(
-        self, connection: sqlite3.Connection, log: str, after: int, before: int, limit: int, order: str
-    ) -> Iterable[Entry]:
+        self,
+        connection: sqlite3.Connection,
+        log: str,
+        after: int,
+        before: int,
+        limit: int,
+        *,
+        backwards: bool = False,
+    ) -> Iterator[Entry]:
         number = self._database.read_names.find(log)
         if number is None:
             return
-        sql = (_READ_INBOX if _is_inbox(log) else _READ_CONVERSATION).format(order=order)
         base = number << OFFSET_BITS
         # Clamped: an offset beyond 32 bits would reach into the key range of another log.
         lower, upper = (base + max(0, min(offset, OFFSETS)) for offset in (after, before))
-        for key, body, qos, properties in connection.execute(sql, (lower, upper, limit)):
-            yield Entry(key - base, body, qos, from_column(properties))
+        table = table_of(log)
+        owner = parse_topic(log).owner if table is ENTRIES else ""
+        for row in scan(connection, table, lower, upper, limit, backwards=backwards):
+            if table is EVENTS:
+                yield self._bodies.event(row, base, log)
+            else:
+                yield self._bodies.entry(connection, row, base, owner)
 
     async def amendments(
         self, conversation_id: str, seq: int, after: int, limit: int, max_bytes: int
@@ -101,24 +134,29 @@ class SqliteMessageLog:
                 return []
             base = number << OFFSET_BITS
             rows = connection.execute(_AMENDMENTS, (base + seq, base + after, limit))
-            entries = (
-                Entry(key - base, body, qos, from_column(properties)) for key, body, qos, properties in rows
-            )
-            return _within(entries, max_bytes)
+            return _within((self._bodies.entry(connection, Row(*row), base) for row in rows), max_bytes)
 
         return await self._database.read(job)
 
     async def locate(self, ids: Sequence[int]) -> dict[int, Located]:
         def job(connection: sqlite3.Connection) -> dict[int, Located]:
-            found = {}
-            for number in ids:
-                if not 0 <= number < 1 << 63:  # a client may send any number; SQLite takes 64 bits
-                    continue
-                row = connection.execute(_LOCATE, (number,)).fetchone()
-                if row is not None:
-                    name, key, body = row
-                    found[number] = Located(name, key % OFFSETS, body)
-            return found
+            # A client may send any number; SQLite takes 64 bits.
+            found = {number: self._locate(connection, number) for number in ids if 0 <= number < 1 << 63}
+            return {number: located for number, located in found.items() if located is not None}
+
+        return await self._database.read(job)
+
+    def _locate(self, connection: sqlite3.Connection, number: int) -> Located | None:
+        row = first_row(connection, _LOCATE, number) or first_row(connection, _PLACE, number)
+        if row is None:
+            return None
+        name, key, body, stored = (*row, None, None)[:4]
+        return Located(name, key % OFFSETS, self._bodies.body(connection, key, body, stored))
+
+    async def last_id(self) -> int:
+        def job(connection: sqlite3.Connection) -> int:
+            (last,) = connection.execute("SELECT ifnull(max(id), 0) FROM ids").fetchone()
+            return int(last)
 
         return await self._database.read(job)
 
@@ -129,13 +167,11 @@ class SqliteMessageLog:
             for key in keys:
                 sender = names.find(inbox_topic(key.sender))
                 conversation = names.find(key.conversation_id)
-                row = connection.execute(
-                    "SELECT body FROM sent JOIN messages ON key = message "
-                    "WHERE sent.sender = ? AND conversation = ? AND client_msg_id = ?",
-                    (sender, conversation, key.client_msg_id),
-                ).fetchone()
+                row = first_row(connection, _SENT, sender, conversation, key.client_msg_id)
+                row = row or first_row(connection, _SENT_PLACE, sender, conversation, key.client_msg_id)
                 if row is not None:
-                    found[key] = row[0]
+                    message, body, stored = (*row, None, None)[:3]
+                    found[key] = self._bodies.body(connection, message, body, stored)
             return found
 
         return await self._database.read(job)
@@ -143,15 +179,29 @@ class SqliteMessageLog:
 
 def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stamped]) -> None:
     intern = names.intern
-    messages, ids, entries, keyed, listed, amended = [], [], [], [], [], []
+    messages, ids, entries, keyed, listed, mentioned, amended = [], [], [], [], [], [], []
     last: dict[tuple[int, int], int] = {}
     for stamped in batch:
         draft = stamped.draft
         conversation = intern(draft.conversation_id)
         key = conversation << OFFSET_BITS | stamped.seq
         sender = intern(inbox_topic(draft.sender))
-        messages.append((key, sender, draft.qos, stamped.body, to_column(draft.properties)))
-        last[sender, conversation] = key
+        count = stamped.count
+        properties = to_column(draft.properties)
+        messages.append(
+            (
+                key,
+                sender,
+                draft.qos,
+                stamped.body,
+                properties,
+                count.n,
+                count.last,
+                checksum(key, stamped.body),
+            )
+        )
+        if stamped.is_message:
+            last[sender, conversation] = key
         if draft.content.client_msg_id is not None:
             keyed.append((sender, conversation, draft.content.client_msg_id, key))
         ids.append((stamped.id, key))
@@ -160,16 +210,37 @@ def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stampe
         if stamped.seq == 1:
             users = participants(draft.conversation_id) or ()
             listed += [(intern(inbox_topic(user)), conversation) for user in users]
-        amended += [(key, amendment) for amendment in draft.amends]
-    connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", messages)
+        if draft.content.mentions is not None:
+            mentioned += [(user, key) for user in _mentioned(names, draft.content.mentions)]
+        amended += [(key, amendment, draft.content.type == "recall") for amendment in draft.amends]
+    connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", messages)
     connection.executemany("INSERT INTO sent VALUES (?, ?, ?, ?)", keyed)
     connection.executemany(_LAST, [(*place, key) for place, key in last.items()])
     connection.executemany("INSERT INTO ids VALUES (?, ?)", ids)
     connection.executemany("INSERT INTO entries VALUES (?, ?)", entries)
     # OR IGNORE: the row exists already if the user marked the conversation before its first message.
     connection.executemany("INSERT OR IGNORE INTO conversations (user, conversation) VALUES (?, ?)", listed)
-    for key, amendment in amended:
+    connection.executemany(_MENTION, mentioned)
+    for key, amendment, recalls in amended:
+        if recalls:
+            connection.execute(_UNMENTION, (key - key % OFFSETS + amendment.seq,))
         _amend(connection, key, amendment)
+
+
+def _mentioned(names: Names, mentions: Sequence[str]) -> list[int]:
+    """The numbers of the users that a message mentions."""
+    return [_EVERYBODY] if mentions == "all" else [names.intern(inbox_topic(user)) for user in mentions]
+
+
+def _append_events(
+    connection: sqlite3.Connection, names: Names, batch: Sequence[KeptEvent], kept: int
+) -> None:
+    keyed = [(names.intern(event.log) << OFFSET_BITS | event.offset, event.body) for event in batch]
+    rows = [(key, body, checksum(key, body)) for key, body in keyed]
+    connection.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
+    last = {key >> OFFSET_BITS: key for key, *_ in rows}
+    bounds = [(number << OFFSET_BITS, key - kept) for number, key in last.items()]
+    connection.executemany("DELETE FROM events WHERE key > ? AND key <= ?", bounds)
 
 
 def _amend(connection: sqlite3.Connection, key: int, amendment: Amendment) -> None:
@@ -180,7 +251,8 @@ def _amend(connection: sqlite3.Connection, key: int, amendment: Amendment) -> No
     found = 0
     if base < base + seq < key:
         cursor = connection.execute(
-            "UPDATE messages SET body = ? WHERE key = ?", (amendment.body, base + seq)
+            "UPDATE messages SET body = ?, checksum = ? WHERE key = ?",
+            (amendment.body, checksum(base + seq, amendment.body), base + seq),
         )
         found = cursor.rowcount
     if not found:
@@ -200,10 +272,15 @@ def _within(entries: Iterable[Entry], max_bytes: int) -> list[Entry]:
     return taken
 
 
-def _head(connection: sqlite3.Connection, log: str, number: int) -> int:
-    table = "entries" if _is_inbox(log) else "messages"
-    base = number << OFFSET_BITS
+def _count(connection: sqlite3.Connection, number: int | None) -> Count:
+    base = (number or 0) << OFFSET_BITS
     row = connection.execute(
-        f"SELECT max(key) FROM {table} WHERE {_IN_LOG}", (base, base + OFFSETS)
+        "SELECT n, last FROM messages WHERE key > ? AND key < ? ORDER BY key DESC LIMIT 1",
+        (base, base + OFFSETS),
     ).fetchone()
-    return 0 if row[0] is None else int(row[0]) - base
+    return Count() if row is None else Count(*row)
+
+
+def _head(connection: sqlite3.Connection, log: str, number: int) -> int:
+    base = number << OFFSET_BITS
+    return last_key(connection, table_of(log), base, base + OFFSETS) - base

@@ -8,8 +8,10 @@ from amqtt.plugins.base import BasePlugin
 from broker.ports import StoreContext, Stores
 from plugins.persistence.sqlite.conversation_store import SqliteConversationStore
 from plugins.persistence.sqlite.database import open_database
+from plugins.persistence.sqlite.identity import SqliteIdentity
 from plugins.persistence.sqlite.message_log import SqliteMessageLog
 from plugins.persistence.sqlite.state_store import SqliteStateStore
+from plugins.persistence.sqlite.upkeep import SqliteUpkeep
 
 FILE = "parley.db"
 """The database file in the data directory."""
@@ -26,7 +28,9 @@ class SqlitePersistencePlugin(BasePlugin[BaseContext]):
             SqliteMessageLog(database),
             SqliteStateStore(database),
             SqliteConversationStore(database),
+            SqliteIdentity(database),
             database.close,
+            SqliteUpkeep(context.data_dir / FILE),
         )
 
     @dataclass

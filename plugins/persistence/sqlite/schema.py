@@ -5,8 +5,10 @@ steps the database has taken.
 """
 
 import sqlite3
+from collections.abc import Callable
 
 from broker.domain.errors import StoreError
+from plugins.persistence.sqlite.numbering import number_entries
 
 OFFSET_BITS = 32
 OFFSETS = 1 << OFFSET_BITS
@@ -138,12 +140,104 @@ ALTER TABLE messages ADD COLUMN properties BLOB;
 ALTER TABLE retained ADD COLUMN properties BLOB;
 """
 
-STEPS = (_STEP_1, _STEP_2, _STEP_3)
+# Events of users, with keys like those of entries. They are few, and the oldest of a log go.
+_STEP_4 = """
+CREATE TABLE events (
+    key   INTEGER PRIMARY KEY,
+    body  BLOB NOT NULL
+) STRICT;
+"""
+
+# n: how many messages there are in the conversation up to the entry. last: the seq of the last of them.
+# Unread messages and the last message are found by them at once, without a row for each conversation that
+# every message would change. They are filled in by the step that follows.
+_STEP_5 = """
+ALTER TABLE messages ADD COLUMN n INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE messages ADD COLUMN last INTEGER NOT NULL DEFAULT 0;
+"""
+
+Step = str | Callable[[sqlite3.Connection], None]
+"""A script that is one transaction; or a function, for changes too large for one. A function may be called
+again after a node was killed in the middle of it."""
+
+# The packet ids of sessions as msgpack; NULL for sessions that were last saved by an earlier version.
+_STEP_7 = """
+ALTER TABLE sessions ADD COLUMN packet_ids BLOB;
+"""
+
+# The identity of the store: one row, written by the node that first starts with it.
+_STEP_8 = """
+CREATE TABLE store_identity (
+    id          TEXT NOT NULL,
+    generation  INTEGER NOT NULL
+) STRICT;
+"""
+
+# floor_seq: messages up to it were said to an earlier account with the user's id. NULL for conversations
+# that are older than this column: for them the time of the account decides.
+_STEP_9 = """
+ALTER TABLE conversations ADD COLUMN floor_seq INTEGER DEFAULT 0;
+UPDATE conversations SET floor_seq = NULL;
+"""
+
+# Who has published a retained message; empty for those that are older than this column.
+_STEP_10 = """
+ALTER TABLE retained ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+"""
+
+# Which messages mention a user; user 0 (a name has a number from 1 on) stands for everybody. Only messages
+# with mentions have rows, so an ordinary message costs no write. A recalled message has none. The bodies of
+# messages are JSON as BLOB, which SQLite's functions read as text.
+MENTIONS = """
+CREATE TABLE mentions (
+    user     INTEGER NOT NULL,
+    message  INTEGER NOT NULL,
+    PRIMARY KEY (user, message)
+) STRICT, WITHOUT ROWID;
+CREATE TEMP TABLE found AS
+    SELECT message, json_type(text, '$.mentions') = 'text' AS is_all, each.value AS user
+    FROM (
+        SELECT key AS message, CAST(body AS TEXT) AS text FROM messages
+        WHERE instr(body, CAST('"mentions":' AS BLOB))
+    ) CROSS JOIN json_each(iif(json_valid(text), text, '{}'), '$.mentions') AS each;
+INSERT OR IGNORE INTO names (name) SELECT 'users/' || user || '/inbox' FROM found WHERE NOT is_all;
+INSERT OR IGNORE INTO mentions SELECT 0, message FROM found WHERE is_all;
+INSERT OR IGNORE INTO mentions
+    SELECT id, message FROM found JOIN names ON name = 'users/' || user || '/inbox' WHERE NOT is_all;
+DROP TABLE found;
+"""
+
+# The checksum of the body (CRC-32); NULL in rows of earlier versions.
+_STEP_12 = """
+ALTER TABLE messages ADD COLUMN checksum INTEGER;
+ALTER TABLE events ADD COLUMN checksum INTEGER;
+"""
+
+# What a restore has lost of the logs of a session, as msgpack; NULL unless the session was restored.
+_STEP_13 = """
+ALTER TABLE sessions ADD COLUMN lost BLOB;
+"""
+
+STEPS: tuple[Step, ...] = (
+    _STEP_1,
+    _STEP_2,
+    _STEP_3,
+    _STEP_4,
+    _STEP_5,
+    number_entries,
+    _STEP_7,
+    _STEP_8,
+    _STEP_9,
+    _STEP_10,
+    MENTIONS,
+    _STEP_12,
+    _STEP_13,
+)
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a database to the newest schema. Each step is a transaction of its own, so a node that is
-    killed in between goes on with the next step.
+    """Bring a database to the newest schema. A node that is killed in between goes on with the step that
+    was not finished.
 
     Raises:
         StoreError: the file was written by a newer version.
@@ -157,6 +251,10 @@ def migrate(connection: sqlite3.Connection) -> None:
             "use a newer Parley"
         )
     for number, step in enumerate(STEPS[version:], start=version + 1):
+        if not isinstance(step, str):
+            step(connection)
+            connection.execute("INSERT INTO schema_version VALUES (?)", (number,))
+            continue
         # executescript() commits any open transaction first, so the script brings its own.
         connection.executescript(
             f"BEGIN IMMEDIATE; {step} INSERT INTO schema_version VALUES ({number}); COMMIT;"

@@ -11,8 +11,11 @@ from broker.domain.topics import inbox_topic, is_wild, matches
 from broker.ports import (
     Enqueued,
     Forgotten,
+    Held,
+    Lost,
     Marked,
     Moved,
+    PacketIds,
     QueuedMessage,
     Redelivery,
     Retained,
@@ -21,6 +24,7 @@ from broker.ports import (
     SessionKey,
     SessionState,
     StateChange,
+    StoredSession,
     Unseen,
 )
 from plugins.persistence.sqlite.database import Database, json_list
@@ -29,9 +33,17 @@ from plugins.persistence.sqlite.properties import from_column, to_column
 
 _encode = msgspec.msgpack.encode
 _decode_filters = msgspec.msgpack.Decoder(list[Subscription] | dict[str, int]).decode
-_inflight = msgspec.msgpack.Decoder(list[Redelivery]).decode
-_received = msgspec.msgpack.Decoder(list[int]).decode
-_queued = msgspec.msgpack.Decoder(QueuedMessage).decode
+read_inflight = msgspec.msgpack.Decoder(list[Redelivery]).decode
+read_received = msgspec.msgpack.Decoder(list[int]).decode
+read_queued = msgspec.msgpack.Decoder(QueuedMessage).decode
+read_packet_ids = msgspec.msgpack.Decoder(PacketIds).decode
+read_lost = msgspec.msgpack.Decoder(dict[str, Lost]).decode
+_IDS_OF_EARLIER_VERSIONS = PacketIds(32767, 32767)
+"""Earlier versions began with packet id 1 on each connection, and few connections came as far as this."""
+
+_SESSIONS = "SELECT id, user, client_id, saved_at, filters, inflight FROM sessions WHERE "
+_SESSIONS_OF_ALL = _SESSIONS + "(user, client_id) > (?, ?) ORDER BY user, client_id LIMIT ?"
+_SESSIONS_OF_ONE = _SESSIONS + "user = ? AND client_id > ? ORDER BY client_id LIMIT ?"
 
 # Watermarks never go back. A change that moves none, and clears no "unread" mark, leaves `changed_at` alone.
 _SEE = """
@@ -57,15 +69,19 @@ ON CONFLICT DO UPDATE SET
     changed_at = ?7
 """
 # An id passes to a new account. Group rows go. Private rows stay, so that the conversations stay listed,
-# with everything read up to the head: it was said to the earlier account.
+# with everything read up to the head and hidden: it was said to the earlier account.
 _UNSEE_GROUPS = """
 DELETE FROM conversations WHERE user = ?
     AND EXISTS (SELECT 1 FROM names WHERE id = conversation AND name >= 'g:' AND name < 'g;')
 """
+_UNSEE_MENTIONS = "DELETE FROM mentions WHERE user = ?"
 _UNSEE_PRIVATE = """
-UPDATE conversations SET (read_seq, delivered_seq, pinned, muted, unread, hidden_seq, changed_at) =
-    (SELECT ifnull(max(key) % (1 << 32), 0), ifnull(max(key) % (1 << 32), 0), 0, 0, 0, 0, 0 FROM messages
-     WHERE key > (conversation << 32) AND key < (conversation + 1 << 32))
+UPDATE conversations SET
+    (floor_seq, read_seq, delivered_seq, pinned, muted, unread, hidden_seq, changed_at) =
+    (SELECT head, head, head, 0, 0, 0, 0, 0 FROM (
+        SELECT ifnull(max(key) % (1 << 32), 0) AS head FROM messages
+        WHERE key > (conversation << 32) AND key < (conversation + 1 << 32)
+    ))
 WHERE user = ?
 """
 
@@ -95,7 +111,25 @@ class SqliteStateStore:
             rows = connection.execute(
                 "SELECT user, client_id, filters FROM sessions WHERE ?1 IS NULL OR user = ?1", (user,)
             )
-            return [(SessionKey(name, client_id), _filters(filters)) for name, client_id, filters in rows]
+            return [(SessionKey(name, client_id), read_filters(filters)) for name, client_id, filters in rows]
+
+        return await self._database.read(job)
+
+    async def sessions(self, user: str | None, after: SessionKey, limit: int) -> list[StoredSession]:
+        def job(connection: sqlite3.Connection) -> list[StoredSession]:
+            of_whom = after.user if user is None else user
+            # A client id of another user says nothing about this one's.
+            beyond = after.client_id if after.user == of_whom else ""
+            query = _SESSIONS_OF_ALL if user is None else _SESSIONS_OF_ONE
+            rows = connection.execute(query, (of_whom, beyond, limit)).fetchall()
+            return [_listed(connection, *row) for row in rows]
+
+        return await self._database.read(job)
+
+    async def client_ids(self, user: str, limit: int) -> list[str]:
+        def job(connection: sqlite3.Connection) -> list[str]:
+            rows = connection.execute("SELECT client_id FROM sessions WHERE user = ? LIMIT ?", (user, limit))
+            return [client_id for (client_id,) in rows]
 
         return await self._database.read(job)
 
@@ -115,7 +149,7 @@ class SqliteStateStore:
             # ("0" is the character after "/").
             base = topic_filter if not is_wild(topic_filter) else _literal_levels(topic_filter)
             rows = connection.execute(
-                "SELECT topic, payload, qos, live, properties FROM retained WHERE topic > ?1 "
+                "SELECT topic, payload, qos, live, properties, owner FROM retained WHERE topic > ?1 "
                 "AND (?2 IS NULL OR topic = ?2 OR (topic >= ?2 || '/' AND topic < ?2 || '0')) ORDER BY topic",
                 (after, base),
             )
@@ -132,11 +166,23 @@ class SqliteStateStore:
     async def retained_on(self, topics: Sequence[str]) -> dict[str, Retained]:
         def job(connection: sqlite3.Connection) -> dict[str, Retained]:
             rows = connection.execute(
-                "SELECT topic, payload, qos, live, properties FROM json_each(?) CROSS JOIN retained "
+                "SELECT topic, payload, qos, live, properties, owner FROM json_each(?) CROSS JOIN retained "
                 "ON topic = value",
                 (json_list(topics),),
             )
             return {row[0]: _retained(*row) for row in rows}
+
+        return await self._database.read(job)
+
+    async def held(self) -> dict[str, Held]:
+        def job(connection: sqlite3.Connection) -> dict[str, Held]:
+            # "0" is the character after "/". The length of a BLOB is in its row's header: payloads are not
+            # read.
+            rows = connection.execute(
+                "SELECT topic, owner, length(CAST(topic AS BLOB)) + length(payload) FROM retained "
+                "WHERE topic < 'users/' OR topic >= 'users0'"
+            )
+            return {topic: Held(owner, size) for topic, owner, size in rows}
 
         return await self._database.read(job)
 
@@ -147,8 +193,10 @@ class SqliteStateStore:
         return await self._database.read(job)
 
 
-def _retained(topic: str, payload: bytes, qos: int, live: int, properties: bytes | None) -> Retained:
-    return Retained(topic, payload, qos, True, from_column(properties), bool(live))
+def _retained(
+    topic: str, payload: bytes, qos: int, live: int, properties: bytes | None, owner: str
+) -> Retained:
+    return Retained(topic, payload, qos, True, from_column(properties), bool(live), owner)
 
 
 def _literal_levels(topic_filter: str) -> str | None:
@@ -166,7 +214,12 @@ def _apply(connection: sqlite3.Connection, names: Names, change: StateChange) ->
     match change:
         case Saved():
             _save(connection, change)
-        case Moved(key, cursors):
+        case Moved(key, cursors, packet_ids):
+            if packet_ids is not None:
+                connection.execute(
+                    "UPDATE sessions SET packet_ids = ? WHERE user = ? AND client_id = ?",
+                    (_encode(packet_ids), key.user, key.client_id),
+                )
             connection.executemany(
                 "INSERT INTO cursors SELECT id, ?3, ?4 FROM sessions WHERE user = ?1 AND client_id = ?2 "
                 "ON CONFLICT DO UPDATE SET offset = excluded.offset",
@@ -180,8 +233,8 @@ def _apply(connection: sqlite3.Connection, names: Names, change: StateChange) ->
             connection.execute("DELETE FROM sessions WHERE user = ? AND client_id = ?", (user, client_id))
         case Retained(topic, payload, qos):
             if payload:
-                row = (topic, payload, qos, change.live, to_column(change.properties))
-                connection.execute("INSERT OR REPLACE INTO retained VALUES (?, ?, ?, ?, ?)", row)
+                row = (topic, payload, qos, change.live, to_column(change.properties), change.owner)
+                connection.execute("INSERT OR REPLACE INTO retained VALUES (?, ?, ?, ?, ?, ?)", row)
             else:
                 connection.execute("DELETE FROM retained WHERE topic = ?", (topic,))
         case _:
@@ -201,16 +254,17 @@ def _observe(connection: sqlite3.Connection, names: Names, change: Seen | Marked
             connection.execute(_MARK, (*place, pinned, muted, unread, hidden, at))
         case Unseen(user):
             if (number := names.find(inbox_topic(user))) is not None:
-                connection.execute(_UNSEE_GROUPS, (number,))
-                connection.execute(_UNSEE_PRIVATE, (number,))
+                for statement in (_UNSEE_GROUPS, _UNSEE_PRIVATE, _UNSEE_MENTIONS):
+                    connection.execute(statement, (number,))
 
 
 def _save(connection: sqlite3.Connection, change: Saved) -> None:
     key, state = change.key, change.state
     (number,) = connection.execute(
-        "INSERT INTO sessions (user, client_id, saved_at, filters, inflight, received) "
-        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (user, client_id) DO UPDATE SET saved_at = excluded.saved_at, "
-        "filters = excluded.filters, inflight = excluded.inflight, received = excluded.received RETURNING id",
+        "INSERT INTO sessions (user, client_id, saved_at, filters, inflight, received, packet_ids, lost) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (user, client_id) DO UPDATE SET "
+        "saved_at = excluded.saved_at, filters = excluded.filters, inflight = excluded.inflight, "
+        "received = excluded.received, packet_ids = excluded.packet_ids, lost = excluded.lost RETURNING id",
         (
             key.user,
             key.client_id,
@@ -218,6 +272,8 @@ def _save(connection: sqlite3.Connection, change: Saved) -> None:
             _encode(list(state.filters.values())),
             _encode(state.inflight),
             _encode(state.received),
+            _encode(state.packet_ids),
+            None if state.lost is None else _encode(state.lost),
         ),
     ).fetchone()
     connection.execute("DELETE FROM cursors WHERE session = ?", (number,))
@@ -249,7 +305,25 @@ def _enqueue(connection: sqlite3.Connection, change: Enqueued) -> int:
     ).rowcount
 
 
-def _filters(column: bytes) -> dict[str, Subscription]:
+def _listed(
+    connection: sqlite3.Connection,
+    number: int,
+    user: str,
+    client_id: str,
+    saved_at: int,
+    filters: bytes,
+    inflight: bytes,
+) -> StoredSession:
+    cursors = connection.execute("SELECT log, offset FROM cursors WHERE session = ?", (number,)).fetchall()
+    (queued,) = connection.execute(
+        "SELECT count(*) FROM session_queue WHERE session = ?", (number,)
+    ).fetchone()
+    sent = sum(1 for each in read_inflight(inflight) if each.packet_id and not each.released)
+    key = SessionKey(user, client_id)
+    return StoredSession(key, saved_at, read_filters(filters), dict(cursors), queued + sent)
+
+
+def read_filters(column: bytes) -> dict[str, Subscription]:
     """Subscriptions by filter. Earlier versions stored a map of filter -> QoS, without options."""
     kept = _decode_filters(column)
     return by_filter(starmap(Subscription, kept.items()) if isinstance(kept, dict) else kept)
@@ -257,18 +331,21 @@ def _filters(column: bytes) -> dict[str, Subscription]:
 
 def _load(connection: sqlite3.Connection, key: SessionKey) -> SessionState | None:
     row = connection.execute(
-        "SELECT id, filters, inflight, received FROM sessions WHERE user = ? AND client_id = ?",
+        "SELECT id, filters, inflight, received, packet_ids, lost FROM sessions "
+        "WHERE user = ? AND client_id = ?",
         (key.user, key.client_id),
     ).fetchone()
     if row is None:
         return None
-    number, filters, inflight, received = row
+    number, filters, inflight, received, packet_ids, lost = row
     cursors = connection.execute("SELECT log, offset FROM cursors WHERE session = ?", (number,))
     queue = connection.execute("SELECT message FROM session_queue WHERE session = ? ORDER BY id", (number,))
     return SessionState(
-        _filters(filters),
+        read_filters(filters),
         dict(cursors.fetchall()),
-        _inflight(inflight),
-        _received(received),
-        [_queued(message) for (message,) in queue],
+        read_inflight(inflight),
+        read_received(received),
+        [read_queued(message) for (message,) in queue],
+        _IDS_OF_EARLIER_VERSIONS if packet_ids is None else read_packet_ids(packet_ids),
+        None if lost is None else read_lost(lost),
     )

@@ -3,8 +3,9 @@
 import msgspec
 
 from broker.domain.errors import StoreError
+from broker.domain.message import Count
 from broker.domain.publication import Properties
-from broker.ports import DedupKey, Retained, SessionKey, SessionState
+from broker.ports import DedupKey, Retained, SessionKey, SessionState, StoreIdentity
 
 
 class Message(msgspec.Struct):
@@ -17,8 +18,12 @@ class Message(msgspec.Struct):
     qos: int
     body: bytes
     properties: Properties | None
+    count: Count
+    """Of the messages up to this one."""
     amended_by: list[int]
     """The seqs of the messages that have amended this one."""
+    mentions: set[str]
+    """Users, or "" for everybody."""
 
 
 class KeptSession(msgspec.Struct):
@@ -38,6 +43,7 @@ class View(msgspec.Struct):
     unread: bool = False
     hidden: int = 0
     changed_at: int = 0
+    floor: int = 0
 
 
 class Contents:
@@ -49,12 +55,19 @@ class Contents:
         """Conversation -> its messages; the one with seq n has the index n - 1."""
         self.inboxes: dict[str, list[Message]] = {}
         """Inbox -> the messages of its entries; the one with offset n has the index n - 1."""
+        self.events: dict[str, dict[int, bytes]] = {}
+        """Events topic -> the bodies of its last events by offset."""
         self.by_id: dict[int, Message] = {}
         self.by_key: dict[DedupKey, Message] = {}
         self.sessions: dict[SessionKey, KeptSession] = {}
         self.retained: dict[str, Retained] = {}
         self.views: dict[str, dict[str, View]] = {}
         """User -> conversation -> their view of it."""
+        self.identity: StoreIdentity | None = None
+
+    def event_head(self, name: str) -> int:
+        """The last offset of a user's events."""
+        return max(self.events.get(name, {}), default=0)
 
     def log(self, name: str) -> list[Message]:
         """The messages of a conversation or inbox; empty if it is unknown."""

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from broker.domain.conversation import participants
 from broker.domain.errors import DuplicateMessageError, StoreError
-from broker.domain.message import Entry, Stamped
-from broker.ports import DedupKey, Located
+from broker.domain.message import Count, Entry, Stamped
+from broker.ports import DedupKey, KeptEvent, Located
 
 from .contents import Contents, Message, Opened
 
@@ -22,11 +22,35 @@ class MemoryMessageLog:
         for stamped in batch:
             _add(contents, stamped)
 
+    async def append_events(self, batch: Sequence[KeptEvent], kept: int) -> None:
+        contents = self._opened.contents
+        heads: dict[str, int] = {}
+        for event in batch:
+            head = heads[event.log] if event.log in heads else contents.event_head(event.log)
+            if event.offset <= head:
+                raise DuplicateMessageError(f"{event.log}: offset {event.offset} is taken")
+            heads[event.log] = event.offset
+        for event in batch:
+            log = contents.events.setdefault(event.log, {})
+            log[event.offset] = event.body
+            for offset in [offset for offset in log if offset <= event.offset - kept]:
+                del log[offset]
+
     async def heads(self, logs: Sequence[str]) -> dict[str, int]:
         contents = self._opened.contents
-        return {name: len(contents.log(name)) for name in logs}
+        return {
+            name: contents.event_head(name) if name.endswith("/events") else len(contents.log(name))
+            for name in logs
+        }
+
+    async def counts(self, conversations: Sequence[str]) -> dict[str, Count]:
+        logs = {name: self._opened.contents.log(name) for name in conversations}
+        return {name: messages[-1].count if messages else Count() for name, messages in logs.items()}
 
     async def read(self, log: str, after: int, limit: int, max_bytes: int) -> list[Entry]:
+        if log.endswith("/events"):
+            events = sorted(self._opened.contents.events.get(log, {}).items())
+            return _within((Entry(*each) for each in events if each[0] > after), max_bytes)[:limit]
         messages = self._opened.contents.log(log)
         first = max(0, after)
         return _within(_entries(messages, range(first, min(first + limit, len(messages)))), max_bytes)
@@ -53,6 +77,9 @@ class MemoryMessageLog:
             for number in ids
             if (message := known.get(number)) is not None
         }
+
+    async def last_id(self) -> int:
+        return max(self._opened.contents.by_id, default=0)
 
     async def find(self, keys: Sequence[DedupKey]) -> dict[DedupKey, bytes]:
         known = self._opened.contents.by_key
@@ -94,7 +121,9 @@ def _add(contents: Contents, stamped: Stamped) -> None:
         draft.qos,
         stamped.body,
         draft.properties,
+        stamped.count,
         amended_by=[],
+        mentions=_mentioned(draft.content.mentions),
     )
     conversation = contents.conversations.setdefault(conversation_id, [])
     conversation.append(message)
@@ -109,7 +138,13 @@ def _add(contents: Contents, stamped: Stamped) -> None:
     for amendment in draft.amends:
         target = conversation[amendment.seq - 1]
         target.body = amendment.body
+        if draft.content.type == "recall":
+            target.mentions.clear()
         target.amended_by.append(message.seq)
+
+
+def _mentioned(mentions: list[str] | str | None) -> set[str]:
+    return {""} if mentions == "all" else set(mentions or ())
 
 
 def _key(stamped: Stamped) -> DedupKey | None:

@@ -10,6 +10,7 @@ from broker.ports import StoreContext, Stores
 
 from .contents import Contents, Opened
 from .conversation_store import MemoryConversationStore
+from .identity import MemoryIdentity
 from .message_log import MemoryMessageLog
 from .state_store import MemoryStateStore
 
@@ -27,7 +28,11 @@ class MemoryPersistencePlugin(BasePlugin[BaseContext]):
         contents.capacity = options.capacity
         opened = Opened(contents)
         return Stores(
-            MemoryMessageLog(opened), MemoryStateStore(opened), MemoryConversationStore(opened), opened.close
+            MemoryMessageLog(opened),
+            MemoryStateStore(opened),
+            MemoryConversationStore(opened),
+            MemoryIdentity(opened),
+            opened.close,
         )
 
     @dataclass

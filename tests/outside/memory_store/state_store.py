@@ -8,6 +8,7 @@ from broker.domain.topics import matches
 from broker.ports import (
     Enqueued,
     Forgotten,
+    Held,
     Marked,
     Moved,
     Retained,
@@ -16,6 +17,7 @@ from broker.ports import (
     SessionKey,
     SessionState,
     StateChange,
+    StoredSession,
     Unseen,
 )
 
@@ -50,6 +52,17 @@ class MemoryStateStore:
             if user is None or key.user == user
         ]
 
+    async def sessions(self, user: str | None, after: SessionKey, limit: int) -> list[StoredSession]:
+        kept = self._opened.contents.sessions
+        beyond = (after.user, after.client_id) if user in (None, after.user) else ("", "")
+        keys = sorted((key.user, key.client_id) for key in kept if user in (None, key.user))
+        first = [SessionKey(*key) for key in keys if key > beyond][:limit]
+        return [_listed(key, kept[key]) for key in first]
+
+    async def client_ids(self, user: str, limit: int) -> list[str]:
+        sessions = self._opened.contents.sessions
+        return [key.client_id for key in sessions if key.user == user][:limit]
+
     async def expire(self, before: int, keep: Sequence[SessionKey], now: int) -> int:
         sessions = self._opened.contents.sessions
         for key in keep:
@@ -69,6 +82,13 @@ class MemoryStateStore:
         retained = self._opened.contents.retained
         return {topic: retained[topic] for topic in topics if topic in retained}
 
+    async def held(self) -> dict[str, Held]:
+        return {
+            topic: Held(message.owner, len(topic.encode()) + len(message.payload))
+            for topic, message in self._opened.contents.retained.items()
+            if not topic.startswith("users/")
+        }
+
     async def live_retained(self) -> list[str]:
         return [message.topic for message in self._opened.contents.retained.values() if message.live]
 
@@ -78,7 +98,7 @@ def _numbers(change: StateChange) -> Iterable[int]:
     match change:
         case Saved(_, state, _):
             return state.cursors.values()
-        case Moved(_, cursors):
+        case Moved(_, cursors, _):
             return cursors.values()
         case Seen(_, _, _, read, delivered):
             return (read, delivered)
@@ -93,8 +113,10 @@ def _apply(contents: Contents, change: StateChange) -> int:
     match change:
         case Saved(key, state, at):
             sessions[key] = KeptSession(_copy(state), at)
-        case Moved(key, cursors) if key in sessions:
+        case Moved(key, cursors, packet_ids) if key in sessions:
             sessions[key].state.cursors.update(cursors)
+            if packet_ids is not None:
+                sessions[key].state.packet_ids = packet_ids
         case Enqueued(key, message, limit) if key in sessions:
             queue = sessions[key].state.queue
             queue.append(message)
@@ -132,7 +154,17 @@ def _observe(contents: Contents, change: Seen | Marked | Unseen) -> None:
             # Private conversations stay listed and count as read up to the head.
             private = [name for name in contents.views.pop(user, {}) if name.startswith("p:")]
             heads = {name: len(contents.log(name)) for name in private}
-            contents.views[user] = {name: View(head, head) for name, head in heads.items()}
+            contents.views[user] = {name: View(head, head, floor=head) for name, head in heads.items()}
+            for message in contents.by_id.values():
+                message.mentions.discard(user)
+
+
+def _listed(key: SessionKey, kept: KeptSession) -> StoredSession:
+    state = kept.state
+    sent = [each for each in state.inflight if each.packet_id and not each.released]
+    return StoredSession(
+        key, kept.saved_at, dict(state.filters), dict(state.cursors), len(state.queue) + len(sent)
+    )
 
 
 def _copy(state: SessionState) -> SessionState:
@@ -143,4 +175,6 @@ def _copy(state: SessionState) -> SessionState:
         list(state.inflight),
         list(state.received),
         list(state.queue),
+        state.packet_ids,
+        state.lost,
     )

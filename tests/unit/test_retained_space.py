@@ -1,0 +1,102 @@
+"""The room for retained messages."""
+
+from collections import Counter
+
+from broker.ports import Held, Retained
+from broker.publish.retained_space import RetainedSpace, Room
+
+MUCH = Room(1000, 100_000)
+
+
+def space_of(messages: int, size: int, limited: Counter[str], of_user: Room = MUCH) -> RetainedSpace:
+    return RetainedSpace(Room(messages, size), of_user, limited)
+
+
+def held(**sizes: int) -> dict[str, Held]:
+    """Stored by an earlier version."""
+    return {topic: Held("", size) for topic, size in sizes.items()}
+
+
+def retain(space: RetainedSpace, topic: str, payload: bytes, owner: str = "alice") -> bool:
+    """As the pipeline and the fanout do."""
+    if space.has_room(topic, payload, owner):
+        space.retained(Retained(topic, payload, 0, owner=owner))
+        return True
+    return False
+
+
+def test_their_number() -> None:
+    limited: Counter[str] = Counter()
+    space = space_of(2, 1000, limited)
+    space.load(held(a=2))
+    assert retain(space, "b", b"1")
+    assert not retain(space, "c", b"1")
+    assert retain(space, "a", b"another")
+    assert retain(space, "never", b"")
+    assert not retain(space, "c", b"1")
+    assert retain(space, "b", b"")
+    assert retain(space, "c", b"1")
+    assert limited == {"retained_messages": 2}
+
+
+def test_their_bytes() -> None:
+    limited: Counter[str] = Counter()
+    space = space_of(100, 20, limited)
+    assert retain(space, "a", b"x" * 9)
+    assert retain(space, "é", b"x" * 8)
+    assert not retain(space, "c", b"1")
+    assert not retain(space, "a", b"x" * 10)
+    assert retain(space, "a", b"x" * 7)
+    assert retain(space, "c", b"1")
+    assert not retain(space, "d", b"1")
+    assert limited == {"retained_bytes": 3}
+
+
+def test_a_store_that_was_filled_under_a_higher_limit_can_be_emptied() -> None:
+    space = space_of(1, 10, Counter())
+    space.load(held(a=100, b=100, c=100))
+    assert not retain(space, "d", b"1")
+    assert retain(space, "a", b"x" * 50)
+    for topic in "abc":
+        assert retain(space, topic, b"")
+    assert retain(space, "d", b"1")
+
+
+def test_presence_is_not_counted() -> None:
+    space = space_of(1, 100, Counter())
+    for number in range(10):
+        space.retained(Retained(f"users/u{number}/presence", b"{}", 1))
+    assert retain(space, "a", b"1")
+
+
+def test_a_user_has_a_part_of_the_room() -> None:
+    limited: Counter[str] = Counter()
+    space = space_of(100, 1000, limited, Room(2, 20))
+    space.load({"old": Held("", 500), "a": Held("alice", 2)})
+    assert retain(space, "b", b"1")
+    assert not retain(space, "c", b"1")
+    assert retain(space, "c", b"1", "bob"), "bob has room of his own"
+    assert not retain(space, "c", b"2"), "it would be hers"
+    assert retain(space, "a", b"x" * 17)
+    assert not retain(space, "a", b"x" * 18)
+    assert retain(space, "a", b"2", "bob")
+    assert retain(space, "d", b"1"), "what bob has replaced is his"
+    assert not retain(space, "e", b"1", "bob")
+    assert retain(space, "a", b""), "anybody who may publish there may remove it"
+    assert retain(space, "e", b"1", "bob")
+    assert limited == {"retained_messages_per_user": 3, "retained_bytes_per_user": 1}
+    for topic in ("b", "c", "d", "e"):
+        assert retain(space, topic, b"")
+    assert space._users == {}
+
+
+def test_a_message_that_could_not_be_stored() -> None:
+    space = space_of(100, 1000, Counter(), Room(1, 20))
+    assert retain(space, "a", b"1")
+    before = space.on("a")
+    assert retain(space, "a", b"2", "bob")
+    space.set("a", before)
+    assert not retain(space, "b", b"1")
+    assert retain(space, "b", b"1", "bob")
+    space.set("b", None)
+    assert retain(space, "c", b"1", "bob")
