@@ -4,21 +4,16 @@
        |                       |                                  ^
        +-----------------------+----------------------------------+
 
-Packets are handled one by one in the order of arrival (MQTT 3.1.1, 4.6). Some need to wait: a CONNECT for the
-authentication, a SUBSCRIBE for the store, the first PUBLISH to a topic for the gate. Such a packet suspends
-the connection: the next packet is not taken until it is done. So does a limit: a client that connects or
-publishes faster than it may is read from later (`_hold`). So does sending much at a time: until the client's
-next turn (`turns.py`).
+The packets come from its `Intake` one by one.
 """
 
 import asyncio
 import enum
 import logging
-from collections.abc import Awaitable, Coroutine, Hashable
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
-from broker.domain.acting import acting_for
 from broker.domain.errors import Refusal, RemoteError, StoreError
 from broker.domain.publication import Publication
 from broker.domain.rates import Allowance, network_of
@@ -26,19 +21,19 @@ from broker.net import handshake
 from broker.net.acknowledging import acknowledge
 from broker.net.expiry import announce
 from broker.net.hub import Hub
+from broker.net.intake import Intake
 from broker.net.lifetime import Lifetime
 from broker.net.listeners import file_of
 from broker.net.outbox import ByteOutbox
 from broker.net.subscribing import subscribe, unsubscribe
 from broker.net.transport import Transport
-from broker.net.turns import VISIT_BYTES
 from broker.ports import Identity, Principal
 from broker.publish.committer import Outcome
 from broker.publish.publisher import Publisher
 from broker.session.inbound import Inbound, Slot
 from broker.session.session import Session
 from broker.wire import encoder
-from broker.wire.decoder import Decoder, UnsupportedProtocolError
+from broker.wire.decoder import UnsupportedProtocolError
 from broker.wire.packets import (
     Ack,
     Connect,
@@ -54,9 +49,6 @@ from broker.wire.packets import (
 logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0
-_READ_AHEAD = 16 * 1024
-_IN_OUTAGE = 16 * 1024
-"""Uncommitted bytes of a client beyond which reading pauses while the store cannot commit."""
 _FILTERS_COST = 10
 """A SUBSCRIBE or UNSUBSCRIBE counts as so many publishes: rights are looked up, and the session is stored."""
 _SHOWN = 256
@@ -75,28 +67,18 @@ class State(enum.IntEnum):
 # As module globals, because looking up a member on its enum class costs five times as much.
 _WAITING, _AUTHENTICATING, _OPEN, _CLOSED = State
 
-# Why a connection is suspended, as bits.
-_STEP = 1  # a packet must be awaited
-_HELD = 2  # a limit makes the client wait
-_TURN = 4  # others have their turn first
-
 
 class Connection:
     """A connection of a client, from its socket to its session."""
 
     __slots__ = (
         "_allowance",
-        "_decoder",
         "_hub",
-        "_is_lost",
+        "_intake",
         "_lifetime",
-        "_line",
-        "_paused",
         "_publishes",
         "_state",
         "_stream",
-        "_suspended",
-        "_task",
         "_transport",
         "outbox",
         "peer",
@@ -121,7 +103,7 @@ class Connection:
         self._stream = stream
         limits = hub.limits
         self.outbox = ByteOutbox(transport, hub.flusher, hub.budget, self._room_again, self)
-        self._decoder = Decoder(limits.max_packet_bytes_before_connect)
+        self._intake = Intake(hub, transport, self, peer[0], limits.max_packet_bytes_before_connect)
         self._state = _WAITING
         self.session: Session | None = None
         """The session; None unless the connection is open."""
@@ -131,17 +113,13 @@ class Connection:
         self.will: Publication | None = None
         # Of the user, once there was a publish.
         self._allowance: Allowance | None = None
-        self._publishes = self._suspended = 0
-        self._paused = self._is_lost = False
-        self._task: asyncio.Task[None] | None = None
-        self._line: Hashable = f"@{peer[0]}"
-        """Whose turn it must be: the address's, then the user's."""
+        self._publishes = 0
         begins = hub.loop.time() + wait
         self._lifetime = Lifetime(begins, limits.connect_timeout)
         hub.connections.add(self)
         hub.deadlines.watch(self, begins + limits.connect_timeout)
         if wait:
-            self._hold(wait)
+            self._intake.hold(wait)
 
     # --- from the transport ----------------------------------------------------------
 
@@ -150,29 +128,19 @@ class Connection:
         hub = self._hub
         hub.totals["bytes_received"] += len(data)
         self._lifetime.seen(hub.loop.time())
-        self._decoder.feed(data)
-        if not self._suspended:
-            if self._line in hub.turns.lines:
-                self._wait_for_turn()
-            else:
-                self._take_packets()
-                if len(data) > VISIT_BYTES:
-                    self._wait_for_turn()
-        if not self._paused and (self._suspended or self.outbox.is_overfull):
-            self._regulate()
+        self._intake.received(data)
 
     def _room_again(self) -> None:
-        if self._paused:
-            self._regulate()
+        if self._intake.is_paused:
+            self._intake.regulate()
         if self.session is not None:
             self.session.refill()
 
     def lost(self) -> None:
         """The transport is gone."""
-        self._is_lost = True
-        if self._suspended and self._state is _OPEN:
+        if self._intake.end() and self._state is _OPEN:
             # Packets received before the loss are still handled: publishes, and perhaps a DISCONNECT,
-            # which discards the will. `_go_on` calls this method again.
+            # which discards the will. Then the intake calls this method again.
             self.outbox.close()
             return
         self.close("connection lost")
@@ -182,14 +150,14 @@ class Connection:
     @property
     def file(self) -> int | None:
         """See `reachability.Reachable`."""
-        return None if self._is_lost else file_of(self._stream)
+        return None if self._intake.is_lost else file_of(self._stream)
 
     def check(self, now: float) -> float | None:
         """See `deadlines.Watched`."""
         if self._state is _CLOSED:
             self._transport.abort()  # the client has not read the last bytes within _CLOSE_SECONDS
             return None
-        if self._paused:
+        if self._intake.is_paused:
             # This side has stopped reading, so silence is not the client's fault.
             self._lifetime.seen(now)
         expires_in = None
@@ -205,40 +173,34 @@ class Connection:
 
     # --- packets ---------------------------------------------------------------------
 
-    def _take_packets(self) -> None:
-        next_packet = self._decoder.next_packet
-        try:
-            for _ in self._hub.turns.packets:
-                packet = next_packet()
-                if packet is None:
-                    break
-                self._take(packet)
-                if self._suspended or self._state is _CLOSED:
-                    break
-            else:
-                self._wait_for_turn()
-        except UnsupportedProtocolError as error:
-            if self._state is _WAITING:  # [MQTT-3.1.2-2]
+    def failed(self, error: Exception) -> None:
+        """See `intake.Consumer`. The client gets the answer of the specification, and the connection ends."""
+        if isinstance(error, RemoteError):
+            if isinstance(error, UnsupportedProtocolError) and self._state is _WAITING:  # [MQTT-3.1.2-2]
                 self.outbox.send(encoder.connack(ConnectCode.UNACCEPTABLE_PROTOCOL))
             self.close(f"protocol error: {error.reason}")
-        except RemoteError as error:
-            self.close(f"protocol error: {error.reason}")
-        except Exception:  # a bug in the broker: close the connection rather than leave it hanging
+        elif isinstance(error, StoreError):
+            self.close(f"store failed: {error}")
+        else:  # a bug in the broker: close the connection rather than leave it hanging
             logger.exception("handling a packet of %s failed", str(self), extra=self._summed_up("bug"))
             self.close("internal error")
+
+    def taken(self) -> None:
+        """See `intake.Consumer`."""
         if self._publishes:
             self._count_publishes()
 
-    def _take(self, packet: Packet) -> None:
+    def take(self, packet: Packet) -> None:
+        """See `intake.Consumer`."""
         hub = self._hub
         if hub.events.packets:
-            hub.events.packet_received(self._decoder.packet, self.principal)
+            hub.events.packet_received(self._intake.packet, self.principal)
         session = self.session
         if session is None:
             if self._state is not _WAITING or not isinstance(packet, Connect):
                 raise RemoteError("first packet is not CONNECT")  # [MQTT-3.1.0-1]
             self._state = _AUTHENTICATING
-            self._await(self._connect(packet))
+            self._intake.wait_for(self._connect(packet))
         elif isinstance(packet, Publish):
             self._publish(packet, session)
         elif isinstance(packet, Ack):
@@ -257,84 +219,11 @@ class Connection:
 
     def _change_filters(self, change: Coroutine[Any, Any, None]) -> None:
         """A SUBSCRIBE or UNSUBSCRIBE. Nobody waits for its answer if the client is gone."""
-        if self._is_lost:
+        if self._intake.is_lost:
             change.close()
             return
         self._publishes += _FILTERS_COST
-        self._await(change)
-
-    def _await(self, step: Awaitable[None]) -> None:
-        """Suspend the connection until `step` is done."""
-        self._suspended |= _STEP
-        self._task = self._hub.loop.create_task(self._go_on_after(step))
-
-    async def _go_on_after(self, step: Awaitable[None]) -> None:
-        acting_for(str(self._line))
-        try:
-            await step
-        except RemoteError as error:
-            self.close(f"protocol error: {error.reason}")
-        except StoreError as error:
-            self.close(f"store failed: {error}")
-        except Exception:  # as in _take_packets
-            logger.exception("handling a packet of %s failed", str(self), extra=self._summed_up("bug"))
-            self.close("internal error")
-        finally:
-            self._task = None
-        self._go_on(_STEP)
-
-    def _wait_for_turn(self) -> None:
-        if not self._suspended & _TURN and self._state is not _CLOSED:
-            self._suspended |= _TURN
-            self._hub.turns.wait(self._line, self)
-
-    def visit(self) -> None:
-        """See `turns.Visited`."""
-        self._go_on(_TURN)
-
-    def _hold(self, seconds: float) -> None:
-        """Suspend the connection for some time. What it has sent meanwhile is bounded by `_regulate`."""
-        self._suspended |= _HELD
-        self._hub.loop.call_later(seconds, self._go_on, _HELD)
-
-    def _go_on(self, reason: int) -> None:
-        """The reason for suspending the connection is gone."""
-        self._suspended &= ~reason
-        if self._suspended:
-            return
-        if self._state is not _CLOSED:
-            self._take_packets()
-            # Not before: what is buffered may suspend the connection again.
-            if self._paused and self._state is not _CLOSED:
-                self._regulate()
-        if self._is_lost and not self._suspended:
-            self.lost()
-
-    def _regulate(self) -> None:
-        """Pause or resume reading from the socket, so that memory stays bounded.
-
-        Reading pauses when too many bytes wait for a commit, when packets queue (the connection is suspended,
-        or this is called while they are handled), or when the client does not read its answers. It resumes
-        at half the first limit, so that it does not flap."""
-        if self._is_lost:
-            return
-        limit = self._hub.limits.uncommitted_bytes
-        if self._hub.outage.is_on:
-            # Nothing is committed now, so what all clients have sent must stay small. A client that waits for
-            # its PUBACKs mostly stays below this, and its pings are still read.
-            limit = min(limit, _IN_OUTAGE)
-        uncommitted = self.session.inbound.uncommitted if self.session is not None else 0
-        should_pause = (
-            uncommitted > (limit // 2 if self._paused else limit)
-            or (self._decoder.buffered if self._suspended else self._decoder.unread) > _READ_AHEAD
-            or self.outbox.is_overfull
-        )
-        if should_pause != self._paused:
-            self._paused = should_pause
-            if should_pause:
-                self._transport.pause_reading()
-            else:
-                self._transport.resume_reading()
+        self._intake.wait_for(change)
 
     # --- CONNECT ---------------------------------------------------------------------
 
@@ -360,8 +249,7 @@ class Connection:
         hub = self._hub
         self._state = _OPEN
         # Anonymous clients are strangers to each other.
-        self._line = self.publisher.principal.identity.user or self.peer
-        self._decoder.allow(hub.limits.max_packet_bytes)
+        self._intake.opened(self.publisher.principal.identity.user or self.peer, hub.limits.max_packet_bytes)
         self._lifetime.opened(keep_alive)
         self.outbox.send(encoder.connack(ConnectCode.ACCEPTED, session_present))
         self._watch()
@@ -385,7 +273,12 @@ class Connection:
     @property
     def is_paused(self) -> bool:
         """Whether this side does not read what the client sends."""
-        return self._paused
+        return self._intake.is_paused
+
+    @property
+    def uncommitted(self) -> int:
+        """See `intake.Consumer`."""
+        return self.session.inbound.uncommitted if self.session is not None else 0
 
     @property
     def closed(self) -> bool:
@@ -431,9 +324,9 @@ class Connection:
         done = partial(self._published, packet, inbound, inbound.expect(packet))
         waiting = pipeline.publish(self.publisher, packet, done)
         if waiting is not None:
-            self._await(waiting)
+            self._intake.wait_for(waiting)
         elif inbound.uncommitted > hub.limits.uncommitted_bytes or hub.outage.is_on:
-            self._regulate()
+            self._intake.regulate()
 
     def _count_publishes(self) -> None:
         """Take the publishes handled since the last call from the user's allowance: at once for all that
@@ -446,7 +339,7 @@ class Connection:
             allowance = self._allowance = hub.publishes.hold(user, hub.loop.time())
         if not allowance.take(taken) and (wait := allowance.wait(self._hub.loop.time())):
             self._hub.metrics.limited["publishes_per_second"] += 1
-            self._hold(wait)
+            self._intake.hold(wait)
 
     def _published(
         self, packet: Publish, inbound: Inbound, slot: Slot | None, outcome: Outcome | None
@@ -462,8 +355,8 @@ class Connection:
         if self._state is _CLOSED:
             return
         inbound.done(packet, slot)
-        if self._paused:
-            self._regulate()
+        if self._intake.is_paused:
+            self._intake.regulate()
 
     # --- the end ---------------------------------------------------------------------
 
@@ -479,6 +372,7 @@ class Connection:
             about = " ".join(reason.split(" ", 2)[:2])  # such as "protocol error:"
             logger.log(level, "closing %s: %s", str(self), reason, extra=self._summed_up(about))
         self._state = _CLOSED
+        self._intake.stop()
         if was_open:
             if self._allowance is not None:
                 self._hub.publishes.release(self._allowance)

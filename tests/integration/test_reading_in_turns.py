@@ -115,8 +115,8 @@ async def test_packets_of_a_turn_are_bounded(tmp_path: Path) -> None:
         # Another connection of the same user waits for its turn; another user does not.
         again.received(PINGREQ)
         other.received(PINGREQ)
-        assert other._suspended == 0
-        assert again._suspended
+        assert other._intake._suspended == 0
+        assert again._intake._suspended
         await until(lambda: counts.append(len(flooded.written) // 2) or counts[-1] == 5000)
         steps = [after - before for before, after in pairwise(counts)]
         assert max(steps) <= PACKETS * VISITS
@@ -128,10 +128,10 @@ async def test_large_packets_end_a_visit(tmp_path: Path) -> None:
     async with node(tmp_path, 'topics.open=["open/#"]') as bench:
         flood, transport = await bench.login("alice", "a")
         flood.received(publish("open/x", b"x" * 100_000))
-        assert flood._suspended  # the next one is handled in the next turn
+        assert flood._intake._suspended  # the next one is handled in the next turn
         flood.received(publish("open/x", b"x" * 100_000))
         assert transport.is_paused
-        await until(lambda: not flood._suspended and not transport.is_paused)
+        await until(lambda: not flood._intake._suspended and not transport.is_paused)
         assert bench.hub.metrics.totals["published"] == 2
 
 
@@ -144,7 +144,7 @@ async def test_reading_goes_on_only_when_nothing_waits(tmp_path: Path) -> None:
         for _ in range(10):
             await until(lambda: not transport.is_paused)
             flood.received(notice * 1000)
-            held = max(held, flood._decoder.buffered)
+            held = max(held, flood._intake._decoder.buffered)
         assert held < READ_AHEAD + 2 * len(notice * 1000)
 
 
