@@ -298,3 +298,24 @@ async def test_an_unsubscribed_log_that_fills_the_window_does_not_stop_the_other
         link.session.puback(packet_id)
     assert await came(link) == [1, 2]
     assert link.session.counts == (0, 0)
+
+
+class Expired(Link):
+    """A connection whose token ends while it is accepted."""
+
+    def _accept(self, present: bool) -> None:
+        super()._accept(present)
+        self.close("token expired")
+
+
+async def test_who_is_closed_when_accepted_finds_the_session_as_it_was() -> None:
+    bench = Bench()
+    link = await opened(bench, (INBOX, 1), (NOTES, 1))
+    link.close("lost")
+    bench.append(INBOX, 1)
+    Expired(bench, Wire())
+    await settle()
+    bench.fanout.broadcast(NOTES, b"1", 1)
+    link = await opened(bench)
+    assert link.present
+    assert await came(link) == [1, 1]
