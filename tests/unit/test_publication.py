@@ -150,6 +150,7 @@ async def test_through_what_is_retained() -> None:
     assert [kept.properties for kept in await parts.states.retained("open/#", "", 10)] == [CARRIED]
     seen: list[Properties | None] = []
     session = Catching(seen)
+    session.grant({"open/#": 1}, frozenset())
     parts.feeder.send_retained(session, [RetainedQuery("open/#", 1, only_open=True)])
     await settle()
     assert seen == [CARRIED]

@@ -319,3 +319,16 @@ async def test_who_is_closed_when_accepted_finds_the_session_as_it_was() -> None
     link = await opened(bench)
     assert link.present
     assert await came(link) == [1, 1]
+
+
+async def test_a_retained_message_waits_for_room_and_the_right_is_lost_meanwhile() -> None:
+    bench = Bench(Limits(max_inflight=1))
+    presence = "users/bob/presence"
+    bench.rights = {INBOX: 0, presence: 0}
+    bench.retained = [Retained(presence, b"7", 1)]
+    link = await opened(bench, (INBOX, 1))
+    bench.append(INBOX, 1)
+    link.subscribe((presence, 1))
+    await settle()
+    bench.revoke(presence)
+    assert await came(link) == [1]
