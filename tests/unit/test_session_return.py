@@ -332,3 +332,12 @@ async def test_a_retained_message_waits_for_room_and_the_right_is_lost_meanwhile
     await settle()
     bench.revoke(presence)
     assert await came(link) == [1]
+
+
+async def test_filters_subscribed_to_again_are_not_counted_again() -> None:
+    bench = Bench()
+    bench.subscriptions.allow_filters(3)
+    link = await opened(bench, ("open/a", 1), ("open/b", 1))
+    link.subscribe(("open/a", 1), ("open/b", 1), ("open/c", 1), ("open/c", 1), ("open/d", 1))
+    await settle()
+    assert link.codes == [1, 1, 1, 1, 0x80]
