@@ -129,6 +129,8 @@ class Registry:
         self._arrived = arrived
         self._may_receive = may_receive
         self._attaching: dict[SessionKey, Client] = {}
+        # The session whose client is being accepted, if its stored state has not been restored yet.
+        self._unrestored: Session | None = None
         # False while no anonymous session is stored, which is the rule: deleting one need not be tried.
         self._anonymous_kept = True
         self.epoch = 0
@@ -198,9 +200,11 @@ class Registry:
         if key.user and len(self._online.of(key.user)) >= self._limits.connections_per_user:
             raise self._too_many("connections_per_user")
         session = self._open(client, key, clean)
+        self._unrestored = None if state is None else session
         # After a restore both sides begin anew, as neither knows which packet ids the other one holds
         # [MQTT-3.2.2-3]. Subscriptions and cursors stay.
         accept(state is not None and state.lost is None)
+        self._unrestored = None
         if client.closed:  # `accept` closes a client whose credential has expired by now
             return True
         if key.user:
@@ -288,7 +292,7 @@ class Registry:
         self._subscriptions.release(session)
         self._to_save.discard(session)
         self._metrics.disconnects[reason] += 1
-        if session.persistent:
+        if session.persistent and session is not self._unrestored:
             saved = Saved(key, session.snapshot(), self._clock.steady_ms())
             self._states.submit([saved], patient=True)
             self._away.stand_in(key, session.filters)

@@ -179,6 +179,8 @@ class Feeder:
                     continue
                 while not session.window.room:
                     await self._wait(job)
+                if query.topic_filter not in session.grants:
+                    return  # unsubscribed from, or the right to read it was lost meanwhile
                 session.offer(Outgoing(message, retain=True), min(query.qos, message.qos))
                 self._totals["delivered"] += 1
             if len(messages) < _CHUNK:

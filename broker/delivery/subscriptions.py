@@ -102,11 +102,11 @@ class Subscriptions:
         async with self._lock(session):
             granted: list[Subscription] = []
             codes = []
+            held = set(session.filters)
             for subscription in wanted:
                 topic_filter = subscription.topic_filter
                 if topic_filter.count("/") >= MAX_LEVELS or (
-                    topic_filter not in session.filters
-                    and len(session.filters) + len(granted) >= self._max_filters
+                    topic_filter not in held and len(held) >= self._max_filters
                 ):
                     codes.append(SUBSCRIBE_FAILURE)
                     continue
@@ -120,6 +120,7 @@ class Subscriptions:
                     continue
                 codes.append(subscription.qos)
                 granted.append(subscription)
+                held.add(topic_filter)
                 if session.identity.role == "admin" and topic_filter not in grant.topics:
                     logger.warning(
                         "admin %s subscribed to %r",

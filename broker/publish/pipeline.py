@@ -162,11 +162,10 @@ class Pipeline:
             refusal = Refusal("quota", ReasonCode.QUOTA_EXCEEDED, "too much is retained")
             self._refuse(publisher, publication, answer, refusal)
             return
-        before = space.on(topic)
+        change = space.begin(topic)
 
         def kept(error: StoreError | None) -> None:
-            if error is not None:
-                space.set(topic, before)
+            space.settle(change, stored=error is None)
             if answer is not None:
                 answer(error)
 

@@ -10,6 +10,9 @@ from broker.domain.topics import Kind, Topic
 from broker.domain.visibility import inbox_view
 from broker.ports import ConversationStore, Directory, MessageLog
 
+_ID_DIGITS = len(str(1 << 63))
+"""Message ids have 63 bits."""
+
 
 class References:
     """Looks references up in the log and the directory, before the message is stored."""
@@ -24,8 +27,8 @@ class References:
         are users in the conversation whom `user` may mention. Raises `StoreError`."""
         is_group = topic.kind is Kind.GROUP
         where = conversation.group_id(topic.owner) if is_group else conversation.private_id(user, topic.owner)
-        if content.reply_to is not None and not await self._is_in(where, user, topic, int(content.reply_to)):
-            return _refusal(f"reply_to: no message {content.reply_to} in {where}")
+        if content.reply_to is not None and not await self._is_in(where, user, topic, content.reply_to):
+            return _refusal(f"reply_to: no message {content.reply_to:.{_ID_DIGITS}} in {where}")
         mentions = content.mentions
         if not is_group:
             users = mentions if isinstance(mentions, list) else []
@@ -50,8 +53,9 @@ class References:
                 return Refusal(code, ReasonCode.NOT_AUTHORIZED, detail)
         return None
 
-    async def _is_in(self, where: str, user: str, topic: Topic, message_id: int) -> bool:
-        if message_id >= 1 << 63:  # ids have 63 bits; a client may send any number
+    async def _is_in(self, where: str, user: str, topic: Topic, reply_to: str) -> bool:
+        # A client may send a number of any length, and Python does not convert very long ones.
+        if len(reply_to) > _ID_DIGITS or (message_id := int(reply_to)) >= 1 << 63:
             return False
         located = (await self._log.locate([message_id])).get(message_id)
         if located is None or located.conversation_id != where:

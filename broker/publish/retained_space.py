@@ -35,6 +35,16 @@ class _Kept:
         return "bytes" if more > 0 and self.bytes + more > room.bytes else None
 
 
+class Change:
+    """A change of the message on a topic, and what was there before it."""
+
+    __slots__ = ("before", "topic")
+
+    def __init__(self, topic: str, before: Held | None) -> None:
+        self.topic = topic
+        self.before = before
+
+
 class RetainedSpace:
     """The retained messages of the node have the room `of_all`, and those of each user `of_user`. A message
     belongs to who published it last.
@@ -50,13 +60,15 @@ class RetainedSpace:
         self._of_user = of_user
         self._limited = limited
         self._held: dict[str, Held] = {}
+        self._changes: dict[str, list[Change]] = {}
+        """Topic -> the changes that are on their way to the disk, the earliest first."""
         self._all = _Kept()
         self._users: dict[str, _Kept] = {}
 
     def load(self, held: Mapping[str, Held]) -> None:
         """At the start: what is stored, by topic."""
         for topic, each in held.items():
-            self.set(topic, each)
+            self._set(topic, each)
 
     def has_room(self, topic: str, payload: bytes, owner: str) -> bool:
         """Whether `owner` may retain a message. Removing one, and replacing one's own by a smaller one, is
@@ -74,18 +86,36 @@ class RetainedSpace:
             self._limited[f"retained_{found}_per_user"] += 1
         return found is None
 
-    def on(self, topic: str) -> Held | None:
-        """What is retained on a topic."""
-        return self._held.get(topic)
+    def begin(self, topic: str) -> Change:
+        """The message on a topic is about to change. Its outcome must be told to `settle`."""
+        change = Change(topic, self._held.get(topic))
+        self._changes.setdefault(topic, []).append(change)
+        return change
+
+    def settle(self, change: Change, *, stored: bool) -> None:
+        """A change is on disk, or could not be stored. Later ones of its topic may be on their way."""
+        changes = self._changes.get(change.topic, [])
+        if change not in changes:
+            return  # a later one is on disk already
+        place = changes.index(change)
+        if stored:
+            del changes[: place + 1]
+        else:
+            del changes[place]
+            if place < len(changes):
+                changes[place].before = change.before
+            else:
+                self._set(change.topic, change.before)
+        if not changes:
+            del self._changes[change.topic]
 
     def retained(self, message: Retained) -> None:
         """A message is to be retained."""
         if not message.topic.startswith("users/"):
             size = _size(message.topic, message.payload)
-            self.set(message.topic, Held(message.owner, size) if size else None)
+            self._set(message.topic, Held(message.owner, size) if size else None)
 
-    def set(self, topic: str, held: Held | None) -> None:
-        """Correct what is retained on a topic."""
+    def _set(self, topic: str, held: Held | None) -> None:
         if (before := self._held.pop(topic, None)) is not None:
             self._count(before.owner, -1, -before.size)
         if held is not None:

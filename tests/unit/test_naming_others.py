@@ -272,6 +272,17 @@ async def test_mentions(relation: Relation) -> None:
     assert (refusal.code if refusal else None) == user_answer(U.MENTION, relation, "plain")
 
 
+@pytest.mark.parametrize("number", ["9" * 30, "9" * 5000])
+async def test_a_reply_to_a_number_that_is_no_id(number: str) -> None:
+    world = world_of_owner(Relation.CONTACT)
+    references = References(world.log, States(), world.people)  # type: ignore[arg-type]
+    content = Content(b'"hi"', reply_to=number)  # type: ignore[arg-type]
+    refusal = await references.check("alice", parse_topic("groups/team"), content)
+    assert refusal is not None
+    assert refusal.code == "not_found"
+    assert len(refusal.detail) < 200
+
+
 # --- what reaches others -------------------------------------------------------------
 
 

@@ -150,6 +150,7 @@ async def test_through_what_is_retained() -> None:
     assert [kept.properties for kept in await parts.states.retained("open/#", "", 10)] == [CARRIED]
     seen: list[Properties | None] = []
     session = Catching(seen)
+    session.grant({"open/#": 1}, frozenset())
     parts.feeder.send_retained(session, [RetainedQuery("open/#", 1, only_open=True)])
     await settle()
     assert seen == [CARRIED]
@@ -158,14 +159,17 @@ async def test_through_what_is_retained() -> None:
 async def test_what_could_not_be_retained_takes_no_room() -> None:
     parts = Parts()
     await parts.publish(decoded("open/a", retain=True))
-    before = parts.space.on("open/a")
-    assert before is not None
-    assert before.size == 8
+    before = dict(parts.space._held)
+    assert before["open/a"].size == 8
     await parts.opened.close()
-    for topic in ("open/a", "open/b"):
-        outcome = await parts.publish(replace(decoded(topic, retain=True), payload=b"another"))
-        assert isinstance(outcome, StoreError)
-    assert (parts.space.on("open/a"), parts.space.on("open/b")) == (before, None)
+    publishing = [
+        parts.publish(replace(decoded(topic, retain=True), payload=payload))
+        for payload in (b"another", b"one more")
+        for topic in ("open/a", "open/b")
+    ]
+    outcomes = await asyncio.gather(*publishing)
+    assert all(isinstance(outcome, StoreError) for outcome in outcomes)
+    assert parts.space._held == before
 
 
 async def test_without_any_nothing_is_made() -> None:

@@ -1,6 +1,10 @@
 """The room for retained messages."""
 
 from collections import Counter
+from collections.abc import Sequence
+from itertools import permutations, product
+
+import pytest
 
 from broker.ports import Held, Retained
 from broker.publish.retained_space import RetainedSpace, Room
@@ -93,10 +97,28 @@ def test_a_user_has_a_part_of_the_room() -> None:
 def test_a_message_that_could_not_be_stored() -> None:
     space = space_of(100, 1000, Counter(), Room(1, 20))
     assert retain(space, "a", b"1")
-    before = space.on("a")
+    change = space.begin("a")
     assert retain(space, "a", b"2", "bob")
-    space.set("a", before)
+    space.settle(change, stored=False)
     assert not retain(space, "b", b"1")
+    change = space.begin("b")
     assert retain(space, "b", b"1", "bob")
-    space.set("b", None)
+    space.settle(change, stored=False)
     assert retain(space, "c", b"1", "bob")
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("stored", list(product((False, True), repeat=3)))
+def test_several_changes_of_one_topic_on_their_way(order: Sequence[int], stored: Sequence[bool]) -> None:
+    """In whatever order their outcomes come, the last that was stored remains."""
+    space = space_of(100, 1000, Counter())
+    assert retain(space, "a", b"x")
+    changes = []
+    for number in range(3):
+        changes.append(space.begin("a"))
+        assert retain(space, "a", b"x" * (number + 2))
+    for number in order:
+        space.settle(changes[number], stored=stored[number])
+    last = max((number + 3 for number in range(3) if stored[number]), default=2)
+    assert space._held == {"a": Held("alice", last)}
+    assert space._changes == {}

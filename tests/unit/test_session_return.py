@@ -298,3 +298,46 @@ async def test_an_unsubscribed_log_that_fills_the_window_does_not_stop_the_other
         link.session.puback(packet_id)
     assert await came(link) == [1, 2]
     assert link.session.counts == (0, 0)
+
+
+class Expired(Link):
+    """A connection whose token ends while it is accepted."""
+
+    def _accept(self, present: bool) -> None:
+        super()._accept(present)
+        self.close("token expired")
+
+
+async def test_who_is_closed_when_accepted_finds_the_session_as_it_was() -> None:
+    bench = Bench()
+    link = await opened(bench, (INBOX, 1), (NOTES, 1))
+    link.close("lost")
+    bench.append(INBOX, 1)
+    Expired(bench, Wire())
+    await settle()
+    bench.fanout.broadcast(NOTES, b"1", 1)
+    link = await opened(bench)
+    assert link.present
+    assert await came(link) == [1, 1]
+
+
+async def test_a_retained_message_waits_for_room_and_the_right_is_lost_meanwhile() -> None:
+    bench = Bench(Limits(max_inflight=1))
+    presence = "users/bob/presence"
+    bench.rights = {INBOX: 0, presence: 0}
+    bench.retained = [Retained(presence, b"7", 1)]
+    link = await opened(bench, (INBOX, 1))
+    bench.append(INBOX, 1)
+    link.subscribe((presence, 1))
+    await settle()
+    bench.revoke(presence)
+    assert await came(link) == [1]
+
+
+async def test_filters_subscribed_to_again_are_not_counted_again() -> None:
+    bench = Bench()
+    bench.subscriptions.allow_filters(3)
+    link = await opened(bench, ("open/a", 1), ("open/b", 1))
+    link.subscribe(("open/a", 1), ("open/b", 1), ("open/c", 1), ("open/c", 1), ("open/d", 1))
+    await settle()
+    assert link.codes == [1, 1, 1, 1, 0x80]
