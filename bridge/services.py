@@ -75,9 +75,9 @@ class Services:
     ) -> None:
         self._access = access = Access(directory, conversations, clock, limits, Ends(generation))
         self.notices = Notices(directory, broker)
-        changes = GroupChanges(directory, broker, self.notices)
-        self.groups = Groups(directory, access, log, changes, most_members, quotas.groups)
-        self.members = Members(directory, access, log, changes, most_members, quotas)
+        self._group_changes = changes = GroupChanges(directory, broker, self.notices, most_members)
+        self.groups = Groups(directory, access, log, changes, quotas.groups)
+        self.members = Members(directory, access, log, changes, quotas)
         self._receipts = Receipts(log, conversations, directory, access, broker, save)
         self._presences = Presences(directory, states, save, broker)
         self.operations = Operations()
@@ -101,8 +101,7 @@ class Services:
     def reload(self, limits: MessageLimits, most_members: int) -> None:
         """Change the limits."""
         self._access.reload(limits)
-        self.groups.allow_members(most_members)
-        self.members.allow_members(most_members)
+        self._group_changes.most_members = most_members
 
     async def call(self, user: str, method: str, payload: bytes, client_id: str = "") -> bytes:
         """See `ServicesPort`."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from bridge.core.notices import Notices
 from bridge.core.turns import Turns
+from broker.domain.errors import RefusedError
 from broker.domain.topics import group_topic
 from broker.ports import BrokerPort, Directory, GroupWrite, Notice
 
@@ -13,14 +14,20 @@ NAMED = 100
 
 
 class GroupChanges:
-    """Writes changes of groups, their notices and events."""
+    """Writes changes of groups, their notices and events. `most_members` is the largest size of a group."""
 
-    def __init__(self, directory: Directory, broker: BrokerPort, notices: Notices) -> None:
+    def __init__(self, directory: Directory, broker: BrokerPort, notices: Notices, most_members: int) -> None:
         self._directory = directory
         self._broker = broker
         self._notices = notices
+        self.most_members = most_members
         self.turns: Turns[str] = Turns()
         """Locks by group id: changes of one group are made one at a time."""
+
+    def need_space(self, members: int) -> None:
+        """Refuse (`quota`) a group of so many members if that is too many."""
+        if members > self.most_members:
+            raise RefusedError("quota", f"a group has at most {self.most_members} members")
 
     async def write(self, write: GroupWrite, notices: Sequence[Notice]) -> None:
         """Write one change of a group. On return it is in effect, and its notices are in the group's log

@@ -6,13 +6,15 @@ dropped and read again: nobody gets an entry that they may no longer read.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import msgspec
 
 from bridge.core.operations import Caller, Operations
+from bridge.core.turns import Turns
 from bridge.grpc_api.authentication import CALL
 from bridge.grpc_api.changes import Changes
 from bridge.grpc_api.im_pb2 import SyncedEntry, SyncRequest
@@ -26,6 +28,10 @@ MAX_TOPICS = 1000
 _OPERATION = "messages.sync"
 _PAGE = 100
 _LOST = ("not_member", "not_found", "banned")
+
+
+_Sync = Callable[[Caller, dict[str, Any]], Awaitable[SyncResult]]
+"""Calls the operation with its parameters."""
 
 
 class _Placed(msgspec.Struct):
@@ -42,10 +48,13 @@ class Syncing:
         self._operations = operations
         self._broker = broker
         self._changes = changes
+        # By user. A stream may read a thousand logs, and a user may have hundreds of streams: read all at
+        # once, they would leave the others little of the event loop.
+        self._turns: Turns[str] = Turns()
 
     async def __call__(self, request: SyncRequest, context: Any) -> AsyncGenerator[SyncedEntry, None]:
         """The stream of one call. With `follow` it lasts until the client cancels it."""
-        tour = _Tour(CALL.get().caller, request, self._operations, self._broker)
+        tour = _Tour(CALL.get().caller, request, self._ask, self._broker)
         unwatch = self._changes.watch(tour.changed) if request.follow else None
         try:
             await tour.begin()
@@ -67,15 +76,18 @@ class Syncing:
             if unwatch is not None:
                 unwatch()
 
+    async def _ask(self, caller: Caller, parameters: dict[str, Any]) -> SyncResult:
+        async with nullcontext() if caller.is_system else self._turns.of(caller.user):
+            result: SyncResult = await self._operations.call(caller, _OPERATION, parameters)
+            return result
+
 
 class _Tour:
     """The state of one stream: its cursor in each log, and the logs that have new entries."""
 
-    def __init__(
-        self, caller: Caller, request: SyncRequest, operations: Operations, broker: BrokerPort
-    ) -> None:
+    def __init__(self, caller: Caller, request: SyncRequest, sync: _Sync, broker: BrokerPort) -> None:
         self._caller = caller
-        self._operations = operations
+        self._sync = sync
         self._broker = broker
         self._follow = request.follow
         self._generation = request.generation if request.HasField("generation") else None
@@ -188,5 +200,4 @@ class _Tour:
         ]
 
     async def _ask(self, parameters: dict[str, Any]) -> SyncResult:
-        result: SyncResult = await self._operations.call(self._caller, _OPERATION, parameters)
-        return result
+        return await self._sync(self._caller, parameters)

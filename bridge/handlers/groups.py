@@ -170,7 +170,6 @@ class Groups:
         access: Access,
         log: MessageLog,
         changes: GroupChanges,
-        most: int,
         creations: Quota,
     ) -> None:
         self._directory = directory
@@ -178,12 +177,7 @@ class Groups:
         self._log = log
         self._changes = changes
         self.turns = changes.turns
-        self._most = most
         self._creations = creations
-
-    def allow_members(self, most: int) -> None:
-        """Change the largest size of a group."""
-        self._most = most
 
     def register(self, operations: Operations) -> None:
         """See `Handlers.register`."""
@@ -211,8 +205,7 @@ class Groups:
     async def create_for(self, caller: Caller, owner: str, parameters: CreateParameters) -> GroupView:
         """Create a group for an owner, who is the caller unless that is the system."""
         users = list(dict.fromkeys((owner, *parameters.members)))
-        if len(users) > self._most:
-            raise RefusedError("quota", f"a group has at most {self._most} members")
+        self._changes.need_space(len(users))
         group_id = parameters.group_id or _new_id()
         known = await self._earlier(caller, group_id)
         await self._access.each_lets(caller, users, UserOperation.ADD)

@@ -134,7 +134,6 @@ class Members:
         access: Access,
         log: MessageLog,
         changes: GroupChanges,
-        most: int,
         quotas: Quotas,
     ) -> None:
         self._directory = directory
@@ -142,12 +141,7 @@ class Members:
         self._log = log
         self._changes = changes
         self.turns = changes.turns
-        self._most = most
         self._quotas = quotas
-
-    def allow_members(self, most: int) -> None:
-        """Change the largest size of a group."""
-        self._most = most
 
     def register(self, operations: Operations) -> None:
         """See `Handlers.register`."""
@@ -354,8 +348,7 @@ class Members:
 
     async def _join(self, seat: Seat, by: str, users: Sequence[str], event: str) -> None:
         group = seat.group
-        if group.members + len(users) > self._most:
-            raise RefusedError("quota", f"a group has at most {self._most} members")
+        self._changes.need_space(group.members + len(users))
         floor = group.floor
         if not group.history_visible:
             floor = await head(self._log, group_topic(group.group_id))

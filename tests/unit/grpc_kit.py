@@ -81,6 +81,9 @@ class TinyLogs:
         self.pace_open = asyncio.Event()
         self.pace_open.set()
         self.pages = 0
+        self.reading: Counter[str] = Counter()
+        self.read_open = asyncio.Event()
+        self.read_open.set()
 
     def say(self, topic: str, *texts: str) -> None:
         self.logs.setdefault(topic, []).extend(texts)
@@ -109,8 +112,11 @@ class TinyLogs:
         return [topic for topic, taps in self.taps.items() if taps]
 
     async def sync(self, caller: Caller, parameters: SyncParameters) -> SyncResult:
-        """Entries after cursors."""
+        """Entries after cursors. Whose reads are under way is counted in `reading`."""
         self.pages += 1
+        self.reading[caller.user] += 1
+        await self.read_open.wait()
+        self.reading[caller.user] -= 1
         wanted = parameters.cursors
         if wanted is None:
             groups = [group for group, users in self.members.items() if caller.user in users]

@@ -219,3 +219,21 @@ async def test_a_user_has_so_many_streams_open() -> None:
         streams[0].cancel()
         await until(lambda: len(node.logs.tapped) and sum(map(len, node.logs.taps.values())) == 5)
         assert await read(node.sync(request, "alice")) == (INBOX, 1, "hello")
+
+
+async def test_the_streams_of_a_user_read_one_at_a_time() -> None:
+    """All at once, 240 streams of one user over 1,000 logs each kept others waiting for 300 ms."""
+    async with tiny_node() as node:
+        logs = node.logs
+        logs.say(INBOX, "hello")
+        logs.read_open.clear()
+        request = pb.SyncRequest(cursors={INBOX: 0})
+        streams = [node.sync(request, user) for user in ("alice", "alice", "alice", "root", "root")]
+        other = node.sync(pb.SyncRequest(), "bob")
+        await until(lambda: logs.reading["system"] == 2 and logs.reading["bob"] and logs.reading["alice"])
+        await asyncio.sleep(0.1)
+        assert logs.reading["alice"] == 1
+        logs.read_open.set()
+        for stream in streams:
+            assert await read(stream) == (INBOX, 1, "hello")
+        assert await read_all(other) == []
