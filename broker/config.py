@@ -44,6 +44,7 @@ RELOADED = frozenset(
         "limits.max_packet_bytes_before_connect",
         "limits.max_inflight",
         "limits.max_queued",
+        "limits.max_queued_bytes",
         "limits.events_kept",
         "limits.max_subscriptions",
         "limits.outbox_bytes",
@@ -121,6 +122,7 @@ class Limits(_Section):
     connect_timeout: Seconds = 10.0
     max_inflight: Annotated[int, Field(ge=1, le=65_000)] = 100
     max_queued: Count = 1000
+    max_queued_bytes: Count = 16 * 1024 * 1024
     events_kept: Count = 1000
     max_subscriptions: Count = 1000
     outbox_bytes: Annotated[int, Field(ge=4096)] = 1024 * 1024

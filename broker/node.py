@@ -100,7 +100,7 @@ class Node:
         # Delivery: from a publication to its readers.
         self._router: Router[Subscriber] = Router()
         self.online: Online[Client] = Online()
-        self._away = AwaySessions(states, config.topics.open, limits.max_queued)
+        self._away = AwaySessions(states, config.topics.open, limits.max_queued, limits.max_queued_bytes)
         self.fanout = Fanout(self._router, self._away, states, metrics)
         self._sys = SysTopics(states.retained, partial(self.fanout.broadcast, qos=0))
         self.events = Events(log, self.fanout, metrics, limits.events_kept, loop.call_later)
@@ -294,7 +294,7 @@ class Node:
         self._hub.publishes.allow(limits.publishes_per_second, self._hub.loop.time())
         self.events.keep_last(limits.events_kept)
         self._subscriptions.allow_filters(limits.max_subscriptions)
-        self._away.allow_queued(limits.max_queued)
+        self._away.allow_queued(limits.max_queued, limits.max_queued_bytes)
         if topics_changed:
             self._rights.forget_permits()
             self._subscriptions.rights_changed()

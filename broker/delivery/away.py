@@ -26,22 +26,24 @@ class Away:
         self.key = key
         self.filters = filters
 
-    def queue(self, publication: Publication, qos: int, limit: int) -> Enqueued:
-        """The change that queues a message for the session, whose queue holds at most `limit`."""
+    def queue(self, publication: Publication, qos: int, limit: int, max_bytes: int) -> Enqueued:
+        """The change that queues a message for the session, see `Enqueued`."""
         message = QueuedMessage(
             publication.topic, publication.payload, qos, properties=publication.properties
         )
-        return Enqueued(self.key, message, limit)
+        return Enqueued(self.key, message, limit, max_bytes)
 
 
 class AwaySessions:
     """The stand-ins of a node. `open_filters`: the configured `topics.open`. `most_queued`: the capacity of
     a session's queue."""
 
-    def __init__(self, states: States, open_filters: Sequence[str], most_queued: int) -> None:
+    def __init__(
+        self, states: States, open_filters: Sequence[str], most_queued: int, most_queued_bytes: int
+    ) -> None:
         self._states = states
         self._open_filters = open_filters
-        self._most_queued = most_queued
+        self._most_queued = most_queued, most_queued_bytes
         self._router: Router[Away] = Router()
         self._stand_ins: dict[SessionKey, Away] = {}
         # Sessions that are being loaded for a connection -> whether the state read may be out of date.
@@ -119,11 +121,11 @@ class AwaySessions:
         for away in plan:
             self._changed(away.key)
         most = self._most_queued
-        return [away.queue(publication, min(qos, publication.qos), most) for away, qos in plan.items()]
+        return [away.queue(publication, min(qos, publication.qos), *most) for away, qos in plan.items()]
 
-    def allow_queued(self, most_queued: int) -> None:
+    def allow_queued(self, most_queued: int, most_queued_bytes: int) -> None:
         """Change the capacity of the queues. A longer one is cut when its next message comes."""
-        self._most_queued = most_queued
+        self._most_queued = most_queued, most_queued_bytes
 
     async def reopen(self, open_filters: Sequence[str], online: Online[Any]) -> None:
         """Change the open topics: renew the stand-ins of all sessions but those that are `online`. Raises

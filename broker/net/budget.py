@@ -39,6 +39,11 @@ class Budget:
         self.allowed = each
         """Bytes that an outbox may hold now. With more it is full."""
 
+    @property
+    def free(self) -> int:
+        """Bytes that are left for all, but at least those that each may hold whatever the others do."""
+        return max(self._most - self.held, LEAST)
+
     def changed(self, outbox: Measured, before: int, now: int) -> None:
         """An outbox holds `now` bytes, and held `before` when it was measured last."""
         if not before:
@@ -55,7 +60,7 @@ class Budget:
         self._measure_all()
 
     def _allow(self) -> None:
-        self.allowed = min(self.each, max(self._most - self.held, LEAST))
+        self.allowed = min(self.each, self.free)
 
     def filled(self, size: int) -> None:
         """An outbox of `size` bytes is full now."""

@@ -62,6 +62,7 @@ class ByteOutbox:
         "_flusher",
         "_held",
         "_owner",
+        "_queued",
         "_room_again",
         "_size",
         "_transport",
@@ -82,9 +83,21 @@ class ByteOutbox:
         self._chunks: list[bytes] = []
         self._size = 0
         self._held = 0
+        self._queued = 0
         self._room_again = room_again
         self._owner = owner
         self.full = False
+
+    @property
+    def queue_room(self) -> int:
+        """See `session.roles.Outbox`. As for an outbox itself, it is as much as is left for all."""
+        return self._budget.free
+
+    def queued(self, size: int) -> None:
+        """See `session.roles.Outbox`. They do not make the outbox full: they wait until it is not."""
+        if self._transport is not None and size != self._queued:
+            before, self._queued = self._queued, size
+            self._budget.changed(self, self._held + before, self._held + size)
 
     @property
     def is_overfull(self) -> bool:
@@ -146,7 +159,7 @@ class ByteOutbox:
         held = self._size + transport.get_write_buffer_size()
         if held != self._held:
             before, self._held = self._held, held
-            budget.changed(self, before, held)
+            budget.changed(self, before + self._queued, held + self._queued)
         if held > budget.allowed:
             self._fill(held)
         elif self.full:
@@ -162,6 +175,6 @@ class ByteOutbox:
         """Write the collected bytes, then release the transport."""
         self.flush()
         self._transport = None
-        if self._held:
-            before, self._held = self._held, 0
+        if before := self._held + self._queued:
+            self._held = self._queued = 0
             self._budget.changed(self, before, 0)

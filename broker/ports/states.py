@@ -1,5 +1,6 @@
 """Persistent sessions, retained messages, and users' watermarks and marks in conversations."""
 
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -114,11 +115,14 @@ class Moved(msgspec.Struct, frozen=True):
 class Enqueued(msgspec.Struct, frozen=True):
     """Append a message to the queue of a stored session that is not connected.
 
-    If the queue then holds more than `limit` messages, the oldest are dropped."""
+    If the queue then holds more than `limit` messages, the oldest are dropped. So they are if this message is
+    larger than `max_bytes / limit` and the queue holds more than about `max_bytes` bytes, but never this one:
+    a queue holds at most twice that."""
 
     key: SessionKey
     message: QueuedMessage
     limit: int
+    max_bytes: int = sys.maxsize
 
 
 class Forgotten(msgspec.Struct, frozen=True):

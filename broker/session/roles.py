@@ -15,6 +15,15 @@ class Outbox(Protocol):
         """Append whole packets. They are written at the end of this turn of the event loop."""
         ...
 
+    @property
+    def queue_room(self) -> int:
+        """Bytes that may be queued for the client by the session."""
+        ...
+
+    def queued(self, size: int) -> None:
+        """The session has queued so many bytes now: they count as memory of the client."""
+        ...
+
     def send_publish(self, head: bytes, packet_id: bytes, payload: bytes) -> None:
         """Append a PUBLISH in three parts. `packet_id`: two bytes, big-endian."""
         ...
@@ -41,9 +50,11 @@ class Watcher(Protocol[S_contra]):
 
 
 class Limits(Protocol):
-    """The limits of a session, in messages."""
+    """The limits of a session."""
 
     max_inflight: int
-    """Sent with QoS 1 or 2 and not acknowledged."""
+    """Messages sent with QoS 1 or 2 and not acknowledged."""
     max_queued: int
-    """Waiting for room in the window."""
+    """Messages that wait for room in the window."""
+    max_queued_bytes: int
+    """Bytes of their topics and payloads."""

@@ -42,6 +42,7 @@ class Session:
         "_lost",
         "_moved",
         "_pending",
+        "_pending_bytes",
         "_waiter",
         "_watcher",
         "behind",
@@ -98,6 +99,7 @@ class Session:
         self._watcher = watcher
         self._waiter: Callable[[], None] | None = None
         self._pending: deque[tuple[Outgoing, int]] | None = None
+        self._pending_bytes = 0
 
     # --- set from outside ------------------------------------------------------------
 
@@ -226,18 +228,29 @@ class Session:
     def _queue(self, outgoing: Outgoing, qos: int) -> None:
         if self._pending is None:
             self._pending = deque()
-        if len(self._pending) >= self._limits.max_queued:
-            self._pending.popleft()
+        pending, limits = self._pending, self._limits
+        pending.append((outgoing, qos))
+        self._pending_bytes += _size_of(outgoing)
+        room = min(limits.max_queued_bytes, self.outbox.queue_room)
+        while len(pending) > limits.max_queued or (self._pending_bytes > room and len(pending) > 1):
+            self._take_pending()
             self._watcher.dropped("queue_full")
-        self._pending.append((outgoing, qos))
+        self.outbox.queued(self._pending_bytes)
         if self.window.ids.is_wanted:
             self._watcher.ids_wanted(self)
+
+    def _take_pending(self) -> None:
+        if self._pending:
+            outgoing, _ = self._pending.popleft()
+            self._pending_bytes -= _size_of(outgoing)
 
     def refill(self) -> None:
         """There may be room again: send queued messages, then call the waiter."""
         pending = self._pending
-        while pending and self.window.room and self.window.publish(*pending[0]):
-            pending.popleft()
+        if pending:
+            while pending and self.window.room and self.window.publish(*pending[0]):
+                self._take_pending()
+            self.outbox.queued(self._pending_bytes)
         if self.window.ids.is_wanted:
             self._watcher.ids_wanted(self)
         if self._waiter is not None:
@@ -324,6 +337,11 @@ class Session:
 
 
 # --- stored messages ----------------------------------------------------------------------
+
+
+def _size_of(outgoing: Outgoing) -> int:
+    """Bytes of a queued message, about: its topic and payload."""
+    return len(outgoing.publication.topic) + len(outgoing.payload)
 
 
 def _outgoing(message: QueuedMessage) -> Outgoing:

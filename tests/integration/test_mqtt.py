@@ -275,6 +275,35 @@ def test_queue_of_a_session_that_is_away_is_bounded(make_node: Callable[..., Nod
         assert reader.receive() == (0xD0, b"")
 
 
+@pytest.mark.parametrize("away", [True, False])
+def test_queue_of_a_session_is_bounded_in_bytes(make_node: Callable[..., Node], away: bool) -> None:
+    node = make_node(
+        'topics.open=["open/#"]',
+        "plugins.plugins.auth.UserAuthPlugin.allow_anonymous=true",
+        "limits.max_queued_bytes=100000",
+        "limits.max_inflight=1",
+    ).start()
+    with RawClient(node.port) as reader, RawClient(node.port) as writer:
+        reader.login("r", clean=False)
+        reader.send(subscribe(1, ("open/#", 1)))
+        reader.expect(9)
+        if away:
+            reader.send(packet(0xE0))
+            wait_for(lambda: node.stats()["clients_connected"] == 0, "the reader to be away")
+        writer.login("w")
+        for number in range(1, 41):
+            complete(writer, publish("open/x", b"%020000d" % number, 1, number), 1, number)
+        # Four of 20,000 bytes fit. The one that is in flight to a reader who is there is not in the queue.
+        assert node.stats()["dropped.queue_full"] == 40 - 4 - (not away)
+        if away:
+            node.kill()
+            node.start()
+    with RawClient(node.port) as reader:
+        assert reader.login("r", clean=False)
+        expected = [37, 38, 39, 40] if away else [1, 37, 38, 39, 40]
+        assert [int(take(reader)[1][-4:]) for _ in expected] == expected
+
+
 def test_client_ids(node: Node) -> None:
     with RawClient(node.port) as one, RawClient(node.port) as two:
         one.login("")

@@ -265,6 +265,16 @@ async def test_a_full_queue_drops_the_oldest_and_says_how_many(stores: "OpenedSt
     assert await texts(stores) == ["z"]
 
 
+async def test_a_queue_of_many_bytes_drops_the_oldest(stores: "OpenedStores") -> None:
+    await stores.states.apply([Saved(PHONE, state(), 1)])
+    large = [letter * 400 for letter in "abcd"]
+    changes = [Enqueued(PHONE, queued(text), 10, 1000) for text in ["small", *large]]
+    assert await stores.states.apply(changes) == 3
+    assert await texts(stores) == large[2:]
+    assert await stores.states.apply([Enqueued(PHONE, queued("e" * 5000), 10, 1000)]) == 2
+    assert await texts(stores) == ["e" * 5000], "there is always room for one"
+
+
 async def test_a_queue_saved_anew_goes_before_what_comes_later(stores: "OpenedStores") -> None:
     await stores.states.apply([Saved(PHONE, state(queue=[queued("a")]), 1), Enqueued(PHONE, queued("b"), 9)])
     await stores.states.apply(

@@ -57,6 +57,7 @@ NOTES = "notes"
 class Limits(msgspec.Struct):
     max_inflight: int = 3
     max_queued: int = 2
+    max_queued_bytes: int = 1000
     connections_per_user: int = 1000
     sessions_per_user: int = 1000
 
@@ -66,6 +67,8 @@ class Wire:
 
     def __init__(self) -> None:
         self.full = False
+        self.queue_room = 1 << 20
+        self.bytes_queued = 0
         self.bytes = b""
         self.was_told: list[str] = []
 
@@ -74,6 +77,9 @@ class Wire:
 
     def send_publish(self, head: bytes, packet_id: bytes, payload: bytes) -> None:
         self.send(head + packet_id + payload)
+
+    def queued(self, size: int) -> None:
+        self.bytes_queued = size
 
     def lagging(self, _session: Session) -> None:
         self.was_told.append("lagging")
@@ -311,7 +317,7 @@ class Bench:
             router, self.store, self.states, self.feeder, self._grant, none_earlier, lambda: 0, None
         )
         self.online: Online[Client] = Online()
-        self.away = AwaySessions(self.states, [NOTES], self.limits.max_queued)
+        self.away = AwaySessions(self.states, [NOTES], self.limits.max_queued, self.limits.max_queued_bytes)
         self.fanout = Fanout(router, self.away, self.states, self.metrics)
         self.registry = Registry(
             self.online,

@@ -41,7 +41,7 @@ class Parts:
         router: Router[Any] = Router()
         self.reader = Reader()
         router.add(TOPIC, self.reader, 1)
-        fanout = Fanout(router, AwaySessions(NOTHING, [], 1), NOTHING, self.metrics)
+        fanout = Fanout(router, AwaySessions(NOTHING, [], 1, 1 << 20), NOTHING, self.metrics)
         self.timers: list[Callable[[], None]] = []
         self.events = Events(self.log, fanout, self.metrics, kept, lambda _, due: self.timers.append(due))
 

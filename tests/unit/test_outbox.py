@@ -271,6 +271,22 @@ def test_there_is_room_again_when_others_read() -> None:
     assert (crowd.budget.held, crowd.budget.allowed) == (0, 600 * KB)
 
 
+def test_what_sessions_queue_counts_and_fills_no_outbox() -> None:
+    crowd = Crowd(2, 100 * KB, 1000 * KB)
+    crowd.send(0, 50 * KB)
+    crowd.outboxes[0].queued(800 * KB)
+    assert crowd.budget.held == 850 * KB
+    assert crowd.outboxes[0].queue_room == crowd.outboxes[1].queue_room == 150 * KB
+    assert crowd.send(0, 10 * KB), "not full"
+    crowd.outboxes[0].queued(2000 * KB)
+    assert crowd.outboxes[1].queue_room == LEAST
+    assert crowd.send(0, 10 * KB)
+    assert crowd.outboxes[0].full, "there is nothing left for it"
+    crowd.outboxes[0].close()
+    crowd.outboxes[0].queued(5)
+    assert crowd.budget.held == 0
+
+
 def test_who_ends_holds_nothing() -> None:
     crowd = Crowd(2, 100 * KB, 1000 * KB)
     crowd.send(0, 50 * KB)

@@ -32,7 +32,7 @@ async def test_a_permit_of_before_a_change_is_not_remembered() -> None:
     publisher = Publisher(Principal(Identity("alice")))
     for meanwhile, remembered in ((publisher.forget_permits, []), (lambda: None, ["open/door"])):
         gate: Any = Gate(meanwhile)
-        fanout = Fanout(Router(), AwaySessions(NOTHING, [], 1), NOTHING, Metrics())
+        fanout = Fanout(Router(), AwaySessions(NOTHING, [], 1, 1 << 20), NOTHING, Metrics())
         rest = (NOTHING, NOTHING, fanout, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, Metrics())
         asked = Pipeline(gate, *rest).publish(publisher, Publish("open/door", b"x"), None)
         assert asked is not None

@@ -73,7 +73,7 @@ class Parts:
         self.log = MemoryLog()
         self.opened = Opened(Contents())
         self.states = States(MemoryStateStore(self.opened), metrics)
-        self.fanout = Fanout(router, AwaySessions(self.states, ["open/#"], 10), self.states, metrics)
+        self.fanout = Fanout(router, AwaySessions(self.states, ["open/#"], 10, 1 << 20), self.states, metrics)
         committer = MessageCommitter(
             self.log, Sequencer(0), Clock(), self.fanout.push, 100, Outage(), 10_000, Counter()
         )

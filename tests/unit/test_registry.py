@@ -25,7 +25,7 @@ class Parts:
     def __init__(self, store: SqliteStateStore) -> None:
         metrics = Metrics()
         self.states = States(store, metrics)
-        self.away = AwaySessions(self.states, ["open/#"], 10)
+        self.away = AwaySessions(self.states, ["open/#"], 10, 1 << 20)
         router: Router[Subscriber] = Router()
         self.fanout = Fanout(router, self.away, self.states, metrics)
 

@@ -342,6 +342,27 @@ def test_other_messages_wait_for_the_window_in_a_bounded_queue() -> None:
     assert session.counts == (0, 0)
 
 
+def test_the_queue_is_bounded_in_bytes_too() -> None:
+    wire = Wire()
+    session = connect(wire, Limits(max_inflight=1, max_queued=100, max_queued_bytes=1000))
+    session.offer(note("first"), 1)
+    for letter in "abcd":
+        session.offer(note(letter * 400), 1)
+    assert session.counts == (1, 2)
+    assert wire.told() == ["queue_full"] * 2
+    assert wire.bytes_queued == 2 * (400 + len("sensors/1"))
+    session.offer(note("x" * 5000), 1)  # there is always room for one
+    assert session.counts == (1, 1)
+    wire.queue_room = 100  # others have nearly all that there is for all
+    session.offer(note("y" * 60), 1)
+    session.offer(note("z" * 60), 1)
+    assert session.counts == (1, 1)
+    wire.take()
+    session.puback(1)
+    assert [packet.payload for packet in wire.take() if isinstance(packet, Publish)] == [b"z" * 60]
+    assert wire.bytes_queued == 0
+
+
 def test_nothing_overtakes_the_queue() -> None:
     wire = Wire()
     session = connect(wire, Limits(max_inflight=1))
@@ -383,9 +404,9 @@ def test_packet_ids_wrap_around_and_pass_over_those_in_use() -> None:
 
 def test_a_session_away_queues_what_is_no_log() -> None:
     states: Any = None
-    away = AwaySessions(states, ["sensors/#"], 7)
+    away = AwaySessions(states, ["sensors/#"], 7, 1000)
     away.stand_in(KEY, subscribed({"sensors/#": 1, "users/+/inbox": 1}))
     assert away.queue(Publication("sensors/1", b"zero", 0)) == []
     assert away.queue(Publication(INBOX, b"x", 1)) == []
-    queued = Enqueued(KEY, QueuedMessage("sensors/1", b"one", 1), 7)
+    queued = Enqueued(KEY, QueuedMessage("sensors/1", b"one", 1), 7, 1000)
     assert away.queue(Publication("sensors/1", b"one", 2)) == [queued]

@@ -108,7 +108,7 @@ class Reader:
 def test_a_push_is_encoded_once_for_all_who_see_it_and_once_for_all_others() -> None:
     metrics, router = Metrics(), Router[Any]()
     states = States(MemoryStateStore(Opened(Contents())), metrics)
-    fanout = Fanout(router, AwaySessions(states, [], 1), states, metrics)
+    fanout = Fanout(router, AwaySessions(states, [], 1, 1 << 20), states, metrics)
     old, new = [[Reader(Horizon(seq=seq)) for _ in range(3)] for seq in (0, 1)]
     for reader in old + new:
         router.add(TEAM, reader, 1)

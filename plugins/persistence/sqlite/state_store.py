@@ -45,6 +45,17 @@ _SESSIONS = "SELECT id, user, client_id, saved_at, filters, inflight FROM sessio
 _SESSIONS_OF_ALL = _SESSIONS + "(user, client_id) > (?, ?) ORDER BY user, client_id LIMIT ?"
 _SESSIONS_OF_ONE = _SESSIONS + "user = ? AND client_id > ? ORDER BY client_id LIMIT ?"
 
+# The messages of a queue that do not fit in so many bytes: those with more than that from them to the newest.
+# The newest always stays.
+_DROP_BYTES = """
+DELETE FROM session_queue WHERE id IN (
+    SELECT id FROM (
+        SELECT id, sum(length(message)) OVER (ORDER BY id DESC) AS bytes, max(id) OVER () AS newest
+        FROM session_queue WHERE session = ?
+    ) WHERE bytes > ? AND id < newest
+)
+"""
+
 # Watermarks never go back. A change that moves none, and clears no "unread" mark, leaves `changed_at` alone.
 _SEE = """
 INSERT INTO conversations (user, conversation, read_seq, delivered_seq, changed_at)
@@ -298,11 +309,16 @@ def _enqueue(connection: sqlite3.Connection, change: Enqueued) -> int:
     connection.execute(
         "INSERT INTO session_queue (session, message) VALUES (?, ?)", (number, _encode(change.message))
     )
-    return connection.execute(
+    dropped = connection.execute(
         "DELETE FROM session_queue WHERE id IN "
         "(SELECT id FROM session_queue WHERE session = ? ORDER BY id DESC LIMIT -1 OFFSET ?)",
         (number, change.limit),
     ).rowcount
+    # Adding up the sizes takes longer the longer the queue is. Messages of at most an average size cannot
+    # exceed the bytes by themselves.
+    if len(change.message.payload) * change.limit > change.max_bytes:
+        dropped += connection.execute(_DROP_BYTES, (number, change.max_bytes)).rowcount
+    return dropped
 
 
 def _listed(

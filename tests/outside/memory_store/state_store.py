@@ -117,10 +117,14 @@ def _apply(contents: Contents, change: StateChange) -> int:
             sessions[key].state.cursors.update(cursors)
             if packet_ids is not None:
                 sessions[key].state.packet_ids = packet_ids
-        case Enqueued(key, message, limit) if key in sessions:
+        case Enqueued(key, message, limit, max_bytes) if key in sessions:
             queue = sessions[key].state.queue
             queue.append(message)
             dropped = max(0, len(queue) - limit)
+            while sum(len(each.payload) for each in queue[dropped:-1]) + len(message.payload) > max_bytes:
+                if dropped == len(queue) - 1:
+                    break
+                dropped += 1
             del queue[:dropped]
             return dropped
         case Forgotten(user, client_id):
