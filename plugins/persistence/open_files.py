@@ -33,26 +33,22 @@ class OpenFiles:
     def __init__(self, *paths: Path) -> None:
         self._names = tuple(map(str, paths))
         self._known = tuple(map(_identity, self._names))
-        self.are_gone = False
-        """Whether the last check has failed."""
 
     def check(self) -> None:
         """Whatever was committed before the call is in the files that have the names.
 
-        One look for each file, which costs about a microsecond: it comes after every commit, before anything
-        is acknowledged.
+        One look for each file, which costs about a microsecond: it comes before every transaction that
+        writes, and after its commit, before anything is acknowledged.
 
         Raises:
             StoreUnavailableError: a file was removed or replaced.
         """
         for name, known in zip(self._names, self._known, strict=True):
             if _identity(name) != known:
-                self.are_gone = True
                 raise StoreUnavailableError(
                     f"{Path(name).name} was removed or replaced while the node was running: nothing is "
                     "stored any more, put the file back or restart the node"
                 )
-        self.are_gone = False
 
 
 def _identity(name: str) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.domain.errors import StoreError
+from broker.domain.errors import StoreError, StoreUnavailableError
 from broker.ports import (
     Account,
     AccountChanged,
@@ -352,3 +352,16 @@ async def test_after_the_end_it_says_that_it_is_closed(tmp_path: Path) -> None:
         pass
     with pytest.raises(StoreError, match="closed"):
         await directory.account("alice")
+
+
+async def test_a_file_that_is_put_back_has_nothing_of_what_was_refused(
+    directory: SqlDirectory, tmp_path: Path, changes: list[DirectoryChange]
+) -> None:
+    file = tmp_path / "directory.db"
+    file.rename(tmp_path / "aside")
+    with pytest.raises(StoreUnavailableError, match="removed or replaced"):
+        await add(directory, "alice")
+    (tmp_path / "aside").rename(file)
+    assert (await directory.account("alice"), changes) == (None, [])
+    await add(directory, "alice")
+    assert (await account_of(directory, "alice")).user_id == "alice"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.domain.errors import DuplicateMessageError, StoreError
+from broker.domain.errors import DuplicateMessageError, StoreError, StoreUnavailableError
 from broker.domain.message import Count, Entry, read_body
 from broker.ports import DedupKey, Located, Moved, PacketIds, Retained, Saved, SessionKey, SessionState
 from plugins.persistence.open_files import OpenFiles
@@ -383,3 +383,22 @@ async def test_a_full_disk_is_a_store_error_and_passes(database: Database, scrib
     assert await texts(log, "g:team") == ["before", "after"]
     assert await texts(log, "g:other") == ["y"]
     assert await texts(log, "g:another") == ["z"]
+
+
+@pytest.mark.parametrize("file", ["parley.db", "parley.db-wal"])
+async def test_a_file_that_is_put_back_has_nothing_of_what_failed(
+    path: Path, database: Database, scribe: "Scribe", file: str
+) -> None:
+    """So that a message without `client_msg_id` is not stored twice when it is tried again."""
+    log = SqliteMessageLog(database)
+    await log.append([scribe.group("team", "before")])
+    heads = dict(scribe.heads)
+    (path.parent / file).rename(path.parent / "aside")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match="removed or replaced"):
+            await log.append([scribe.group("team", "after")])
+        scribe.heads = dict(heads)
+    (path.parent / "aside").rename(path.parent / file)
+    assert await texts(log, "g:team") == ["before"]
+    await log.append([scribe.group("team", "after")])
+    assert await texts(log, "g:team") == ["before", "after"]

@@ -66,8 +66,7 @@ class Database:
             DirectoryError: the job refuses the change. Nothing is written.
             StoreError: the database failed, is closed, or its file was removed.
         """
-        if self._files.are_gone:
-            self._files.check()
+        self._files.check()  # before: if the file is put back, a change that was refused must not be in it
         await asyncio.shield(asyncio.ensure_future(self._commit(job, *args)))
 
     async def _commit(

@@ -52,12 +52,12 @@ class Database:
         database's name.
 
         Raises:
-            StoreUnavailableError: nothing was committed, or the file is gone; it may work later.
+            StoreUnavailableError: nothing was committed, or the file went meanwhile; it may work later.
         """
-        if self._files.are_gone:
-            self._files.check()
+        # Before: if the file is put back, what is tried again must not be in it already. On the loop's
+        # thread, where it costs no change of threads.
+        self._files.check()
         result = await _run(self._write_thread, _transaction, self._writer, self.written_names, job)
-        # On the loop's thread, where it costs no change of threads.
         self._files.check()
         return result
 
