@@ -29,17 +29,24 @@ class Quota:
         Raises:
             RefusedError: `quota`: the user has done it too often.
         """
-        now = self._now()
-        if wait := self._buckets.wait(user, now):
-            self._limited[self._limit] += 1
-            raise RefusedError("quota", f"at most {self._most} an hour: try again in {wait:.0f} s")
-        self._buckets.take(user, now)
+        self.need(user)
+        self.count(user)
         try:
             yield
         except BaseException as error:
             if not isinstance(error, even_if):
                 self._buckets.give_back(user)
             raise
+
+    def need(self, user: str) -> None:
+        """Refuse (`quota`) if the user has done it too often."""
+        if wait := self._buckets.wait(user, self._now()):
+            self._limited[self._limit] += 1
+            raise RefusedError("quota", f"at most {self._most} an hour: try again in {wait:.0f} s")
+
+    def count(self, user: str) -> None:
+        """The user has done it, whether or not too often."""
+        self._buckets.take(user, self._now())
 
 
 class Quotas:
@@ -58,9 +65,14 @@ class Quotas:
         self.contact_requests = Quota("contact_requests_per_hour", contact_requests, now, limited)
         self.joins = Quota("joins_per_hour", joins, now, limited)
         self.repeats = Quota("repeats_per_hour", repeats, now, limited)
-        """Of requests and joins, by the user and whom they reach."""
+        """Of requests and joins, by the user and whom they reach; and of removals from a group."""
 
 
 def reaching(user: str, reached: str) -> str:
     """The key under which the requests of a user to another, or to a group, are counted."""
     return f"{user} {reached}"
+
+
+def removed(user: str, group_id: str) -> str:
+    """The key under which the removals of a user from a group are counted, whoever removes them."""
+    return f"{user} removed from {group_id}"

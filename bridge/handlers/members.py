@@ -11,7 +11,7 @@ from bridge.core.group_changes import GroupChanges, named
 from bridge.core.notices import notice
 from bridge.core.operations import After, Caller, Done, Id, Millis, Note, Operations, PageSize, Parameters
 from bridge.core.paging import page_of
-from bridge.core.quotas import Quotas, reaching
+from bridge.core.quotas import Quotas, reaching, removed
 from bridge.core.retrying import retrying
 from bridge.core.tails import head
 from bridge.core.turns import in_turn
@@ -172,7 +172,8 @@ class Members:
         Nobody is added if one of the users does not exist (`not_found`), is banned (`banned`), has left the
         group (`has_left`: they come back only by [joining](#groupsjoin)), has blocked the caller or is
         blocked by the caller (`blocked`), or does not accept it from the caller: by `who_may_add_me`, or by
-        `who_may_message` if the caller is not their contact (`not_contact`, `not_authorized`)."""
+        `who_may_message` if the caller is not their contact (`not_contact`, `not_authorized`). Refused with
+        `quota` if one of them was removed from this group too often within the hour."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.INVITE)
         users = list(dict.fromkeys(parameters.user_ids))
         await self._access.need_users(users)
@@ -182,6 +183,8 @@ class Members:
             raise RefusedError("banned", f"{user} is banned from group {parameters.group_id}")
         await self._access.may_come(caller, parameters.group_id, new)
         await self._access.each_lets(caller, new, UserOperation.ADD)
+        for user in () if caller.is_system else new:
+            self._quotas.repeats.need(removed(user, parameters.group_id))
         if new:
             await self._join(seat, caller.user, new, "members_added")
             await self._changes.tell(new, "added", parameters.group_id, caller.user)
@@ -200,6 +203,7 @@ class Members:
         gone = [user for user in users if user in known]
         if gone:
             await self._drop(seat, caller.user, gone, "members_removed")
+            self._count_removed(caller, gone, parameters.group_id)
             await self._changes.tell(gone, "removed", parameters.group_id, caller.user)
         return ChangedResult(gone)
 
@@ -241,6 +245,8 @@ class Members:
         # To anybody else the event would be a message: it has the group's id, which its owner chose.
         concerned = member or await self._directory.join_request(group.group_id, user)
         await self._changes.write(write, [entry])
+        if member is not None:
+            self._count_removed(caller, [user], group.group_id)
         if concerned:
             await self._changes.tell([user], "banned", group.group_id, caller.user)
         return Done()
@@ -345,6 +351,12 @@ class Members:
         if await self._directory.join_request(parameters.group_id, parameters.user_id) is None:
             raise RefusedError("not_found", f"{parameters.user_id} has not asked to join")
         return seat
+
+    def _count_removed(self, caller: Caller, users: Sequence[str], group_id: str) -> None:
+        """Removing is never refused. But whoever is added and removed again and again gets two events each
+        time, and these would displace all others that are kept for them: so `add` asks how often it was."""
+        for user in () if caller.is_system else users:
+            self._quotas.repeats.count(removed(user, group_id))
 
     async def _join(self, seat: Seat, by: str, users: Sequence[str], event: str) -> None:
         group = seat.group

@@ -277,6 +277,36 @@ def test_join_requests_that_are_made_again_tell_nobody(node: Node) -> None:
         assert request["note"] == "please 4"
 
 
+@pytest.mark.parametrize("how", ["remove", "ban"])
+def test_a_member_is_not_added_again_and_again(make_node, how: str) -> None:  # type: ignore[no-untyped-def]
+    """Each time is two events for them, which displace what others have told them."""
+    node = make_node("limits.repeats_per_hour=3").start()
+    alice, bob, carol = node.user("alice"), node.user("bob"), node.user("carol")
+    with devices(node, alice, bob, carol, each=1) as (a, b, c):
+        group = group_of(a, b, c)
+
+        def out(who: str) -> None:
+            if how == "remove":
+                a.rpc("groups.remove", group_id=group, user_ids=[who])
+            else:
+                a.rpc("groups.ban", group_id=group, user_id=who)
+                a.rpc("groups.unban", group_id=group, user_id=who)
+
+        for _ in range(2):
+            out(bob)
+            a.rpc("groups.add", group_id=group, user_ids=[bob])
+        out(bob)  # is never refused
+        assert a.refused("groups.add", group_id=group, user_ids=[bob]) == "quota"
+        assert len(b.told("group")) == 6
+        assert node.stats()["limited.repeats_per_hour"] == 1
+        # Others are not affected, nor are other groups, nor bob's own doing.
+        out(carol)
+        a.rpc("groups.add", group_id=group, user_ids=[carol])
+        assert group_of(a, b)
+        b.rpc("groups.join", group_id=group)
+        a.rpc("groups.accept", group_id=group, user_id=bob)
+
+
 def test_joins_and_repeats_are_limited(make_node) -> None:  # type: ignore[no-untyped-def]
     """Whoever joins and leaves again and again would fill a group's log; whoever asks and withdraws, the
     events of a user."""
