@@ -57,6 +57,7 @@ RELOADED = frozenset(
         "limits.presence_grace",
         "messages.recall_seconds",
         "messages.edit_seconds",
+        "messages.group_receipts",
         "topics.open",
         "http.registration",
         "http.token_ttl",

@@ -92,6 +92,11 @@ class InPython:
                 return await getattr(self._page, name)(self._chat, *given)
         return None
 
+    def failure(self) -> str:
+        """Why the client could not start."""
+        staying = self._staying
+        return str(staying.exception()) if staying is not None and staying.done() else ""
+
     async def close(self) -> None:
         if self._staying is not None:
             self._staying.cancel()
@@ -141,6 +146,10 @@ class InJavaScript:
             answer = await self._answers.get()
         assert "failed" not in answer, answer
         return answer["result"]
+
+    def failure(self) -> str:
+        """Why the client could not start: it tries again and again."""
+        return "".join(of_kind(self, "offline"))
 
     async def close(self) -> None:
         if self._process is not None and self._reading is not None:
@@ -304,6 +313,33 @@ async def after_a_week(node: Node, alice: Client, bob: Client, again: Client) ->
 
     await until_it(is_delivered, "the second tick of what was synced")
     assert (await again.do("state"))["outbox"] == []
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", [InPython, InJavaScript], ids=["python", "javascript"])
+async def test_a_device_of_before_a_restore(
+    make_node: Callable[..., Node], tmp_path: Path, kind: type[InPython] | type[InJavaScript]
+) -> None:
+    """Its cursors are within the logs, but of another generation: it does not go on from them."""
+    node = await asyncio.to_thread(make_node().start)
+    node.call("AddUser", pb.AddUserRequest(user_id="bob", password=password("bob"), role="user"))
+    with Device(node, "bob", "old", clean=True) as old:
+        old.rpc("messages.send", user_id="bob", content="a note")
+    with Link(getattr(node, kind.link_to)) as link:
+        devices = [kind(node, link, tmp_path) for _ in range(3)]
+        bob, before, anew = devices
+        async with closing(*devices):
+            await bob.do("logIn", "bob", password("bob"))
+            await until(lambda: of_kind(bob, "online"), "the first screen")
+            stored = json.loads(await bob.do("end"))
+            stored["generation"] -= 1
+            await before.do("comeBack", json.dumps(stored))
+            await until(lambda: "generation" in before.failure(), "the refusal")
+            assert of_kind(before, "online") == []
+            stored["since"] = 0
+            await anew.do("comeBack", json.dumps(stored))
+            await until(lambda: of_kind(anew, "online"), "the device to start again")
+            assert (await anew.do("state"))["generation"] == stored["generation"] + 1
 
 
 def test_both_languages_have_each_step() -> None:

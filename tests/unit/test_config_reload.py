@@ -1,5 +1,6 @@
 """`Config.reload`: which keys change while a node runs, and which need a restart."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,12 @@ def test_nothing_changes_twice() -> None:
 def test_every_key_that_is_reloaded_exists(path: str) -> None:
     section, _, key = path.partition(".")
     assert hasattr(getattr(config(), section), key)
+
+
+def test_the_file_marks_the_keys_that_are_reloaded() -> None:
+    """`# (reload)` above a section means all of its keys, `# (reload): a, b and c` only these."""
+    marked = set()
+    for named, section in re.findall(r"^# \(reload\)((?:.*\n#)*.*)\n(\w+):$", FILE.read_text(), re.MULTILINE):
+        keys = set(re.findall(r"\w+", named)) - {"and"} or set(type(getattr(config(), section)).model_fields)
+        marked |= {f"{section}.{key}" for key in keys}
+    assert marked == RELOADED
