@@ -132,10 +132,9 @@ def test_what_was_begun_is_completed(place: tuple[Node, str, str, str], qos: int
             assert all(dup for *_, dup in came[:10])
         late = phone.complete([packet_id for _, packet_id in begun], qos)
         write(node, bob, topic, 16)
-        late += phone.published()
-        assert [number for number, *_ in late] == ([] if topic != OPEN else list(range(11, 16))), (
-            "only what was queued before may come"
-        )
+        queued = list(range(11, 16)) if topic == OPEN else []
+        late += phone.several(len(queued) - len(late))  # packet ids may have to be reserved on disk first
+        assert [number for number, *_ in late] == queued, "only what was queued before may come"
         if topic != OPEN:
             phone.subscribe(topic, qos)
             write(node, bob, topic, *range(17, 27))
