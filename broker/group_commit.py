@@ -72,8 +72,8 @@ class GroupCommit(Generic[T]):
             # In a context of its own, because a batch is not on behalf of whoever submitted its first item.
             self._task = asyncio.get_running_loop().create_task(self._run(), context=Context())
 
-    def _next(self) -> list[T]:
-        """The next batch; empty if nothing waits."""
+    def next_batch(self) -> list[T]:
+        """Take the next batch; empty if nothing waits."""
         waiting, turns = self._waiting, self._turns
         if turns is None:
             batch, self._waiting = waiting[: self._max_batch], waiting[self._max_batch :]
@@ -104,7 +104,7 @@ class GroupCommit(Generic[T]):
 
     async def _run(self) -> None:
         try:
-            while batch := self._next():
+            while batch := self.next_batch():
                 try:
                     await self._commit(batch)
                 except Exception:  # a bug in one batch must not stop the commits of the next ones

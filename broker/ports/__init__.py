@@ -5,6 +5,19 @@ the same test suite (tests/ports).
 """
 
 from broker.domain.directory import Account, Ban, Contact, Group, JoinRequest, Membership, Profile
+from broker.ports.backplane import (
+    Backplane,
+    Devices,
+    Head,
+    Hint,
+    Hints,
+    Mail,
+    Member,
+    Members,
+    Taken,
+    Turns,
+    Whereabouts,
+)
 from broker.ports.bridge import BrokerPort, Device, Post, Posted, PresenceChange, ServicesPort
 from broker.ports.conversations import Arrival, ConversationState, ConversationStore, Watermark
 from broker.ports.directory import (
@@ -71,6 +84,7 @@ __all__ = [
     "AccountChanged",
     "AccountDirectory",
     "Arrival",
+    "Backplane",
     "Ban",
     "BrokerPort",
     "Clock",
@@ -82,6 +96,7 @@ __all__ = [
     "Credentials",
     "DedupKey",
     "Device",
+    "Devices",
     "Directory",
     "DirectoryChange",
     "DirectoryError",
@@ -97,7 +112,10 @@ __all__ = [
     "GroupChanged",
     "GroupDirectory",
     "GroupWrite",
+    "Head",
     "Held",
+    "Hint",
+    "Hints",
     "IdTwin",
     "Identified",
     "Identity",
@@ -105,7 +123,10 @@ __all__ = [
     "KeptEvent",
     "Located",
     "Lost",
+    "Mail",
     "Marked",
+    "Member",
+    "Members",
     "Membership",
     "MembershipChanged",
     "MessageLog",
@@ -137,12 +158,15 @@ __all__ = [
     "StoreIdentity",
     "StoredSession",
     "Stores",
+    "Taken",
     "TokenRevoked",
     "TopicRules",
+    "Turns",
     "Unseen",
     "Upkeep",
     "Verified",
     "Watermark",
+    "Whereabouts",
     "all_contacts",
     "shown",
     "shown_each",

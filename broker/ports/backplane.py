@@ -69,12 +69,18 @@ class Hints(Protocol):
         """Tell the other nodes that follow these topics, in this order for each topic."""
         ...
 
-    def follow(self, topic: str) -> None:
-        """This node has a reader of the topic: `received` is called with its hints from now on, or soon."""
+    def follow(self, topic_filter: str) -> None:
+        """This node has a reader of a topic, or of the topics that a filter with wildcards matches: it gets
+        their hints soon, see `followed`. A hint comes once, however many filters match its topic."""
         ...
 
-    def unfollow(self, topic: str) -> None:
-        """This node has no reader of the topic any more."""
+    async def followed(self) -> None:
+        """Wait until all that this node follows so far is in effect: whatever other nodes publish from now
+        on is received. At most a second, if the other nodes cannot be reached."""
+        ...
+
+    def unfollow(self, topic_filter: str) -> None:
+        """This node has no such reader any more."""
         ...
 
 

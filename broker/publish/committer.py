@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import attrgetter
@@ -21,8 +21,9 @@ from broker.domain.errors import (
 from broker.domain.message import Draft, Stamped, read_body, says_the_same
 from broker.group_commit import GroupCommit
 from broker.outage import Outage
-from broker.ports import Clock, DedupKey, MessageLog
+from broker.ports import Clock, DedupKey, MessageLog, Turns
 from broker.publish.sequencer import Sequencer
+from broker.publish.taking_turns import TakingTurns
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class MessageCommitter:
     bit by bit, while the next batch is committed: `delivered` counts the readers that were reached so far.
 
     While the store cannot commit, submissions are held, at most `most_held` bytes of them, and committed in
-    their order as soon as it can.
+    their order as soon as it can. `turns`: those of a cluster's nodes; None if no other node writes.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class MessageCommitter:
         limited: Counter[str],
         max_batch_bytes: int = 1 << 19,
         delivered: Callable[[], int] = lambda: 0,
+        turns: Turns | None = None,
     ) -> None:
         self._log = log
         self._sequencer = sequencer
@@ -117,6 +119,9 @@ class MessageCommitter:
         self._all_pushed.set()
         self._group = GroupCommit(self._commit, max_batch, _InTurns(max_batch_bytes))
         self.submit: Callable[[Submission], None] = self._group.submit
+        self._store: Callable[[list[Submission]], Awaitable[None]] = self._store_all
+        if turns is not None:
+            self._store = TakingTurns(turns, sequencer, self._store_all, self._group.next_batch).store
 
     def __len__(self) -> int:
         return len(self._group) + len(self._held)
@@ -149,14 +154,17 @@ class MessageCommitter:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), _RETRY_SECONDS)
             batch = self._held[: self._max_batch]
+            tried = len(batch)
             try:
                 await self._store(batch)
             except StoreUnavailableError as again:
                 error = again
+                self._held[:tried] = batch  # without those that are answered meanwhile
+                self._held_bytes = sum(map(_size, self._held))
             else:
                 self._outage.recovered(_MESSAGES)
                 # The rest is committed as usual, before all that is submitted from now on.
-                for item in self._release()[len(batch) :]:
+                for item in self._release()[tried:]:
                     self._group.submit(item)
         if given_up := self._release():
             self._fail(given_up, error)
@@ -178,7 +186,7 @@ class MessageCommitter:
 
     # --- a batch ---------------------------------------------------------------------
 
-    async def _store(self, batch: list[Submission]) -> None:
+    async def _store_all(self, batch: list[Submission]) -> None:
         """Commit a batch. Raises `StoreUnavailableError`: the batch may be tried again."""
         try:
             stamped = await self._append([item.draft for item in batch])
