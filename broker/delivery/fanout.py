@@ -69,6 +69,7 @@ class Fanout:
         self._away = away
         self._states = states
         self._totals = metrics.totals
+        self._drop = metrics.drop
         self._watchers: dict[str, set[Grown]] = {}
         self._retained: list[Callable[[Retained], None]] = []
 
@@ -101,7 +102,7 @@ class Fanout:
             case PublicationFrame() as frame:
                 self._offer(frame.publication(hint.topic))
             case None:
-                self._totals["hints_unknown"] += 1
+                self._drop("hint_unknown")
 
     def _push(self, topic: str, offset: int, body: bytes, draft: Told | None) -> None:
         """Hand an entry to the live readers of its log. `draft`: that of a message, None for an event."""
