@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,10 +13,13 @@ import picows
 from broker.amqtt_edge.context import BrokerView
 from broker.amqtt_edge.host import AmqttHost
 from broker.clock import SystemClock
+from broker.cluster.others import Others
+from broker.cluster.sweep import Sweep
 from broker.config import Config
 from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
 from broker.delivery.feeder import Feeder
+from broker.delivery.interest import Interest
 from broker.delivery.online import Online
 from broker.delivery.readers import Readers
 from broker.delivery.router import Router
@@ -32,7 +35,7 @@ from broker.net.addresses import Addresses
 from broker.net.hub import Hub
 from broker.net.listeners import Door, Listener, Slots, bind, highest_file
 from broker.net.reachability import keep_asking
-from broker.ports import ConversationStore, Directory, MessageLog, PresenceChange, Retained
+from broker.ports import Backplane, ConversationStore, Directory, MessageLog, PresenceChange, Retained
 from broker.publish.committer import MessageCommitter
 from broker.publish.events import Events
 from broker.publish.for_services import ForServices
@@ -42,6 +45,7 @@ from broker.publish.retained_space import RetainedSpace, Room
 from broker.publish.sequencer import Sequencer
 from broker.registry import Client, Registry
 from broker.rights import Rights
+from broker.session.session import Session
 from broker.states import States
 from broker.status.presence import Presence
 from broker.status.sys import SysTopics
@@ -88,6 +92,7 @@ class Node:
         attempts: Attempts,
         metrics: Metrics,
         clock: SystemClock,
+        backplane: Backplane | None = None,
     ) -> None:
         self._config = config
         self._started_at = time.monotonic()
@@ -98,10 +103,12 @@ class Node:
         self._tasks = Tasks()
         self.for_services = ForServices(limits.rpc_concurrency, limits.calls_per_user, metrics)
         # Delivery: from a publication to its readers.
-        self._router: Router[Subscriber] = Router()
+        hints = None if backplane is None else backplane.hints
+        interest = None if hints is None else Interest(hints)
+        self._router: Router[Subscriber] = Router(interest)
         self.online: Online[Client] = Online()
         self._away = AwaySessions(states, config.topics.open, limits.max_queued, limits.max_queued_bytes)
-        self.fanout = Fanout(self._router, self._away, states, metrics)
+        self.fanout = Fanout(self._router, self._away, states, metrics, hints, interest)
         self._sys = SysTopics(states.retained, partial(self.fanout.broadcast, qos=0))
         self.events = Events(log, self.fanout, metrics, limits.events_kept, loop.call_later)
         # Who may do what.
@@ -121,6 +128,7 @@ class Node:
             clock.steady_ms,
             may_receive,
             limits.max_subscriptions,
+            interest,
         )
         # Publishing: from a packet to a stored message.
         self.committer = MessageCommitter(
@@ -134,12 +142,14 @@ class Node:
             metrics.limited,
             config.storage.max_batch_bytes,
             lambda: metrics.totals["delivered"],
+            None if backplane is None else backplane.turns,
         )
         self._presence = Presence(
             self._publish_presence,
-            lambda left: loop.call_later(limits.presence_grace, left),
+            self._leave_later,
             clock.now_ms,
         )
+        self._others = None if backplane is None else self._meet(backplane)
         self._retained = RetainedSpace(
             Room(limits.retained_messages, limits.retained_bytes),
             Room(limits.retained_messages_per_user, limits.retained_bytes_per_user),
@@ -168,9 +178,10 @@ class Node:
             metrics,
             limits,
             clock,
-            self._presence.devices_changed,
+            self._presence.devices_changed if self._others is None else _ignored,
             self.for_services.arrived,
             gate.may_receive if gate.screens else None,
+            self._others,
         )
         self._hub = Hub(
             gate,
@@ -210,6 +221,12 @@ class Node:
             limits,
             config.sys.interval,
         )
+        self._sweep: Sweep | None = None
+        if backplane is not None and self._others is not None:
+            self._others.serve(self.registry.let_go)
+            self._sweep = Sweep(log, self._sessions)
+            backplane.on_break(self._sweep.hints_are_lost)
+            backplane.on_return(self._sweep.hints_are_back)
         self._addresses = self._new_addresses()
         self._servers: list[asyncio.Server] = []
         self._following: asyncio.Task[None] | None = None
@@ -217,6 +234,21 @@ class Node:
         self.fanout.on_retained(self._tell_services)
         self.fanout.on_retained(self._retained.retained)
         directory.on_change(self._rights.changed)
+
+    def _meet(self, backplane: Backplane) -> Others:
+        """The other nodes of the cluster. What they tell is delivered here from now on."""
+        here = self.online.of
+        backplane.on_hint(self.fanout.receive)
+        return Others(backplane, self._away, self._presence, lambda user: len(here(user)), self._tasks)
+
+    def _leave_later(self, user: str, left: Callable[[], None]) -> asyncio.TimerHandle:
+        def leave() -> None:
+            if self._others is None:
+                left()
+            else:
+                self._tasks.spawn(self._others.leave(user, left))
+
+        return asyncio.get_running_loop().call_later(self._config.limits.presence_grace, leave)
 
     def _publish_presence(self, user: str, document: bytes, live: bool) -> None:
         self.fanout.retain(Publication(presence_topic(user), document, 1), live=live)
@@ -249,7 +281,12 @@ class Node:
                 self._servers.append(await self._serve(listener, slots, sock))
         await self.host.started()
         self._housekeeping.start()
+        if self._sweep is not None:
+            self._tasks.spawn(self._sweep.run())
         return opened
+
+    def _sessions(self) -> list[Session]:
+        return [client.session for client in self.online if client.session is not None]
 
     async def _serve(self, listener: Listener, slots: Slots, sock: socket.socket) -> asyncio.Server:
         if listener.type == "tcp":
@@ -342,6 +379,10 @@ class Node:
             "outboxes_bytes": self._hub.budget.held,
             "rss_bytes": resident_bytes(),
         }
+
+
+def _ignored(_user: str, _devices: int) -> None:
+    """Of a cluster's nodes, `Others` counts the devices on all."""
 
 
 def resident_bytes() -> int:

@@ -154,15 +154,25 @@ class Whereabouts(msgspec.Struct, frozen=True):
     """Unix ms."""
 
 
+class Placed(msgspec.Struct, frozen=True):
+    """A device is known to be connected."""
+
+    devices: int
+    """How many devices its user has now, on all nodes."""
+    instead_of: Whereabouts | None = None
+    """An earlier connection of the device, which had not been taken back."""
+
+
 class Devices(Protocol):
     """Where the users of all nodes are connected."""
 
-    def connected(self, user: str, device: Whereabouts) -> None:
-        """A device of this node has connected."""
+    async def connected(self, user: str, device: Whereabouts) -> Placed | None:
+        """A device of this node has connected. None: unknown. Calls take effect in their order."""
         ...
 
-    def disconnected(self, user: str, client_id: str, connection_id: str) -> None:
-        """It has gone. Ignored if the device has another connection by now, on whatever node."""
+    async def disconnected(self, user: str, client_id: str, connection_id: str) -> int | None:
+        """It has gone. Changes nothing if the device has another connection by now, on whatever node. Returns
+        how many devices the user has now; None: unknown."""
         ...
 
     async def of(self, users: Sequence[str]) -> dict[str, list[Whereabouts]] | None:
