@@ -44,6 +44,10 @@ class Change:
         self.topic = topic
         self.before = before
 
+    def follow(self, before: Held | None) -> None:
+        """The change before it could not be stored: it follows the one before that."""
+        self.before = before
+
 
 class RetainedSpace:
     """The retained messages of the node have the room `of_all`, and those of each user `of_user`. A message
@@ -103,7 +107,7 @@ class RetainedSpace:
         else:
             del changes[place]
             if place < len(changes):
-                changes[place].before = change.before
+                changes[place].follow(change.before)
             else:
                 self._set(change.topic, change.before)
         if not changes:
