@@ -89,6 +89,16 @@ class Node(_Section):
         return _checked_networks(proxies)
 
 
+class Cluster(_Section):
+    """`cluster`."""
+
+    url: str | None = None
+    name: str | None = None
+    prefix: str = "im:"
+    most_connections: Annotated[int, Field(ge=5, le=1000)] = 50
+    timeout: Seconds = 2.0
+
+
 class Storage(_Section):
     """`storage`."""
 
@@ -224,6 +234,7 @@ class Config(_Section):
     listeners: dict[str, Any]
     plugins: dict[str, Any]
     node: Node = Node()
+    cluster: Cluster = Cluster()
     storage: Storage = Storage()
     topics: Topics = Topics()
     limits: Limits = Limits()

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -270,8 +270,10 @@ class Node:
         # All ports are bound first: an error must come before anything else has started.
         sockets = [(listener, bind(listener)) for listener in listeners]
         await self.host.starting()
-        await self._housekeeping.mark_offline()
+        await self._housekeeping.mark_offline(self._connected_elsewhere)
         await self.registry.load()
+        if self._others is not None:
+            await self._others.start()
         self._retained.load(await self._states.store.held())
         opened = [(listener, bound[0].getsockname()[1]) for listener, bound in sockets]
         for listener, bound in sockets:
@@ -284,6 +286,9 @@ class Node:
         if self._sweep is not None:
             self._tasks.spawn(self._sweep.run())
         return opened
+
+    async def _connected_elsewhere(self, users: Sequence[str]) -> Collection[str]:
+        return () if self._others is None else await self._others.connected(users)
 
     def _sessions(self) -> list[Session]:
         return [client.session for client in self.online if client.session is not None]

@@ -25,6 +25,7 @@ from broker.metrics import Metrics
 from broker.net.listeners import Listener, ListenError
 from server.assembly import InOneProcess, Joined, Joint, join, open_apis, open_stores
 from server.backups import SPOOL, remove
+from server.cluster import member, open_cluster
 from server.data_dir import StartError, admin_token, need_whole, own, write
 from server.files import raise_open_files
 from server.greeting import greet
@@ -131,7 +132,8 @@ async def running_node(
         remove(data_dir / SPOOL)
         async with contextlib.AsyncExitStack() as stack:
             opened = await open_stores(config, persistence, metrics, stack, accept_new_store=accept_new_store)
-            joined = await join(config, opened, joint, stack)
+            backplane = await open_cluster(config, metrics, stack)
+            joined = await join(config, opened, joint, backplane, stack)
             token = admin_token(data_dir)
             # Notices that an earlier run had recorded but not yet written to the logs: before anybody
             # can connect.
@@ -139,6 +141,8 @@ async def running_node(
             bound = await joined.node.start(listeners)
             apis = await open_apis(config, opened, joined, token, tls, stack)
             addresses = {listener.name: f"{listener.host}:{port}" for listener, port in bound} | apis
+            if backplane is not None:
+                await backplane.members.announce(member(config, addresses))
             about = {"pid": os.getpid(), "listeners": addresses, "grpc_tls": _shown(tls)}
             write(data_dir / "node.json", apis | about)
             stack.callback((data_dir / "node.json").unlink, missing_ok=True)

@@ -36,6 +36,7 @@ from broker.metrics import Metrics
 from broker.node import Node
 from broker.ports import (
     Account,
+    Backplane,
     BrokerPort,
     ConversationStore,
     DirectoryError,
@@ -156,7 +157,9 @@ async def open_stores(
     )
 
 
-async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitStack) -> Joined:
+async def join(
+    config: Config, opened: Opened, joint: Joint, backplane: Backplane | None, stack: AsyncExitStack
+) -> Joined:
     """Make the broker and the services and connect them. No port is open yet."""
     log, states, directory = opened.log, opened.states, opened.directory
     node = Node(
@@ -169,6 +172,7 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
         opened.attempts,
         opened.metrics,
         opened.clock,
+        backplane,
     )
     broker = await joint.to_broker(LocalBridge(node, log))
     limits = config.limits

@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -16,6 +16,7 @@ from broker.tasks import Tasks
 logger = logging.getLogger(__name__)
 
 _RELEASE_SECONDS = 2.0
+_AT_ONCE = 1000
 
 _RELEASE = "release"
 _WOKEN = "woken"
@@ -45,7 +46,10 @@ class Presence(Protocol):
 class StandIns(Protocol):
     """See `broker.delivery.away.AwaySessions`."""
 
-    def stand_in(self, key: SessionKey, filters: dict[str, Subscription]) -> None: ...
+    @property
+    def keys(self) -> Collection[SessionKey]: ...
+
+    def stand_in(self, key: SessionKey, filters: Mapping[str, Subscription]) -> None: ...
 
     def wake(self, key: SessionKey) -> object: ...
 
@@ -72,6 +76,7 @@ class Others:
         mail = backplane.mail
         mail.on(_WOKEN, lambda _node, body: self._woken(body))
         mail.on(_AWAY, lambda _node, body: self._gone_away(body))
+        backplane.members.on_gone(self._clean_up)
 
     def serve(self, let_go: Callable[[SessionKey], Awaitable[None]]) -> None:
         """Let other nodes take sessions over."""
@@ -81,6 +86,30 @@ class Others:
             return b"released"
 
         self._backplane.mail.on_question(_RELEASE, release)
+
+    async def start(self) -> None:
+        """At the start, when the stand-ins are made: sessions that are connected elsewhere need none."""
+        users = list({key.user for key in self._away.keys})
+        for first in range(0, len(users), _AT_ONCE):
+            found = await self._backplane.devices.of(users[first : first + _AT_ONCE])
+            for user, devices in (found or {}).items():
+                for device in devices:
+                    self._away.wake(SessionKey(user, device.client_id))
+
+    async def connected(self, users: Sequence[str]) -> Collection[str]:
+        """Those of some users who are connected, as far as is known. If it is not known, all of them."""
+        connected: list[str] = []
+        for first in range(0, len(users), _AT_ONCE):
+            asked = users[first : first + _AT_ONCE]
+            found = await self._backplane.devices.of(asked)
+            connected += asked if found is None else found
+        return set(connected)
+
+    async def _clean_up(self, node: str) -> None:
+        """A node is gone: its devices are not connected any more."""
+        remaining = await self._backplane.devices.forget(node)
+        for user, devices in (remaining or {}).items():
+            self._count(user, devices)
 
     # --- Elsewhere, for the registry --------------------------------------------------
 

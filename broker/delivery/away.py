@@ -108,6 +108,11 @@ class AwaySessions:
             self.wake(key)
 
     @property
+    def keys(self) -> list[SessionKey]:
+        """The sessions that have a stand-in."""
+        return list(self._stand_ins)
+
+    @property
     def is_empty(self) -> bool:
         """Whether no session that is away has a stand-in."""
         return not self._stand_ins

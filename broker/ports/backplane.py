@@ -129,8 +129,8 @@ class Member(msgspec.Struct, frozen=True, omit_defaults=True):
 class Members(Protocol):
     """The nodes that live. A node says so every 10 s; without a word for 40 s it is gone."""
 
-    def announce(self, member: Member) -> None:
-        """What the others should know of this node from now on."""
+    async def announce(self, member: Member) -> None:
+        """What the others should know of this node, from now on."""
         ...
 
     async def all(self) -> list[Member] | None:
@@ -189,13 +189,25 @@ class Devices(Protocol):
 class Backplane(Protocol):
     """What a node needs of the others."""
 
-    name: str
-    """Of this node."""
-    turns: Turns
-    hints: Hints
-    mail: Mail
-    members: Members
-    devices: Devices
+    @property
+    def name(self) -> str:
+        """Of this node."""
+        ...
+
+    @property
+    def turns(self) -> Turns: ...
+
+    @property
+    def hints(self) -> Hints: ...
+
+    @property
+    def mail(self) -> Mail: ...
+
+    @property
+    def members(self) -> Members: ...
+
+    @property
+    def devices(self) -> Devices: ...
 
     def on_hint(self, received: Callable[[Hint], None]) -> None:
         """Call `received` with the hints of topics that this node follows, its own left out."""

@@ -57,9 +57,13 @@ class RedisMembers:
         except (RedisError, OSError) as error:
             logger.debug("leaving: %s", error)
 
-    def announce(self, member: Member) -> None:
+    async def announce(self, member: Member) -> None:
         """See `Members`."""
         self._member = member
+        try:
+            await self.beat()
+        except (RedisError, OSError) as error:
+            logger.debug("announcing this node: %s", error)
 
     async def beat(self) -> None:
         """Say that this node lives."""
