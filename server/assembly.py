@@ -26,6 +26,7 @@ from bridge.http_api.routes import application
 from bridge.services import Services
 from broker.amqtt_edge.loading import Persistence
 from broker.clock import SystemClock
+from broker.cluster.bridge import ClusterBridge
 from broker.config import Config
 from broker.domain.attempts import Attempts
 from broker.domain.directory import SYSTEM
@@ -174,7 +175,8 @@ async def join(
         opened.clock,
         backplane,
     )
-    broker = await joint.to_broker(LocalBridge(node, log))
+    local = LocalBridge(node, log)
+    broker = await joint.to_broker(local if backplane is None else ClusterBridge(local, backplane))
     limits = config.limits
     quotas = Quotas(
         limits.groups_per_hour,
