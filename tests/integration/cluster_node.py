@@ -35,7 +35,7 @@ class Stores:
             f"{mongo}.database={self.name}",
             f"{mongo}.pool_min=1",
             f"cluster.url={redis.server_url()}",
-            f"cluster.prefix={self.name}:",
+            f"cluster.prefix='{self.name}:'",
         ]
 
 
