@@ -234,7 +234,9 @@ async def open_apis(
     patience = grpc_server.Patience(
         limits.connect_timeout, config.grpc.idle_seconds, limits.unreachable_after
     )
-    grpc = await grpc_server.start(operations, config.grpc.bind, token, offer, tls, patience)
+    # A quarter of the reserve is left for the stores. See `_serve_http` for the rest.
+    slots = joined.node.slots(limits.reserved_files // 4)
+    grpc = await grpc_server.start(operations, config.grpc.bind, token, slots, offer, tls, patience)
     stack.push_async_callback(grpc.stop)
     readiness = _readiness(opened)
     http = await _serve_http(config, opened, joined, new_accounts, readiness)

@@ -210,8 +210,9 @@ class Guard(grpc.aio.ServerInterceptor):
 
 
 def host_of(peer: str) -> str:
-    """The IP address in gRPC's name of a client, such as `ipv4:192.0.2.1:5000` or `ipv6:%5B::1%5D:5000`."""
-    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
+    """The IP address in gRPC's name of a client, such as `ipv4:192.0.2.1:5000` or `ipv6:%5B::1%5D:5000`, or
+    what ends so: the name that the relay gives it (`listening.PrivateSocket.connect`)."""
+    return unquote(peer).rpartition("/")[2].partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 def _parse(handler: Any, data: bytes) -> Any:
