@@ -296,7 +296,7 @@ class Node:
         for addresses in self._all_addresses:
             addresses.allow(limits.connections_per_address, limits.connects_per_second, now)
         self._retained.allow(*_rooms(limits))
-        self.for_services.calls_per_user = limits.calls_per_user
+        self.for_services.allow_calls(limits.calls_per_user)
         self.events.keep_last(limits.events_kept)
         self._subscriptions.allow_filters(limits.max_subscriptions)
         self._away.allow_queued(limits.max_queued, limits.max_queued_bytes)

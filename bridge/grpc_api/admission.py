@@ -27,10 +27,14 @@ class Admission:
 
     def __init__(self, slots: int, of_user: int, limited: Counter[str]) -> None:
         self._most = slots
-        self.of_user = of_user
+        self._of_user = of_user
         self._limited = limited
         self._slots = _Slots(slots)
         self._lines: dict[str, _Slots] = {}
+
+    def allow(self, of_user: int) -> None:
+        """Change how many slots a user may have."""
+        self._of_user = of_user
 
     @property
     def waiting(self) -> int:
@@ -74,7 +78,7 @@ class Admission:
     def _bites(self, line: "_Slots", slots: int, caller: Caller, share: int) -> str | None:
         """The limit that forbids a call, or None. The system is never kept out by users."""
         # A first call may be larger than the whole share.
-        if not caller.is_system and line.taken and line.taken + line.waiting + slots > self.of_user:
+        if not caller.is_system and line.taken and line.taken + line.waiting + slots > self._of_user:
             return "calls_per_user"
         if line.waiting + slots > share * _WAITING_PER_SLOT:
             return "rpc_concurrency"
@@ -92,9 +96,13 @@ class Streams:
     """Counts the streams that are open: at most `of_user` for each user. `limited` as for `Admission`."""
 
     def __init__(self, of_user: int, limited: Counter[str]) -> None:
-        self.of_user = of_user
+        self._of_user = of_user
         self._limited = limited
         self._open: Counter[str] = Counter()
+
+    def allow(self, of_user: int) -> None:
+        """Change how many a user may have. Those that are open stay."""
+        self._of_user = of_user
 
     @contextmanager
     def one(self, caller: Caller) -> Iterator[None]:
@@ -104,7 +112,7 @@ class Streams:
             RefusedError: `overloaded`: the user has too many.
         """
         user = caller.user
-        if not caller.is_system and self._open[user] >= self.of_user:
+        if not caller.is_system and self._open[user] >= self._of_user:
             self._limited["calls_per_user"] += 1
             raise RefusedError("overloaded", "too many streams at once, end another one first")
         self._open[user] += 1

@@ -79,7 +79,8 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def allow_calls(self, of_user: int) -> None:
         """Change `calls_per_user`."""
-        self._admission.of_user = self._streams.of_user = of_user
+        self._admission.allow(of_user)
+        self._streams.allow(of_user)
 
     async def close(self) -> None:
         """Wait up to `_CLOSE_SECONDS` for the calls that are running, then cancel them."""

@@ -57,12 +57,15 @@ class ForServices:
         self._services: asyncio.Future[ServicesPort] = asyncio.get_running_loop().create_future()
         self._lines: SharedLines[_Call] = SharedLines(concurrency, max(concurrency // _SHARE, 1))
         self._most_calls = concurrency * (1 + _WAITING_PER_SLOT)
-        self.calls_per_user = calls_per_user
-        """Calls of a user that run or wait."""
+        self._calls_per_user = calls_per_user
         self._calls = Tasks()
         self._metrics = metrics
         self._arrivals = GroupCommit(self._bring_arrivals, _BATCH)
         self._presences = GroupCommit(self._bring_presences, _BATCH)
+
+    def allow_calls(self, per_user: int) -> None:
+        """Change how many calls of a user run or wait."""
+        self._calls_per_user = per_user
 
     def arrived(self, arrival: Arrival) -> None:
         """A device acknowledged entries of its user's inbox."""
@@ -87,7 +90,7 @@ class ForServices:
     ) -> Refusal | None:
         """Call a method for a client; `reply` gets the payload of the answer. Refused with `overloaded` if
         too many calls wait, of all users or of this one."""
-        if self._lines.count(user) >= self.calls_per_user:
+        if self._lines.count(user) >= self._calls_per_user:
             self._metrics.limited["calls_per_user"] += 1
         elif len(self._lines) >= self._most_calls:
             self._metrics.limited["rpc_concurrency"] += 1
