@@ -77,6 +77,11 @@ class Guard(grpc.aio.ServerInterceptor):
         self._streams = Streams(calls_per_user, counter)
         self._running: set[asyncio.Future[Any]] = set()
 
+    def allow_calls(self, of_user: int) -> None:
+        """Change `calls_per_user`."""
+        self._admission.allow(of_user)
+        self._streams.allow(of_user)
+
     async def close(self) -> None:
         """Wait up to `_CLOSE_SECONDS` for the calls that are running, then cancel them."""
         if self._running:

@@ -98,6 +98,10 @@ class Server:
         """The address for clients: `host:port`."""
         return f"{self.host}:{self.port}"
 
+    def reload(self, calls_per_user: int) -> None:
+        """Change the limit. Calls and streams that there are go on."""
+        self._guard.allow_calls(calls_per_user)
+
     async def set_ready(self, ready: bool) -> None:
         """Say by the standard health service whether the node is ready."""
         status = HealthCheckResponse.SERVING if ready else HealthCheckResponse.NOT_SERVING
