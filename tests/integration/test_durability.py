@@ -1,4 +1,5 @@
-"""Acknowledged means stored: processes killed, stores that fail, readers that were away."""
+"""Acknowledged means stored: stores that fail, readers that were away. For nodes killed under load, see
+test_crash_rounds.py."""
 
 import json
 import sqlite3
@@ -9,65 +10,10 @@ from pathlib import Path
 import pytest
 
 from broker.wire.encoder import puback
-from tests.integration.flood import Flood
 from tests.integration.node import Node, password, wait_for
 from tests.integration.raw import RawClient, packet, publish, subscribe
 
 MakeNode = Callable[..., Node]
-
-
-def assert_gapless(node: Node, conversation: str, expected: set[str]) -> None:
-    """The conversation holds each expected client_msg_id once, its seqs without a gap."""
-    history = node.history(conversation)
-    assert [entry["seq"] for entry in history] == list(range(1, len(history) + 1))
-    ids = [entry["client_msg_id"] for entry in history]
-    assert len(ids) == len(set(ids))
-    assert expected <= set(ids)
-
-
-def inbox_offsets(data_dir: Path, user: str) -> list[int]:
-    with closing(sqlite3.connect(data_dir / "parley.db")) as database:
-        rows = database.execute(
-            "SELECT key & 0xffffffff FROM entries JOIN names ON names.id = key >> 32 "
-            "WHERE name = ? ORDER BY key",
-            (f"users/{user}/inbox",),
-        )
-        return [offset for (offset,) in rows]
-
-
-def test_kill_in_a_flood_loses_nothing_acknowledged(make_node: MakeNode) -> None:
-    node = make_node().start()
-    alice, bob, carol = (node.user(name) for name in ("alice", "bob", "carol"))
-    group = node.group(alice, bob, carol)
-    floods = [
-        Flood(node, alice, f"users/{bob}/inbox"),
-        Flood(node, bob, f"users/{alice}/inbox"),
-        Flood(node, carol, f"groups/{group}"),
-    ]
-    for flood in floods:
-        flood.start()
-    wait_for(lambda: all(len(flood.acknowledged) > 500 for flood in floods), "some acknowledgements")
-    node.kill()
-    for flood in floods:
-        flood.join()
-    node.start()
-    private = {f"{alice}-{n}" for n in floods[0].acknowledged} | {
-        f"{bob}-{n}" for n in floods[1].acknowledged
-    }
-    assert_gapless(node, ":".join(["p", *sorted((alice, bob))]), private)
-    assert_gapless(node, f"g:{group}", {f"{carol}-{n}" for n in floods[2].acknowledged})
-    for user in (alice, bob):
-        offsets = inbox_offsets(node.data_dir, user)
-        assert offsets == list(range(1, len(offsets) + 1))
-
-    # And the log goes on where it was.
-    with RawClient(node.port) as client:
-        client.login("after", alice, password(alice))
-        client.send(publish(f"groups/{group}", b"after", 1, 1))
-        client.expect(4)
-    history = node.history(f"g:{group}")
-    assert history[-1]["content"] == "after"
-    assert history[-1]["seq"] == len(history)
 
 
 def test_away_while_ten_thousand_messages_came(make_node: MakeNode) -> None:
