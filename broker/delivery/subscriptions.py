@@ -105,9 +105,10 @@ class Subscriptions:
             held = set(session.filters)
             for subscription in wanted:
                 topic_filter = subscription.topic_filter
-                if topic_filter.count("/") >= MAX_LEVELS or (
-                    topic_filter not in held and len(held) >= self._max_filters
-                ):
+                is_beyond = topic_filter not in held and len(held) >= self._max_filters
+                # One filter, repeated in a packet, counts too: each time costs a look at all rights.
+                is_beyond = is_beyond or len(granted) >= self._max_filters
+                if is_beyond or topic_filter.count("/") >= MAX_LEVELS:
                     codes.append(SUBSCRIBE_FAILURE)
                     continue
                 try:
