@@ -101,7 +101,7 @@ class Services:
     def reload(self, limits: MessageLimits, most_members: int) -> None:
         """Change the limits."""
         self._access.reload(limits)
-        self._group_changes.most_members = most_members
+        self._group_changes.reload(most_members)
 
     async def call(self, user: str, method: str, payload: bytes, client_id: str = "") -> bytes:
         """See `ServicesPort`."""

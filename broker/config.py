@@ -6,7 +6,8 @@ the source of the value (`broker.config_sources`).
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -267,6 +268,14 @@ class Config(_Section):
         text = str(error)
         section = re.split(r"[.:, ]", text, maxsplit=1)[0]
         return self._sources.named(text) if section in type(self).model_fields else text
+
+    @contextmanager
+    def naming_sources(self) -> Iterator[None]:
+        """A `ConfigError` from within says where the value came from, see `fault`."""
+        try:
+            yield
+        except ConfigError as error:
+            raise ConfigError(self.fault(error)) from None
 
     def reload(self, new: "Config") -> Changes:
         """Take over the values of the keys in `RELOADED`. All other keys keep their values."""

@@ -55,9 +55,10 @@ def restore(backup: Path, config_file: Path, data_dir: Path) -> Restored:
         StoreError, OSError: the files cannot be read or written.
     """
     config = load(config_file, os.environ, [], data_dir)
-    persistence = find_persistence(config.plugins)
-    with own(config.data_dir):
-        return asyncio.run(_restore(backup, config, persistence))
+    with config.naming_sources():
+        persistence = find_persistence(config.plugins)
+        with own(config.data_dir):
+            return asyncio.run(_restore(backup, config, persistence))
 
 
 async def _restore(backup: Path, config: Config, persistence: Persistence) -> Restored:

@@ -24,6 +24,10 @@ class GroupChanges:
         self.turns: Turns[str] = Turns()
         """Locks by group id: changes of one group are made one at a time."""
 
+    def reload(self, most_members: int) -> None:
+        """Change the limit."""
+        self.most_members = most_members
+
     def need_space(self, members: int) -> None:
         """Refuse (`quota`) a group of so many members if that is too many."""
         if members > self.most_members:

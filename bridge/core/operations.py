@@ -13,7 +13,7 @@ import msgspec
 
 from broker.domain.directory import SYSTEM
 from broker.domain.errors import RefusedError
-from broker.domain.message import MAX_DEPTH, is_too_deep
+from broker.domain.json_limits import MAX_DEPTH, is_too_deep
 
 P = TypeVar("P", bound=msgspec.Struct)
 

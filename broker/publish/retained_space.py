@@ -44,6 +44,10 @@ class Change:
         self.topic = topic
         self.before = before
 
+    def skip(self, failed: "Change") -> None:
+        """The change before this one could not be stored: what was there before it still is."""
+        self.before = failed.before
+
 
 class RetainedSpace:
     """The retained messages of the node have the room `of_all`, and those of each user `of_user`. A message
@@ -103,7 +107,7 @@ class RetainedSpace:
         else:
             del changes[place]
             if place < len(changes):
-                changes[place].before = change.before
+                changes[place].skip(change)
             else:
                 self._set(change.topic, change.before)
         if not changes:

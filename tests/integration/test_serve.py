@@ -181,8 +181,12 @@ def test_port_taken_is_one_clear_line(tmp_path: Path) -> None:
         assert "Traceback" not in error
 
 
-def test_second_node_on_the_same_data(make_node: Callable[..., Node]) -> None:
+@pytest.mark.parametrize("lock", ["there", "deleted"])
+def test_second_node_on_the_same_data(make_node: Callable[..., Node], lock: str) -> None:
+    """Whoever takes the file `lock` for a stale one and deletes it must not get two nodes on one store."""
     node = make_node().start()
+    if lock == "deleted":
+        (node.data_dir / "lock").unlink()
     binds = [
         part
         for key in ("listeners.default", "listeners.ws", "grpc", "http")
