@@ -54,6 +54,8 @@ def restore(backup: Path, config_file: Path, data_dir: Path) -> Restored:
         StartError: a node uses the data directory.
         StoreError, OSError: the files cannot be read or written.
     """
+    if not backup.exists():  # `own` would create a data directory for nothing
+        raise BackupError(f"there is no backup {backup}: no such file or folder")
     config = load(config_file, os.environ, [], data_dir)
     with config.naming_sources():
         persistence = find_persistence(config.plugins)

@@ -137,7 +137,7 @@ class Access:
         code = permissions.between_users(operation, relation, facts)
         if code == "not_authorized" and message is not None and not facts.is_sender:
             raise RefusedError(code, f"only the sender of a private message may {operation.value} it")
-        _allow(code, peer)
+        _allow(code, _meant(code, peer, message))
         return pair
 
     @staticmethod
@@ -212,7 +212,7 @@ class Access:
             raise _no_group(group_id)
         if code == "not_authorized" and operation is GroupOperation.EDIT:
             raise RefusedError(code, "only the sender of a message may edit it")
-        _allow(code, f"group {group_id}")
+        _allow(code, _meant(code, f"group {group_id}", message))
         return seat
 
     async def knows(self, caller: Caller, group_id: str) -> bool:
@@ -323,6 +323,11 @@ def no_message(message_id: str) -> RefusedError:
 
 def _no_group(group_id: str) -> RefusedError:
     return RefusedError("not_found", f"no group {group_id}")
+
+
+def _meant(code: str | None, where: str, message: Body | None) -> str:
+    """What a refusal is about: too late is a message, everything else where it is."""
+    return f"message {message.id}" if code == "too_late" and message is not None else where
 
 
 def _allow(code: str | None, what: str) -> None:

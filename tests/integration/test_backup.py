@@ -195,6 +195,10 @@ def test_what_is_refused_changes_nothing(make_node: Callable[..., Node], tmp_pat
     ):
         assert words.lower() in refused(imctl(node, "restore", str(source))).lower()
     assert {file.name: file.read_bytes() for file in node.data_dir.iterdir()} == before
+    nothing, unborn = tmp_path / "nothing", tmp_path / "unborn"
+    said = refused(run("--data-dir", str(unborn), "restore", str(nothing)))
+    assert f"there is no backup {nothing}: no such file or folder" in said
+    assert not unborn.exists()
     node.start()
     assert node.call("GetUser", pb.GetUserRequest(user_id=alice)).user.user_id == alice
 
