@@ -47,6 +47,7 @@ from broker.states import States
 from broker.status.presence import Presence
 from broker.status.sys import SysTopics
 from broker.status.typing import TypingNotices
+from broker.switching import Switching
 from broker.tasks import Tasks
 
 # Connections that wait to be accepted. After a restart all devices connect at once. The system lowers the
@@ -124,6 +125,7 @@ class Node:
             limits.max_subscriptions,
         )
         # Publishing: from a packet to a stored message.
+        switching = Switching()
         self.committer = MessageCommitter(
             log,
             Sequencer(config.node.id),
@@ -135,6 +137,7 @@ class Node:
             metrics.limited,
             config.storage.max_batch_bytes,
             lambda: metrics.totals["delivered"],
+            switching.busy,
         )
         self._presence = Presence(
             self._publish_presence,
@@ -180,6 +183,7 @@ class Node:
             loop,
             self.host.events,
             states.outage,
+            switching.busy,
         )
         self.publishes = self._hub.publishes
         self._rights = Rights(
