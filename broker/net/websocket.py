@@ -77,11 +77,10 @@ class WebSocketClient(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
         stream = transport.underlying_transport
-        peer = stream.get_extra_info("peername") or ("", 0)
-        address, wait = str(peer[0]), self._door.wait(file_of(stream))
+        address, port, wait = self._door.arrival(file_of(stream))
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
         self._connection = Connection(
-            self._hub, _WebSocketTransport(transport), (address, int(peer[1])), stream, wait
+            self._hub, _WebSocketTransport(transport), (address, port), stream, wait
         )
         self._hub.deadlines.watch(self, self._hub.loop.time())
 
