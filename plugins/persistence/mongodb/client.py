@@ -112,6 +112,12 @@ class Reader:
         found: list[Document] = await cursor.to_list(None)
         return found
 
+    async def summed(self, collection: str, stages: Sequence[Mapping[str, Any]]) -> list[Document]:
+        """The result of an aggregation."""
+        cursor = self._database[collection].aggregate(list(stages), session=self._session)
+        found: list[Document] = await cursor.to_list(None)
+        return found
+
 
 class Transaction(Reader):
     """Reads and writes of which all are committed, or none."""
@@ -246,10 +252,8 @@ class Database(Reader):
                 await cursor.close()
 
     async def summed(self, collection: str, stages: Sequence[Mapping[str, Any]]) -> list[Document]:
-        """The result of an aggregation."""
         async with self._call():
-            found: list[Document] = await self._database[collection].aggregate(list(stages)).to_list(None)
-            return found
+            return await super().summed(collection, stages)
 
     async def in_order(self, reading: Callable[[Reader], Awaitable[T]]) -> T:
         """Several reads, of which none sees an earlier state than those before it, even if the primary

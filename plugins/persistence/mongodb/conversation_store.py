@@ -151,4 +151,5 @@ def _state(head: Document, own_seq: int, view: View, seen: int) -> ConversationS
         last_id=head.get("last_id", 0),
         messages=head.get("n", 0),
         seen=seen,
+        floor_seq=view.floor,
     )

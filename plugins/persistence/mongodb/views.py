@@ -66,7 +66,7 @@ class ViewChanges:
         self._views: dict[str, View] = {}
         self._changed: set[str] = set()
         self._deleted: set[str] = set()
-        self._unmentioned: list[str] = []
+        self._unseen: list[str] = []
 
     async def begin(self, changes: Sequence[ViewChange]) -> None:
         """Read the views that are going to change."""
@@ -98,21 +98,34 @@ class ViewChanges:
         return which, self._views.setdefault(which, View(user, conversation_id))
 
     async def _unsee(self, user: str) -> None:
-        """An id passes to a new account. Group rows go. Private rows stay, so that the conversations stay
-        listed, with everything read up to the head: it was said to the earlier account."""
+        """An id passes to a new account. Group rows stay where the earlier account has sent something, with a
+        floor that tells its messages from those of the new one. Private rows stay, so that the conversations
+        stay listed, with everything read up to the head: it was said to the earlier account."""
+        sent = await self._sent_in(user)
+        for conversation in sent:
+            self._view(user, conversation)
         own = {which: view for which, view in self._views.items() if view.user == user}
-        private = [view.conversation for view in own.values() if view.conversation.startswith("p:")]
-        heads = await self._transaction.by_ids("heads", private, ["head"])
+        logs = [view.conversation for view in own.values()]
+        heads = await self._transaction.by_ids("heads", logs, ["head"])
         for which, view in own.items():
-            if view.conversation.startswith("p:"):
-                head = heads.get(view.conversation, {}).get("head", 0)
-                self._views[which] = View(user, view.conversation, head, head, floor=head)
-                self._changed.add(which)
-            elif view.conversation.startswith("g:"):
+            name = view.conversation
+            if name.startswith("g:") and not view.floor and name not in sent:
                 del self._views[which]
                 self._changed.discard(which)
                 self._deleted.add(which)
-        self._unmentioned.append(user)
+                continue
+            head = heads.get(name, {}).get("head", 0)
+            seen = head if name.startswith("p:") else 0
+            self._views[which] = View(user, name, seen, seen, floor=head)
+            self._changed.add(which)
+        self._unseen.append(user)
+
+    async def _sent_in(self, user: str) -> set[str]:
+        """The groups in which a user has sent something."""
+        conversation = {"$arrayElemAt": [{"$split": ["$_id", "|"]}, 1]}
+        stages = [{"$match": _sent_by(user)}, {"$group": {"_id": conversation}}]
+        found = await self._transaction.summed("sent", stages)
+        return {document["_id"] for document in found if document["_id"].startswith("g:")}
 
     def writes(self) -> list[tuple[str, Sequence[Operation]]]:
         """What has changed, to be written."""
@@ -120,5 +133,12 @@ class ViewChanges:
         for which in self._changed:
             document = {"_id": which, **msgspec.structs.asdict(self._views[which])}
             operations.append(Put(document))
-        mentions = [Delete({"user": user}) for user in self._unmentioned]
-        return [("conversations", operations), ("mentions", mentions)]
+        sent = [Delete(_sent_by(user)) for user in self._unseen]
+        mentions = [Delete({"user": user}) for user in self._unseen]
+        return [("conversations", operations), ("sent", sent), ("mentions", mentions)]
+
+
+def _sent_by(user: str) -> Document:
+    """Matches what a user has sent: the keys that begin with the user. "}" is the character after "|"."""
+    prefix = key(user, "")
+    return {"_id": {"$gte": prefix, "$lt": f"{prefix[:-1]}}}"}}
