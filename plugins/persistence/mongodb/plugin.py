@@ -7,10 +7,11 @@ from amqtt.plugins.base import BasePlugin
 
 from broker.ports import StoreContext, Stores
 from plugins.persistence.compression import Compression
-from plugins.persistence.mongodb.client import Database, Options
+from plugins.persistence.mongodb.client import Database
 from plugins.persistence.mongodb.conversation_store import MongoConversationStore
 from plugins.persistence.mongodb.identity import MongoIdentity
 from plugins.persistence.mongodb.message_log import MongoMessageLog
+from plugins.persistence.mongodb.options import Options
 from plugins.persistence.mongodb.schema import migrate
 from plugins.persistence.mongodb.state_store import MongoStateStore
 
