@@ -14,6 +14,7 @@ from plugins.persistence.mongodb.message_log import MongoMessageLog
 from plugins.persistence.mongodb.options import Options
 from plugins.persistence.mongodb.schema import migrate
 from plugins.persistence.mongodb.state_store import MongoStateStore
+from plugins.persistence.mongodb.upkeep import MongoUpkeep
 
 
 class MongoPersistencePlugin(BasePlugin[BaseContext]):
@@ -37,6 +38,7 @@ class MongoPersistencePlugin(BasePlugin[BaseContext]):
             MongoConversationStore(database),
             MongoIdentity(database),
             database.close,
+            MongoUpkeep(database),
         )
 
     @dataclass
