@@ -145,9 +145,10 @@ class WebSocketClient(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._hand_over()
         if self._connection is not None:
-            sent = transport.close_handshake.sent
-            if sent is not None and sent.code in _OFFENCES:
-                self._connection.close(f"protocol error: WebSocket: {sent.reason}")
+            # None, whatever its type says, if neither side has sent a close frame.
+            closing = transport.close_handshake
+            if closing is not None and closing.sent is not None and closing.sent.code in _OFFENCES:
+                self._connection.close(f"protocol error: WebSocket: {closing.sent.reason}")
             self._connection.lost()
             self._hub.deadlines.forget(self)
             self._connection = None
