@@ -28,11 +28,13 @@ def main(arguments: Sequence[str]) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    again = threading.Event()
+    signal.signal(signal.SIGHUP, lambda _number, _frame: again.set())
     try:
         layout = lay_out(Path(options.data).resolve(), options.base_port)
         with _owned(layout.folder):
             _need_ports(layout)
-            _run(layout, options.data, stopping)
+            _run(layout, options.data, stopping, again)
     except (ClusterError, ValueError, OSError) as error:
         print(f"make cluster: {error}", file=sys.stderr)
         return 1
@@ -69,7 +71,7 @@ def _need_ports(layout: Layout) -> None:
         )
 
 
-def _run(layout: Layout, shown: str, stopping: threading.Event) -> None:
+def _run(layout: Layout, shown: str, stopping: threading.Event, again: threading.Event) -> None:
     started: list[Running] = []
     here = layout.folder / "node.json"
     try:
@@ -82,7 +84,7 @@ def _run(layout: Layout, shown: str, stopping: threading.Event) -> None:
             started[-1].wait_until_ready()
         announce(layout)
         _greet(layout, shown)
-        _watch(started, stopping)
+        _watch(started, stopping, again)
     finally:
         here.unlink(missing_ok=True)
         print("stopping", flush=True)
@@ -90,14 +92,20 @@ def _run(layout: Layout, shown: str, stopping: threading.Event) -> None:
             each.stop()
 
 
-def _watch(started: list[Running], stopping: threading.Event) -> None:
-    """Tell of each process that ends. The others go on: that is what a cluster is for."""
+def _watch(started: list[Running], stopping: threading.Event, again: threading.Event) -> None:
+    """Tell of each process that ends. The others go on: that is what a cluster is for. `again`: start those
+    that have ended."""
     gone: set[int] = set()
     while not stopping.wait(_LOOK_SECONDS):
         for each in started:
             if each.has_ended() and each.pid not in gone:
                 gone.add(each.pid)
-                print(f"{each.report()}\nStart it again with:\n    {each.command_line()}", flush=True)
+                print(f"{each.report()}\nStart it again with:  kill -HUP {os.getpid()}", flush=True)
+        if again.is_set():
+            again.clear()
+            for each in filter(Running.has_ended, started):
+                print(f"starting {each.program.name}", flush=True)
+                each.start_again()
 
 
 def _greet(layout: Layout, shown: str) -> None:

@@ -21,16 +21,22 @@ def configuration(outside: Ports, gateways: Sequence[Ports], nodes: Sequence[Por
         "OUT_HTTP": outside.http,
     }
     return Template(_TEMPLATE.read_text()).substitute(
-        # Debian has it as a module of its own; elsewhere it may be built in.
-        MODULE=f"load_module {_MODULE};" if _MODULE.exists() else "",
-        # Its folders belong to who starts it.
-        USER=f"user {pwd.getpwuid(0).pw_name};" if os.getuid() == 0 else "",
+        BEGINNING=beginning(),
         MQTT=_servers(ports.mqtt for ports in gateways),
         WEBSOCKET=_servers(ports.ws for ports in gateways),
         GRPC=_servers(ports.grpc for ports in nodes),
         HTTP=_servers(ports.http for ports in nodes),
         **{name: f"{HOST}:{port}" for name, port in listening.items()},
     )
+
+
+def beginning() -> str:
+    """What an nginx needs that somebody starts by hand."""
+    # Debian has TCP as a module of its own; elsewhere it may be built in.
+    module = [f"load_module {_MODULE};"] if _MODULE.exists() else []
+    # Its folders belong to who starts it.
+    user = [f"user {pwd.getpwuid(0).pw_name};"] if os.getuid() == 0 else []
+    return "\n".join([*module, *user, "daemon off;", "pid nginx.pid;"])
 
 
 def _servers(ports: Iterable[int]) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import shlex
 import shutil
 import signal
 import subprocess
@@ -52,9 +51,13 @@ class Running:
 
     def __init__(self, program: Program) -> None:
         self.program = program
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        program = self.program
         with program.log.open("ab") as log:
             # In a session of its own: Ctrl-C is for who started the cluster, which stops all in order.
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [*_END_WITH_PARENT, *program.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -72,7 +75,7 @@ class Running:
         return self._process.poll() is not None
 
     def report(self) -> str:
-        """That the process is gone, with the end of its log, and how it is started again."""
+        """That the process is gone, with the end of its log."""
         program, status = self.program, self._process.returncode
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         lines = program.log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
@@ -92,6 +95,10 @@ class Running:
                 )
             time.sleep(0.05)
 
+    def start_again(self) -> None:
+        """It has ended: start it anew."""
+        self._process = self._start()
+
     def stop(self) -> None:
         """Ask it to end, and see to it."""
         if self.has_ended():
@@ -102,7 +109,3 @@ class Running:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-    def command_line(self) -> str:
-        """The command, for a shell."""
-        return shlex.join(self.program.command)

@@ -13,6 +13,7 @@ import pytest
 
 from bridge.grpc_api import im_admin_pb2 as pb
 from bridge.grpc_api import im_admin_pb2_grpc as services
+from deploy.local.nginx import beginning
 from tests.integration.node import DEADLINE, HOST, Node, password, wait_for
 from tests.integration.raw import RawClient, connect
 from tests.servers import nginx
@@ -20,6 +21,7 @@ from tests.servers.processes import free_port
 
 MakeNode = Callable[..., Node]
 
+BEGINNING = beginning()
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 LOCAL = SIGNATURE + b"\x20\x00\x00\x00"
 PROXIED = (
@@ -265,7 +267,8 @@ def behind_nginx(make_node: MakeNode, tmp_path: Path) -> Iterator[tuple[Node, di
         f"server {{ listen {HOST}:{outside[name]}; proxy_pass {HOST}:{inside[name]}; proxy_protocol on; }}\n"
         for name in inside
     )
-    proxy = nginx.own(tmp_path, outside["mqtt"], f"stream {{\n{servers}}}")
+    text = f"{BEGINNING}\nevents {{}}\nstream {{\n{servers}}}\n"
+    proxy = nginx.own(tmp_path / "nginx", outside["mqtt"], text)
     proxy.start()
     yield node, outside
     proxy.end()
