@@ -109,7 +109,13 @@ class Node:
         interest = None if hints is None else Interest(hints)
         self._router: Router[Subscriber] = Router(interest)
         self.online: Online[Client] = Online()
-        self._away = AwaySessions(states, config.topics.open, limits.max_queued, limits.max_queued_bytes)
+        self._away = AwaySessions(
+            states,
+            config.topics.open,
+            limits.max_queued,
+            limits.max_queued_bytes,
+            has_epochs=backplane is not None,
+        )
         self.fanout = Fanout(self._router, self._away, states, metrics, hints, interest)
         self._sys = SysTopics(states.retained, partial(self.fanout.broadcast, qos=0))
         self.events = Events(log, self.fanout, metrics, limits.events_kept, loop.call_later)
@@ -224,7 +230,7 @@ class Node:
         )
         self._sweep: Sweep | None = None
         if backplane is not None and self._others is not None:
-            self._others.serve(self.registry.let_go)
+            self._others.serve(self.registry)
             self._sweep = Sweep(log, self._sessions)
             backplane.on_break(self._sweep.hints_are_lost)
             backplane.on_return(self._sweep.hints_are_back)

@@ -1,40 +1,93 @@
 """The connections of a node as the others know them: who is connected where, and who takes a session over."""
 
+import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
-from broker.domain.errors import StoreUnavailableError
 from broker.domain.subscription import Subscription
-from broker.ports import Backplane, SessionKey, Whereabouts
+from broker.ports import Backplane, Enqueued, QueuedMessage, SessionKey, Whereabouts
+from broker.registry import Arriving as Expected
 from broker.session.session import Session
 from broker.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
-_RELEASE_SECONDS = 2.0
+_RELEASE_SECONDS = 1.0
+"""For how long a connection waits until the earlier one has been ended elsewhere. If its node is dead, cut
+off or frozen, the claim in the store keeps it from writing."""
 _AT_ONCE = 1000
 
 _RELEASE = "release"
 _WOKEN = "woken"
 _AWAY = "away"
+_MISSED = "missed"
 
 _encode = msgspec.msgpack.encode
+
+
+class _Release(msgspec.Struct, frozen=True, array_like=True):
+    """A connection of a session that is to end."""
+
+    key: SessionKey
+    connection_id: str
+
+
+class _Woken(msgspec.Struct, frozen=True, array_like=True):
+    """A persistent session that is connected."""
+
+    key: SessionKey
+    epoch: int
 
 
 class _Away(msgspec.Struct, frozen=True, array_like=True):
     """A persistent session that is away, with its filters."""
 
-    user: str
-    client_id: str
+    key: SessionKey
+    epoch: int
     filters: list[Subscription]
 
 
-_decode_key = msgspec.msgpack.Decoder(SessionKey).decode
+class _Missed(msgspec.Struct, frozen=True, array_like=True):
+    """A message that was not queued for a session, because it has been claimed."""
+
+    key: SessionKey
+    message: QueuedMessage
+
+
+_decode_release = msgspec.msgpack.Decoder(_Release).decode
+_decode_woken = msgspec.msgpack.Decoder(_Woken).decode
 _decode_away = msgspec.msgpack.Decoder(_Away).decode
+_decode_missed = msgspec.msgpack.Decoder(_Missed).decode
+
+
+class Arriving:
+    """See `broker.registry.Arriving`."""
+
+    def __init__(self, key: SessionKey, device: Whereabouts) -> None:
+        self.key = key
+        self.device = device
+        self.connection_id = device.connection_id
+        self.devices: int | None = None
+        self.instead_of: Whereabouts | None = None
+        self.is_superseded = False
+        self._ended = asyncio.Event()
+
+    def placed(self, devices: int, instead_of: Whereabouts | None) -> None:
+        """The other nodes know of it."""
+        self.devices, self.instead_of = devices, instead_of
+
+    async def supersede(self) -> None:
+        """A newer connection has come to another node: wait until this one has given up."""
+        self.is_superseded = True
+        await self._ended.wait()
+
+    def end(self) -> None:
+        """It has its session, or has given up."""
+        self._ended.set()
 
 
 class Presence(Protocol):
@@ -49,9 +102,27 @@ class StandIns(Protocol):
     @property
     def keys(self) -> Collection[SessionKey]: ...
 
-    def stand_in(self, key: SessionKey, filters: Mapping[str, Subscription]) -> None: ...
+    def has(self, key: SessionKey) -> bool: ...
+
+    def reaches(self, filters: Mapping[str, Subscription]) -> bool: ...
+
+    def stand_in(
+        self, key: SessionKey, filters: Mapping[str, Subscription], epoch: int | None = None
+    ) -> None: ...
 
     def wake(self, key: SessionKey) -> object: ...
+
+    def wake_before(self, key: SessionKey, epoch: int) -> None: ...
+
+
+class Connections(Protocol):
+    """See `broker.registry.Registry`."""
+
+    def let_go(self, key: SessionKey) -> None: ...
+
+    async def all_stored(self) -> None: ...
+
+    def deliver_missed(self, key: SessionKey, message: QueuedMessage) -> None: ...
 
 
 class Others:
@@ -73,19 +144,32 @@ class Others:
         self._tasks = tasks
         self._connections: dict[SessionKey, str] = {}
         """Session -> the id of its connection here."""
+        self._arriving: dict[str, Arriving] = {}
+        """By connection id."""
         mail = backplane.mail
         mail.on(_WOKEN, lambda _node, body: self._woken(body))
         mail.on(_AWAY, lambda _node, body: self._gone_away(body))
         backplane.members.on_gone(self._clean_up)
 
-    def serve(self, let_go: Callable[[SessionKey], Awaitable[None]]) -> None:
+    def serve(self, connections: Connections) -> None:
         """Let other nodes take sessions over."""
+        self._deliver_missed = connections.deliver_missed
 
         async def release(_node: str, body: bytes) -> bytes:
-            await let_go(_decode_key(body))
+            asked = _decode_release(body)
+            if (arriving := self._arriving.get(asked.connection_id)) is not None:
+                await arriving.supersede()
+            elif self._connections.get(asked.key) == asked.connection_id:
+                connections.let_go(asked.key)
+            await connections.all_stored()
             return b"released"
 
+        def missed(_node: str, body: bytes) -> None:
+            found = _decode_missed(body)
+            connections.deliver_missed(found.key, found.message)
+
         self._backplane.mail.on_question(_RELEASE, release)
+        self._backplane.mail.on(_MISSED, missed)
 
     async def start(self) -> None:
         """At the start, when the stand-ins are made: sessions that are connected elsewhere need none."""
@@ -113,46 +197,63 @@ class Others:
 
     # --- Elsewhere, for the registry --------------------------------------------------
 
-    async def release(self, key: SessionKey) -> None:
+    async def arrive(self, key: SessionKey, since: int) -> Arriving:
         """See `Elsewhere`."""
-        found = await self._backplane.devices.of([key.user])
-        for device in (found or {}).get(key.user, ()):
-            if device.client_id == key.client_id and device.gateway != self._backplane.name:
-                await self._ask_to_release(key, device.gateway)
+        connection_id = secrets.token_hex(8)
+        arriving = Arriving(key, Whereabouts(key.client_id, self._backplane.name, connection_id, since))
+        self._arriving[connection_id] = arriving
+        try:
+            placed = await self._backplane.devices.connected(key.user, arriving.device)
+            if placed is not None:
+                arriving.placed(placed.devices, placed.instead_of)
+            other = arriving.instead_of
+            if other is not None and other.gateway != self._backplane.name:
+                await self._ask_to_release(key, other)
+        except BaseException:
+            self.withdrawn(arriving)
+            raise
+        return arriving
 
-    async def _ask_to_release(self, key: SessionKey, node: str) -> None:
-        answer = await self._backplane.mail.ask(node, _RELEASE, _encode(key), _RELEASE_SECONDS)
-        if answer is None and node in await self._living():
-            raise StoreUnavailableError(f"node {node} does not give the session back")
+    async def _ask_to_release(self, key: SessionKey, other: Whereabouts) -> None:
+        body = _encode(_Release(key, other.connection_id))
+        if await self._backplane.mail.ask(other.gateway, _RELEASE, body, _RELEASE_SECONDS) is None:
+            logger.warning(
+                "node %s does not give back the session %r of %r", other.gateway, key.client_id, key.user
+            )
 
-    async def _living(self) -> set[str]:
-        members = await self._backplane.members.all()
-        return {member.name for member in members or ()}
-
-    def attached(self, session: Session) -> None:
+    def attached(self, session: Session, arriving: Expected) -> None:
         """See `Elsewhere`."""
-        key = session.key
-        connection_id = self._connections[key] = secrets.token_hex(8)
-        device = Whereabouts(key.client_id, self._backplane.name, connection_id, session.since)
-        if session.persistent:
-            self._backplane.mail.send(None, _WOKEN, _encode(key))
-        self._tasks.spawn(self._tell_connected(key, device))
+        self._arriving.pop(arriving.connection_id).end()
+        self._connections[session.key] = arriving.connection_id
+        self._count(session.key.user, arriving.devices)
 
-    async def _tell_connected(self, key: SessionKey, device: Whereabouts) -> None:
-        placed = await self._backplane.devices.connected(key.user, device)
-        self._count(key.user, None if placed is None else placed.devices)
-        other = None if placed is None else placed.instead_of
-        if other is not None and other.gateway != self._backplane.name:
-            # Both nodes attached the session at the same moment. The later one has it.
-            await self._backplane.mail.ask(other.gateway, _RELEASE, _encode(key), _RELEASE_SECONDS)
+    def withdrawn(self, arriving: Expected) -> None:
+        """See `Elsewhere`."""
+        if (given_up := self._arriving.pop(arriving.connection_id, None)) is not None:
+            given_up.end()
+            self._tasks.spawn(self._tell_disconnected(given_up.key, given_up.connection_id))
+
+    def resumed(self, session: Session) -> None:
+        """See `Elsewhere`."""
+        if session.epoch is not None and self._away.reaches(session.filters):
+            self._backplane.mail.send(None, _WOKEN, _encode(_Woken(session.key, session.epoch)))
 
     def detached(self, session: Session) -> None:
         """See `Elsewhere`."""
         key = session.key
-        if session.persistent:
-            away = _Away(key.user, key.client_id, list(session.filters.values()))
+        if (connection_id := self._connections.pop(key, None)) is not None:
+            self._tasks.spawn(self._tell_disconnected(key, connection_id))
+
+    def stored(self, session: Session) -> None:
+        """See `Elsewhere`."""
+        if session.epoch is not None and self._away.has(session.key):
+            away = _Away(session.key, session.epoch, list(session.filters.values()))
             self._backplane.mail.send(None, _AWAY, _encode(away))
-        self._tasks.spawn(self._tell_disconnected(key, self._connections.pop(key)))
+
+    def missed(self, change: Enqueued) -> None:
+        """See `Elsewhere`."""
+        self._deliver_missed(change.key, change.message)
+        self._backplane.mail.send(None, _MISSED, _encode(_Missed(change.key, change.message)))
 
     async def _tell_disconnected(self, key: SessionKey, connection_id: str) -> None:
         self._count(
@@ -176,9 +277,10 @@ class Others:
     # --- from other nodes -------------------------------------------------------------
 
     def _woken(self, body: bytes) -> None:
-        self._away.wake(_decode_key(body))
+        woken = _decode_woken(body)
+        self._away.wake_before(woken.key, woken.epoch)
 
     def _gone_away(self, body: bytes) -> None:
         away = _decode_away(body)
-        filters = {each.topic_filter: each for each in away.filters}
-        self._away.stand_in(SessionKey(away.user, away.client_id), filters)
+        if away.key not in self._connections:
+            self._away.stand_in(away.key, {each.topic_filter: each for each in away.filters}, away.epoch)

@@ -20,18 +20,19 @@ class Away:
     """The stand-in of a session that is away, in the routing tables. `filters`: the session's filters that
     reach open topics -> their QoS."""
 
-    __slots__ = ("filters", "key")
+    __slots__ = ("epoch", "filters", "key")
 
-    def __init__(self, key: SessionKey, filters: Mapping[str, int]) -> None:
+    def __init__(self, key: SessionKey, filters: Mapping[str, int], epoch: int | None) -> None:
         self.key = key
         self.filters = filters
+        self.epoch = epoch
 
     def queue(self, publication: Publication, qos: int, limit: int, max_bytes: int) -> Enqueued:
         """The change that queues a message for the session, see `Enqueued`."""
         message = QueuedMessage(
             publication.topic, publication.payload, qos, properties=publication.properties
         )
-        return Enqueued(self.key, message, limit, max_bytes)
+        return Enqueued(self.key, message, limit, max_bytes, self.epoch)
 
 
 class AwaySessions:
@@ -39,8 +40,16 @@ class AwaySessions:
     a session's queue."""
 
     def __init__(
-        self, states: States, open_filters: Sequence[str], most_queued: int, most_queued_bytes: int
+        self,
+        states: States,
+        open_filters: Sequence[str],
+        most_queued: int,
+        most_queued_bytes: int,
+        *,
+        has_epochs: bool = False,
     ) -> None:
+        """`has_epochs`: sessions are claimed, because there are other nodes."""
+        self._has_epochs = has_epochs
         self._states = states
         self._open_filters = open_filters
         self._most_queued = most_queued, most_queued_bytes
@@ -77,25 +86,39 @@ class AwaySessions:
     async def load(self) -> None:
         """At the start: create the stand-ins of the stored sessions. Raises `StoreError`."""
         if self._open_filters:
-            for key, filters in await self._states.store.subscriptions():
-                self.stand_in(key, filters)
+            for each in await self._states.store.subscriptions():
+                self.stand_in(each.key, each.filters, each.epoch if self._has_epochs else None)
 
-    def stand_in(self, key: SessionKey, filters: Mapping[str, Subscription]) -> None:
-        """Create the stand-in of a session, if it is subscribed to open topics with QoS 1 or 2."""
+    def stand_in(
+        self, key: SessionKey, filters: Mapping[str, Subscription], epoch: int | None = None
+    ) -> None:
+        """Create the stand-in of a session, if it is subscribed to open topics with QoS 1 or 2. `epoch` is
+        that of its last connection; None without other nodes."""
         self._touch(key)
-        held = {
-            each.topic_filter: each.qos
-            for each in filters.values()
-            if each.qos and any(overlaps(each.topic_filter, open_) for open_ in self._open_filters)
-        }
+        held = self._held(filters)
         if not held:
             return
-        away = self._stand_ins[key] = Away(key, held)
+        away = self._stand_ins[key] = Away(key, held, epoch)
         for topic_filter, qos in held.items():
             if is_wild(topic_filter):
                 self._router.add_wild(topic_filter, away, qos)
             elif parse_topic(topic_filter).kind is Kind.OTHER:
                 self._router.add(topic_filter, away, qos)
+
+    def reaches(self, filters: Mapping[str, Subscription]) -> bool:
+        """Whether a session with these filters needs a stand-in while it is away."""
+        return bool(self._held(filters))
+
+    def has(self, key: SessionKey) -> bool:
+        """Whether a session has a stand-in."""
+        return key in self._stand_ins
+
+    def _held(self, filters: Mapping[str, Subscription]) -> dict[str, int]:
+        return {
+            each.topic_filter: each.qos
+            for each in filters.values()
+            if each.qos and any(overlaps(each.topic_filter, open_) for open_ in self._open_filters)
+        }
 
     def wake(self, key: SessionKey) -> Mapping[str, int]:
         """Remove the stand-in of a session that is connected or deleted. Returns its `filters`."""
@@ -107,6 +130,13 @@ class AwaySessions:
         for topic_filter in away.filters:
             self._router.discard(topic_filter, away)
         return away.filters
+
+    def wake_before(self, key: SessionKey, epoch: int) -> None:
+        """Remove the stand-in of a session that has been claimed with this epoch, or deleted, unless it is
+        of a later one."""
+        away = self._stand_ins.get(key)
+        if away is not None and (away.epoch is None or away.epoch < epoch):
+            self.wake(key)
 
     def wake_all(self, user: str) -> None:
         """Remove the stand-ins of a user whose sessions are deleted."""
@@ -157,10 +187,11 @@ class AwaySessions:
             self._renewing -= 1
             if not self._renewing:
                 self._touched = None
-        for key, filters in stored:
+        for each in stored:
+            key = each.key
             if not (key in online or key in touched or key.user in touched):
                 self.wake(key)
-                self.stand_in(key, filters)
+                self.stand_in(key, each.filters, each.epoch if self._has_epochs else None)
 
     @property
     def subscriptions(self) -> int:
@@ -173,7 +204,7 @@ class AwaySessions:
         # before are removed.
         before = list(self._stand_ins.items())
         await self._states.save(())
-        kept = {key for key, _ in await self._states.store.subscriptions()}
+        kept = {each.key for each in await self._states.store.subscriptions()}
         for key, away in before:
             if key not in kept and self._stand_ins.get(key) is away:
                 self.wake(key)

@@ -24,6 +24,7 @@ from broker.domain.subscription import Subscription
 from broker.domain.topics import Kind, matches, parse_topic
 from broker.metrics import Metrics
 from broker.ports import (
+    Applied,
     Enqueued,
     Forgotten,
     Grant,
@@ -35,6 +36,7 @@ from broker.ports import (
     SessionKey,
     SessionState,
     StateChange,
+    Subscribed,
 )
 from broker.publish.publisher import Publisher
 from broker.registry import Client, Registry
@@ -222,13 +224,13 @@ class Store:
         self.answers = asyncio.Event()
         self.answers.set()
 
-    async def apply(self, changes: Sequence[StateChange]) -> int:
+    async def apply(self, changes: Sequence[StateChange]) -> Applied:
         await asyncio.sleep(0)
-        return sum(self._apply(change) for change in changes)
+        return Applied(sum(self._apply(change) for change in changes))
 
     def _apply(self, change: StateChange) -> int:
         match change:
-            case Saved(key, state, _):
+            case Saved(key, state):
                 self.sessions[key] = through_store(state)
             case Moved(key, cursors, packet_ids) if key in self.sessions:
                 self.sessions[key].cursors.update(cursors)
@@ -250,10 +252,8 @@ class Store:
         await asyncio.sleep(0)
         return through_store(self.sessions[key]) if key in self.sessions else None
 
-    async def subscriptions(
-        self, _user: str | None = None
-    ) -> list[tuple[SessionKey, dict[str, Subscription]]]:
-        return [(key, dict(state.filters)) for key, state in self.sessions.items()]
+    async def subscriptions(self, _user: str | None = None) -> list[Subscribed]:
+        return [Subscribed(key, dict(state.filters), 0) for key, state in self.sessions.items()]
 
     async def client_ids(self, user: str, limit: int) -> list[str]:
         await asyncio.sleep(0)
