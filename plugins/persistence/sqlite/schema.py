@@ -218,8 +218,13 @@ _STEP_13 = """
 ALTER TABLE sessions ADD COLUMN lost BLOB;
 """
 
-# How often a session was claimed by a node.
+# How the body is compressed; 0 for a body as it is, which costs no byte (`bodies.py`).
 _STEP_14 = """
+ALTER TABLE messages ADD COLUMN codec INTEGER NOT NULL DEFAULT 0;
+"""
+
+# How often a session was claimed by a node.
+_STEP_15 = """
 ALTER TABLE sessions ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
 """
 
@@ -238,6 +243,7 @@ STEPS: tuple[Step, ...] = (
     _STEP_12,
     _STEP_13,
     _STEP_14,
+    _STEP_15,
 )
 
 
