@@ -3,16 +3,15 @@
 import itertools
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
-from broker.wire.encoder import puback, pubcomp, pubrec, pubrel
-from tests.integration.node import Node, password, wait_for
+from broker.wire.encoder import puback, pubcomp, pubrec
+from tests.integration.node import Node, password
 from tests.integration.pair import Pair
-from tests.integration.raw import RawClient, packet, publish, subscribe
+from tests.integration.raw import RawClient, connect, packet, publish, subscribe
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +22,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 
 class Hopper:
-    """A client with QoS 2 that keeps packet ids it has received (MQTT 3.1.1, figure 4.3, second method), on one
-    node after the other. `had`: log or topic -> what came, in its order, without repetitions."""
+    """A client with QoS 2 that keeps packet ids it has received (MQTT 3.1.1, figure 4.3, second method), on
+    one node after the other. `had`: log or topic -> what came, in its order, without repetitions."""
 
     def __init__(self, pair: Pair, user: str) -> None:
         self._nodes = itertools.cycle(pair.nodes)
@@ -164,8 +163,6 @@ def _claim(
     client: RawClient, user: str, token: str, barrier: threading.Barrier, came: list[RawClient]
 ) -> None:
     """Connect, and note the client if its connection lasts until the message of the round comes."""
-    from tests.integration.raw import connect
-
     client.socket.settimeout(8)
     barrier.wait()
     client.send(connect("phone", user, token, clean=False))
