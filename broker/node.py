@@ -228,6 +228,7 @@ class Node:
             self._tick,
             limits,
             config.sys.interval,
+            None if self._others is None else self._others.connected_sessions,
         )
         self._sweep: Sweep | None = None
         if backplane is not None and self._others is not None:

@@ -189,6 +189,17 @@ class Others:
             connected += asked if found is None else found
         return set(connected)
 
+    async def connected_sessions(self, keys: Sequence[SessionKey]) -> list[SessionKey] | None:
+        """Those of some sessions that are connected, to whatever node. None: unknown."""
+        users = list({key.user for key in keys})
+        connected: set[SessionKey] = set()
+        for first in range(0, len(users), _AT_ONCE):
+            found = await self._backplane.devices.of(users[first : first + _AT_ONCE])
+            if found is None:
+                return None
+            connected |= {SessionKey(user, each.client_id) for user in found for each in found[user]}
+        return [key for key in keys if key in connected]
+
     async def _clean_up(self, node: str) -> None:
         """A node is gone: its devices are not connected any more."""
         remaining = await self._backplane.devices.forget(node)

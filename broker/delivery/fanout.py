@@ -179,6 +179,16 @@ class Fanout:
             session.offer(outgoing, min(granted, publication.qos))
         self._totals["delivered"] += len(plan)
 
+    def offer(self, publication: Publication, user: str) -> bool:
+        """Hand a message to the subscribed sessions of one user that are connected to this node. Returns
+        whether there are any."""
+        plan, outgoing = self._router.plan(publication.topic), Outgoing(publication)
+        reached = [subscriber for subscriber in plan if subscriber.key.user == user]
+        for subscriber in reached:
+            subscriber.offer(outgoing, min(plan[subscriber], publication.qos))
+        self._totals["delivered"] += len(reached)
+        return bool(reached)
+
     def forward(self, publication: Publication, kept: Kept | None = None, owner: str = "") -> None:
         """Deliver a message, and retain it for `owner` if its flag says so. `kept` is called when all is on
         disk."""
