@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -20,6 +21,7 @@ from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
 from broker.delivery.feeder import Feeder
 from broker.delivery.interest import Interest
+from broker.delivery.moves import Moves
 from broker.delivery.online import Online
 from broker.delivery.readers import Readers
 from broker.delivery.reopening import reopen
@@ -107,6 +109,7 @@ class Node:
         # Delivery: from a publication to its readers.
         hints = None if backplane is None else backplane.hints
         interest = None if hints is None else Interest(hints)
+        moves = None if hints is None else Moves(clock.steady_ms, secrets.randbits(30) << 32)
         self._router: Router[Subscriber] = Router(interest)
         self.online: Online[Client] = Online()
         self._away = AwaySessions(
@@ -116,7 +119,7 @@ class Node:
             limits.max_queued_bytes,
             has_epochs=backplane is not None,
         )
-        self.fanout = Fanout(self._router, self._away, states, metrics, hints, interest)
+        self.fanout = Fanout(self._router, self._away, states, metrics, hints, interest, moves)
         self._sys = SysTopics(states.retained, partial(self.fanout.broadcast, qos=0))
         turns = None if backplane is None else backplane.turns
         self.events = Events(log, self.fanout, metrics, limits.events_kept, loop.call_later, turns)
@@ -160,7 +163,7 @@ class Node:
             self._leave_later,
             clock.now_ms,
         )
-        self._others = None if backplane is None else self._meet(backplane)
+        self._others = self._meet(backplane, interest, moves)
         self._retained = RetainedSpace(*_rooms(limits), metrics.limited)
         self.pipeline = Pipeline(
             gate,
@@ -245,11 +248,23 @@ class Node:
         self.fanout.on_retained(self._retained.retained)
         directory.on_change(self._rights.changed)
 
-    def _meet(self, backplane: Backplane) -> Others:
+    def _meet(
+        self, backplane: Backplane | None, interest: Interest | None, moves: Moves | None
+    ) -> Others | None:
         """The other nodes of the cluster. What they tell is delivered here from now on."""
+        if backplane is None or interest is None or moves is None:
+            return None
         here = self.online.of
         backplane.on_hint(self.fanout.receive)
-        return Others(backplane, self._away, self._presence, lambda user: len(here(user)), self._tasks)
+        return Others(
+            backplane,
+            self._away,
+            self._presence,
+            lambda user: len(here(user)),
+            self._tasks,
+            moves,
+            interest,
+        )
 
     def _leave_later(self, user: str, left: Callable[[], None]) -> asyncio.TimerHandle:
         def leave() -> None:

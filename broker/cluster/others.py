@@ -4,12 +4,15 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import msgspec
 
+from broker.delivery.interest import Interest
+from broker.delivery.moves import Moves
 from broker.domain.subscription import Subscription
-from broker.ports import Backplane, Enqueued, QueuedMessage, SessionKey, Whereabouts
+from broker.ports import Backplane, Claimed, Enqueued, QueuedMessage, SessionKey, Whereabouts
 from broker.registry import Arriving as Expected
 from broker.session.session import Session
 from broker.tasks import Tasks
@@ -19,6 +22,10 @@ logger = logging.getLogger(__name__)
 _RELEASE_SECONDS = 1.0
 """For how long a connection waits until the earlier one has been ended elsewhere. If its node is dead, cut
 off or frozen, the claim in the store keeps it from writing."""
+_LIFE_SECONDS = 45.0
+"""A node that has not answered for this long is gone."""
+_STALE_SECONDS = 10.0
+"""For so long a stand-in stays whose session has been claimed."""
 _AT_ONCE = 1000
 
 _RELEASE = "release"
@@ -52,9 +59,10 @@ class _Away(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Missed(msgspec.Struct, frozen=True, array_like=True):
-    """A message that was not queued for a session, because it has been claimed."""
+    """A message that was not queued for a session, because this epoch has passed."""
 
     key: SessionKey
+    epoch: int
     message: QueuedMessage
 
 
@@ -104,7 +112,7 @@ class StandIns(Protocol):
 
     def has(self, key: SessionKey) -> bool: ...
 
-    def reaches(self, filters: Mapping[str, Subscription]) -> bool: ...
+    def held(self, filters: Mapping[str, Subscription]) -> Mapping[str, int]: ...
 
     def stand_in(
         self, key: SessionKey, filters: Mapping[str, Subscription], epoch: int | None = None
@@ -122,7 +130,9 @@ class Connections(Protocol):
 
     async def all_stored(self) -> None: ...
 
-    def deliver_missed(self, key: SessionKey, message: QueuedMessage) -> None: ...
+    def is_attaching(self, key: SessionKey, epoch: int, message: QueuedMessage) -> bool: ...
+
+    def deliver_missed(self, key: SessionKey, epoch: int, message: QueuedMessage) -> None: ...
 
 
 class Others:
@@ -136,7 +146,13 @@ class Others:
         presence: Presence,
         here: Callable[[str], int],
         tasks: Tasks,
+        moves: Moves,
+        interest: Interest,
     ) -> None:
+        self._moves = moves
+        self._interest = interest
+        self._lingering: dict[tuple[SessionKey, int], list[str]] = {}
+        """Epoch of a session that has ended here -> the filters that are followed until all nodes know."""
         self._backplane = backplane
         self._away = away
         self._presence = presence
@@ -148,11 +164,12 @@ class Others:
         """By connection id."""
         mail = backplane.mail
         mail.on(_WOKEN, lambda _node, body: self._woken(body))
-        mail.on(_AWAY, lambda _node, body: self._gone_away(body))
+        mail.on_question(_AWAY, self._gone_away)
         backplane.members.on_gone(self._clean_up)
 
     def serve(self, connections: Connections) -> None:
         """Let other nodes take sessions over."""
+        self._is_attaching = connections.is_attaching
         self._deliver_missed = connections.deliver_missed
 
         async def release(_node: str, body: bytes) -> bytes:
@@ -166,7 +183,7 @@ class Others:
 
         def missed(_node: str, body: bytes) -> None:
             found = _decode_missed(body)
-            connections.deliver_missed(found.key, found.message)
+            self.take_missed(found.key, found.epoch, found.message)
 
         self._backplane.mail.on_question(_RELEASE, release)
         self._backplane.mail.on(_MISSED, missed)
@@ -246,8 +263,24 @@ class Others:
 
     def resumed(self, session: Session) -> None:
         """See `Elsewhere`."""
-        if session.epoch is not None and self._away.reaches(session.filters):
+        if session.epoch is not None and self._away.held(session.filters):
             self._backplane.mail.send(None, _WOKEN, _encode(_Woken(session.key, session.epoch)))
+
+    def claimed(self, key: SessionKey, claimed: Claimed) -> None:
+        """See `Elsewhere`."""
+        state = claimed.state
+        if state is not None and (state.queue or self._away.held(state.filters)):
+            state.queue = self._moves.claimed(key, claimed.epoch, state.queue)
+
+    def detaching(self, session: Session) -> None:
+        """See `Elsewhere`."""
+        if session.epoch is None or not session.persistent:
+            return
+        if filters := self._away.held(session.filters):
+            self._lingering[session.key, session.epoch] = list(filters)
+            self._moves.linger(session.key)
+            for each in filters:
+                self._interest.add(each)
 
     def detached(self, session: Session) -> None:
         """See `Elsewhere`."""
@@ -255,16 +288,43 @@ class Others:
         if (connection_id := self._connections.pop(key, None)) is not None:
             self._tasks.spawn(self._tell_disconnected(key, connection_id))
 
-    def stored(self, session: Session) -> None:
+    def stored(self, key: SessionKey, epoch: int | None, filters: Mapping[str, Subscription]) -> None:
         """See `Elsewhere`."""
-        if session.epoch is not None and self._away.has(session.key):
-            away = _Away(session.key, session.epoch, list(session.filters.values()))
-            self._backplane.mail.send(None, _AWAY, _encode(away))
+        if epoch is not None and self._away.has(key):
+            self._tasks.spawn(self._tell_away(_Away(key, epoch, list(filters.values()))))
+        elif epoch is not None:
+            self._known(key, epoch)
+
+    async def _tell_away(self, away: _Away) -> None:
+        """Tell all nodes. A node that does not answer is dead, or must be within this time."""
+        members = await self._backplane.members.all()
+        mail, own, body = self._backplane.mail, self._backplane.name, _encode(away)
+        asked = [member.name for member in members or () if member.name != own]
+        await asyncio.gather(*(mail.ask(name, _AWAY, body, _LIFE_SECONDS) for name in asked))
+        self._known(away.key, away.epoch)
+
+    def _known(self, key: SessionKey, epoch: int) -> None:
+        filters = self._lingering.pop((key, epoch), None)
+        if filters is not None:
+            self._moves.known(key)
+            for each in filters:
+                self._interest.discard(each)
 
     def missed(self, change: Enqueued) -> None:
         """See `Elsewhere`."""
-        self._deliver_missed(change.key, change.message)
-        self._backplane.mail.send(None, _MISSED, _encode(_Missed(change.key, change.message)))
+        if change.epoch is not None:
+            self.take_missed(change.key, change.epoch, change.message)
+            body = _encode(_Missed(change.key, change.epoch, change.message))
+            self._backplane.mail.send(None, _MISSED, body)
+            # Whoever has claimed the session tells when the stand-in is not needed any more, unless it has
+            # died, or the session was deleted.
+            wake = partial(self._away.wake_before, change.key, change.epoch + 1)
+            asyncio.get_running_loop().call_later(_STALE_SECONDS, wake)
+
+    def take_missed(self, key: SessionKey, epoch: int, message: QueuedMessage) -> None:
+        """See `Elsewhere`. Whoever holds the next epoch has to take it."""
+        if not self._is_attaching(key, epoch, message) and self._moves.takes(key, epoch + 1, message.id):
+            self._deliver_missed(key, epoch + 1, message)
 
     async def _tell_disconnected(self, key: SessionKey, connection_id: str) -> None:
         self._count(
@@ -291,7 +351,9 @@ class Others:
         woken = _decode_woken(body)
         self._away.wake_before(woken.key, woken.epoch)
 
-    def _gone_away(self, body: bytes) -> None:
+    async def _gone_away(self, _node: str, body: bytes) -> bytes:
         away = _decode_away(body)
-        if away.key not in self._connections:
+        self._away.wake_before(away.key, away.epoch)
+        if away.key not in self._connections and not self._away.has(away.key):
             self._away.stand_in(away.key, {each.topic_filter: each for each in away.filters}, away.epoch)
+        return b"known"

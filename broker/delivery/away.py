@@ -4,7 +4,7 @@ Log topics need nothing here: a session reads them from its cursor when it is ba
 are queued in the store, for the sessions that are subscribed to them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from broker.delivery.online import Online
@@ -27,10 +27,12 @@ class Away:
         self.filters = filters
         self.epoch = epoch
 
-    def queue(self, publication: Publication, qos: int, limit: int, max_bytes: int) -> Enqueued:
+    def queue(
+        self, publication: Publication, qos: int, limit: int, max_bytes: int, message_id: int
+    ) -> Enqueued:
         """The change that queues a message for the session, see `Enqueued`."""
         message = QueuedMessage(
-            publication.topic, publication.payload, qos, properties=publication.properties
+            publication.topic, publication.payload, qos, properties=publication.properties, id=message_id
         )
         return Enqueued(self.key, message, limit, max_bytes, self.epoch)
 
@@ -95,7 +97,9 @@ class AwaySessions:
         """Create the stand-in of a session, if it is subscribed to open topics with QoS 1 or 2. `epoch` is
         that of its last connection; None without other nodes."""
         self._touch(key)
-        held = self._held(filters)
+        if key in self._stand_ins:
+            self.wake(key)
+        held = self.held(filters)
         if not held:
             return
         away = self._stand_ins[key] = Away(key, held, epoch)
@@ -105,15 +109,12 @@ class AwaySessions:
             elif parse_topic(topic_filter).kind is Kind.OTHER:
                 self._router.add(topic_filter, away, qos)
 
-    def reaches(self, filters: Mapping[str, Subscription]) -> bool:
-        """Whether a session with these filters needs a stand-in while it is away."""
-        return bool(self._held(filters))
-
     def has(self, key: SessionKey) -> bool:
         """Whether a session has a stand-in."""
         return key in self._stand_ins
 
-    def _held(self, filters: Mapping[str, Subscription]) -> dict[str, int]:
+    def held(self, filters: Mapping[str, Subscription]) -> dict[str, int]:
+        """The `filters` of the stand-in of a session with these subscriptions. Without any it needs none."""
         return {
             each.topic_filter: each.qos
             for each in filters.values()
@@ -158,16 +159,26 @@ class AwaySessions:
         """Whether no session that is away has a stand-in."""
         return not self._stand_ins
 
-    def queue(self, publication: Publication) -> list[Enqueued]:
-        """The changes that queue a message for the subscribed sessions that are away. The caller must
-        commit them. Messages with QoS 0 are not queued (MQTT 3.1.1, 3.1.2.4)."""
+    def queue(
+        self, publication: Publication, message_id: int = 0, only: Container[SessionKey] | None = None
+    ) -> list[Enqueued]:
+        """The changes that queue a message for the subscribed sessions that are away, or for `only` those.
+        The caller must commit them. Messages with QoS 0 are not queued (MQTT 3.1.1, 3.1.2.4)."""
         if not publication.qos:
             return []
         plan = self._router.plan(publication.topic)
         for away in plan:
             self._changed(away.key)
         most = self._most_queued
-        return [away.queue(publication, min(qos, publication.qos), *most) for away, qos in plan.items()]
+        return [
+            away.queue(publication, min(qos, publication.qos), *most, message_id)
+            for away, qos in plan.items()
+            if only is None or away.key in only
+        ]
+
+    def queue_missed(self, key: SessionKey, message: QueuedMessage, epoch: int) -> Enqueued:
+        """The change that queues a message for one session."""
+        return Enqueued(key, message, *self._most_queued, epoch)
 
     def allow_queued(self, most_queued: int, most_queued_bytes: int) -> None:
         """Change the capacity of the queues. A longer one is cut when its next message comes."""

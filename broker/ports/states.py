@@ -36,11 +36,13 @@ class QueuedMessage(Publication, frozen=True, omit_defaults=True):
     """A message of a topic that is not a log, queued in a persistent session.
 
     `retain` is the flag to send. `packet_id` is not 0 if the message was sent before and not
-    acknowledged. `released` is as in `Redelivery`.
+    acknowledged. `released` is as in `Redelivery`. `id`: in a cluster nodes may queue a message twice, with
+    the same id; 0 for none.
     """
 
     packet_id: int = 0
     released: bool = False
+    id: int = 0
 
 
 class PacketIds(msgspec.Struct, frozen=True, array_like=True):

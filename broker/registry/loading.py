@@ -10,7 +10,7 @@ from broker.delivery.online import Online
 from broker.domain.errors import RefusedError
 from broker.metrics import Metrics
 from broker.ports import Forgotten, Principal, SessionKey, SessionState
-from broker.registry.roles import Arriving, Client, RegistryClock, RegistryLimits
+from broker.registry.roles import Arriving, Client, Elsewhere, RegistryClock, RegistryLimits
 from broker.states import States
 
 MayReceive = Callable[[Principal, str], Awaitable[bool]]
@@ -62,13 +62,14 @@ class Loader:
             await self._check_sessions(key)
         return Loaded(await self._screened(state, client))
 
-    async def claim(self, key: SessionKey, client: Client, clean: bool) -> Loaded:
+    async def claim(self, key: SessionKey, client: Client, clean: bool, elsewhere: Elsewhere) -> Loaded:
         """As `load`, in a cluster."""
         if clean:
             # Not later, as on a single node: the next connection may be to another one.
             await self._states.save([Forgotten(key.user, key.client_id)])
             return Loaded()
         claimed = await self._states.claim(key, self._clock.steady_ms())
+        elsewhere.claimed(key, claimed)
         if claimed.state is None and key.user:
             try:
                 await self._check_sessions(key)

@@ -83,7 +83,7 @@ class Registry:
         """The number of changes of accounts and tokens."""
         self._to_save: set[Session] = set()
         # Of sessions that are being claimed: messages that other nodes could not queue any more.
-        self._missed: dict[SessionKey, list[QueuedMessage]] = {}
+        self._missed: dict[SessionKey, list[tuple[int, QueuedMessage]]] = {}
         self._wills = Tasks()
 
     async def load(self) -> None:
@@ -133,6 +133,7 @@ class Registry:
         self._attaching[key] = client
         self._away.begin_load(key)
         arriving = None
+        missed: Sequence[tuple[int, QueuedMessage]] = ()
         try:
             try:
                 if self._elsewhere is not None:
@@ -147,18 +148,26 @@ class Registry:
             if not is_newest or is_superseded(arriving):
                 client.close(_TAKEN_OVER)
             if client.closed:
+                self._abandon(key, loaded)
                 return True
             if client.publisher.epoch != self.epoch:
+                self._abandon(key, loaded)
                 return False
             self._loader.check_connections(key.user, None if arriving is None else arriving.devices)
             session = self._open(client, key, clean, loaded.epoch)
-            if loaded.state is not None:
-                loaded.state.queue.extend(missed)
             await self._begin(client, session, loaded.state, accept, arriving)
         finally:
             if self._elsewhere is not None and arriving is not None:
                 self._elsewhere.withdrawn(arriving)  # unless it is attached by now
+                for epoch, message in missed:
+                    self._elsewhere.take_missed(key, epoch, message)
         return True
+
+    def _abandon(self, key: SessionKey, loaded: Loaded) -> None:
+        """A session was claimed, and its client has gone meanwhile: it is away, with its new epoch."""
+        if self._elsewhere is not None and loaded.state is not None and key not in self._online:
+            self._away.stand_in(key, loaded.state.filters, loaded.epoch)
+            self._elsewhere.stored(key, loaded.epoch, loaded.state.filters)
 
     async def _begin(
         self,
@@ -186,7 +195,9 @@ class Registry:
                 self._states.forget(Forgotten(key.user, key.client_id))
         elif state is not None:
             session.restore(state)
-            self._subscriptions.adopt(session, self._away.wake(key))
+            held = self._away.wake(key)
+            # Perhaps this node has not been told yet that the session was away.
+            self._subscriptions.adopt(session, held or self._away.held(session.filters))
             await self._subscriptions.resume(session)
         if self._elsewhere is not None and session.connected:
             self._elsewhere.resumed(session)
@@ -196,10 +207,10 @@ class Registry:
             if (old := self._online.get(key)) is not None:
                 old.close(_TAKEN_OVER)
             self._away.begin_load(key)
-            if arriving is None:
+            if self._elsewhere is None:
                 loaded = await self._loader.load(key, client, clean)
             else:
-                loaded = await self._loader.claim(key, client, clean)
+                loaded = await self._loader.claim(key, client, clean, self._elsewhere)
             # While the state was loaded, a message may have been queued for the session, or another
             # connection may have attached and gone. Then the state is out of date: load it again. What was
             # queued for a session that is claimed is in its state, or was missed.
@@ -220,8 +231,6 @@ class Registry:
     def _stale(self, change: Stale) -> None:
         """A change has written nothing, because another node has claimed the session."""
         if isinstance(change, Enqueued):
-            if change.epoch is not None:
-                self._away.wake_before(change.key, change.epoch + 1)
             if self._elsewhere is not None:
                 self._elsewhere.missed(change)
             return
@@ -240,6 +249,8 @@ class Registry:
             return
         client.release_session()
         key = session.key
+        if self._elsewhere is not None:
+            self._elsewhere.detaching(session)
         devices = self._online.remove(key)
         self._report(session)
         self._subscriptions.release(session)
@@ -260,9 +271,9 @@ class Registry:
         if self._elsewhere is not None:
             self._elsewhere.detached(session)
 
-    def _stored(self, session: Session, error: StoreError | None) -> None:
-        if error is None and self._elsewhere is not None:
-            self._elsewhere.stored(session)
+    def _stored(self, session: Session, _error: StoreError | None) -> None:
+        if self._elsewhere is not None:
+            self._elsewhere.stored(session.key, session.epoch, session.filters)
 
     def _publish_will(self, publisher: Publisher, will: Publication) -> None:
         # The right was checked at CONNECT and may have been lost since.
@@ -286,14 +297,22 @@ class Registry:
         """Wait until the sessions that have been detached are stored. Raises `StoreError`."""
         await self._states.save(())
 
-    def deliver_missed(self, key: SessionKey, message: QueuedMessage) -> None:
-        """A message was not queued for a session because the session was claimed. If that was here, the
-        message is sent to it."""
+    def is_attaching(self, key: SessionKey, epoch: int, message: QueuedMessage) -> bool:
+        """Whether a session is being claimed here. Then a message that was missed under an epoch waits until
+        that is done."""
+        if key not in self._attaching:
+            return False
+        self._missed.setdefault(key, []).append((epoch, message))
+        return True
+
+    def deliver_missed(self, key: SessionKey, epoch: int, message: QueuedMessage) -> None:
+        """This node holds an epoch of a session, for which a message comes late. It is sent if the session is
+        connected under this epoch, and else queued."""
         client = self._online.get(key)
-        if client is not None and client.session is not None and client.session.persistent:
+        if client is not None and client.session is not None and client.session.epoch == epoch:
             client.session.offer(Outgoing(message), message.qos)
-        elif key in self._attaching:
-            self._missed.setdefault(key, []).append(message)
+        else:
+            self._states.submit([self._away.queue_missed(key, message, epoch)], patient=True)
 
     # --- while connected -------------------------------------------------------------
 

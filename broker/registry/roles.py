@@ -1,9 +1,11 @@
 """What the registry asks of its surroundings: connections, limits, a clock, the other nodes."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from broker.domain.publication import Publication
-from broker.ports import Enqueued, Identity, SessionKey
+from broker.domain.subscription import Subscription
+from broker.ports import Claimed, Enqueued, Identity, QueuedMessage, SessionKey
 from broker.publish.publisher import Publisher
 from broker.session.roles import Limits, Outbox
 from broker.session.session import Session
@@ -106,16 +108,28 @@ class Elsewhere(Protocol):
         """It has not got it."""
         ...
 
+    def claimed(self, key: SessionKey, claimed: Claimed) -> None:
+        """The session is claimed. Takes from its queue what is twice in it."""
+        ...
+
     def resumed(self, session: Session) -> None:
         """Whatever the session is subscribed to reaches this node from now on."""
+        ...
+
+    def detaching(self, session: Session) -> None:
+        """The connection of a session is about to end."""
         ...
 
     def detached(self, session: Session) -> None:
         """The session is not connected here any more."""
         ...
 
-    def stored(self, session: Session) -> None:
+    def stored(self, key: SessionKey, epoch: int | None, filters: Mapping[str, Subscription]) -> None:
         """The state of a session that is away is in the store."""
+        ...
+
+    def take_missed(self, key: SessionKey, epoch: int, message: QueuedMessage) -> None:
+        """A message was missed under an epoch, while the session was being claimed here."""
         ...
 
     def missed(self, change: Enqueued) -> None:

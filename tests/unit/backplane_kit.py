@@ -11,7 +11,9 @@ from broker.ports import Head, Hint, Member, Placed, Taken, Whereabouts
 class Bus:
     """What the nodes share."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_slow: bool = False) -> None:
+        """`is_slow`: hints take a turn of the event loop."""
+        self.is_slow = is_slow
         self.holders: dict[str, str] = {}
         """Log -> the node whose turn it is."""
         self.heads: dict[str, Head] = {}
@@ -78,7 +80,10 @@ class BusHints:
             if node is not self and not node.is_cut:
                 for hint in hints:
                     if any(matches(each, hint.topic) for each in node.following):
-                        node.received(hint)
+                        if self._bus.is_slow:
+                            asyncio.get_running_loop().call_soon(node.received, hint)
+                        else:
+                            node.received(hint)
 
     def follow(self, topic_filter: str) -> None:
         assert topic_filter not in self.following
