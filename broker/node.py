@@ -14,6 +14,7 @@ import picows
 from broker.amqtt_edge.context import BrokerView
 from broker.amqtt_edge.host import AmqttHost
 from broker.clock import SystemClock
+from broker.cluster.meeting import meet
 from broker.cluster.others import Others
 from broker.cluster.sweep import Sweep
 from broker.config import Config, Limits
@@ -162,6 +163,7 @@ class Node:
             self._publish_presence,
             self._leave_later,
             clock.now_ms,
+            self._tell_claim,
         )
         self._others = self._meet(backplane, interest, moves)
         self._retained = RetainedSpace(*_rooms(limits), metrics.limited)
@@ -254,17 +256,21 @@ class Node:
         """The other nodes of the cluster. What they tell is delivered here from now on."""
         if backplane is None or interest is None or moves is None:
             return None
-        here = self.online.of
         backplane.on_hint(self.fanout.receive)
-        return Others(
+        return meet(
             backplane,
+            self._states,
             self._away,
+            self.online,
             self._presence,
-            lambda user: len(here(user)),
-            self._tasks,
             moves,
             interest,
+            self._tasks,
         )
+
+    def _tell_claim(self, user: str, status: str) -> None:
+        if self._others is not None:
+            self._others.tell_claim(user, status)
 
     def _leave_later(self, user: str, left: Callable[[], None]) -> asyncio.TimerHandle:
         def leave() -> None:
@@ -299,7 +305,8 @@ class Node:
         await self.registry.load()
         if self._others is not None:
             await self._others.start()
-        self._retained.load(await self._states.store.held())
+        held = await self._states.store.held()
+        self._retained.load({topic: each for topic, each in held.items() if not topic.startswith("$")})
         opened = [(listener, bound[0].getsockname()[1]) for listener, bound in sockets]
         for listener, bound in sockets:
             slots = self._slots(self._addresses, listener.max_connections, self._config.limits.reserved_files)

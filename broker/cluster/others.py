@@ -3,17 +3,24 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
 import msgspec
 
+from broker.cluster.counting import Counting
+from broker.cluster.wills import Wills
+from broker.delivery.away import Sessions
 from broker.delivery.interest import Interest
 from broker.delivery.moves import Moves
+from broker.domain.errors import StoreError
+from broker.domain.publication import Publication
 from broker.domain.subscription import Subscription
 from broker.ports import Backplane, Claimed, Enqueued, QueuedMessage, SessionKey, Whereabouts
+from broker.publish.publisher import Publisher
 from broker.registry import Arriving as Expected
+from broker.registry import Client
 from broker.session.session import Session
 from broker.tasks import Tasks
 
@@ -32,6 +39,7 @@ _RELEASE = "release"
 _WOKEN = "woken"
 _AWAY = "away"
 _MISSED = "missed"
+_REPAIR = "repair"
 
 _encode = msgspec.msgpack.encode
 
@@ -98,12 +106,6 @@ class Arriving:
         self._ended.set()
 
 
-class Presence(Protocol):
-    """See `broker.status.presence.Presence`."""
-
-    def devices_changed(self, user: str, devices: int, here: int | None = None) -> None: ...
-
-
 class StandIns(Protocol):
     """See `broker.delivery.away.AwaySessions`."""
 
@@ -120,11 +122,15 @@ class StandIns(Protocol):
 
     def wake(self, key: SessionKey) -> object: ...
 
+    async def renew(self, connected: Sessions) -> None: ...
+
     def wake_before(self, key: SessionKey, epoch: int) -> None: ...
 
 
 class Connections(Protocol):
     """See `broker.registry.Registry`."""
+
+    def publish_will(self, publisher: Publisher, will: Publication) -> Awaitable[None] | None: ...
 
     def let_go(self, key: SessionKey) -> None: ...
 
@@ -136,15 +142,17 @@ class Connections(Protocol):
 
 
 class Others:
-    """See `broker.registry.Elsewhere`. `presence` is told how many devices a user has on all nodes;
-    `here(user)` counts those of this node, which must do while the other nodes cannot be reached."""
+    """See `broker.registry.Elsewhere`. `online()` are the users whose retained presence says that they
+    are connected; `set_offline` is called for those whose node has died."""
 
     def __init__(
         self,
         backplane: Backplane,
         away: StandIns,
-        presence: Presence,
-        here: Callable[[str], int],
+        counting: Counting,
+        wills: Wills,
+        online: Callable[[], Awaitable[list[str]]],
+        set_offline: Callable[[str], None],
         tasks: Tasks,
         moves: Moves,
         interest: Interest,
@@ -155,8 +163,10 @@ class Others:
         """Epoch of a session that has ended here -> the filters that are followed until all nodes know."""
         self._backplane = backplane
         self._away = away
-        self._presence = presence
-        self._here = here
+        self._counting = counting
+        self._wills = wills
+        self._online = online
+        self._set_offline = set_offline
         self._tasks = tasks
         self._connections: dict[SessionKey, str] = {}
         """Session -> the id of its connection here."""
@@ -165,12 +175,15 @@ class Others:
         mail = backplane.mail
         mail.on(_WOKEN, lambda _node, body: self._woken(body))
         mail.on_question(_AWAY, self._gone_away)
+        mail.on(_REPAIR, lambda _node, _body: self._repair_soon())
+        backplane.on_return(self._repair_soon)
         backplane.members.on_gone(self._clean_up)
 
     def serve(self, connections: Connections) -> None:
         """Let other nodes take sessions over."""
         self._is_attaching = connections.is_attaching
         self._deliver_missed = connections.deliver_missed
+        self._publish_will = connections.publish_will
 
         async def release(_node: str, body: bytes) -> bytes:
             asked = _decode_release(body)
@@ -197,6 +210,14 @@ class Others:
                 for device in devices:
                     self._away.wake(SessionKey(user, device.client_id))
 
+    async def leave(self, user: str, left: Callable[[], None]) -> None:
+        """See `Counting`."""
+        await self._counting.leave(user, left)
+
+    def tell_claim(self, user: str, status: str) -> None:
+        """See `Counting`."""
+        self._counting.tell_claim(user, status)
+
     async def connected(self, users: Sequence[str]) -> Collection[str]:
         """Those of some users who are connected, as far as is known. If it is not known, all of them."""
         connected: list[str] = []
@@ -218,10 +239,32 @@ class Others:
         return [key for key in keys if key in connected]
 
     async def _clean_up(self, node: str) -> None:
-        """A node is gone: its devices are not connected any more."""
+        """A node is gone: its devices are not connected any more, and its wills are due. What is done may be
+        done again, by whoever finds that this node has died meanwhile."""
+        await self._wills.publish_of(node, self._publish_will)
         remaining = await self._backplane.devices.forget(node)
         for user, devices in (remaining or {}).items():
-            self._count(user, devices)
+            if devices:
+                self._counting.count(user, devices)
+        # Also those of whom an earlier attempt has only removed the devices.
+        users = await self._online()
+        connected = await self.connected(users)
+        for user in users:
+            if user not in connected and not self._counting.is_here(user):
+                self._set_offline(user)
+        self._backplane.mail.send(None, _REPAIR, b"")
+        await self.repair()
+
+    def _repair_soon(self) -> None:
+        self._tasks.spawn(self.repair())
+
+    async def repair(self) -> None:
+        """Mail may have been missed: make the stand-ins of all sessions that are away again."""
+        try:
+            await self._away.renew(self._connections)
+            await self.start()
+        except StoreError as error:
+            logger.error("the stand-ins of sessions that are away: %s", error)
 
     # --- Elsewhere, for the registry --------------------------------------------------
 
@@ -249,11 +292,13 @@ class Others:
                 "node %s does not give back the session %r of %r", other.gateway, key.client_id, key.user
             )
 
-    def attached(self, session: Session, arriving: Expected) -> None:
+    def attached(self, session: Session, arriving: Expected, client: Client) -> None:
         """See `Elsewhere`."""
         self._arriving.pop(arriving.connection_id).end()
         self._connections[session.key] = arriving.connection_id
-        self._count(session.key.user, arriving.devices)
+        if client.will is not None:
+            self._wills.keep(arriving.connection_id, client.publisher, client.will)
+        self._counting.count(session.key.user, arriving.devices)
 
     def withdrawn(self, arriving: Expected) -> None:
         """See `Elsewhere`."""
@@ -270,7 +315,7 @@ class Others:
         """See `Elsewhere`."""
         state = claimed.state
         if state is not None and (state.queue or self._away.held(state.filters)):
-            state.queue = self._moves.claimed(key, claimed.epoch, state.queue)
+            state.queue[:] = self._moves.claimed(key, claimed.epoch, state.queue)
 
     def detaching(self, session: Session) -> None:
         """See `Elsewhere`."""
@@ -286,6 +331,7 @@ class Others:
         """See `Elsewhere`."""
         key = session.key
         if (connection_id := self._connections.pop(key, None)) is not None:
+            self._wills.drop(connection_id)
             self._tasks.spawn(self._tell_disconnected(key, connection_id))
 
     def stored(self, key: SessionKey, epoch: int | None, filters: Mapping[str, Subscription]) -> None:
@@ -327,23 +373,8 @@ class Others:
             self._deliver_missed(key, epoch + 1, message)
 
     async def _tell_disconnected(self, key: SessionKey, connection_id: str) -> None:
-        self._count(
-            key.user, await self._backplane.devices.disconnected(key.user, key.client_id, connection_id)
-        )
-
-    def _count(self, user: str, devices: int | None) -> None:
-        if user:
-            here = self._here(user)
-            self._presence.devices_changed(user, here if devices is None else devices, here)
-
-    async def leave(self, user: str, left: Callable[[], None]) -> None:
-        """The grace period of a user ends: call `left`, unless the user is connected to another node by
-        now."""
-        found = await self._backplane.devices.of([user])
-        if devices := len((found or {}).get(user, ())):
-            self._count(user, devices)
-        else:
-            left()
+        devices = await self._backplane.devices.disconnected(key.user, key.client_id, connection_id)
+        self._counting.count(key.user, devices)
 
     # --- from other nodes -------------------------------------------------------------
 

@@ -4,16 +4,21 @@ Log topics need nothing here: a session reads them from its cursor when it is ba
 are queued in the store, for the sessions that are subscribed to them.
 """
 
-from collections.abc import Container, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from broker.delivery.online import Online
 from broker.delivery.router import Router
 from broker.domain.publication import Publication
 from broker.domain.subscription import Subscription
 from broker.domain.topics import Kind, is_wild, overlaps, parse_topic
 from broker.ports import Enqueued, QueuedMessage, SessionKey
 from broker.states import States
+
+
+class Sessions(Protocol):
+    """Some sessions."""
+
+    def __contains__(self, key: SessionKey, /) -> bool: ...
 
 
 class Away:
@@ -160,7 +165,7 @@ class AwaySessions:
         return not self._stand_ins
 
     def queue(
-        self, publication: Publication, message_id: int = 0, only: Container[SessionKey] | None = None
+        self, publication: Publication, message_id: int = 0, only: Sessions | None = None
     ) -> list[Enqueued]:
         """The changes that queue a message for the subscribed sessions that are away, or for `only` those.
         The caller must commit them. Messages with QoS 0 are not queued (MQTT 3.1.1, 3.1.2.4)."""
@@ -184,10 +189,16 @@ class AwaySessions:
         """Change the capacity of the queues. A longer one is cut when its next message comes."""
         self._most_queued = most_queued, most_queued_bytes
 
-    async def reopen(self, open_filters: Sequence[str], online: Online[Any]) -> None:
+    async def reopen(self, open_filters: Sequence[str], online: Sessions) -> None:
         """Change the open topics: renew the stand-ins of all sessions but those that are `online`. Raises
         `StoreError`: those of sessions that are away are as before."""
         self._open_filters = open_filters
+        await self.renew(online)
+
+    async def renew(self, connected: Sessions) -> None:
+        """Make the stand-ins of all sessions again but those that are `connected`. Raises `StoreError`."""
+        if not (self._open_filters or self._stand_ins):
+            return
         # Sessions may come and go while the store is asked. What they did is newer than its answer.
         touched = self._touched = set() if self._touched is None else self._touched
         self._renewing += 1
@@ -200,7 +211,7 @@ class AwaySessions:
                 self._touched = None
         for each in stored:
             key = each.key
-            if not (key in online or key in touched or key.user in touched):
+            if not (key in connected or key in touched or key.user in touched):
                 self.wake(key)
                 self.stand_in(key, each.filters, each.epoch if self._has_epochs else None)
 

@@ -1,6 +1,6 @@
 """Gives connections their sessions, and takes them back."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 
 from broker.delivery.away import AwaySessions
@@ -188,7 +188,7 @@ class Registry:
         if key.user:
             self._devices_changed(key.user, self._online.add_device(key, client))
         if self._elsewhere is not None and arriving is not None:
-            self._elsewhere.attached(session, arriving)
+            self._elsewhere.attached(session, arriving, client)
         if not session.persistent:
             self._away.wake(key)
             if (key.user or self._anonymous_kept) and arriving is None:
@@ -264,7 +264,8 @@ class Registry:
             else:
                 self._states.submit([saved], partial(self._stored, session), patient=True)
         if client.will is not None:
-            self._publish_will(client.publisher, client.will)
+            if (asked := self.publish_will(client.publisher, client.will)) is not None:
+                self._wills.spawn(asked)
             client.drop_will()
         if devices is not None:
             self._devices_changed(key.user, devices)
@@ -275,12 +276,11 @@ class Registry:
         if self._elsewhere is not None:
             self._elsewhere.stored(session.key, session.epoch, session.filters)
 
-    def _publish_will(self, publisher: Publisher, will: Publication) -> None:
+    def publish_will(self, publisher: Publisher, will: Publication) -> Coroutine[None, None, None] | None:
+        """Publish a will. Returns what must be awaited for that, if anything."""
         # The right was checked at CONNECT and may have been lost since.
         publisher.forget_permits()
-        asked = self._pipeline.publish(publisher, will, None)
-        if asked is not None:
-            self._wills.spawn(asked)
+        return self._pipeline.publish(publisher, will, None)
 
     async def publish_wills(self) -> None:
         """Wait until the pipeline has taken all wills."""

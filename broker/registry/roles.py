@@ -100,7 +100,7 @@ class Elsewhere(Protocol):
         connection on other nodes."""
         ...
 
-    def attached(self, session: Session, arriving: Arriving) -> None:
+    def attached(self, session: Session, arriving: Arriving, client: Client) -> None:
         """It has got it."""
         ...
 

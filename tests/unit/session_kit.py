@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 import msgspec
 
+from broker.cluster.counting import Counting
 from broker.cluster.others import Others
+from broker.cluster.wills import Wills
 from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
 from broker.delivery.feeder import Feeder
@@ -367,13 +369,24 @@ class Bench:
         self.away = AwaySessions(self.states, [NOTES], *queues, has_epochs=backplane is not None)
         moves = None if hints is None else self.moves
         self.fanout = Fanout(router, self.away, self.states, self.metrics, hints, interest, moves)
+        self.offline: list[str] = []
+        self.live: list[str] = []
+        """The users whose retained presence is not `offline`."""
         self.counted: list[tuple[str, int, int | None]] = []
         self.others: Others | None = None
         if backplane is not None and interest is not None:
             backplane.on_hint(self.fanout.receive)
             here = self.online.of
             self.others = Others(
-                backplane, self.away, self, lambda user: len(here(user)), Tasks(), self.moves, interest
+                backplane,
+                self.away,
+                Counting(backplane, self, lambda user: len(here(user)), self._status_of, Tasks()),
+                Wills(self.states, backplane.name),
+                self._live_users,
+                self.offline.append,
+                Tasks(),
+                self.moves,
+                interest,
             )
         self.registry = Registry(
             self.online,
@@ -403,7 +416,25 @@ class Bench:
             Tasks(),
         )
 
-    def devices_changed(self, user: str, devices: int, here: int | None = None) -> None:
+    async def _status_of(self, _user: str) -> str | None:
+        return None
+
+    async def _live_users(self) -> list[str]:
+        return self.live
+
+    def knows(self, _user: str) -> bool:
+        """See `broker.status.presence.Presence`."""
+        return True
+
+    def claimed_elsewhere(self, user: str, status: str) -> None:
+        """See `broker.status.presence.Presence`."""
+
+    def gone(self, user: str) -> None:
+        """See `broker.status.presence.Presence`."""
+
+    def devices_changed(
+        self, user: str, devices: int, here: int | None = None, _claimed: str | None = None
+    ) -> None:
         """See `broker.status.presence.Presence`."""
         self.counted.append((user, devices, here))
 
