@@ -64,7 +64,7 @@ class Hopper:
 
 
 class Traffic:
-    """Publishes with QoS 1 to topics, one after the other, until it is stopped."""
+    """Publishes with QoS 2 to topics, one after the other, until it is stopped."""
 
     def __init__(self, node: Node, user: str, *topics: str) -> None:
         self.sent: Counter[str] = Counter()
@@ -79,8 +79,10 @@ class Traffic:
             client.login(f"writer-{self._user}", self._user, password(self._user))
             while not self._stopped.wait(0.005):
                 for topic in self._topics:
-                    client.send(publish(topic, b"%d" % (self.sent[topic] + 1), 1, 1))
-                    client.expect(4)
+                    client.send(publish(topic, b"%d" % (self.sent[topic] + 1), 2, 1))
+                    client.expect(5)
+                    client.send(pubrel(1))
+                    client.expect(7)
                     self.sent[topic] += 1
 
     def stop(self) -> None:
