@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.wire.encoder import puback, pubcomp, pubrec
+from broker.wire.encoder import puback, pubcomp, pubrec, pubrel
 from tests.integration.node import Node, password
 from tests.integration.pair import Pair
 from tests.integration.raw import RawClient, connect, packet, publish, subscribe
