@@ -3,7 +3,8 @@
     nginx ──▶ gateway-1, gateway-2, service-1 ──▶ Redis, MariaDB, MongoDB
 
 layout      names, ports and folders
-servers     how each server is started, and when it is ready
+mariadb     how MariaDB is started
+servers     how all others are started, and when it is ready
 nginx       nginx's configuration, from nginx.conf.template
 running     starts, watches and stops processes
 __main__    the command

@@ -22,13 +22,15 @@ class ClusterError(Exception):
 
 
 class Program(NamedTuple):
-    """How to run a server. `user`: who runs it if root starts it; else it runs as whoever starts it."""
+    """How to run a server. `user`: who runs it if root starts it; else whoever starts it does. `folder`:
+    where, if not where the cluster is started."""
 
     name: str
     command: Sequence[str]
     log: Path
     is_ready: Callable[[], bool]
     user: str | None = None
+    folder: Path | None = None
 
 
 def find(program: str, package: str) -> str:
@@ -63,6 +65,7 @@ class Running:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                cwd=program.folder,
                 **as_user(program.user),
             )
 

@@ -5,19 +5,17 @@ import os
 import secrets
 import shutil
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 from deploy.local import nginx
 from deploy.local.layout import HOST, Layout, Member
-from deploy.local.running import ClusterError, Program, as_user, find
+from deploy.local.mariadb import DATABASE, mariadb
+from deploy.local.running import ClusterError, Program, find
 
 _ROOT = Path(__file__).resolve().parents[2]
 CONFIG = _ROOT / "config" / "cluster.yaml"
 _MONGO = "plugins.plugins.persistence.mongodb.MongoPersistencePlugin"
-_MYSQL_USER = "mysql"
-_DATABASE = "parley"
 
 
 def programs(layout: Layout) -> list[Program]:
@@ -35,15 +33,6 @@ def answers(port: int) -> bool:
     return True
 
 
-def _greets(port: int) -> bool:
-    """MariaDB speaks first, once it takes connections."""
-    try:
-        with socket.create_connection((HOST, port), timeout=1) as connection:
-            return bool(connection.recv(1))
-    except OSError:
-        return False
-
-
 def redis(layout: Layout) -> Program:
     """Redis keeps nothing over a restart: nothing is lost with it."""
     data = _made(layout.folder / "redis")
@@ -52,59 +41,6 @@ def redis(layout: Layout) -> Program:
         *("--dir", str(data), "--save", "", "--appendonly", "no"),
     )
     return Program("redis", command, layout.folder / "redis.log", lambda: answers(layout.redis))
-
-
-def mariadb(layout: Layout) -> Program:
-    """MariaDB refuses to run as root."""
-    data, log = layout.folder / "mariadb", layout.folder / "mariadb.log"
-    program = find("mariadbd", "mariadb-server")
-    _install(data, log)
-    first = layout.folder / "mariadb.sql"
-    account = f"'{_DATABASE}'@'{HOST}'"
-    first.write_text(
-        # ids are compared byte for byte, so the server's default does not matter
-        f"CREATE DATABASE IF NOT EXISTS {_DATABASE};\n"
-        f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY '{_DATABASE}';\n"
-        f"GRANT ALL ON {_DATABASE}.* TO {account};\n"
-    )
-    command = (
-        *(program, "--no-defaults", f"--datadir={data}", f"--port={layout.mariadb}"),
-        *(f"--bind-address={HOST}", "--socket=socket", "--pid-file=pid", "--skip-name-resolve"),
-        *(f"--init-file={first}", "--max-connections=500", "--innodb-buffer-pool-size=128M"),
-    )
-    return Program("mariadb", command, log, lambda: _greets(layout.mariadb), _MYSQL_USER)
-
-
-def _install(data: Path, log: Path) -> None:
-    if (data / "mysql").exists():
-        return
-    shutil.rmtree(data, ignore_errors=True)  # a first start that was interrupted
-    data.mkdir()
-    if os.getuid() == 0:
-        shutil.chown(data, _MYSQL_USER, _MYSQL_USER)
-    _need_reach(data)
-    command = (find("mariadb-install-db", "mariadb-server"), "--no-defaults", f"--datadir={data}")
-    with log.open("ab") as out:
-        done = subprocess.run(
-            [*command, "--skip-test-db", "--skip-name-resolve"],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            check=False,
-            **as_user(_MYSQL_USER),
-        )
-    if done.returncode:
-        shutil.rmtree(data, ignore_errors=True)
-        raise ClusterError(f"MariaDB's tables cannot be made; see {log}")
-
-
-def _need_reach(data: Path) -> None:
-    look = subprocess.run(["/usr/bin/test", "-w", str(data)], check=False, **as_user(_MYSQL_USER))
-    if look.returncode:
-        raise ClusterError(
-            f"MariaDB runs as the user {_MYSQL_USER}, who cannot reach {data.parent}: choose another folder "
-            "with --data, such as one in /var/tmp"
-        )
 
 
 def mongodb(layout: Layout) -> Program:
@@ -131,7 +67,7 @@ def node(layout: Layout, member: Member) -> Program:
         "cluster.name": member.name,
         "cluster.url": f"redis://{HOST}:{layout.redis}",
         f"{_MONGO}.uri": f"mongodb://{HOST}:{layout.mongodb}",
-        "storage.directory_url": f"mysql://{_DATABASE}:{_DATABASE}@{HOST}:{layout.mariadb}/{_DATABASE}",
+        "storage.directory_url": f"mysql://{DATABASE}:{DATABASE}@{HOST}:{layout.mariadb}/{DATABASE}",
         "plugins.plugins.auth.UserAuthPlugin.token_keys": layout.folder / "token_keys.json",
         "listeners.default.bind": f"{HOST}:{member.ports.mqtt}",
         "listeners.default.proxy_protocol": "true",
