@@ -17,6 +17,7 @@ from broker.amqtt_edge.loading import Persistence, find_persistence
 from broker.domain.message import Amendment, Content, Count, Stamped, draft, stamp
 from broker.domain.topics import Topic, parse_topic
 from broker.ports import ConversationStore, Identified, MessageLog, StateStore, StoreContext, Stores
+from tests.ports.directories import Place
 
 Mentions = list[str] | Literal["all"] | None
 
@@ -154,6 +155,15 @@ async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     await stores.open()
     yield stores
     await stores.close()
+
+
+# --- the directory ------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["sqlite"])
+def place(tmp_path: Path) -> Place:
+    """Where an empty directory is, in each database."""
+    return tmp_path / "directory.db"
 
 
 @pytest.fixture

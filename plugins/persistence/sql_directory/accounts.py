@@ -142,11 +142,17 @@ def _set_password(
     connection: Connection, user_id: str, hashed: str, tokens_after: int
 ) -> list[DirectoryChange]:
     """`tokens_after` (Unix s) grows, whatever the wall clock says."""
-    account = _select_account(connection, user_id)
-    if account is None:
-        raise no_user(user_id)
-    later = max(tokens_after, account.tokens_after + 1)
+    _lock_user(connection, user_id)
+    before = connection.scalar(select(USERS.c.tokens_after).where(USERS.c.user_id == user_id)) or 0
+    later = max(tokens_after, before + 1)
     return _update_account(connection, user_id, {"password_hash": hashed}, later)
+
+
+def _lock_user(connection: Connection, user_id: str) -> None:
+    """No other transaction changes or removes the user until this one ends."""
+    query = select(USERS.c.user_id).where(USERS.c.user_id == user_id)
+    if connection.scalar(query.with_for_update()) is None:
+        raise no_user(user_id)
 
 
 def _set_columns(connection: Connection, user_id: str, values: dict[str, Any]) -> None:
@@ -209,8 +215,7 @@ def _revoke_token(
 ) -> list[DirectoryChange]:
     """Revoke a token, and forget revoked tokens that expired a day before `now` (Unix s): the wall clock may
     be ahead, and be set back."""
-    if _select_account(connection, user_id) is None:
-        raise no_user(user_id)
+    _lock_user(connection, user_id)
     ended = (REVOKED_TOKENS.c.expires_at < now - _DAY) | (REVOKED_TOKENS.c.token_id == token_id)
     connection.execute(delete(REVOKED_TOKENS).where(ended))
     row = {"token_id": token_id, "user_id": user_id, "expires_at": expires_at}
