@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
 from broker import VERSION
@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 
 _CURSOR_SECONDS = 0.5
 _EXPIRY_SECONDS = 3600.0
+
+
+Connected = Callable[[Sequence[str]], Awaitable[Collection[str]]]
+"""Which of some users are connected to other nodes."""
 
 
 class SessionLimits(Protocol):
@@ -68,12 +72,16 @@ class Housekeeping:
         self._limits = limits
         self._sys_interval = sys_interval
 
-    async def mark_offline(self) -> None:
-        """At the start: set users offline who were online when the node died. Raises `StoreError`."""
+    async def mark_offline(self, connected: Connected) -> None:
+        """At the start: set users offline who were online when the node died, but for those who are
+        `connected` to other nodes. Raises `StoreError`."""
         now = self._now_ms()
+        topics = {parse_topic(topic).owner: topic for topic in await self._states.store.live_retained()}
+        elsewhere = await connected(list(topics))
         changes = [
-            Retained(topic, offline_document(parse_topic(topic).owner, now), 1)
-            for topic in await self._states.store.live_retained()
+            Retained(topic, offline_document(user, now), 1)
+            for user, topic in topics.items()
+            if user not in elsewhere
         ]
         if changes:
             await self._states.save(changes)

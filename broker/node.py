@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +13,16 @@ import picows
 from broker.amqtt_edge.context import BrokerView
 from broker.amqtt_edge.host import AmqttHost
 from broker.clock import SystemClock
-from broker.config import Config
+from broker.cluster.others import Others
+from broker.cluster.sweep import Sweep
+from broker.config import Config, Limits
 from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
 from broker.delivery.feeder import Feeder
+from broker.delivery.interest import Interest
 from broker.delivery.online import Online
 from broker.delivery.readers import Readers
+from broker.delivery.reopening import reopen
 from broker.delivery.router import Router
 from broker.delivery.subscriber import Subscriber
 from broker.delivery.subscriptions import Subscriptions
@@ -32,7 +36,7 @@ from broker.net.addresses import Addresses
 from broker.net.hub import Hub
 from broker.net.listeners import Door, Listener, Slots, bind, highest_file
 from broker.net.reachability import keep_asking
-from broker.ports import ConversationStore, Directory, MessageLog, PresenceChange, Retained
+from broker.ports import Backplane, ConversationStore, Directory, MessageLog, PresenceChange, Retained
 from broker.publish.committer import MessageCommitter
 from broker.publish.events import Events
 from broker.publish.for_services import ForServices
@@ -42,10 +46,12 @@ from broker.publish.retained_space import RetainedSpace, Room
 from broker.publish.sequencer import Sequencer
 from broker.registry import Client, Registry
 from broker.rights import Rights
+from broker.session.session import Session
 from broker.states import States
 from broker.status.presence import Presence
 from broker.status.sys import SysTopics
 from broker.status.typing import TypingNotices
+from broker.switching import Switching
 from broker.tasks import Tasks
 
 # Connections that wait to be accepted. After a restart all devices connect at once. The system lowers the
@@ -88,6 +94,7 @@ class Node:
         attempts: Attempts,
         metrics: Metrics,
         clock: SystemClock,
+        backplane: Backplane | None = None,
     ) -> None:
         self._config = config
         self._started_at = time.monotonic()
@@ -98,10 +105,12 @@ class Node:
         self._tasks = Tasks()
         self.for_services = ForServices(limits.rpc_concurrency, limits.calls_per_user, metrics)
         # Delivery: from a publication to its readers.
-        self._router: Router[Subscriber] = Router()
+        hints = None if backplane is None else backplane.hints
+        interest = None if hints is None else Interest(hints)
+        self._router: Router[Subscriber] = Router(interest)
         self.online: Online[Client] = Online()
         self._away = AwaySessions(states, config.topics.open, limits.max_queued, limits.max_queued_bytes)
-        self.fanout = Fanout(self._router, self._away, states, metrics)
+        self.fanout = Fanout(self._router, self._away, states, metrics, hints, interest)
         self._sys = SysTopics(states.retained, partial(self.fanout.broadcast, qos=0))
         self.events = Events(log, self.fanout, metrics, limits.events_kept, loop.call_later)
         # Who may do what.
@@ -121,8 +130,10 @@ class Node:
             clock.steady_ms,
             may_receive,
             limits.max_subscriptions,
+            interest,
         )
         # Publishing: from a packet to a stored message.
+        switching = Switching()
         self.committer = MessageCommitter(
             log,
             Sequencer(config.node.id),
@@ -134,17 +145,16 @@ class Node:
             metrics.limited,
             config.storage.max_batch_bytes,
             lambda: metrics.totals["delivered"],
+            switching.busy,
+            None if backplane is None else backplane.turns,
         )
         self._presence = Presence(
             self._publish_presence,
-            lambda left: loop.call_later(limits.presence_grace, left),
+            self._leave_later,
             clock.now_ms,
         )
-        self._retained = RetainedSpace(
-            Room(limits.retained_messages, limits.retained_bytes),
-            Room(limits.retained_messages_per_user, limits.retained_bytes_per_user),
-            metrics.limited,
-        )
+        self._others = None if backplane is None else self._meet(backplane)
+        self._retained = RetainedSpace(*_rooms(limits), metrics.limited)
         self.pipeline = Pipeline(
             gate,
             References(log, conversations, directory),
@@ -168,9 +178,10 @@ class Node:
             metrics,
             limits,
             clock,
-            self._presence.devices_changed,
+            self._presence.devices_changed if self._others is None else _ignored,
             self.for_services.arrived,
             gate.may_receive if gate.screens else None,
+            self._others,
         )
         self._hub = Hub(
             gate,
@@ -183,6 +194,7 @@ class Node:
             loop,
             self.host.events,
             states.outage,
+            switching.busy,
         )
         self.publishes = self._hub.publishes
         self._rights = Rights(
@@ -210,6 +222,13 @@ class Node:
             limits,
             config.sys.interval,
         )
+        self._sweep: Sweep | None = None
+        if backplane is not None and self._others is not None:
+            self._others.serve(self.registry.let_go)
+            self._sweep = Sweep(log, self._sessions)
+            backplane.on_break(self._sweep.hints_are_lost)
+            backplane.on_return(self._sweep.hints_are_back)
+        self._all_addresses: list[Addresses] = []
         self._addresses = self._new_addresses()
         self._servers: list[asyncio.Server] = []
         self._following: asyncio.Task[None] | None = None
@@ -217,6 +236,21 @@ class Node:
         self.fanout.on_retained(self._tell_services)
         self.fanout.on_retained(self._retained.retained)
         directory.on_change(self._rights.changed)
+
+    def _meet(self, backplane: Backplane) -> Others:
+        """The other nodes of the cluster. What they tell is delivered here from now on."""
+        here = self.online.of
+        backplane.on_hint(self.fanout.receive)
+        return Others(backplane, self._away, self._presence, lambda user: len(here(user)), self._tasks)
+
+    def _leave_later(self, user: str, left: Callable[[], None]) -> asyncio.TimerHandle:
+        def leave() -> None:
+            if self._others is None:
+                left()
+            else:
+                self._tasks.spawn(self._others.leave(user, left))
+
+        return asyncio.get_running_loop().call_later(self._config.limits.presence_grace, leave)
 
     def _publish_presence(self, user: str, document: bytes, live: bool) -> None:
         self.fanout.retain(Publication(presence_topic(user), document, 1), live=live)
@@ -238,8 +272,10 @@ class Node:
         # All ports are bound first: an error must come before anything else has started.
         sockets = [(listener, bind(listener)) for listener in listeners]
         await self.host.starting()
-        await self._housekeeping.mark_offline()
+        await self._housekeeping.mark_offline(self._connected_elsewhere)
         await self.registry.load()
+        if self._others is not None:
+            await self._others.start()
         self._retained.load(await self._states.store.held())
         opened = [(listener, bound[0].getsockname()[1]) for listener, bound in sockets]
         for listener, bound in sockets:
@@ -249,7 +285,15 @@ class Node:
                 self._servers.append(await self._serve(listener, slots, sock))
         await self.host.started()
         self._housekeeping.start()
+        if self._sweep is not None:
+            self._tasks.spawn(self._sweep.run())
         return opened
+
+    async def _connected_elsewhere(self, users: Sequence[str]) -> Collection[str]:
+        return () if self._others is None else await self._others.connected(users)
+
+    def _sessions(self) -> list[Session]:
+        return [client.session for client in self.online if client.session is not None]
 
     async def _serve(self, listener: Listener, slots: Slots, sock: socket.socket) -> asyncio.Server:
         if listener.type == "tcp":
@@ -278,27 +322,35 @@ class Node:
 
     def _new_addresses(self) -> Addresses:
         limits = self._config.limits
-        return Addresses(
+        addresses = Addresses(
             limits.connections_per_address,
             limits.connects_per_second,
             limits.connect_timeout,
             self._config.trusted_proxies,
             self.metrics.limited,
         )
+        self._all_addresses.append(addresses)
+        return addresses
 
     def reload(self, *, topics_changed: bool) -> None:
         """The configuration has changed (`Config.reload`): tell the parts that do not read it each time.
         `topics_changed`: other topics are open now, so that permits and grants must be asked for again."""
         limits = self._config.limits
         self._hub.budget.resize(limits.outbox_bytes)
-        self._hub.publishes.allow(limits.publishes_per_second, self._hub.loop.time())
+        now = self._hub.loop.time()
+        self._hub.publishes.allow(limits.publishes_per_second, now)
+        self._hub.turns.allow(limits.packets_per_turn)
+        for addresses in self._all_addresses:
+            addresses.allow(limits.connections_per_address, limits.connects_per_second, now)
+        self._retained.allow(*_rooms(limits))
+        self.for_services.allow_calls(limits.calls_per_user)
         self.events.keep_last(limits.events_kept)
         self._subscriptions.allow_filters(limits.max_subscriptions)
         self._away.allow_queued(limits.max_queued, limits.max_queued_bytes)
         if topics_changed:
             self._rights.forget_permits()
             self._subscriptions.rights_changed()
-            self._tasks.spawn(self._away.reopen(self._config.topics.open, self.online))
+            self._tasks.spawn(reopen(self._away, lambda: self._config.topics.open, self.online))
             self._tasks.spawn(self._rights.follow_all())
 
     async def stop(self) -> None:
@@ -344,7 +396,19 @@ class Node:
         }
 
 
+def _ignored(_user: str, _devices: int) -> None:
+    """Of a cluster's nodes, `Others` counts the devices on all."""
+
+
 def resident_bytes() -> int:
     """The resident memory of this process in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _rooms(limits: Limits) -> tuple[Room, Room]:
+    """For retained messages: of all, and of each user."""
+    return (
+        Room(limits.retained_messages, limits.retained_bytes),
+        Room(limits.retained_messages_per_user, limits.retained_bytes_per_user),
+    )

@@ -86,6 +86,23 @@ class RegistryLimits(Limits, Protocol):
     sessions_per_user: int
 
 
+class Elsewhere(Protocol):
+    """The other nodes of a cluster, where a session may be connected, too."""
+
+    async def release(self, key: SessionKey) -> None:
+        """If the session is connected elsewhere, end that connection. On return its state is stored. Raises
+        `StoreError`: perhaps it is not."""
+        ...
+
+    def attached(self, session: Session) -> None:
+        """The session is connected here."""
+        ...
+
+    def detached(self, session: Session) -> None:
+        """It is not any more. Its state is on its way to the store."""
+        ...
+
+
 class RegistryClock(Protocol):
     """See `broker.clock.SystemClock`."""
 
@@ -99,7 +116,8 @@ class Registry:
 
     `devices_changed(user, devices)` is called when the number of a user's devices changes, `arrived` when a
     device has acknowledged entries of its user's inbox. `may_receive(principal, topic)`, if not None,
-    screens the messages that were queued while a client was away."""
+    screens the messages that were queued while a client was away. `elsewhere` are the other nodes; None if
+    there are none."""
 
     def __init__(
         self,
@@ -115,7 +133,9 @@ class Registry:
         devices_changed: Callable[[str, int], None],
         arrived: Callable[[Arrival], None],
         may_receive: Callable[[Principal, str], Awaitable[bool]] | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
+        self._elsewhere = elsewhere
         self._online = online
         self._away = away
         self._subscriptions = subscriptions
@@ -209,6 +229,8 @@ class Registry:
             return True
         if key.user:
             self._devices_changed(key.user, self._online.add_device(key, client))
+        if self._elsewhere is not None:
+            self._elsewhere.attached(session)
         if clean:
             self._away.wake(key)
             if key.user or self._anonymous_kept:
@@ -223,6 +245,8 @@ class Registry:
         while not client.closed:
             if (old := self._online.get(key)) is not None:
                 old.close(_TAKEN_OVER)
+            if self._elsewhere is not None:
+                await self._elsewhere.release(key)
             self._away.begin_load(key)
             state = None if clean else await self._states.load(key)
             if state is None and not clean and key.user:
@@ -301,6 +325,8 @@ class Registry:
             client.drop_will()
         if devices is not None:
             self._devices_changed(key.user, devices)
+        if self._elsewhere is not None:
+            self._elsewhere.detached(session)
 
     def _publish_will(self, publisher: Publisher, will: Publication) -> None:
         # The right was checked at CONNECT and may have been lost since.
@@ -312,6 +338,13 @@ class Registry:
     async def publish_wills(self) -> None:
         """Wait until the pipeline has taken all wills."""
         await self._wills.finish()
+
+    async def let_go(self, key: SessionKey) -> None:
+        """Another node takes the session over: end its connection here. On return its state is stored. Raises
+        `StoreError`."""
+        if (client := self._online.get(key)) is not None:
+            client.close(_TAKEN_OVER)
+        await self._states.save(())
 
     # --- while connected -------------------------------------------------------------
 

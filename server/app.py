@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from bridge.grpc_api.server import Server
 from bridge.grpc_api.tls import CertificateError, Tls, read_tls
 from broker.amqtt_edge.listeners import read_listeners
 from broker.amqtt_edge.loading import find_persistence
@@ -25,6 +26,7 @@ from broker.metrics import Metrics
 from broker.net.listeners import Listener, ListenError
 from server.assembly import InOneProcess, Joined, Joint, join, open_apis, open_stores
 from server.backups import SPOOL, remove
+from server.cluster import member, open_cluster
 from server.data_dir import StartError, admin_token, need_whole, own, write
 from server.files import raise_open_files
 from server.greeting import greet
@@ -96,7 +98,7 @@ async def _run(
     hung_up_early = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, hung_up_early.set)
     async with summing_up(repeats), node as running:
-        reloading = Reloading(config, read, running.joined)
+        reloading = Reloading(config, read, running.joined, running.grpc)
         loop.add_signal_handler(signal.SIGHUP, reloading.reload)
         if hung_up_early.is_set():
             reloading.reload()
@@ -110,6 +112,7 @@ class Running(msgspec.Struct, frozen=True):
     """A node that serves. `addresses`: listener -> host:port."""
 
     joined: Joined
+    grpc: Server
     addresses: dict[str, str]
 
 
@@ -131,14 +134,17 @@ async def running_node(
         remove(data_dir / SPOOL)
         async with contextlib.AsyncExitStack() as stack:
             opened = await open_stores(config, persistence, metrics, stack, accept_new_store=accept_new_store)
-            joined = await join(config, opened, joint, stack)
+            backplane = await open_cluster(config, metrics, stack)
+            joined = await join(config, opened, joint, backplane, stack)
             token = admin_token(data_dir)
             # Notices that an earlier run had recorded but not yet written to the logs: before anybody
             # can connect.
             await joined.services.notices.recover()
             bound = await joined.node.start(listeners)
-            apis = await open_apis(config, opened, joined, token, tls, stack)
+            grpc, apis = await open_apis(config, opened, joined, token, tls, stack)
             addresses = {listener.name: f"{listener.host}:{port}" for listener, port in bound} | apis
+            if backplane is not None:
+                await backplane.members.announce(member(config, addresses))
             about = {"pid": os.getpid(), "listeners": addresses, "grpc_tls": _shown(tls)}
             write(data_dir / "node.json", apis | about)
             stack.callback((data_dir / "node.json").unlink, missing_ok=True)
@@ -146,7 +152,7 @@ async def running_node(
             # scanning it in every full collection.
             gc.collect()
             gc.freeze()
-            yield Running(joined, addresses)
+            yield Running(joined, grpc, addresses)
 
 
 def _shown(tls: Tls | None) -> dict[str, str] | None:

@@ -26,6 +26,7 @@ from bridge.http_api.routes import application
 from bridge.services import Services
 from broker.amqtt_edge.loading import Persistence
 from broker.clock import SystemClock
+from broker.cluster.bridge import ClusterBridge
 from broker.config import Config
 from broker.domain.attempts import Attempts
 from broker.domain.directory import SYSTEM
@@ -36,6 +37,7 @@ from broker.metrics import Metrics
 from broker.node import Node
 from broker.ports import (
     Account,
+    Backplane,
     BrokerPort,
     ConversationStore,
     DirectoryError,
@@ -157,7 +159,9 @@ async def open_stores(
     )
 
 
-async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitStack) -> Joined:
+async def join(
+    config: Config, opened: Opened, joint: Joint, backplane: Backplane | None, stack: AsyncExitStack
+) -> Joined:
     """Make the broker and the services and connect them. No port is open yet."""
     log, states, directory = opened.log, opened.states, opened.directory
     node = Node(
@@ -170,8 +174,10 @@ async def join(config: Config, opened: Opened, joint: Joint, stack: AsyncExitSta
         opened.attempts,
         opened.metrics,
         opened.clock,
+        backplane,
     )
-    broker = await joint.to_broker(LocalBridge(node, log))
+    local = LocalBridge(node, log)
+    broker = await joint.to_broker(local if backplane is None else ClusterBridge(local, backplane))
     limits = config.limits
     quotas = Quotas(
         limits.groups_per_hour,
@@ -214,8 +220,9 @@ def message_limits(config: Config) -> MessageLimits:
 
 async def open_apis(
     config: Config, opened: Opened, joined: Joined, token: str, tls: Tls | None, stack: AsyncExitStack
-) -> dict[str, str]:
-    """Serve gRPC and HTTP; returns `grpc` and `http` -> host:port. `token` is the one imctl uses.
+) -> tuple[grpc_server.Server, dict[str, str]]:
+    """Serve gRPC and HTTP; returns the server of gRPC, and `grpc` and `http` -> host:port.
+    `token` is the one imctl uses.
 
     Raises:
         OSError: a port is not available.
@@ -235,13 +242,15 @@ async def open_apis(
     patience = grpc_server.Patience(
         limits.connect_timeout, config.grpc.idle_seconds, limits.unreachable_after
     )
-    grpc = await grpc_server.start(operations, config.grpc.bind, token, offer, tls, patience)
+    # A quarter of the reserve is left for the stores. See `_serve_http` for the rest.
+    slots = joined.node.slots(limits.reserved_files // 4)
+    grpc = await grpc_server.start(operations, config.grpc.bind, token, slots, offer, tls, patience)
     stack.push_async_callback(grpc.stop)
     readiness = _readiness(opened)
     http = await _serve_http(config, opened, joined, new_accounts, readiness)
     stack.push_async_callback(http.stop)
     await stack.enter_async_context(watching(readiness, grpc.set_ready))
-    return {"grpc": grpc.address, "http": http.address}
+    return grpc, {"grpc": grpc.address, "http": http.address}
 
 
 def checks(opened: Opened) -> Verification | None:

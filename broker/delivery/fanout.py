@@ -1,19 +1,24 @@
-"""From a publication to its subscribers: connected ones now, all others through log or queue."""
+"""From a publication to its subscribers: connected ones now, all others through log or queue.
+
+In a cluster, what has happened on one node is told to the others as a hint, and delivered there as here."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Protocol
 
 from broker.delivery.away import AwaySessions
+from broker.delivery.frames import EntryFrame, PublicationFrame, decode_frame, encode_frame
+from broker.delivery.interest import Interest
 from broker.delivery.router import Router
 from broker.delivery.subscriber import Subscriber
 from broker.domain import message
 from broker.domain.errors import StoreError
-from broker.domain.message import Draft, Stamped, Target
-from broker.domain.publication import Publication
+from broker.domain.message import Stamped, Target
+from broker.domain.publication import Properties, Publication
 from broker.domain.topics import LOG_KINDS, Kind, parse_topic
 from broker.domain.visibility import withheld
 from broker.metrics import Metrics
-from broker.ports import KeptEvent, Retained, StateChange
+from broker.ports import Hint, Hints, KeptEvent, Retained, StateChange
 from broker.states import States
 from broker.wire.encoder import Outgoing
 
@@ -22,17 +27,49 @@ Kept = Callable[[StoreError | None], None]
 
 Grown = Callable[[], None]
 
+Deliver = Callable[[Publication], Sequence[StateChange]]
+
+
+class Told(Protocol):
+    """What readers need to know of a message beside its body. A `Draft`, or a frame from another node."""
+
+    @property
+    def qos(self) -> int: ...
+
+    @property
+    def properties(self) -> Properties | None: ...
+
+    @property
+    def conversation_id(self) -> str: ...
+
+    @property
+    def target(self) -> Target | None: ...
+
 
 class Fanout:
-    """Delivers publications to their subscribers. It checks no rights to publish: its callers do."""
+    """Delivers publications to their subscribers. It checks no rights to publish: its callers do.
+
+    `hints` tell other nodes; None if there are none."""
 
     def __init__(
-        self, router: Router[Subscriber], away: AwaySessions, states: States, metrics: Metrics
+        self,
+        router: Router[Subscriber],
+        away: AwaySessions,
+        states: States,
+        metrics: Metrics,
+        hints: Hints | None = None,
+        interest: Interest | None = None,
     ) -> None:
+        self._hints = hints
+        self._interest = interest
+        self.deliver: Deliver = self._deliver if hints is None else partial(self._deliver_everywhere, hints)
+        """Hands a message to the connected subscribers. Returns the changes that queue it for sessions that
+        are away; the caller must commit them."""
         self._router = router
         self._away = away
         self._states = states
         self._totals = metrics.totals
+        self._drop = metrics.drop
         self._watchers: dict[str, set[Grown]] = {}
         self._retained: list[Callable[[Retained], None]] = []
 
@@ -47,12 +84,27 @@ class Fanout:
         else:
             for log, offset in zip(draft.logs, stamped.offsets, strict=True):
                 self._push(log, offset, stamped.body, draft)
+        if self._hints is not None:
+            self._hints.publish(_hints_of(stamped))
 
     def push_event(self, event: KeptEvent) -> None:
         """Hand a stored event to its live readers. A hint, too."""
         self._push(event.log, event.offset, event.body, None)
+        if self._hints is not None:
+            self._hints.publish([Hint(event.log, encode_frame(EntryFrame(event.offset, event.body)))])
 
-    def _push(self, topic: str, offset: int, body: bytes, draft: Draft | None) -> None:
+    def receive(self, hint: Hint) -> None:
+        """Another node has told of an entry that is stored, or of another message: deliver it here."""
+        match decode_frame(hint.body):
+            case EntryFrame() as frame:
+                told = frame if frame.conversation_id else None
+                self._push(hint.topic, frame.offset, frame.body, told)
+            case PublicationFrame() as frame:
+                self._offer(frame.publication(hint.topic))
+            case None:
+                self._drop("hint_unknown")
+
+    def _push(self, topic: str, offset: int, body: bytes, draft: Told | None) -> None:
         """Hand an entry to the live readers of its log. `draft`: that of a message, None for an event."""
         for grown in self._watchers.get(topic, ()):
             grown()
@@ -85,8 +137,12 @@ class Fanout:
         `grown` runs in the middle of a delivery, so it must return quickly and change no subscription."""
         watchers = self._watchers.setdefault(topic, set())
         watchers.add(grown)
+        if self._interest is not None:
+            self._interest.add(topic)
 
         def stop() -> None:
+            if self._interest is not None and grown in watchers:
+                self._interest.discard(topic)
             watchers.discard(grown)
             if not watchers and self._watchers.get(topic) is watchers:
                 del self._watchers[topic]
@@ -95,9 +151,7 @@ class Fanout:
 
     # --- other topics ----------------------------------------------------------------
 
-    def deliver(self, publication: Publication) -> Sequence[StateChange]:
-        """Hand a message to the connected subscribers. Returns the changes that queue it for sessions that
-        are away; the caller must commit them."""
+    def _deliver(self, publication: Publication) -> Sequence[StateChange]:
         qos = publication.qos
         plan = self._router.plan(publication.topic)
         if plan:
@@ -110,6 +164,20 @@ class Fanout:
         queued = self._away.queue(publication)
         self._totals["delivered"] += len(queued)
         return queued
+
+    def _deliver_everywhere(self, hints: Hints, publication: Publication) -> Sequence[StateChange]:
+        if not publication.topic.startswith("$"):  # $SYS is each node's own
+            frame = PublicationFrame(publication.payload, publication.qos, publication.properties)
+            hints.publish([Hint(publication.topic, encode_frame(frame))])
+        return self._deliver(publication)
+
+    def _offer(self, publication: Publication) -> None:
+        """Hand a message from another node to the connected subscribers. That node queues it for those that
+        are away."""
+        plan, outgoing = self._router.plan(publication.topic), Outgoing(publication)
+        for session, granted in plan.items():
+            session.offer(outgoing, min(granted, publication.qos))
+        self._totals["delivered"] += len(plan)
 
     def forward(self, publication: Publication, kept: Kept | None = None, owner: str = "") -> None:
         """Deliver a message, and retain it for `owner` if its flag says so. `kept` is called when all is on
@@ -152,6 +220,26 @@ class Fanout:
         if parse_topic(topic).kind in LOG_KINDS:
             raise ValueError(f"{topic} is a log: its entries must be stored and have a sender")
         self.forward(Publication(topic, payload, qos))
+
+
+def _hints_of(stamped: Stamped) -> list[Hint]:
+    """What the readers of a message on other nodes need, for each log that has it."""
+    draft = stamped.draft
+    if draft.topic.kind is Kind.GROUP:
+        places = [(draft.topic.name, stamped.seq)]
+    else:
+        places = list(zip(draft.logs, stamped.offsets, strict=True))
+    return [
+        Hint(
+            log,
+            encode_frame(
+                EntryFrame(
+                    offset, stamped.body, draft.qos, draft.conversation_id, draft.target, draft.properties
+                )
+            ),
+        )
+        for log, offset in places
+    ]
 
 
 def _may_see(reader: Subscriber, topic: str, conversation_id: str, target: Target) -> bool:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from broker.delivery.feeder import Feeder, RetainedQuery, tell_gap
+from broker.delivery.interest import Interest
 from broker.delivery.router import Router
 from broker.delivery.screened import Screened
 from broker.delivery.subscriber import Subscriber
@@ -63,7 +64,7 @@ class Subscriptions:
     `grant(session, filter)` is the right to read through a filter, see `Gate.grant`. `floors(user)` is
     `ConversationStore.floors`. `steady_ms` is Unix ms that steps of the wall clock do not change.
     `may_receive(session, topic)`, if not None, is asked before each delivery. A session has at most
-    `max_filters` filters.
+    `max_filters` filters. `interest` is that of the router.
     """
 
     def __init__(
@@ -77,7 +78,9 @@ class Subscriptions:
         steady_ms: Callable[[], int],
         may_receive: Callable[[Session, str], Awaitable[bool]] | None = None,
         max_filters: int = 1000,
+        interest: Interest | None = None,
     ) -> None:
+        self._interest = interest
         self._max_filters = max_filters
         self._router = router
         self._log = log
@@ -103,8 +106,13 @@ class Subscriptions:
             granted: list[Subscription] = []
             codes = []
             held = set(session.filters)
+            asked: set[str] = set()
             for subscription in wanted:
                 topic_filter = subscription.topic_filter
+                if topic_filter in asked:  # a packet may repeat one filter 60,000 times
+                    codes.append(subscription.qos)
+                    granted.append(subscription)
+                    continue
                 if topic_filter.count("/") >= MAX_LEVELS or (
                     topic_filter not in held and len(held) >= self._max_filters
                 ):
@@ -121,6 +129,7 @@ class Subscriptions:
                 codes.append(subscription.qos)
                 granted.append(subscription)
                 held.add(topic_filter)
+                asked.add(topic_filter)
                 if session.identity.role == "admin" and topic_filter not in grant.topics:
                     logger.warning(
                         "admin %s subscribed to %r",
@@ -242,15 +251,35 @@ class Subscriptions:
         matched the group before the user joined it, where the right to read it starts: the subscription
         has waited for these entries. Otherwise at the head of the log.
         """
-        while True:
-            revocations = self._revocations
-            wanted = await self._wanted(session)
-            tails = [topic for topic in wanted.exact if parse_topic(topic).kind in CURSOR_KINDS]
-            heads = await self._heads(session, tails)
-            if not session.connected:
-                return []  # the connection has ended while the directory was asked
-            if revocations == self._revocations:
-                break  # otherwise a right granted above may be lost already
+        announced: list[str] = []
+        try:
+            while True:
+                revocations = self._revocations
+                wanted = await self._wanted(session)
+                tails = [topic for topic in wanted.exact if parse_topic(topic).kind in CURSOR_KINDS]
+                if self._interest is not None:
+                    topics = [*wanted.exact, *wanted.wild]
+                    announced += topics
+                    await self._interest.announce(topics)
+                heads = await self._heads(session, tails)
+                if not session.connected:
+                    return []  # the connection has ended while the directory was asked
+                if revocations == self._revocations:
+                    break  # otherwise a right granted above may be lost already
+            return self._grant_all(session, wanted, known, tails, heads)
+        finally:
+            if self._interest is not None:
+                self._interest.release(announced)
+
+    def _grant_all(
+        self,
+        session: Session,
+        wanted: "_Wanted",
+        known: Collection[str],
+        tails: Sequence[str],
+        heads: Mapping[str, int],
+    ) -> list[str]:
+        """Give a session its grants, routes and tails. Returns the grants that are new."""
         exact, floors = wanted.exact, wanted.floors
         new = [topic for topic in (*exact, *wanted.wild) if topic not in session.grants]
         self._route(session, exact, wanted.wild)

@@ -69,12 +69,18 @@ class Hints(Protocol):
         """Tell the other nodes that follow these topics, in this order for each topic."""
         ...
 
-    def follow(self, topic: str) -> None:
-        """This node has a reader of the topic: `received` is called with its hints from now on, or soon."""
+    def follow(self, topic_filter: str) -> None:
+        """This node has a reader of a topic, or of the topics that a filter with wildcards matches: it gets
+        their hints soon, see `followed`. A hint comes once, however many filters match its topic."""
         ...
 
-    def unfollow(self, topic: str) -> None:
-        """This node has no reader of the topic any more."""
+    async def followed(self) -> None:
+        """Wait until all that this node follows so far is in effect: whatever other nodes publish from now
+        on is received. At most a second, if the other nodes cannot be reached."""
+        ...
+
+    def unfollow(self, topic_filter: str) -> None:
+        """This node has no such reader any more."""
         ...
 
 
@@ -123,8 +129,8 @@ class Member(msgspec.Struct, frozen=True, omit_defaults=True):
 class Members(Protocol):
     """The nodes that live. A node says so every 10 s; without a word for 40 s it is gone."""
 
-    def announce(self, member: Member) -> None:
-        """What the others should know of this node from now on."""
+    async def announce(self, member: Member) -> None:
+        """What the others should know of this node, from now on."""
         ...
 
     async def all(self) -> list[Member] | None:
@@ -148,15 +154,25 @@ class Whereabouts(msgspec.Struct, frozen=True):
     """Unix ms."""
 
 
+class Placed(msgspec.Struct, frozen=True):
+    """A device is known to be connected."""
+
+    devices: int
+    """How many devices its user has now, on all nodes."""
+    instead_of: Whereabouts | None = None
+    """An earlier connection of the device, which had not been taken back."""
+
+
 class Devices(Protocol):
     """Where the users of all nodes are connected."""
 
-    def connected(self, user: str, device: Whereabouts) -> None:
-        """A device of this node has connected."""
+    async def connected(self, user: str, device: Whereabouts) -> Placed | None:
+        """A device of this node has connected. None: unknown. Calls take effect in their order."""
         ...
 
-    def disconnected(self, user: str, client_id: str, connection_id: str) -> None:
-        """It has gone. Ignored if the device has another connection by now, on whatever node."""
+    async def disconnected(self, user: str, client_id: str, connection_id: str) -> int | None:
+        """It has gone. Changes nothing if the device has another connection by now, on whatever node. Returns
+        how many devices the user has now; None: unknown."""
         ...
 
     async def of(self, users: Sequence[str]) -> dict[str, list[Whereabouts]] | None:
@@ -173,13 +189,25 @@ class Devices(Protocol):
 class Backplane(Protocol):
     """What a node needs of the others."""
 
-    name: str
-    """Of this node."""
-    turns: Turns
-    hints: Hints
-    mail: Mail
-    members: Members
-    devices: Devices
+    @property
+    def name(self) -> str:
+        """Of this node."""
+        ...
+
+    @property
+    def turns(self) -> Turns: ...
+
+    @property
+    def hints(self) -> Hints: ...
+
+    @property
+    def mail(self) -> Mail: ...
+
+    @property
+    def members(self) -> Members: ...
+
+    @property
+    def devices(self) -> Devices: ...
 
     def on_hint(self, received: Callable[[Hint], None]) -> None:
         """Call `received` with the hints of topics that this node follows, its own left out."""

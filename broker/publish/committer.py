@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import attrgetter
@@ -21,8 +21,9 @@ from broker.domain.errors import (
 from broker.domain.message import Draft, Stamped, read_body, says_the_same
 from broker.group_commit import GroupCommit
 from broker.outage import Outage
-from broker.ports import Clock, DedupKey, MessageLog
+from broker.ports import Clock, DedupKey, MessageLog, Turns
 from broker.publish.sequencer import Sequencer
+from broker.publish.taking_turns import TakingTurns
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +63,11 @@ class Submission(msgspec.Struct, frozen=True, gc=False):
 class _InTurns:
     """Batches are filled in turns over the senders, see `group_commit.Turns`."""
 
+    owner = staticmethod(attrgetter("draft.sender"))
     _bodies = attrgetter("draft.content.content")
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-
-    @staticmethod
-    def owner(item: Submission) -> str:
-        return item.draft.sender
 
     @classmethod
     def size(cls, items: Iterable[Submission]) -> int:
@@ -81,10 +79,11 @@ class MessageCommitter:
 
     Nothing is acknowledged or pushed before it is fsynced. `publish` is called for each stored message, in
     the order of the log, after the `done` of the whole batch. Messages with very many readers are pushed
-    bit by bit, while the next batch is committed: `delivered` counts the readers that were reached so far.
+    bit by bit, while the next batch is committed: `delivered` counts the readers that were reached so far,
+    and `busy` is called with True when it begins, and with False when all are pushed.
 
     While the store cannot commit, submissions are held, at most `most_held` bytes of them, and committed in
-    their order as soon as it can.
+    their order as soon as it can. `turns`: those of a cluster's nodes; None if no other node writes.
     """
 
     def __init__(
@@ -99,6 +98,8 @@ class MessageCommitter:
         limited: Counter[str],
         max_batch_bytes: int = 1 << 19,
         delivered: Callable[[], int] = lambda: 0,
+        busy: Callable[[bool], None] = lambda _: None,
+        turns: Turns | None = None,
     ) -> None:
         self._log = log
         self._sequencer = sequencer
@@ -112,11 +113,15 @@ class MessageCommitter:
         self._held_bytes = 0
         self._closing = asyncio.Event()
         self._delivered = delivered
+        self._busy = busy
         self._unpushed: deque[Stamped] = deque()
         self._all_pushed = asyncio.Event()
         self._all_pushed.set()
         self._group = GroupCommit(self._commit, max_batch, _InTurns(max_batch_bytes))
         self.submit: Callable[[Submission], None] = self._group.submit
+        self._store: Callable[[list[Submission]], Awaitable[None]] = self._store_all
+        if turns is not None:
+            self._store = TakingTurns(turns, sequencer, self._store_all, self._group.next_batch).store
 
     def __len__(self) -> int:
         return len(self._group) + len(self._held)
@@ -149,14 +154,17 @@ class MessageCommitter:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), _RETRY_SECONDS)
             batch = self._held[: self._max_batch]
+            tried = len(batch)
             try:
                 await self._store(batch)
             except StoreUnavailableError as again:
                 error = again
+                self._held[:tried] = batch  # without those that are answered meanwhile
+                self._held_bytes = sum(map(_size, self._held))
             else:
                 self._outage.recovered(_MESSAGES)
                 # The rest is committed as usual, before all that is submitted from now on.
-                for item in self._release()[len(batch) :]:
+                for item in self._release()[tried:]:
                     self._group.submit(item)
         if given_up := self._release():
             self._fail(given_up, error)
@@ -178,7 +186,7 @@ class MessageCommitter:
 
     # --- a batch ---------------------------------------------------------------------
 
-    async def _store(self, batch: list[Submission]) -> None:
+    async def _store_all(self, batch: list[Submission]) -> None:
         """Commit a batch. Raises `StoreUnavailableError`: the batch may be tried again."""
         try:
             stamped = await self._append([item.draft for item in batch])
@@ -227,19 +235,25 @@ class MessageCommitter:
     def _push(self) -> None:
         """Push what is stored, in its order. After very many deliveries the event loop has its turn."""
         unpushed, most = self._unpushed, self._delivered() + _DELIVERIES_AT_ONCE
+        at_once = 1  # until it is known how many readers they have
         while unpushed:
-            for _ in range(min(_PUSHED_AT_ONCE, len(unpushed))):
+            for _ in range(min(at_once, len(unpushed))):
                 message = unpushed.popleft()
                 try:
                     self._publish(message)
                 except Exception:
                     # The message is stored: readers find it in the log.
                     logger.exception("pushing a message of %s failed", message.draft.conversation_id)
+            at_once = min(2 * at_once, _PUSHED_AT_ONCE)
             if self._delivered() >= most and unpushed:
-                self._all_pushed.clear()
+                if self._all_pushed.is_set():
+                    self._all_pushed.clear()
+                    self._busy(True)
                 asyncio.get_running_loop().call_soon(self._push)
                 return
-        self._all_pushed.set()
+        if not self._all_pushed.is_set():
+            self._all_pushed.set()
+            self._busy(False)
 
     def _fail(self, batch: Sequence[Submission], error: Exception) -> None:
         logger.error("commit of %d messages failed, none acknowledged: %s", len(batch), error)

@@ -4,10 +4,11 @@ Sans-IO: it is given the heads of logs and counts on from there. After a failed 
 are dropped and learned again, so a failed commit leaves no gap.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from broker.domain.ids import Snowflakes
 from broker.domain.message import Count, Draft, Stamped, stamp
+from broker.ports.backplane import Head
 
 
 class Sequencer:
@@ -36,6 +37,23 @@ class Sequencer:
         """Set the heads of logs and the counts of conversations, as read from the store."""
         self._heads.update(heads)
         self._counts.update(counts)
+
+    def learn_heads(self, heads: Mapping[str, Head]) -> None:
+        """Set the heads and counts that other nodes have told."""
+        for log, head in heads.items():
+            self._heads[log] = head.offset
+            self._counts[log] = Count(head.n, head.last)
+
+    def take_heads(self, drafts: Iterable[Draft]) -> dict[str, Head | None]:
+        """Forget the heads of these drafts' logs, because other nodes may write them from now on. Returns
+        what they were; None for those that are unknown."""
+        taken: dict[str, Head | None] = {}
+        for draft in drafts:
+            for log in (draft.conversation_id, *draft.logs):
+                if log not in taken:
+                    offset, count = self._heads.pop(log, None), self._counts.pop(log, Count())
+                    taken[log] = None if offset is None else Head(offset, count.n, count.last)
+        return taken
 
     def stamp(self, drafts: Sequence[Draft], now_ms: int, growing_ms: int) -> list[Stamped]:
         """Stamp a batch, in its order. The heads of all its logs must be known. The times are those of

@@ -212,6 +212,13 @@ class Session:
             tail.advance(offset)
             self.outbox.send(outgoing.frame())
 
+    def grown(self, tail: Tail, head: int) -> None:
+        """The log of a tail is known to have entries up to `head`. Those that were not pushed are read from
+        it."""
+        if tail.live and head > tail.position and self.tails.get(tail.topic) is tail:
+            self.logs.missed(tail, head)
+            self._watcher.lagging(self)
+
     # --- other messages --------------------------------------------------------------
 
     def offer(self, outgoing: Outgoing, qos: int) -> None:

@@ -33,13 +33,13 @@ class Timer(Protocol):
 class Presence:
     """The presence of all users of a node.
 
-    `publish(user, document, live)` publishes and retains a document. `later(callback)` schedules a callback
-    after the grace period, at whose end a user is offline."""
+    `publish(user, document, live)` publishes and retains a document. `later(user, callback)` schedules a
+    callback after the grace period, at whose end a user is offline."""
 
     def __init__(
         self,
         publish: Callable[[str, bytes, bool], None],
-        later: Callable[[Callable[[], None]], Timer],
+        later: Callable[[str, Callable[[], None]], Timer],
         now_ms: Callable[[], int],
     ) -> None:
         self._publish = publish
@@ -51,22 +51,29 @@ class Presence:
         self._claimed: dict[str, str] = {}
         self._leaving: dict[str, Timer] = {}
 
-    def devices_changed(self, user: str, devices: int) -> None:
-        """A device of the user connected or disconnected. `devices`: how many are connected now."""
+    def devices_changed(self, user: str, devices: int, here: int | None = None) -> None:
+        """A device of the user connected or disconnected. `devices`: how many are connected now. `here`: how
+        many of them to this node, if there are others, which publish a number of their own."""
         if not devices:
             if user not in self._leaving:
-                self._leaving[user] = self._later(lambda: self._left(user))
+                self._leaving[user] = self._later(user, lambda: self._left(user))
             return
         if (timer := self._leaving.pop(user, None)) is not None:
             timer.cancel()
-        if self._devices.get(user) != devices:
+        if here is not None or self._devices.get(user) != devices:
             self._devices[user] = devices
             self._publish(user, self._document(user), True)
+        if here == 0:
+            self._forget(user)
 
-    def _left(self, user: str) -> None:
-        del self._leaving[user]
+    def _forget(self, user: str) -> None:
         self._devices.pop(user, None)
         self._claimed.pop(user, None)
+
+    def _left(self, user: str) -> None:
+        if self._leaving.pop(user, None) is None:
+            return  # back while the other nodes were asked
+        self._forget(user)
         self._publish(user, self._document(user), False)
 
     def flush(self) -> None:

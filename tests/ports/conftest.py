@@ -4,8 +4,9 @@ They are persistence plugins, named and opened as a node does it. `--persistence
 this tree, `--persistence-options` its options in YAML, in which `{unique}` becomes a word of each test's own.
 """
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,8 @@ from broker.amqtt_edge.loading import Persistence, find_persistence
 from broker.domain.message import Amendment, Content, Count, Stamped, draft, stamp
 from broker.domain.topics import Topic, parse_topic
 from broker.ports import ConversationStore, Identified, MessageLog, StateStore, StoreContext, Stores
-from tests.ports.directories import Place
+from tests.ports.directories import Place, empty
+from tests.servers import mariadb, postgres
 
 Mentions = list[str] | Literal["all"] | None
 
@@ -25,6 +27,8 @@ PLUGINS = [
     "plugins.persistence.sqlite.SqlitePersistencePlugin",
     "tests.outside.memory_store.MemoryPersistencePlugin",
 ]
+
+SERVERS = {"mariadb": mariadb, "postgres": postgres}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -160,10 +164,29 @@ async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 # --- the directory ------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["sqlite"])
-def place(tmp_path: Path) -> Place:
+@pytest.fixture(scope="session")
+def databases() -> Iterator[dict[str, str]]:
+    """The database of this worker on each server that a test has needed. A test finds it empty: to make the
+    tables takes 0.1 s, to empty them 0.01 s."""
+    made: dict[str, str] = {}
+    yield made
+    for kind, database in made.items():
+        asyncio.run(SERVERS[kind].drop(database))
+
+
+@pytest.fixture(params=["sqlite", *SERVERS])
+async def place(
+    request: pytest.FixtureRequest, tmp_path: Path, databases: dict[str, str]
+) -> AsyncIterator[Place]:
     """Where an empty directory is, in each database."""
-    return tmp_path / "directory.db"
+    kind = request.param
+    if kind == "sqlite":
+        yield tmp_path / "directory.db"
+        return
+    if kind not in databases:
+        databases[kind] = await SERVERS[kind].create()
+    yield databases[kind]
+    await empty(databases[kind])
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Backplanes: what the nodes of a cluster tell each other."""

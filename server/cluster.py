@@ -1,0 +1,44 @@
+"""The node as a member of a cluster."""
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+from broker import VERSION
+from broker.config import Config
+from broker.metrics import Metrics
+from broker.ports import Backplane, Member
+from plugins.backplane.redis import RedisOptions, open_backplane
+
+
+def node_name(config: Config) -> str:
+    """The name of the node among the others: that of its host or pod, if none is configured."""
+    return config.cluster.name or socket.gethostname()
+
+
+async def open_cluster(config: Config, metrics: Metrics, stack: AsyncExitStack) -> Backplane | None:
+    """Connect to the other nodes; None for a node that has none. Raises `StoreError`."""
+    cluster = config.cluster
+    if cluster.url is None:
+        return None
+    options = RedisOptions(cluster.url, cluster.prefix, cluster.most_connections, cluster.timeout)
+    backplane = await open_backplane(options, node_name(config), metrics.dropped)
+    stack.push_async_callback(backplane.close)
+    return backplane
+
+
+def member(config: Config, addresses: Mapping[str, str]) -> Member:
+    """What the other nodes should know of this one."""
+    return Member(
+        node_name(config),
+        config.node.id,
+        "all",
+        os.getpid(),
+        socket.gethostname(),
+        VERSION,
+        addresses,
+        int(time.time() * 1000),
+        ready=True,
+    )

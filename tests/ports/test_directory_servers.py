@@ -1,0 +1,99 @@
+"""The SQL directory on a server that cannot be used: one clear line at the start, later it recovers."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import urlsplit, urlunsplit
+
+import psutil
+import pytest
+
+from broker.domain.errors import StoreError, StoreUnavailableError
+from plugins.persistence.sql_directory import Pool, open_directory
+from tests.ports.conftest import SERVERS
+from tests.ports.directories import Clock, hash_password
+from tests.servers.processes import HOST, Process, free_port
+
+
+@pytest.fixture(params=list(SERVERS))
+def kind(request: pytest.FixtureRequest) -> ModuleType:
+    return SERVERS[request.param]
+
+
+def changed(url: str, **parts: object) -> str:
+    """The URL with another user, password, port or database."""
+    old = urlsplit(url)
+    now = {
+        "username": old.username,
+        "password": old.password or "",
+        "port": old.port,
+        "path": old.path,
+    } | parts
+    place = f"{now['username']}:{now['password']}@{HOST}:{now['port']}"
+    return urlunsplit(old._replace(netloc=place, path=str(now["path"])))
+
+
+async def refusal(url: str) -> str:
+    """The one line that says why it cannot be opened."""
+    with pytest.raises(StoreError) as raised:
+        await open_directory(url, hash_password, Clock().now_ms, Pool(connect_timeout=2))
+    said = str(raised.value)
+    assert "\n" not in said
+    assert "secret" not in said
+    assert len(said) < 300
+    return said
+
+
+async def test_what_is_wrong_at_the_start_is_said(kind: ModuleType) -> None:
+    async with kind.new_database() as url:
+        assert "onnect" in await refusal(changed(url, port=free_port(), password="secret"))
+        wrong = await refusal(changed(url, username="nobody-here", password="secret"))
+        assert "Access denied" in wrong or "authentication failed" in wrong
+        assert "no_such_database" in await refusal(changed(url, path="/no_such_database"))
+
+
+@pytest.mark.parametrize("url", ["oracle://host/db", "directory.db", "mysql+pymysql://a:secret@host:port/db"])
+async def test_urls_that_it_cannot_use(url: str) -> None:
+    assert (await refusal(url)).startswith("directory: ")
+
+
+@pytest.fixture
+def server(kind: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, str]]:
+    folder = tmp_path_factory.mktemp("server")
+    for parent in (folder, *folder.parents[:3]):
+        if parent.stat().st_uid == os.getuid() and parent != Path("/tmp"):
+            parent.chmod(parent.stat().st_mode | 0o011)  # for the server's user
+    process, url = kind.own(folder)
+    process.start()
+    yield process, url
+    process.kill()
+
+
+async def test_a_server_that_fails_and_comes_back(kind: ModuleType, server: tuple[Process, str]) -> None:
+    process, url = server
+    database = await kind.create(url)
+    pool = Pool(connect_timeout=1, timeout=1)
+    directory = await open_directory(database, hash_password, Clock().now_ms, pool)
+    await directory.add_account("alice", None, "user")
+
+    async def both_fail() -> None:
+        with pytest.raises(StoreUnavailableError, match=r"^directory: "):
+            await directory.account("alice")
+        with pytest.raises(StoreUnavailableError, match=r"^directory: "):
+            await directory.set_disabled("alice", True)
+
+    processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
+    for each in processes:
+        each.suspend()
+    await both_fail()
+    for each in processes:
+        each.resume()
+    account = await directory.account("alice")
+    assert account is not None
+    process.kill()
+    await both_fail()
+    process.start()
+    assert await directory.account("alice") is not None
+    await directory.set_disabled("alice", True)
+    await directory.close()
