@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 HOST = "127.0.0.1"
@@ -106,7 +107,13 @@ class Process:
 
     def kill(self) -> None:
         """As when the machine loses its power, but for what the system still writes to disk."""
+        # Those of PostgreSQL end by themselves, but later than the next start.
+        children = psutil.Process(self.pid).children() if self._process is not None else []
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         self._end(signal.SIGKILL)
+        psutil.wait_procs(children, _DEADLINE)
 
     def end(self) -> None:
         self._end(signal.SIGTERM)

@@ -90,7 +90,7 @@ class SqlAccounts(SqlPart):
         await self._database.write(_delete_account, user_id, groups, notices)
 
     async def profiles(self, user_ids: Sequence[str]) -> dict[str, Profile]:
-        return await self._database.read(_select_profiles, user_ids)
+        return await self._database.read(select_profiles, user_ids)
 
     async def write_profile(self, profile: Profile) -> None:
         await self._database.write(_update_profile, profile)
@@ -109,6 +109,15 @@ class SqlAccounts(SqlPart):
 def _select_account(connection: Connection, user_id: str) -> Account | None:
     row = connection.execute(_ACCOUNTS.where(USERS.c.user_id == user_id)).first()
     return None if row is None else Account(*row)
+
+
+def select_accounts_by_id(connection: Connection, user_ids: Sequence[str]) -> dict[str, Account]:
+    found = [
+        Account(*row)
+        for chunk in chunks(user_ids)
+        for row in connection.execute(_ACCOUNTS.where(USERS.c.user_id.in_(chunk)))
+    ]
+    return {account.user_id: account for account in found}
 
 
 def _select_accounts(connection: Connection, after: str, limit: int) -> list[Account]:
@@ -195,7 +204,7 @@ def _delete_account(
     ]
 
 
-def _select_profiles(connection: Connection, user_ids: Sequence[str]) -> dict[str, Profile]:
+def select_profiles(connection: Connection, user_ids: Sequence[str]) -> dict[str, Profile]:
     query = select(*columns(USERS, Profile.__struct_fields__))
     found = [
         Profile(*row)

@@ -29,6 +29,11 @@ class Database(ABC):
         """The file of the database; None if a server has it."""
         return None
 
+    @property
+    def as_of(self) -> float | None:
+        """See `SqlDirectory`."""
+        return None
+
     def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:
         """See `broker.ports.Directory`."""
         self._listeners.append(callback)

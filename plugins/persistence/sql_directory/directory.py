@@ -28,6 +28,12 @@ class SqlDirectory(
         """Finish the calls that have begun, then close the connections. Later calls raise `StoreError`."""
         await self._database.close()
 
+    @property
+    def as_of(self) -> float | None:
+        """The monotonic time in seconds as of which the listeners know what other nodes have changed; None if
+        there are no others."""
+        return self._database.as_of
+
 
 async def open_directory(
     url: str,

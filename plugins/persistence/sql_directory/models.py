@@ -221,6 +221,21 @@ class IdTwinRow(SQLModel, table=True):
     folded: str = Field(sa_type=Id, index=True)
 
 
+class ChangeRow(SQLModel, table=True):
+    """A change that other nodes have not read yet. `writer` is the directory that made it."""
+
+    __tablename__ = "changes"
+    __table_args__ = {"sqlite_autoincrement": True, **_TEXT}
+
+    id: int | None = Field(
+        default=None, sa_column=Column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    )
+    writer: str = Field(max_length=32)
+    kind: str = Field(max_length=16)
+    one: str = Field(sa_type=Id)
+    other: str = Field(sa_type=Id)
+
+
 def _table(row: type[SQLModel]) -> Table:
     return SQLModel.metadata.tables[str(row.__tablename__)]
 
@@ -237,6 +252,7 @@ NOTICES = _table(NoticeRow)
 STORE_IDENTITY = _table(StoreIdentityRow)
 USED_IDS = _table(UsedIdRow)
 ID_TWINS = _table(IdTwinRow)
+CHANGES = _table(ChangeRow)
 
 
 def columns(table: Table, fields: Iterable[str]) -> list[ColumnElement[Any]]:

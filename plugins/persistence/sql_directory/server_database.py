@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
+from uuid import uuid4
 
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
@@ -16,7 +17,9 @@ from sqlalchemy.pool import NullPool
 
 from broker.domain.errors import StoreError, StoreUnavailableError
 from broker.ports import DirectoryChange
+from plugins.persistence.sql_directory.changes import Key, read_states, write_rows
 from plugins.persistence.sql_directory.database import Database
+from plugins.persistence.sql_directory.following import Following
 from plugins.persistence.sql_directory.kinds import Kind
 from plugins.persistence.sql_directory.migrate import migrate
 from plugins.persistence.sql_directory.pool import Pool
@@ -53,6 +56,17 @@ class ServerDatabase(Database):
         self._order = Order()
         self._jobs: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self._writer = uuid4().hex
+        """Names this directory in what it tells other nodes."""
+        self._following = Following(self, self._writer, self._tell_states, pool.timeout)
+
+    async def follow(self) -> None:
+        """From now on, tell the listeners what other nodes change. Raises `StoreError`."""
+        await self._following.start()
+
+    @property
+    def as_of(self) -> float:
+        return self._following.as_of
 
     async def read(self, job: Callable[[Connection, *Args], T], *args: *Args) -> T:
         return await self._finish(self._read(partial(_call, job, args)))
@@ -63,6 +77,7 @@ class ServerDatabase(Database):
         await self._finish(self._write(partial(_call, job, args)))
 
     async def close(self) -> None:
+        await self._following.stop()
         self._closed = True
         while self._jobs:
             await asyncio.wait(self._jobs)
@@ -119,6 +134,8 @@ class ServerDatabase(Database):
             try:
                 async with asyncio.timeout(self._timeout), self._writing.connect() as connection:
                     changes = await connection.run_sync(job)
+                    # Last, since others look for a row whose transaction is long in coming.
+                    await connection.run_sync(write_rows, self._writer, changes)
                     place = self._order.place()
                     await connection.commit()
                 await place.come()
@@ -126,6 +143,23 @@ class ServerDatabase(Database):
             finally:
                 if place is not None:
                     place.leave()
+
+    async def _tell_states(self, keys: Sequence[Key]) -> None:
+        """Tell the listeners the states of what others have changed.
+
+        Changes of this node have their places in the order, too: those before have been told, and those after
+        are told later, so that none of them follows a newer state. If one does that was read already, what
+        has made it newer was committed after the rows of `keys` were read, and is told next.
+
+        Raises:
+            StoreError: the database failed or is closed. Nothing was told.
+        """
+        place = self._order.place()
+        try:
+            await place.come()
+            self._tell(await self.read(read_states, keys))
+        finally:
+            place.leave()
 
     def _failure(self, error: Exception) -> StoreError:
         kind = StoreUnavailableError if may_pass(self._kind, error) else StoreError
@@ -184,7 +218,13 @@ async def open_server(url: URL, kind: Kind, pool: Pool) -> ServerDatabase:
         raise StoreError(f"directory {shown}: {error}") from error
     except _failures(kind) as error:
         raise StoreError(f"directory {shown}: {reason(kind, error)}") from error
-    return ServerDatabase(url.set(drivername=kind.driver), kind, pool)
+    database = ServerDatabase(url.set(drivername=kind.driver), kind, pool)
+    try:
+        await database.follow()
+    except StoreError:
+        await database.close()
+        raise
+    return database
 
 
 @asynccontextmanager
