@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
 import pytest
+from sqlalchemy import Engine, event
 
+from broker.domain.errors import StoreUnavailableError
 from broker.ports import (
     Account,
     AccountChanged,
@@ -170,3 +172,19 @@ async def test_members_that_join_on_both(nodes: list[SqlDirectory]) -> None:
         await polled(node)
         joins = [c for c in each.changes if isinstance(c, MembershipChanged) and c.user_id != "alice"]
         assert sorted(c.user_id for c in joins) == sorted(users)
+
+
+async def test_a_commit_whose_outcome_is_not_known(nodes: list[SqlDirectory]) -> None:
+    await add(nodes[0], "alice")
+    told = Told(nodes[0])
+
+    def fail(_connection: object) -> None:
+        event.remove(Engine, "commit", fail)
+        raise ConnectionResetError("the connection was lost")
+
+    event.listen(Engine, "commit", fail)
+    with pytest.raises(StoreUnavailableError, match="lost"):
+        await nodes[0].set_disabled("alice", True)
+    assert told.changes == []
+    await polled(nodes[0])
+    assert told.accounts("alice") == [await nodes[0].account("alice")], "whatever it is"

@@ -76,12 +76,17 @@ class Following:
             try:
                 await self.poll()
                 await self._clean()
-            except StoreError as error:
+            except Exception as error:  # a listener's, too: the next poll tells it again
                 if not self._failing:
-                    logger.warning("what other nodes change in the directory cannot be read: %s", error)
+                    about = None if isinstance(error, StoreError) else error
+                    logger.warning("changes of other nodes cannot be told: %s", error, exc_info=about)
                 self._failing = True
             else:
                 self._failing = False
+
+    def look_again(self, keys: Iterable[Key]) -> None:
+        """Tell the states of these, too: it is not known whether a change of this node was committed."""
+        self._untold.update(dict.fromkeys(keys))
 
     async def poll(self) -> None:
         """Read what is new, and tell the listeners.
@@ -92,11 +97,13 @@ class Following:
         began = time.monotonic()
         while await self._read(told=True) == _MOST:
             pass
-        if self._untold:
-            keys = list(self._untold)
-            await self._tell_states(keys)
-            for key in keys:
-                del self._untold[key]
+        keys, self._untold = self._untold, {}
+        try:
+            if keys:
+                await self._tell_states(list(keys))
+        except BaseException:
+            self._untold = keys | self._untold
+            raise
         self.as_of = began
 
     async def _read(self, *, told: bool) -> int:

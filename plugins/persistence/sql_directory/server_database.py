@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from broker.domain.errors import StoreError, StoreUnavailableError
 from broker.ports import DirectoryChange
-from plugins.persistence.sql_directory.changes import Key, read_states, write_rows
+from plugins.persistence.sql_directory.changes import Key, key_of, read_states, write_rows
 from plugins.persistence.sql_directory.database import Database
 from plugins.persistence.sql_directory.following import Following
 from plugins.persistence.sql_directory.kinds import Kind
@@ -103,8 +103,8 @@ class ServerDatabase(Database):
     async def _read(self, job: Callable[[Connection], T]) -> T:
         try:
             async with (
-                self._read_turns,
                 asyncio.timeout(self._timeout),
+                self._read_turns,
                 self._reading.connect() as connection,
             ):
                 return await connection.run_sync(job)
@@ -113,11 +113,13 @@ class ServerDatabase(Database):
 
     async def _write(self, job: Callable[[Connection], Sequence[DirectoryChange]]) -> None:
         pause = _FIRST_PAUSE
+        deadline = time.monotonic() + self._timeout
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 await self._transaction(job)
             except self._failures as error:
-                if attempt == _ATTEMPTS or not self._kind.failed_together(_original(error)):
+                last = attempt == _ATTEMPTS or time.monotonic() > deadline
+                if last or not self._kind.failed_together(_original(error)):
                     raise self._failure(error) from error
             else:
                 return
@@ -129,20 +131,35 @@ class ServerDatabase(Database):
 
         A job that has changed the same thing before holds its rows locked until it has committed, so its
         place in the order is before."""
-        async with self._write_turns:
-            place = None
+        changes: Sequence[DirectoryChange] = ()
+        place = None
+        committed = False
+        try:
             try:
-                async with asyncio.timeout(self._timeout), self._writing.connect() as connection:
+                async with (
+                    asyncio.timeout(self._timeout),
+                    self._write_turns,
+                    self._writing.connect() as connection,
+                ):
                     changes = await connection.run_sync(job)
                     # Last, since others look for a row whose transaction is long in coming.
                     await connection.run_sync(write_rows, self._writer, changes)
                     place = self._order.place()
                     await connection.commit()
+                    committed = True
+            except self._failures:
+                if not committed:  # else it is only the connection that has failed
+                    raise
+            if place is not None:
                 await place.come()
-                self._tell(changes)
-            finally:
-                if place is not None:
-                    place.leave()
+            self._tell(changes)
+        except self._failures:
+            if place is not None:  # it may be committed: nobody knows
+                self._following.look_again(map(key_of, changes))
+            raise
+        finally:
+            if place is not None:
+                place.leave()
 
     async def _tell_states(self, keys: Sequence[Key]) -> None:
         """Tell the listeners the states of what others have changed.
