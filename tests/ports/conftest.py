@@ -7,6 +7,7 @@ this tree, `--persistence-options` its options in YAML, in which `{unique}` beco
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -19,12 +20,14 @@ from broker.domain.message import Amendment, Content, Count, Stamped, draft, sta
 from broker.domain.topics import Topic, parse_topic
 from broker.ports import ConversationStore, Identified, MessageLog, StateStore, StoreContext, Stores
 from tests.ports.directories import Place, empty
-from tests.servers import mariadb, postgres
+from tests.servers import mariadb, mongodb, postgres
 
 Mentions = list[str] | Literal["all"] | None
 
+MONGODB = "plugins.persistence.mongodb.MongoPersistencePlugin"
 PLUGINS = [
     "plugins.persistence.sqlite.SqlitePersistencePlugin",
+    MONGODB,
     "tests.outside.memory_store.MemoryPersistencePlugin",
 ]
 
@@ -155,10 +158,13 @@ async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     """Empty stores of one implementation."""
     name, options = request.param
     options = yaml.safe_load(options.replace("{unique}", uuid.uuid4().hex))
-    stores = OpenedStores(find_persistence({name: options}), tmp_path)
-    await stores.open()
-    yield stores
-    await stores.close()
+    async with AsyncExitStack() as used:
+        if name == MONGODB and not options:
+            options = await used.enter_async_context(mongodb.emptied_database())
+        stores = OpenedStores(find_persistence({name: options}), tmp_path)
+        await stores.open()
+        yield stores
+        await stores.close()
 
 
 # --- the directory ------------------------------------------------------------------------

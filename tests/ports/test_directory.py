@@ -1,6 +1,7 @@
 """The Directory port: accounts, contacts and notices, with real storage."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -163,6 +164,9 @@ async def test_who_is_cancelled_while_writing_is_told_of_all_the_same(
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
+    deadline = time.monotonic() + 10
+    while not changes and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
     assert (await account_of(directory, "alice")).disabled
     assert [change.account and change.account.disabled for change in changes] == [True]  # type: ignore[union-attr]
 

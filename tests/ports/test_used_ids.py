@@ -92,6 +92,7 @@ async def add_twins(place: Place) -> None:
         *(line for name in more for line in _copy("users", "user_id", "alice", name)),
         *_copy("groups", "group_id", "team", "Team"),
         *(f"ALTER TABLE {table} {_OLD_COLLATION}" for table in ("users", "groups") if is_mariadb(place)),
+        "DROP TABLE changes",
         "DROP TABLE used_ids",
         "DROP TABLE id_twins",
         "UPDATE alembic_version SET version_num = '0004'",

@@ -8,9 +8,9 @@ from broker.domain.errors import DuplicateMessageError, StoreError
 from broker.domain.message import Amendment, Count, Entry, Stamped
 from broker.domain.topics import inbox_topic, parse_topic
 from broker.ports import DedupKey, KeptEvent, Located
+from plugins.persistence.properties import to_column
 from plugins.persistence.sqlite.database import Database, first_row
 from plugins.persistence.sqlite.names import Names
-from plugins.persistence.sqlite.properties import to_column
 from plugins.persistence.sqlite.rows import insert
 from plugins.persistence.sqlite.scanning import ENTRIES, EVENTS, last_key, scan, table_of
 from plugins.persistence.sqlite.schema import OFFSET_BITS, OFFSETS
