@@ -1,7 +1,6 @@
 """The Directory port: accounts, contacts and notices, with real storage."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -159,14 +158,14 @@ async def test_who_is_cancelled_while_writing_is_told_of_all_the_same(
 ) -> None:
     await add(directory, "alice")
     del changes[:]
+    told = asyncio.Event()
+    directory.on_change(lambda _: told.set())
     writing = asyncio.create_task(directory.set_disabled("alice", True))
     await asyncio.sleep(0)  # it has begun
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
-    deadline = time.monotonic() + 10
-    while not changes and time.monotonic() < deadline:
-        await asyncio.sleep(0.01)
+    await asyncio.wait_for(told.wait(), 10)
     assert (await account_of(directory, "alice")).disabled
     assert [change.account and change.account.disabled for change in changes] == [True]  # type: ignore[union-attr]
 
