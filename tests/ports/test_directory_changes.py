@@ -183,7 +183,7 @@ async def test_a_commit_whose_outcome_is_not_known(nodes: list[SqlDirectory]) ->
         raise ConnectionResetError("the connection was lost")
 
     event.listen(Engine, "commit", fail)
-    with pytest.raises(StoreUnavailableError, match="lost"):
+    with pytest.raises(StoreUnavailableError, match="fails"):
         await nodes[0].set_disabled("alice", True)
     assert told.changes == []
     await polled(nodes[0])

@@ -1,8 +1,6 @@
 """The SQL directory on a server that cannot be used: one clear line at the start, later it recovers."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit, urlunsplit
 
@@ -60,11 +58,7 @@ async def test_urls_that_it_cannot_use(url: str) -> None:
 
 @pytest.fixture
 def server(kind: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, str]]:
-    folder = tmp_path_factory.mktemp("server")
-    for parent in (folder, *folder.parents[:3]):
-        if parent.stat().st_uid == os.getuid() and parent != Path("/tmp"):
-            parent.chmod(parent.stat().st_mode | 0o011)  # for the server's user
-    process, url = kind.own(folder)
+    process, url = kind.own(tmp_path_factory.mktemp("server"))
     process.start()
     yield process, url
     process.kill()
@@ -78,9 +72,9 @@ async def test_a_server_that_fails_and_comes_back(kind: ModuleType, server: tupl
     await directory.add_account("alice", None, "user")
 
     async def both_fail() -> None:
-        with pytest.raises(StoreUnavailableError, match=r"^directory: "):
+        with pytest.raises(StoreUnavailableError, match="the database server fails"):
             await directory.account("alice")
-        with pytest.raises(StoreUnavailableError, match=r"^directory: "):
+        with pytest.raises(StoreUnavailableError, match="the database server fails"):
             await directory.set_disabled("alice", True)
 
     processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children()]

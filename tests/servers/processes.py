@@ -55,11 +55,14 @@ def as_user(name: str) -> dict[str, Any]:
 
 
 def folder_of(parent: Path, name: str, user: str | None = None) -> Path:
-    """A new folder that belongs to the server's user."""
+    """A new folder that belongs to the server's user, who can reach it, too."""
     folder = parent / name
     folder.mkdir()
     if user is not None and os.getuid() == 0:
         shutil.chown(folder, user, user)
+        for above in folder.parents:
+            if above.is_relative_to(tempfile.gettempdir()) and above != Path(tempfile.gettempdir()):
+                above.chmod(above.stat().st_mode | 0o011)
     return folder
 
 

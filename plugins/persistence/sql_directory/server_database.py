@@ -1,6 +1,7 @@
 """The directory's database on a server, which several nodes use."""
 
 import asyncio
+import logging
 import math
 import random
 import time
@@ -24,6 +25,8 @@ from plugins.persistence.sql_directory.kinds import Kind
 from plugins.persistence.sql_directory.migrate import migrate
 from plugins.persistence.sql_directory.pool import Pool
 from plugins.persistence.sql_directory.turns import Order, Turns
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -56,6 +59,7 @@ class ServerDatabase(Database):
         self._order = Order()
         self._jobs: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self._failing = False
         self._writer = uuid4().hex
         """Names this directory in what it tells other nodes."""
         self._following = Following(self, self._writer, self._tell_states, pool.timeout)
@@ -107,9 +111,11 @@ class ServerDatabase(Database):
                 self._read_turns,
                 self._reading.connect() as connection,
             ):
-                return await connection.run_sync(job)
+                result = await connection.run_sync(job)
         except self._failures as error:
             raise self._failure(error) from error
+        self._worked()
+        return result
 
     async def _write(self, job: Callable[[Connection], Sequence[DirectoryChange]]) -> None:
         pause = _FIRST_PAUSE
@@ -122,6 +128,7 @@ class ServerDatabase(Database):
                 if last or not self._kind.failed_together(_original(error)):
                     raise self._failure(error) from error
             else:
+                self._worked()
                 return
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # not at the same time again
             pause *= 2
@@ -179,8 +186,21 @@ class ServerDatabase(Database):
             place.leave()
 
     def _failure(self, error: Exception) -> StoreError:
-        kind = StoreUnavailableError if may_pass(self._kind, error) else StoreError
-        return kind(f"directory: {reason(self._kind, error)}")
+        """What a caller is told. Who asks whether the node is ready is told, too, and that may be anybody: so
+        names of hosts and users are in the log only."""
+        if not may_pass(self._kind, error):
+            return StoreError(f"directory: {reason(self._kind, error)}")
+        if self._kind.failed_together(_original(error)):
+            return StoreUnavailableError("directory: other changes of the same are in the way")
+        if not self._failing:
+            logger.error("the directory's database fails: %s", reason(self._kind, error))
+        self._failing = True
+        return StoreUnavailableError("directory: the database server fails, or cannot be reached")
+
+    def _worked(self) -> None:
+        if self._failing:
+            logger.warning("the directory's database works again")
+        self._failing = False
 
 
 def _failures(kind: Kind) -> tuple[type[Exception], ...]:
