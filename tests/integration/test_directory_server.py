@@ -10,20 +10,19 @@ from tests.integration.node import ROOT, Node, wait_for
 from tests.integration.test_full_disk import ready
 from tests.integration.test_serve import serve
 from tests.servers import mariadb, postgres
-from tests.servers.processes import Process, free_port
+from tests.servers.processes import Process, free_port, own_folder
 
 CONFIG = ROOT / "config" / "broker.yaml"
 KINDS = {"mariadb": mariadb, "postgres": postgres}
 
 
 @pytest.fixture(params=list(KINDS))
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Process, str]]:
-    process, url = KINDS[request.param].own(tmp_path_factory.mktemp("server"))
-    process.start()
-    yield process, url
-    process.kill()
+def server(request: pytest.FixtureRequest) -> Iterator[tuple[Process, str]]:
+    with own_folder() as folder:
+        process, url = KINDS[request.param].own(folder)
+        process.start()
+        yield process, url
+        process.kill()
 
 
 async def test_a_server_that_is_away_for_a_while(

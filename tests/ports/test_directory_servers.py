@@ -12,7 +12,7 @@ from broker.domain.errors import StoreError, StoreUnavailableError
 from plugins.persistence.sql_directory import Pool, SqlDirectory, open_directory
 from tests.ports.conftest import SERVERS
 from tests.ports.directories import Clock, hash_password
-from tests.servers.processes import HOST, Process, free_port
+from tests.servers.processes import HOST, Process, free_port, own_folder
 
 
 @pytest.fixture(params=list(SERVERS))
@@ -58,11 +58,12 @@ async def test_urls_that_it_cannot_use(url: str) -> None:
 
 
 @pytest.fixture
-def server(kind: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, str]]:
-    process, url = kind.own(tmp_path_factory.mktemp("server"))
-    process.start()
-    yield process, url
-    process.kill()
+def server(kind: ModuleType) -> Iterator[tuple[Process, str]]:
+    with own_folder() as folder:
+        process, url = kind.own(folder)
+        process.start()
+        yield process, url
+        process.kill()
 
 
 async def fails(directory: SqlDirectory) -> None:

@@ -55,15 +55,21 @@ def as_user(name: str) -> dict[str, Any]:
 
 
 def folder_of(parent: Path, name: str, user: str | None = None) -> Path:
-    """A new folder that belongs to the server's user, who can reach it, too."""
+    """A new folder that belongs to the server's user."""
     folder = parent / name
     folder.mkdir()
     if user is not None and os.getuid() == 0:
         shutil.chown(folder, user, user)
-        for above in folder.parents:
-            if above.is_relative_to(tempfile.gettempdir()) and above != Path(tempfile.gettempdir()):
-                above.chmod(above.stat().st_mode | 0o011)
     return folder
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder for a server of a test's own, which the server's user can reach. (In `tmp_path` it cannot:
+    pytest closes the folders above at each start of any run.)"""
+    with tempfile.TemporaryDirectory(prefix="parley-server-") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
 
 
 def wait_until(ready: Callable[[], bool], what: str, log: Path) -> None:
