@@ -27,28 +27,13 @@ class Compression:
         self._algorithm = algorithm
         self._compress = _compressor(algorithm, level)
 
-    def pack(self, body: bytes) -> tuple[bytes, str]:
-        """The bytes to store, and the name by which `unpack` reads them; "" for bytes as they are."""
+    def pack(self, body: bytes, plain: int = 0) -> tuple[bytes, str]:
+        """The bytes to store, and the algorithm by which `unpack` reads them; "" for bytes as they are. The
+        first `plain` bytes stay as they are."""
         if not 0 < self._threshold <= len(body):
             return body, ""
-        packed = self._compress(body)
+        packed = body[:plain] + self._compress(body[plain:])
         return (packed, self._algorithm) if len(packed) < len(body) else (body, "")
-
-
-def unpack(stored: bytes, algorithm: str) -> bytes:
-    """The body. Raises `ValueError` for bytes that are not what was packed."""
-    if not algorithm:
-        return stored
-    try:
-        if algorithm == "zstd":
-            if zstandard.frame_content_size(stored) > _LARGEST:
-                raise ValueError("too large")
-            return zstandard.ZstdDecompressor().decompress(stored, _LARGEST)
-        if algorithm == "zlib":
-            return zlib.decompressobj().decompress(stored, _LARGEST)
-    except (zstandard.ZstdError, zlib.error, MemoryError) as error:
-        raise ValueError(str(error)) from error
-    raise ValueError(f"unknown compression {algorithm!r}")
 
 
 def _compressor(algorithm: str, level: int) -> Callable[[bytes], bytes]:
@@ -58,3 +43,20 @@ def _compressor(algorithm: str, level: int) -> Callable[[bytes], bytes]:
     if algorithm == "zlib" and 1 <= level <= zlib.Z_BEST_COMPRESSION:
         return lambda body: zlib.compress(body, level)
     raise StoreError(f"compression must be zstd (level 1 to 22) or zlib (1 to 9), not {algorithm} {level}")
+
+
+def unpack(stored: bytes, algorithm: str, plain: int = 0) -> bytes:
+    """The body. Raises `ValueError` for bytes that are not what was packed."""
+    if not algorithm:
+        return stored
+    packed = stored[plain:]
+    try:
+        if algorithm == "zstd":
+            if zstandard.frame_content_size(packed) > _LARGEST:
+                raise ValueError("too large")
+            return stored[:plain] + zstandard.ZstdDecompressor().decompress(packed, _LARGEST)
+        if algorithm == "zlib":
+            return stored[:plain] + zlib.decompressobj().decompress(packed, _LARGEST)
+    except (zstandard.ZstdError, zlib.error, MemoryError) as error:
+        raise ValueError(str(error)) from error
+    raise ValueError(f"unknown compression {algorithm!r}")

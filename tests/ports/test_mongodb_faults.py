@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from pymongo import MongoClient
 
 from broker.domain.errors import StoreError, StoreUnavailableError
 from broker.domain.message import Stamped, read_body
-from broker.ports import MessageLog
+from broker.ports import Enqueued, MessageLog, QueuedMessage, Saved, SessionKey, SessionState
+from plugins.persistence.mongodb import client as driver
 from tests.ports.conftest import Scribe
 from tests.ports.mongodb_stores import MUCH, client, fresh, opened
 from tests.servers import mongodb
 from tests.servers.headless import headless
 from tests.servers.processes import HOST, Process, free_port
 
-QUICK = {"select_timeout_ms": 1000, "connect_timeout_ms": 1000, "settle_timeout_ms": 60_000}
+QUICK = {"select_timeout_ms": 1000, "connect_timeout_ms": 1000}
 
 
 @pytest.fixture
@@ -108,21 +110,26 @@ async def test_a_wrong_password(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_goes_and_comes_back(
-    tmp_path: Path, scribe: Scribe, server: tuple[Process, str]
+    tmp_path: Path, scribe: Scribe, server: tuple[Process, str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    """What clients see of it does not name the server; the log does, once."""
     process, url = server
     async with opened(tmp_path, url, "parley", **QUICK) as stores:
         first, second = scribe.group("team", "a"), scribe.group("team", "b")
         await stores.messages.append([first])
         process.end()
-        with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+        with pytest.raises(StoreUnavailableError, match=r"^mongodb: cannot be reached$"):
             await stores.messages.append([second])
-        with pytest.raises(StoreUnavailableError):
+        with pytest.raises(StoreUnavailableError, match=r"^mongodb: cannot be reached$"):
             await stores.messages.read("g:team", 0, 10, MUCH)
         process.start()
         await until_it_works(stores.messages, second)
         entries = await stores.messages.read("g:team", 0, 10, MUCH)
         assert [entry.body for entry in entries] == [first.body, second.body]
+    told = [record.message for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    assert sum("cannot be reached" in line for line in told) == 1
+    assert sum("answers again" in line for line in told) == 1
+    assert all(url.removeprefix("mongodb://") in line for line in told)
 
 
 async def until_it_works(log: MessageLog, message: Stamped) -> None:
@@ -134,6 +141,51 @@ async def until_it_works(log: MessageLog, message: Stamped) -> None:
                 await asyncio.sleep(0.1)
             else:
                 return
+
+
+LOST = {"closeConnection": True}
+NOT_CONFIRMED = {"writeConcernError": {"code": 64, "errmsg": "no majority in time"}}
+FORGOTTEN = {"errorCode": 251, "errorLabels": ["TransientTransactionError"]}
+
+
+async def test_commits_whose_outcome_is_not_known(
+    tmp_path: Path, scribe: Scribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is made once, whether the server has made it or not when it fails to say so."""
+    monkeypatch.setattr(driver, "_BETWEEN_QUESTIONS", 0.05)
+    folder = tmp_path / "server"
+    folder.mkdir()
+    process, url = mongodb.own(folder, "--enable-test-commands")
+    process.start()
+    phone = SessionKey("bob", "phone")
+    try:
+        async with opened(tmp_path, url, "parley", **QUICK, settle_timeout_ms=1000) as stores:
+            await stores.states.apply([Saved(phone, SessionState({}, {}, [], [], []), 1)])
+            cases = [(LOST, 1), (LOST, 3), (NOT_CONFIRMED, 2), (FORGOTTEN, 1)]
+            with client(url) as connected:
+                for number, (failure, times) in enumerate(cases, start=1):
+                    for change in (
+                        stores.messages.append([scribe.group("team")]),
+                        stores.states.apply([Enqueued(phone, QueuedMessage("open/1", b"x", 1), 100)]),
+                    ):
+                        fail_commits(connected, failure, {"times": times})
+                        await change
+                    assert await stores.messages.heads(["g:team"]) == {"g:team": number}
+                    loaded = await stores.states.load(phone)
+                    assert loaded is not None
+                    assert len(loaded.queue) == number
+                fail_commits(connected, LOST, "alwaysOn")
+                with pytest.raises(StoreError, match="cannot be asked whether a commit was made") as raised:
+                    await stores.messages.append([scribe.group("team")])
+                assert not isinstance(raised.value, StoreUnavailableError), "it must not be tried again"
+                fail_commits(connected, LOST, "off")
+    finally:
+        process.end()
+
+
+def fail_commits(connected: "MongoClient[dict[str, Any]]", failure: dict[str, Any], mode: object) -> None:
+    data = {"failCommands": ["commitTransaction"], **failure}
+    connected.admin.command({"configureFailPoint": "failCommand", "mode": mode, "data": data})
 
 
 class Writer:

@@ -4,10 +4,12 @@
 and has its transactions, unique indexes and write conflicts, but no elections.
 """
 
+import atexit
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 
 from pymongo import MongoClient
@@ -27,13 +29,26 @@ def server_url() -> str:
 async def emptied_database() -> AsyncIterator[dict[str, object]]:
     """Options of the plugin for an empty database. A worker's tests use one after the other: to make the
     collections and indexes takes much longer than to empty them."""
-    name = f"parley_test_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{os.getpid()}"
+    name = _name_of_worker()
     yield {"uri": server_url(), "database": name, "pool_min": 0}
     with MongoClient[dict[str, object]](server_url(), w="majority") as client:
         for collection in client[name].list_collection_names():
             if collection != "meta":
                 client[name][collection].delete_many({})
         client[name]["meta"].delete_many({"_id": {"$ne": "schema"}})
+
+
+@cache
+def _name_of_worker() -> str:
+    name = f"parley_test_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{os.getpid()}"
+    if url := os.environ.get("MONGODB_URL"):
+        atexit.register(_drop, url, name)  # that server outlives the run
+    return name
+
+
+def _drop(url: str, name: str) -> None:
+    with MongoClient[dict[str, object]](url) as client:
+        client.drop_database(name)
 
 
 def _start_shared(folder: Path) -> str:

@@ -87,7 +87,7 @@ class MessageBatch:
         log, seq, count = stamped.draft.conversation_id, stamped.seq, stamped.count
         head = self.heads.setdefault(log, Head(seq))
         head.add(log, seq)
-        head.changed |= {"id": stamped.id, "n": count.n, "last": count.last}
+        head.changed.update(id=stamped.id, n=count.n, last=count.last)
         if stamped.is_message:
             head.changed["last_id"] = stamped.id
 

@@ -12,11 +12,8 @@ import time
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from importlib.util import find_spec
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
-import msgspec
 from pymongo import DeleteMany, IndexModel, InsertOne, ReplaceOne, UpdateMany, UpdateOne
 from pymongo.errors import CollectionInvalid, PyMongoError
 from pymongo.read_concern import ReadConcern
@@ -32,6 +29,7 @@ from plugins.persistence.mongodb.failures import (
     unavailable,
 )
 from plugins.persistence.mongodb.operations import Delete, Document, Insert, Operation, Put, Update
+from plugins.persistence.mongodb.options import Options, driver_settings, servers_of
 from plugins.persistence.mongodb.places import chunks
 
 # motor calls the driver in threads, five for each core: more connections than that would never be used. It
@@ -54,22 +52,6 @@ _ATTEMPTS = 20
 _LONGEST_PAUSE = 0.1
 _BETWEEN_QUESTIONS = 0.5
 """Seconds between two attempts to learn whether a commit was made."""
-
-
-class Options(msgspec.Struct, frozen=True):
-    """How to reach the servers. Times are in milliseconds."""
-
-    uri: str
-    database: str
-    pool_min: int
-    pool_max: int
-    pool_idle: int
-    connect_timeout: int
-    select_timeout: int
-    socket_timeout: int
-    write_timeout: int
-    settle_timeout: int
-    compressors: str
 
 
 class Reader:
@@ -161,15 +143,15 @@ class Database(Reader):
     Writes are confirmed by a majority with their journals; reads see what a majority has."""
 
     def __init__(self, options: Options) -> None:
-        self.where = _where(options)
+        self.where = servers_of(options)
         self._options = options
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter(
                     "error", UserWarning
                 )  # of options of the URI that the driver leaves out
-                self._client: Any = AsyncIOMotorClient(options.uri, **_settings(options))
-        except (*FAILURES, UserWarning) as error:
+                self._client: Any = AsyncIOMotorClient(options.uri, **driver_settings(options))
+        except (*FAILURES, ValueError, UserWarning) as error:
             raise store_error(error, self.where) from error
         super().__init__(self._client[options.database], None)
         self._running = 0
@@ -216,7 +198,8 @@ class Database(Reader):
         """Finish the running calls, then close the connections."""
         self._closed = True
         await self._idle.wait()
-        self._client.close()
+        # It takes leave of the servers, which may be away.
+        await asyncio.to_thread(self._client.close)
 
     # --- reading ---------------------------------------------------------------------
 
@@ -376,36 +359,6 @@ def _written(result: Any) -> int:
 def _pause(attempt: int) -> float:
     """Seconds before a transaction is tried again. By chance, so that two do not meet again and again."""
     return random.uniform(0, min(_LONGEST_PAUSE, 0.002 * 2**attempt))  # noqa: S311 (no secret)
-
-
-def _settings(options: Options) -> dict[str, Any]:
-    return {
-        "appname": "parley",
-        "w": "majority",
-        "journal": True,
-        "wTimeoutMS": options.write_timeout,
-        "readConcernLevel": "majority",
-        "readPreference": "primary",
-        "minPoolSize": options.pool_min,
-        "maxPoolSize": options.pool_max,
-        "maxIdleTimeMS": options.pool_idle,
-        "waitQueueTimeoutMS": options.select_timeout,
-        "connectTimeoutMS": options.connect_timeout,
-        "serverSelectionTimeoutMS": options.select_timeout,
-        "socketTimeoutMS": options.socket_timeout,
-        "compressors": _available(options.compressors),
-    }
-
-
-def _available(compressors: str) -> str:
-    """The driver has zstd only where a package of its own is installed; it warns of what it does not have."""
-    has_zstd = find_spec("backports") is not None and find_spec("backports.zstd") is not None
-    return ",".join(name for name in compressors.split(",") if name != "zstd" or has_zstd)
-
-
-def _where(options: Options) -> str:
-    """The servers and the database, without user name and password."""
-    return f"{urlsplit(options.uri).netloc.rpartition('@')[2]}/{options.database}"
 
 
 def _projection(fields: Sequence[str] | None) -> dict[str, int] | None:

@@ -18,8 +18,8 @@ from pymongo.errors import (
 
 from broker.domain.errors import StoreError, StoreUnavailableError
 
-# The last three: an integer beyond 64 bits, a text that is no Unicode, a name that is not allowed.
-FAILURES = (PyMongoError, BSONError, OverflowError, UnicodeEncodeError, ValueError)
+# The last two: an integer beyond 64 bits, a text that is no Unicode.
+FAILURES = (PyMongoError, BSONError, OverflowError, UnicodeEncodeError)
 
 _DUPLICATE = 11000
 _WRITE_CONFLICT = 112

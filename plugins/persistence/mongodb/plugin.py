@@ -7,12 +7,14 @@ from amqtt.plugins.base import BasePlugin
 
 from broker.ports import StoreContext, Stores
 from plugins.persistence.compression import Compression
-from plugins.persistence.mongodb.client import Database, Options
+from plugins.persistence.mongodb.client import Database
 from plugins.persistence.mongodb.conversation_store import MongoConversationStore
 from plugins.persistence.mongodb.identity import MongoIdentity
 from plugins.persistence.mongodb.message_log import MongoMessageLog
+from plugins.persistence.mongodb.options import Options
 from plugins.persistence.mongodb.schema import migrate
 from plugins.persistence.mongodb.state_store import MongoStateStore
+from plugins.persistence.mongodb.upkeep import MongoUpkeep
 
 
 class MongoPersistencePlugin(BasePlugin[BaseContext]):
@@ -36,6 +38,7 @@ class MongoPersistencePlugin(BasePlugin[BaseContext]):
             MongoConversationStore(database),
             MongoIdentity(database),
             database.close,
+            MongoUpkeep(database),
         )
 
     @dataclass

@@ -81,7 +81,7 @@ def entry_of(offset: int, where: str, document: Document | None, owner: str = ""
     log, _ = split(where)
     if owner and owner not in (participants(log) or ()):
         where, document = "", None  # the entry points to a message of others
-    body = _sound(where, document)
+    body = sound_body(where, document)
     if document is not None and body is not None and document.get("qos") in _QOS:
         try:
             return Entry(offset, body, document["qos"], from_column(document.get("properties")))
@@ -92,20 +92,20 @@ def entry_of(offset: int, where: str, document: Document | None, owner: str = ""
 
 def body_of(where: str, document: Document | None, message_id: int = 0) -> bytes:
     """The body of the message at a place. `message_id`: its id, if it is known otherwise."""
-    body = _sound(where, document)
+    body = sound_body(where, document)
     return _replaced(where, document, message_id) if body is None else body
 
 
 def event_of(log: str, offset: int, document: Document | None) -> Entry:
     """A user's event. In place of one that is damaged, the user is told that it is missing."""
-    body = _sound(place(log, offset), document)
+    body = sound_body(place(log, offset), document)
     if body is not None:
         return Entry(offset, body)
     _complain(log, offset)
     return Entry(offset, msgspec.json.encode({"event": "gap", "topic": log, "from": offset, "to": offset}))
 
 
-def _sound(where: str, document: Document | None) -> bytes | None:
+def sound_body(where: str, document: Document | None) -> bytes | None:
     """The body in a document; None if it is not the one that was stored."""
     if document is None or not isinstance(stored := document.get("body"), bytes):
         return None
