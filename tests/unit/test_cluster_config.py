@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from broker.amqtt_edge.listeners import read_listeners
-from broker.config import Cluster, load
+from broker.config import Cluster, DirectoryPool, load
 from plugins.persistence.mongodb import MongoPersistencePlugin
 
 FILE = Path(__file__).resolve().parents[2] / "config" / "cluster.yaml"
@@ -26,6 +26,11 @@ def test_behind_a_load_balancer_both_listeners_expect_its_header() -> None:
 
 def test_each_key_of_the_store_is_shown_with_its_default() -> None:
     assert yaml.safe_load(FILE.read_text())["plugins"][STORE] == asdict(MongoPersistencePlugin.Config())
+
+
+def test_each_key_of_the_directorys_pool_is_shown_with_its_default() -> None:
+    shown = yaml.safe_load(FILE.read_text())["storage"]
+    assert shown["directory_pool"] == DirectoryPool().model_dump()
 
 
 def test_each_key_of_the_cluster_is_shown_with_its_default() -> None:
