@@ -48,6 +48,8 @@ _AT_ONCE = 64
 """Up to so many writes go in one command. It saves a few of them half of the CPU and half of the time; the
 commands of the collections are as good for many, or better."""
 
+_in_thread: Callable[..., Awaitable[int]] = run_on_executor  # which has no annotations
+
 _ATTEMPTS = 20
 """Of a transaction that meets others."""
 _LONGEST_PAUSE = 0.1
@@ -115,9 +117,7 @@ class Transaction(Reader):
         if self._at_once and sum(len(operations) for _, operations in parts) <= _AT_ONCE:
             return await self._write_at_once(parts)
         # One change of threads for all collections: each costs as much as a small write.
-        loop = asyncio.get_running_loop()
-        written: int = await run_on_executor(loop, self._write_each, parts)
-        return written
+        return await _in_thread(asyncio.get_running_loop(), self._write_each, parts)
 
     def _write_each(self, parts: Sequence[tuple[str, Sequence[Operation]]]) -> int:
         """In one of the driver's threads, so with the driver itself."""
