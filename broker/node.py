@@ -38,7 +38,7 @@ from broker.publish.events import Events
 from broker.publish.for_services import ForServices
 from broker.publish.pipeline import Pipeline
 from broker.publish.references import References
-from broker.publish.retained_space import RetainedSpace, Room
+from broker.publish.retained_space import RetainedLimits, RetainedSpace
 from broker.publish.sequencer import Sequencer
 from broker.registry import Client, Registry
 from broker.rights import Rights
@@ -141,8 +141,8 @@ class Node:
             clock.now_ms,
         )
         self._retained = RetainedSpace(
-            Room(limits.retained_messages, limits.retained_bytes),
-            Room(limits.retained_messages_per_user, limits.retained_bytes_per_user),
+            RetainedLimits(limits.retained_messages, limits.retained_bytes),
+            RetainedLimits(limits.retained_messages_per_user, limits.retained_bytes_per_user),
             metrics.limited,
         )
         self.pipeline = Pipeline(
