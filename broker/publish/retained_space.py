@@ -69,8 +69,8 @@ class RetainedSpace:
         self._all = _Kept()
         self._users: dict[str, _Kept] = {}
 
-    def allow(self, of_all: Room, of_user: Room) -> None:
-        """Change the room. What is retained stays."""
+    def allow(self, of_all: RetainedLimits, of_user: RetainedLimits) -> None:
+        """Change the limits. What is retained stays."""
         self._of_all = of_all
         self._of_user = of_user
 
