@@ -4,16 +4,23 @@ Log topics need nothing here: a session reads them from its cursor when it is ba
 are queued in the store, for the sessions that are subscribed to them.
 """
 
+import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from broker.delivery.online import Online
 from broker.delivery.router import Router
+from broker.domain.errors import StoreError
 from broker.domain.publication import Publication
 from broker.domain.subscription import Subscription
 from broker.domain.topics import Kind, is_wild, overlaps, parse_topic
 from broker.ports import Enqueued, QueuedMessage, SessionKey
 from broker.states import States
+
+logger = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 1.0
 
 
 class Away:
@@ -48,6 +55,10 @@ class AwaySessions:
         self._stand_ins: dict[SessionKey, Away] = {}
         # Sessions that are being loaded for a connection -> whether the state read may be out of date.
         self._loading: dict[SessionKey, bool] = {}
+        self._renewing = asyncio.Lock()
+        # Sessions, and users all of whose sessions are meant, that have come or gone while the store is asked
+        # for the stand-ins to renew; None if it is not.
+        self._touched: set[SessionKey | str] | None = None
 
     # --- sessions that are being loaded ----------------------------------------------
 
@@ -78,6 +89,7 @@ class AwaySessions:
 
     def stand_in(self, key: SessionKey, filters: Mapping[str, Subscription]) -> None:
         """Create the stand-in of a session, if it is subscribed to open topics with QoS 1 or 2."""
+        self._touch(key)
         held = {
             each.topic_filter: each.qos
             for each in filters.values()
@@ -94,6 +106,7 @@ class AwaySessions:
 
     def wake(self, key: SessionKey) -> Mapping[str, int]:
         """Remove the stand-in of a session that is connected or deleted. Returns its `filters`."""
+        self._touch(key)
         away = self._stand_ins.pop(key, None)
         if away is None:
             return {}
@@ -104,8 +117,13 @@ class AwaySessions:
 
     def wake_all(self, user: str) -> None:
         """Remove the stand-ins of a user whose sessions are deleted."""
+        self._touch(user)
         for key in [key for key in self._stand_ins if key.user == user]:
             self.wake(key)
+
+    def _touch(self, whose: SessionKey | str) -> None:
+        if self._touched is not None:
+            self._touched.add(whose)
 
     @property
     def is_empty(self) -> bool:
@@ -128,16 +146,32 @@ class AwaySessions:
         self._most_queued = most_queued, most_queued_bytes
 
     async def reopen(self, open_filters: Sequence[str], online: Online[Any]) -> None:
-        """Change the open topics: renew the stand-ins of all sessions but those that are `online`. Raises
-        `StoreError`."""
+        """Change the open topics: renew the stand-ins of all sessions but those that are `online`. If the
+        store fails, it is asked again until it answers."""
         self._open_filters = open_filters
+        async with self._renewing:
+            is_told = False
+            while (error := await self._renew(online)) is not None:
+                if not is_told:
+                    logger.error("sessions that are away do not follow the open topics yet: %s", error)
+                    is_told = True
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _renew(self, online: Online[Any]) -> StoreError | None:
         # Sessions may come and go while the store is asked. What they did is newer than its answer.
-        before = dict(self._stand_ins)
-        await self._states.save(())
-        for key, filters in await self._states.store.subscriptions():
-            if key not in online and self._stand_ins.get(key) is before.get(key):
+        touched = self._touched = set()
+        try:
+            await self._states.save(())
+            stored = await self._states.store.subscriptions()
+        except StoreError as error:
+            return error
+        finally:
+            self._touched = None
+        for key, filters in stored:
+            if not (key in online or key in touched or key.user in touched):
                 self.wake(key)
                 self.stand_in(key, filters)
+        return None
 
     @property
     def subscriptions(self) -> int:
