@@ -235,7 +235,9 @@ def test_ctrl_c_ends_a_question_as_it_ends_any_command(
                 terminal.process.wait(1)
                 break
         assert terminal.end() == 130
-        assert terminal.seen.endswith(f"{question}\r\n")
+        assert terminal.seen.rstrip().endswith(
+            question.rstrip()
+        )  # a hidden answer has ended its line already
 
 
 def test_without_a_terminal_nothing_is_removed_unasked(node: FakeNode) -> None:
