@@ -21,6 +21,8 @@ from tests.integration.raw import RawClient
 
 PUBACK, PINGRESP = 4, 13
 MANY = 20
+FEW = 10
+"""Publishes that together have less than the 16 KiB beyond which a client is not read during an outage."""
 PADDING = "x" * 5000
 
 
@@ -236,7 +238,7 @@ def test_a_store_that_goes_is_noticed(node: Node, lose: Callable[[Path], None]) 
         publisher.publish(5)
         publisher.acknowledged(1, 5)
         lose(node.data_dir)
-        publisher.publish(MANY)
+        publisher.publish(FEW)
         assert "was removed or replaced" in wait_for(lambda: ready(node), "the node to be not ready")
         publisher.is_served()
     assert node.log().count("commits fail, publishers wait") == 1
