@@ -19,6 +19,7 @@ from broker.delivery.fanout import Fanout
 from broker.delivery.feeder import Feeder
 from broker.delivery.online import Online
 from broker.delivery.readers import Readers
+from broker.delivery.reopening import reopen
 from broker.delivery.router import Router
 from broker.delivery.subscriber import Subscriber
 from broker.delivery.subscriptions import Subscriptions
@@ -298,7 +299,7 @@ class Node:
         if topics_changed:
             self._rights.forget_permits()
             self._subscriptions.rights_changed()
-            self._tasks.spawn(self._away.reopen(self._config.topics.open, self.online))
+            self._tasks.spawn(reopen(self._away, lambda: self._config.topics.open, self.online))
             self._tasks.spawn(self._rights.follow_all())
 
     async def stop(self) -> None:

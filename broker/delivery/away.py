@@ -4,23 +4,16 @@ Log topics need nothing here: a session reads them from its cursor when it is ba
 are queued in the store, for the sessions that are subscribed to them.
 """
 
-import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from broker.delivery.online import Online
 from broker.delivery.router import Router
-from broker.domain.errors import StoreError
 from broker.domain.publication import Publication
 from broker.domain.subscription import Subscription
 from broker.domain.topics import Kind, is_wild, overlaps, parse_topic
 from broker.ports import Enqueued, QueuedMessage, SessionKey
 from broker.states import States
-
-logger = logging.getLogger(__name__)
-
-_RETRY_SECONDS = 1.0
 
 
 class Away:
@@ -55,7 +48,7 @@ class AwaySessions:
         self._stand_ins: dict[SessionKey, Away] = {}
         # Sessions that are being loaded for a connection -> whether the state read may be out of date.
         self._loading: dict[SessionKey, bool] = {}
-        self._renewing = asyncio.Lock()
+        self._renewing = 0
         # Sessions, and users all of whose sessions are meant, that have come or gone while the store is asked
         # for the stand-ins to renew; None if it is not.
         self._touched: set[SessionKey | str] | None = None
@@ -146,32 +139,23 @@ class AwaySessions:
         self._most_queued = most_queued, most_queued_bytes
 
     async def reopen(self, open_filters: Sequence[str], online: Online[Any]) -> None:
-        """Change the open topics: renew the stand-ins of all sessions but those that are `online`. If the
-        store fails, it is asked again until it answers."""
+        """Change the open topics: renew the stand-ins of all sessions but those that are `online`. Raises
+        `StoreError`: those of sessions that are away are as before."""
         self._open_filters = open_filters
-        async with self._renewing:
-            is_told = False
-            while (error := await self._renew(online)) is not None:
-                if not is_told:
-                    logger.error("sessions that are away do not follow the open topics yet: %s", error)
-                    is_told = True
-                await asyncio.sleep(_RETRY_SECONDS)
-
-    async def _renew(self, online: Online[Any]) -> StoreError | None:
         # Sessions may come and go while the store is asked. What they did is newer than its answer.
-        touched = self._touched = set()
+        touched = self._touched = set() if self._touched is None else self._touched
+        self._renewing += 1
         try:
             await self._states.save(())
             stored = await self._states.store.subscriptions()
-        except StoreError as error:
-            return error
         finally:
-            self._touched = None
+            self._renewing -= 1
+            if not self._renewing:
+                self._touched = None
         for key, filters in stored:
             if not (key in online or key in touched or key.user in touched):
                 self.wake(key)
                 self.stand_in(key, filters)
-        return None
 
     @property
     def subscriptions(self) -> int:

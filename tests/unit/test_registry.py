@@ -8,6 +8,7 @@ import pytest
 from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
 from broker.delivery.online import Online
+from broker.delivery.reopening import reopen
 from broker.delivery.router import Router
 from broker.delivery.subscriber import Subscriber
 from broker.domain.errors import StoreError
@@ -84,12 +85,12 @@ async def slow(tmp_path: Path) -> AsyncIterator[Slow]:
 async def test_opened_topics_are_followed_though_the_store_failed(
     slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.delivery.away._RETRY_SECONDS", 0)
+    monkeypatch.setattr("broker.delivery.reopening._RETRY_SECONDS", 0)
     parts, said = Parts(slow), Publication("new/a", b"x", 1)
     await parts.keep("new/a")
     await parts.away.load()
     slow.failures = [StoreError("busy"), StoreError("busy")]
-    await parts.away.reopen(["new/#"], Online())
+    await reopen(parts.away, lambda: ["new/#"], Online())
     assert parts.away.queue(said)
 
 
