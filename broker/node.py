@@ -13,7 +13,7 @@ import picows
 from broker.amqtt_edge.context import BrokerView
 from broker.amqtt_edge.host import AmqttHost
 from broker.clock import SystemClock
-from broker.config import Config
+from broker.config import Config, Limits
 from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
 from broker.delivery.feeder import Feeder
@@ -47,6 +47,7 @@ from broker.states import States
 from broker.status.presence import Presence
 from broker.status.sys import SysTopics
 from broker.status.typing import TypingNotices
+from broker.switching import Switching
 from broker.tasks import Tasks
 
 # Connections that wait to be accepted. After a restart all devices connect at once. The system lowers the
@@ -124,6 +125,7 @@ class Node:
             limits.max_subscriptions,
         )
         # Publishing: from a packet to a stored message.
+        switching = Switching()
         self.committer = MessageCommitter(
             log,
             Sequencer(config.node.id),
@@ -135,17 +137,14 @@ class Node:
             metrics.limited,
             config.storage.max_batch_bytes,
             lambda: metrics.totals["delivered"],
+            switching.busy,
         )
         self._presence = Presence(
             self._publish_presence,
             lambda left: loop.call_later(limits.presence_grace, left),
             clock.now_ms,
         )
-        self._retained = RetainedSpace(
-            Room(limits.retained_messages, limits.retained_bytes),
-            Room(limits.retained_messages_per_user, limits.retained_bytes_per_user),
-            metrics.limited,
-        )
+        self._retained = RetainedSpace(*_rooms(limits), metrics.limited)
         self.pipeline = Pipeline(
             gate,
             References(log, conversations, directory),
@@ -184,6 +183,7 @@ class Node:
             loop,
             self.host.events,
             states.outage,
+            switching.busy,
         )
         self.publishes = self._hub.publishes
         self._rights = Rights(
@@ -211,6 +211,7 @@ class Node:
             limits,
             config.sys.interval,
         )
+        self._all_addresses: list[Addresses] = []
         self._addresses = self._new_addresses()
         self._servers: list[asyncio.Server] = []
         self._following: asyncio.Task[None] | None = None
@@ -279,20 +280,28 @@ class Node:
 
     def _new_addresses(self) -> Addresses:
         limits = self._config.limits
-        return Addresses(
+        addresses = Addresses(
             limits.connections_per_address,
             limits.connects_per_second,
             limits.connect_timeout,
             self._config.trusted_proxies,
             self.metrics.limited,
         )
+        self._all_addresses.append(addresses)
+        return addresses
 
     def reload(self, *, topics_changed: bool) -> None:
         """The configuration has changed (`Config.reload`): tell the parts that do not read it each time.
         `topics_changed`: other topics are open now, so that permits and grants must be asked for again."""
         limits = self._config.limits
         self._hub.budget.resize(limits.outbox_bytes)
-        self._hub.publishes.allow(limits.publishes_per_second, self._hub.loop.time())
+        now = self._hub.loop.time()
+        self._hub.publishes.allow(limits.publishes_per_second, now)
+        self._hub.turns.allow(limits.packets_per_turn)
+        for addresses in self._all_addresses:
+            addresses.allow(limits.connections_per_address, limits.connects_per_second, now)
+        self._retained.allow(*_rooms(limits))
+        self.for_services.allow_calls(limits.calls_per_user)
         self.events.keep_last(limits.events_kept)
         self._subscriptions.allow_filters(limits.max_subscriptions)
         self._away.allow_queued(limits.max_queued, limits.max_queued_bytes)
@@ -349,3 +358,11 @@ def resident_bytes() -> int:
     """The resident memory of this process in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _rooms(limits: Limits) -> tuple[Room, Room]:
+    """For retained messages: of all, and of each user."""
+    return (
+        Room(limits.retained_messages, limits.retained_bytes),
+        Room(limits.retained_messages_per_user, limits.retained_bytes_per_user),
+    )

@@ -69,6 +69,11 @@ class RetainedSpace:
         self._all = _Kept()
         self._users: dict[str, _Kept] = {}
 
+    def allow(self, of_all: Room, of_user: Room) -> None:
+        """Change the room. What is retained stays."""
+        self._of_all = of_all
+        self._of_user = of_user
+
     def load(self, held: Mapping[str, Held]) -> None:
         """At the start: what is stored, by topic."""
         for topic, each in held.items():
