@@ -108,6 +108,9 @@ class People(FewPeople):
     async def who_left(self, group_id: str, user_ids: Sequence[str]) -> set[str]:
         return self.left & set(user_ids)
 
+    async def kept_mutes(self, group_id: str, user_ids: Sequence[str]) -> dict[str, int]:
+        return {}
+
     async def bans(self, group_id: str, after: str, limit: int) -> list[Ban]:
         return []
 
@@ -401,6 +404,8 @@ async def test_operations_in_groups(
             world.people.sit(rank, replace(group, dismissed_at=int(dismissed)), muted_until)
             world.log.put("alice" if own else "bob", "groups/team", sent_at)
             expected = group_answer(operation, rank, case, *cases, dismissed=dismissed)
+            if expected == "not_member" and name.startswith("messages.") and "id" in parameters and not own:
+                expected = "not_found"  # only the sender of a message is told that it is there
             code = await world.call(name, parameters, is_system=rank is Rank.SYSTEM)
             assert code == expected, (case, cases)
 
