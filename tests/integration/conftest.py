@@ -14,9 +14,18 @@ from tests.integration.node import Node, RemoteNode
 SCENARIOS = frozenset(
     f"test_{name}"
     for name in (
-        *("administration", "contacts", "conversations", "edits", "groups", "groups_presence", "grpc"),
+        *(
+            "administration",
+            "contacts",
+            "conversations",
+            "edits",
+            "groups",
+            "groups_presence",
+            "grpc",
+            "grpc_tls",
+        ),
         *("im_machine", "methods", "presence", "receipts", "rpc", "typing", "data", "renewal"),
-        *("consent", "side_doors"),
+        *("consent", "side_doors", "grpc_tls"),
     )
 )
 assert all(Path(__file__).with_name(f"{name}.py").exists() for name in SCENARIOS)
