@@ -71,8 +71,10 @@ def add_many(path: Path, users: Sequence[str]) -> None:
     connection.close()
 
 
-def member(user: str, role: str = "member", group: str = "team", joined_seq: int = 0) -> Membership:
-    return Membership(group, user, role, joined_seq)
+def member(
+    user: str, role: str = "member", group: str = "team", joined_seq: int = 0, muted_until: int = 0
+) -> Membership:
+    return Membership(group, user, role, joined_seq, muted_until)
 
 
 def new_group(owner: str, *others: str, group: str = "team", **fields: Any) -> GroupWrite:

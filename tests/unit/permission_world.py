@@ -100,6 +100,9 @@ class People(FewPeople):
     async def who_left(self, group_id: str, user_ids: Sequence[str]) -> set[str]:
         return self.left & set(user_ids)
 
+    async def kept_mutes(self, group_id: str, user_ids: Sequence[str]) -> dict[str, int]:
+        return {}
+
     async def bans(self, group_id: str, after: str, limit: int) -> list[Ban]:
         return []
 

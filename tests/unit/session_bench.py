@@ -11,7 +11,7 @@ from broker.delivery.online import Online
 from broker.delivery.router import Router
 from broker.delivery.subscriber import Subscriber
 from broker.delivery.subscriptions import Subscriptions
-from broker.domain.errors import StoreError
+from broker.domain.errors import RefusedError, StoreError
 from broker.domain.message import Entry, with_offset
 from broker.domain.publication import Publication
 from broker.domain.subscription import Subscription
@@ -276,8 +276,8 @@ class Link:
     async def _step(self, step: Coroutine[object, object, None]) -> None:
         try:
             await step
-        except StoreError:
-            self.close("store failed")
+        except (StoreError, RefusedError) as error:
+            self.close(str(error))
         self.busy = False
         while self.waiting and not self.busy and not self.closed:
             self.waiting.pop(0)()

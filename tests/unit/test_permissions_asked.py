@@ -196,6 +196,8 @@ async def test_operations_in_groups(
             world.people.sit(rank, replace(group, dismissed_at=int(dismissed)), muted_until)
             world.log.put("alice" if own else "bob", "groups/team", sent_at)
             expected = group_answer(operation, rank, case, *cases, dismissed=dismissed)
+            if expected == "not_member" and name.startswith("messages.") and "id" in parameters and not own:
+                expected = "not_found"  # only the sender of a message is told that it is there
             code = await world.call(name, parameters, is_system=rank is Rank.SYSTEM)
             assert code == expected, (case, cases)
 

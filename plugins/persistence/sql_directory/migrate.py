@@ -3,7 +3,7 @@
 from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, select
 from sqlmodel import SQLModel
 
-NEWEST = "0005"
+NEWEST = "0006"
 """The last migration in `migrations/versions`."""
 
 _VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
