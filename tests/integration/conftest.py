@@ -14,16 +14,7 @@ from tests.integration.node import Node, RemoteNode
 SCENARIOS = frozenset(
     f"test_{name}"
     for name in (
-        *(
-            "administration",
-            "contacts",
-            "conversations",
-            "edits",
-            "groups",
-            "groups_presence",
-            "grpc",
-            "grpc_tls",
-        ),
+        *("administration", "contacts", "conversations", "edits", "groups", "groups_presence", "grpc"),
         *("im_machine", "methods", "presence", "receipts", "rpc", "typing", "data", "renewal"),
         *("consent", "side_doors", "grpc_tls"),
     )
