@@ -31,7 +31,8 @@ from broker.wire.encoder import Outgoing
 from broker.wire.packets import Publish
 from tests.outside.memory_store import Contents, MemoryStateStore, Opened
 from tests.unit.memory_log import MemoryLog
-from tests.unit.session_kit import Limits, Wire, settle
+from tests.unit.session_bench import settle
+from tests.unit.session_kit import Limits, Wire
 
 NOTHING: Any = None
 CARRIED = Properties(content_type="text/plain", user=(("a", "1"),), trace="00-1-2-01")

@@ -19,8 +19,9 @@ from broker.ports import Forgotten, Saved, SessionKey, SessionState
 from broker.states import States
 from plugins.persistence.sqlite import SqliteStateStore, open_database
 from plugins.persistence.sqlite.database import Database
+from tests.unit.session_bench import Bench, Link, Store, settle
 from tests.unit.session_kit import KEY as KIT
-from tests.unit.session_kit import Bench, Limits, Link, Store, Wire, settle
+from tests.unit.session_kit import Limits, Wire
 
 KEY = SessionKey("bob", "phone")
 
