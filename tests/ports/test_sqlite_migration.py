@@ -32,6 +32,11 @@ from tests.ports.sqlite_kit import (
 
 
 @pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "parley.db"
+
+
+@pytest.fixture
 async def migrated(path: Path) -> AsyncIterator[Database]:
     """A file as schema 1 had it (a dump of one, in schema_1.sql), opened."""
     connection = sqlite3.connect(path)
