@@ -181,18 +181,9 @@ class Registry:
             RefusedError: `quota`: the user has as many connections or persistent sessions as allowed.
             StoreError: the session could not be loaded.
         """
-        # Several connections of one session may be here at a time. Only the newest gets it.
-        self._attaching[key] = client
-        self._away.begin_load(key)
-        try:
-            state = await self._load(client, key, clean)
-        finally:
-            is_newest = self._attaching.get(key) is client
-            if is_newest:
-                del self._attaching[key]
-                self._away.end_load(key)
-        if not is_newest:
-            client.close(_TAKEN_OVER)
+        state = None
+        if not clean or key in self._attaching or key in self._online:
+            state = await self._claim(client, key, clean)
         if client.closed:
             return True
         if client.publisher.epoch != self.epoch:
@@ -218,6 +209,21 @@ class Registry:
             self._subscriptions.adopt(session, self._away.wake(key))
             await self._subscriptions.resume(session)
         return True
+
+    async def _claim(self, client: Client, key: SessionKey, clean: bool) -> SessionState | None:
+        """The stored state of a session, which no other connection has on return. Closes the client if a
+        newer connection gets the session."""
+        # Several connections of one session may be here at a time. Only the newest gets it.
+        self._attaching[key] = client
+        self._away.begin_load(key)
+        try:
+            return await self._load(client, key, clean)
+        finally:
+            if self._attaching.get(key) is client:
+                del self._attaching[key]
+                self._away.end_load(key)
+            else:
+                client.close(_TAKEN_OVER)
 
     async def _load(self, client: Client, key: SessionKey, clean: bool) -> SessionState | None:
         while not client.closed:
