@@ -39,7 +39,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m bridge.api_docs
 
 system-packages:
-	@./scripts/system-packages mosquitto mosquitto-clients nodejs npm faketime mariadb-server postgresql
+	@./scripts/system-packages mosquitto mosquitto-clients nodejs npm faketime mariadb-server postgresql redis-server redis-sentinel
 
 # The virtual environment, with the locked versions: what a node needs, then what tests need too.
 $(VENV)/.run: requirements.lock pyproject.toml

@@ -23,7 +23,9 @@ async def open_cluster(config: Config, metrics: Metrics, stack: AsyncExitStack) 
     cluster = config.cluster
     if cluster.url is None:
         return None
-    options = RedisOptions(cluster.url, cluster.prefix, cluster.most_connections, cluster.timeout)
+    options = RedisOptions(
+        cluster.url, cluster.prefix, most_connections=cluster.most_connections, timeout=cluster.timeout
+    )
     backplane = await open_backplane(options, node_name(config), metrics.dropped)
     stack.push_async_callback(backplane.close)
     return backplane

@@ -47,7 +47,7 @@ class Turns(Protocol):
         ...
 
     async def freed(self) -> None:
-        """Wait until a log that was denied may be free, at most for the time in which a turn lapses."""
+        """Wait until a log that was denied may be free, at most for a short time."""
         ...
 
     def give_back(self, heads: Mapping[str, Head | None]) -> None:

@@ -1,32 +1,15 @@
-"""Opens clients. The only module that knows the kinds of addresses."""
+"""Opens redis-py clients, for what is asked for now and then."""
 
 from collections.abc import Awaitable
 from typing import Any, cast
-from urllib.parse import urlsplit
 
-import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.connection import BlockingConnectionPool
 from redis.exceptions import RedisError
 
 from broker.domain.errors import StoreError
 
-
-class RedisOptions(msgspec.Struct, frozen=True):
-    """Where Redis is, and how it is used."""
-
-    url: str
-    prefix: str = "im:"
-    """Of all keys and channels, so that several deployments may share one Redis."""
-    most_connections: int = 50
-    timeout: float = 2.0
-    """Seconds within which Redis must answer."""
-
-
-def place(url: str) -> str:
-    """An address without its password, for people."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+from .options import RedisOptions, place
 
 
 async def open_client(options: RedisOptions) -> Redis:
