@@ -3,13 +3,16 @@ VENV   := .venv
 PYTHON ?= python3.11
 BIN    := $(VENV)/bin
 
-.PHONY: run test check bench hostile format clean system-packages proto docs
+.PHONY: run test test-long check bench hostile format clean system-packages proto docs
 
 run: $(VENV)/.run ## Start a node
 	@exec $(BIN)/imctl serve $(ARGS)
 
 test: $(VENV)/.dev system-packages tests/js/node_modules/.done ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup -q $(ARGS)
+
+test-long: $(VENV)/.dev ## Run the tests that take too long for every change: a hundred crashes under load
+	$(BIN)/python -m pytest -m long -rP -q $(ARGS)
 
 check: $(VENV)/.dev ## Lint, formatting, types, import directions, assignments, generated code and pages
 	$(BIN)/ruff check .

@@ -96,10 +96,20 @@ class Services:
             Sessions(tokens, broker),
         ):
             handlers.register(self.operations)
+        self._quotas = quotas
         self._rpc = RpcServer(self.operations)
 
-    def reload(self, limits: MessageLimits, most_members: int) -> None:
-        """Change the limits."""
+    def reload(
+        self,
+        limits: MessageLimits,
+        most_members: int,
+        groups: int,
+        contact_requests: int,
+        joins: int,
+        repeats: int,
+    ) -> None:
+        """Change the limits. The last four are those of `Quotas.allow`."""
+        self._quotas.allow(groups, contact_requests, joins, repeats)
         self._access.reload(limits)
         self._group_changes.reload(most_members)
 

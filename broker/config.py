@@ -6,7 +6,8 @@ the source of the value (`broker.config_sources`).
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -52,7 +53,19 @@ RELOADED = frozenset(
         "limits.session_expiry",
         "limits.sessions_per_user",
         "limits.connections_per_user",
+        "limits.connections_per_address",
+        "limits.connects_per_second",
         "limits.publishes_per_second",
+        "limits.packets_per_turn",
+        "limits.calls_per_user",
+        "limits.groups_per_hour",
+        "limits.contact_requests_per_hour",
+        "limits.joins_per_hour",
+        "limits.repeats_per_hour",
+        "limits.retained_messages",
+        "limits.retained_bytes",
+        "limits.retained_messages_per_user",
+        "limits.retained_bytes_per_user",
         "limits.group_members",
         "limits.presence_grace",
         "messages.recall_seconds",
@@ -278,6 +291,14 @@ class Config(_Section):
         text = str(error)
         section = re.split(r"[.:, ]", text, maxsplit=1)[0]
         return self._sources.named(text) if section in type(self).model_fields else text
+
+    @contextmanager
+    def naming_sources(self) -> Iterator[None]:
+        """A `ConfigError` from within says where the value came from, see `fault`."""
+        try:
+            yield
+        except ConfigError as error:
+            raise ConfigError(self.fault(error)) from None
 
     def reload(self, new: "Config") -> Changes:
         """Take over the values of the keys in `RELOADED`. All other keys keep their values."""

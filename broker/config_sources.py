@@ -86,10 +86,11 @@ class Gathered:
     def put(self, path: Sequence[str], value: object, source: str) -> None:
         """Set the value of a key."""
         here = self.values
-        for level in path[:-1]:
+        for depth, level in enumerate(path[:-1], start=1):
             inner = here.get(level)
             if not isinstance(inner, dict):
                 inner = here[level] = {}
+                self.sources.note(".".join(path[:depth]), source)
             here = inner
         here[path[-1]] = value
         self.sources.note(".".join(path), source)

@@ -5,11 +5,13 @@ batches grow by themselves, up to a limit.
 
 If more waits than fits into a batch, it may be filled in turns over the owners of the items: one item of
 each, until it has its number of items or bytes. So the first item of an owner is in the next batch, however
-many others have. Items of one owner keep their order; those of different owners need not.
+many others have. Nor does one owner make a batch long, for which all others would wait: at most a quarter of
+a full one are of the same. Items of one owner keep their order; those of different owners need not.
 """
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from contextvars import Context
 from typing import Generic, Protocol, TypeVar
@@ -20,6 +22,10 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
+
+_SHARE = 4
+_SHORT = 64
+"""A batch of so many items may be of one owner."""
 
 
 class Turns(Protocol[T_contra]):
@@ -52,6 +58,7 @@ class GroupCommit(Generic[T]):
         self._commit = commit
         self._max_batch = max_batch
         self._turns = turns
+        self._most_of_one = max(max_batch // _SHARE, min(max_batch, _SHORT))
         self._waiting: list[T] = []
         # What did not fit into a batch, in a line for each owner. All of it was there before `_waiting`.
         self._lines: Lines[T] = Lines()
@@ -79,14 +86,23 @@ class GroupCommit(Generic[T]):
             batch, self._waiting = waiting[: self._max_batch], waiting[self._max_batch :]
             return batch
         self._waiting = []
-        if not self._lines and len(waiting) <= self._max_batch and turns.size(waiting) <= turns.max_bytes:
+        if not self._lines and self._fits(waiting, turns):
             return waiting
         for item in waiting:
             self._lines.put(turns.owner(item), item)
         return self._fill(turns)
 
+    def _fits(self, items: list[T], turns: Turns[T]) -> bool:
+        """Whether items may be a batch."""
+        if len(items) > self._most_of_one and (
+            len(items) > self._max_batch or max(Counter(map(turns.owner, items)).values()) > self._most_of_one
+        ):
+            return False
+        return turns.size(items) <= turns.max_bytes
+
     def _fill(self, turns: Turns[T]) -> list[T]:
         batch: list[T] = []
+        of_owner: Counter[Hashable] = Counter()
         size = 0
         while len(batch) < self._max_batch and size < turns.max_bytes:
             item = self._lines.take()
@@ -94,6 +110,10 @@ class GroupCommit(Generic[T]):
                 break
             batch.append(item)
             size += turns.size((item,))
+            owner = turns.owner(item)
+            of_owner[owner] += 1
+            if of_owner[owner] == self._most_of_one:
+                break  # and so have nearly all who wait, as they have their turns
         return batch
 
     def take(self) -> list[T]:

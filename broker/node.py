@@ -15,13 +15,14 @@ from broker.amqtt_edge.host import AmqttHost
 from broker.clock import SystemClock
 from broker.cluster.others import Others
 from broker.cluster.sweep import Sweep
-from broker.config import Config
+from broker.config import Config, Limits
 from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
 from broker.delivery.feeder import Feeder
 from broker.delivery.interest import Interest
 from broker.delivery.online import Online
 from broker.delivery.readers import Readers
+from broker.delivery.reopening import reopen
 from broker.delivery.router import Router
 from broker.delivery.subscriber import Subscriber
 from broker.delivery.subscriptions import Subscriptions
@@ -50,6 +51,7 @@ from broker.states import States
 from broker.status.presence import Presence
 from broker.status.sys import SysTopics
 from broker.status.typing import TypingNotices
+from broker.switching import Switching
 from broker.tasks import Tasks
 
 # Connections that wait to be accepted. After a restart all devices connect at once. The system lowers the
@@ -131,6 +133,7 @@ class Node:
             interest,
         )
         # Publishing: from a packet to a stored message.
+        switching = Switching()
         self.committer = MessageCommitter(
             log,
             Sequencer(config.node.id),
@@ -142,6 +145,7 @@ class Node:
             metrics.limited,
             config.storage.max_batch_bytes,
             lambda: metrics.totals["delivered"],
+            switching.busy,
             None if backplane is None else backplane.turns,
         )
         self._presence = Presence(
@@ -150,11 +154,7 @@ class Node:
             clock.now_ms,
         )
         self._others = None if backplane is None else self._meet(backplane)
-        self._retained = RetainedSpace(
-            Room(limits.retained_messages, limits.retained_bytes),
-            Room(limits.retained_messages_per_user, limits.retained_bytes_per_user),
-            metrics.limited,
-        )
+        self._retained = RetainedSpace(*_rooms(limits), metrics.limited)
         self.pipeline = Pipeline(
             gate,
             References(log, conversations, directory),
@@ -194,6 +194,7 @@ class Node:
             loop,
             self.host.events,
             states.outage,
+            switching.busy,
         )
         self.publishes = self._hub.publishes
         self._rights = Rights(
@@ -227,6 +228,7 @@ class Node:
             self._sweep = Sweep(log, self._sessions)
             backplane.on_break(self._sweep.hints_are_lost)
             backplane.on_return(self._sweep.hints_are_back)
+        self._all_addresses: list[Addresses] = []
         self._addresses = self._new_addresses()
         self._servers: list[asyncio.Server] = []
         self._following: asyncio.Task[None] | None = None
@@ -320,27 +322,35 @@ class Node:
 
     def _new_addresses(self) -> Addresses:
         limits = self._config.limits
-        return Addresses(
+        addresses = Addresses(
             limits.connections_per_address,
             limits.connects_per_second,
             limits.connect_timeout,
             self._config.trusted_proxies,
             self.metrics.limited,
         )
+        self._all_addresses.append(addresses)
+        return addresses
 
     def reload(self, *, topics_changed: bool) -> None:
         """The configuration has changed (`Config.reload`): tell the parts that do not read it each time.
         `topics_changed`: other topics are open now, so that permits and grants must be asked for again."""
         limits = self._config.limits
         self._hub.budget.resize(limits.outbox_bytes)
-        self._hub.publishes.allow(limits.publishes_per_second, self._hub.loop.time())
+        now = self._hub.loop.time()
+        self._hub.publishes.allow(limits.publishes_per_second, now)
+        self._hub.turns.allow(limits.packets_per_turn)
+        for addresses in self._all_addresses:
+            addresses.allow(limits.connections_per_address, limits.connects_per_second, now)
+        self._retained.allow(*_rooms(limits))
+        self.for_services.allow_calls(limits.calls_per_user)
         self.events.keep_last(limits.events_kept)
         self._subscriptions.allow_filters(limits.max_subscriptions)
         self._away.allow_queued(limits.max_queued, limits.max_queued_bytes)
         if topics_changed:
             self._rights.forget_permits()
             self._subscriptions.rights_changed()
-            self._tasks.spawn(self._away.reopen(self._config.topics.open, self.online))
+            self._tasks.spawn(reopen(self._away, lambda: self._config.topics.open, self.online))
             self._tasks.spawn(self._rights.follow_all())
 
     async def stop(self) -> None:
@@ -394,3 +404,11 @@ def resident_bytes() -> int:
     """The resident memory of this process in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _rooms(limits: Limits) -> tuple[Room, Room]:
+    """For retained messages: of all, and of each user."""
+    return (
+        Room(limits.retained_messages, limits.retained_bytes),
+        Room(limits.retained_messages_per_user, limits.retained_bytes_per_user),
+    )

@@ -99,7 +99,7 @@ def restore(
     except (BackupError, ConfigError, StartError, StoreError) as error:
         raise CommandError(str(error)) from None
     except OSError as error:
-        raise CommandError(f"cannot restore {source}: {error}") from None
+        raise CommandError(f"cannot restore {source}: {error.filename or source}: {error.strerror}") from None
     made = output.local_time(restored.created_at)
     output.line(f"restored the backup of {made}, now generation {restored.store.generation}")
     output.line(f"{output.count(restored.sessions, 'session')} will be told what is lost")

@@ -1,6 +1,8 @@
 """What all commands share: common options, groups of commands, and the connection to the node."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,7 +56,20 @@ def confirmed(question: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise typer.BadParameter(f"give --yes: there is no terminal to ask on ({question})")
-    typer.confirm(question, abort=True, err=True)
+    with interruptible():
+        typer.confirm(question, abort=True, err=True)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Around a question. click takes Ctrl-C for the answer no; here it ends the command, as elsewhere."""
+    try:
+        yield
+    except typer.Abort as abort:
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            print(file=sys.stderr)  # the question has no end of line yet
+            raise KeyboardInterrupt from None
+        raise
 
 
 def options(context: typer.Context) -> Options:

@@ -220,9 +220,7 @@ def role(
     output.line(f"{member} is {'an' if becomes == 'admin' else 'a'} {becomes} of {group}")
 
 
-_Whom = Annotated[
-    str | None, typer.Argument(metavar="USER", help="A member. Default: all but the owner and admins.")
-]
+_Whom = Annotated[str | None, typer.Argument(metavar="USER", help="A member. Default: the whole group.")]
 
 
 @app.command()

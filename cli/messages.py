@@ -204,7 +204,9 @@ def history(
     context: typer.Context,
     conversation: Conversation,
     user: Behalf = None,
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="The most messages to print.")] = 20,
+    limit: Annotated[
+        int, typer.Option("-n", "--limit", min=1, metavar="COUNT", help="At most COUNT messages.")
+    ] = 20,
     only: Filter = None,
     before: Annotated[
         int, typer.Option(min=0, metavar="SEQ", help="Only messages before this seq.", show_default=False)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli import listing, output
-from cli.context import Behalf, Json, Yes, confirmed, connect, group
+from cli.context import Behalf, Json, Yes, confirmed, connect, group, interruptible
 from cli.errors import CommandError
 from cli.listing import Filter, Limit, Selection, columns, each
 from cli.parsing import duration
@@ -39,7 +39,8 @@ def _read_password(password: str | None, from_stdin: bool) -> str:
             raise typer.BadParameter("the password on standard input is not valid UTF-8") from None
     if not sys.stdin.isatty():
         raise typer.BadParameter("give --password or --password-stdin: there is no terminal to ask on")
-    return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+    with interruptible():
+        return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
 
 
 @app.command()

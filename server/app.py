@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from bridge.grpc_api.server import Server
 from bridge.grpc_api.tls import CertificateError, Tls, read_tls
 from broker.amqtt_edge.listeners import read_listeners
 from broker.amqtt_edge.loading import find_persistence
@@ -97,7 +98,7 @@ async def _run(
     hung_up_early = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, hung_up_early.set)
     async with summing_up(repeats), node as running:
-        reloading = Reloading(config, read, running.joined)
+        reloading = Reloading(config, read, running.joined, running.grpc)
         loop.add_signal_handler(signal.SIGHUP, reloading.reload)
         if hung_up_early.is_set():
             reloading.reload()
@@ -111,6 +112,7 @@ class Running(msgspec.Struct, frozen=True):
     """A node that serves. `addresses`: listener -> host:port."""
 
     joined: Joined
+    grpc: Server
     addresses: dict[str, str]
 
 
@@ -139,7 +141,7 @@ async def running_node(
             # can connect.
             await joined.services.notices.recover()
             bound = await joined.node.start(listeners)
-            apis = await open_apis(config, opened, joined, token, tls, stack)
+            grpc, apis = await open_apis(config, opened, joined, token, tls, stack)
             addresses = {listener.name: f"{listener.host}:{port}" for listener, port in bound} | apis
             if backplane is not None:
                 await backplane.members.announce(member(config, addresses))
@@ -150,7 +152,7 @@ async def running_node(
             # scanning it in every full collection.
             gc.collect()
             gc.freeze()
-            yield Running(joined, addresses)
+            yield Running(joined, grpc, addresses)
 
 
 def _shown(tls: Tls | None) -> dict[str, str] | None:

@@ -219,8 +219,9 @@ def message_limits(config: Config) -> MessageLimits:
 
 async def open_apis(
     config: Config, opened: Opened, joined: Joined, token: str, tls: Tls | None, stack: AsyncExitStack
-) -> dict[str, str]:
-    """Serve gRPC and HTTP; returns `grpc` and `http` -> host:port. `token` is the one imctl uses.
+) -> tuple[grpc_server.Server, dict[str, str]]:
+    """Serve gRPC and HTTP; returns the server of gRPC, and `grpc` and `http` -> host:port.
+    `token` is the one imctl uses.
 
     Raises:
         OSError: a port is not available.
@@ -240,13 +241,15 @@ async def open_apis(
     patience = grpc_server.Patience(
         limits.connect_timeout, config.grpc.idle_seconds, limits.unreachable_after
     )
-    grpc = await grpc_server.start(operations, config.grpc.bind, token, offer, tls, patience)
+    # A quarter of the reserve is left for the stores. See `_serve_http` for the rest.
+    slots = joined.node.slots(limits.reserved_files // 4)
+    grpc = await grpc_server.start(operations, config.grpc.bind, token, slots, offer, tls, patience)
     stack.push_async_callback(grpc.stop)
     readiness = _readiness(opened)
     http = await _serve_http(config, opened, joined, new_accounts, readiness)
     stack.push_async_callback(http.stop)
     await stack.enter_async_context(watching(readiness, grpc.set_ready))
-    return {"grpc": grpc.address, "http": http.address}
+    return grpc, {"grpc": grpc.address, "http": http.address}
 
 
 def checks(opened: Opened) -> Verification | None:

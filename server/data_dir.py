@@ -2,12 +2,13 @@
 killed in between leaves the old file or the new one, never half of one."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import msgspec
 
@@ -24,9 +25,10 @@ class StartError(Exception):
 
 @contextlib.contextmanager
 def own(data_dir: Path) -> Iterator[None]:
-    """Create the data directory and lock it against other nodes.
+    """Create the data directory and lock it against other nodes: the file `lock`, and the directory itself,
+    as the file may be deleted under a running node by somebody who takes it for a stale one.
 
-    The kernel drops the lock when the process ends, also after kill -9.
+    The kernel drops the locks when the process ends, also after kill -9.
 
     Raises:
         StartError: the directory cannot be created, or another node uses it.
@@ -36,11 +38,9 @@ def own(data_dir: Path) -> Iterator[None]:
         lock = _private(data_dir / "lock")
     except OSError as error:
         raise StartError(f"data directory {data_dir}: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StartError(f"data directory {data_dir} is in use by another node") from None
+    with lock, _folder(data_dir) as folder:
+        if not (_locked(lock, fcntl.LOCK_EX) and _locked(folder, fcntl.LOCK_EX)):
+            raise StartError(f"data directory {data_dir} is in use by another node")
         for name in _SMALL_FILES:
             with contextlib.suppress(OSError):  # there is none, or it is somebody else's
                 (data_dir / name).chmod(0o600)
@@ -56,14 +56,12 @@ def need_whole(data_dir: Path) -> None:
 def is_in_use(data_dir: Path) -> bool:
     """Whether a node uses the data directory. One that cannot be looked at is not in use."""
     try:
-        lock = (data_dir / "lock").open("r+")
+        with _folder(data_dir) as folder:
+            if not _locked(folder, fcntl.LOCK_SH):
+                return True
+        with (data_dir / "lock").open("r+") as lock:
+            return not _locked(lock, fcntl.LOCK_SH)
     except OSError:
-        return False
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
         return False
 
 
@@ -96,11 +94,29 @@ def write(file: Path, value: object) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Wait until the names of the files in a folder are on disk."""
+    with _folder(folder) as opened:
+        os.fsync(opened)
+
+
+@contextlib.contextmanager
+def _folder(folder: Path) -> Iterator[int]:
     opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(opened)
+        yield opened
     finally:
         os.close(opened)
+
+
+def _locked(opened: BinaryIO | TextIO | int, mode: int) -> bool:
+    """Take a lock that nobody waits for. False if another process has it."""
+    try:
+        fcntl.flock(opened, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        # Some network file systems lock no directory; their `lock` file has to do.
+        return isinstance(opened, int) and error.errno in (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP)
+    return True
 
 
 def _private(file: Path) -> BinaryIO:

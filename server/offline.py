@@ -40,8 +40,9 @@ async def _verify(config_file: Path, data_dir: Path, take: Callable[[Verified], 
 async def _opened(config_file: Path, data_dir: Path) -> AsyncIterator[Opened]:
     """The stores, as a node would open them. Older ones are brought up to date."""
     config = load(config_file, os.environ, [], data_dir)
-    persistence = find_persistence(config.plugins)
-    with own(config.data_dir):
-        need_whole(config.data_dir)
-        async with AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
+        with config.naming_sources():
+            persistence = find_persistence(config.plugins)
+            stack.enter_context(own(config.data_dir))
+            need_whole(config.data_dir)
             yield await open_stores(config, persistence, Metrics(), stack, accept_new_store=False)

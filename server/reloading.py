@@ -9,6 +9,7 @@ report   what has changed, and which keys take effect only after a restart
 import logging
 from collections.abc import Callable
 
+from bridge.grpc_api.server import Server
 from bridge.grpc_api.tls import CertificateError, read_tls
 from broker.amqtt_edge.listeners import read_listeners
 from broker.amqtt_edge.loading import find_persistence
@@ -42,10 +43,11 @@ def check(config: Config) -> None:
 class Reloading:
     """Reloads a running node. `config` is the configuration that its parts share."""
 
-    def __init__(self, config: Config, read: Reader, joined: Joined) -> None:
+    def __init__(self, config: Config, read: Reader, joined: Joined, grpc: Server) -> None:
         self._config = config
         self._read = read
         self._joined = joined
+        self._grpc = grpc
 
     def reload(self) -> None:
         """Reload and report. Never raises."""
@@ -68,7 +70,16 @@ class Reloading:
         if topics_changed and (plugin := node.host.plugin(TopicRulesPlugin)) is not None:
             plugin.rules.open_topics(config.topics.open)
         node.reload(topics_changed=topics_changed)
-        self._joined.services.reload(message_limits(config), config.limits.group_members)
+        limits = config.limits
+        self._joined.services.reload(
+            message_limits(config),
+            limits.group_members,
+            limits.groups_per_hour,
+            limits.contact_requests_per_hour,
+            limits.joins_per_hour,
+            limits.repeats_per_hour,
+        )
+        self._grpc.reload(limits.calls_per_user)
 
 
 def _report(changes: Changes, keys: list[str]) -> None:

@@ -54,10 +54,13 @@ def restore(backup: Path, config_file: Path, data_dir: Path) -> Restored:
         StartError: a node uses the data directory.
         StoreError, OSError: the files cannot be read or written.
     """
+    if not backup.exists():  # `own` would create a data directory for nothing
+        raise BackupError(f"there is no backup {backup}: no such file or folder")
     config = load(config_file, os.environ, [], data_dir)
-    persistence = find_persistence(config.plugins)
-    with own(config.data_dir):
-        return asyncio.run(_restore(backup, config, persistence))
+    with config.naming_sources():
+        persistence = find_persistence(config.plugins)
+        with own(config.data_dir):
+            return asyncio.run(_restore(backup, config, persistence))
 
 
 async def _restore(backup: Path, config: Config, persistence: Persistence) -> Restored:

@@ -133,11 +133,11 @@ class Access:
         the message to edit or recall."""
         pair = await self.pair(caller.user, peer, must_exist=operation not in _AFTER_REMOVAL)
         relation = Relation.SYSTEM if caller.is_system else pair.relation
-        facts = replace(self._facts(caller, message), profile=pair.profile)
+        facts = replace(await self._facts(caller, message), profile=pair.profile)
         code = permissions.between_users(operation, relation, facts)
         if code == "not_authorized" and message is not None and not facts.is_sender:
             raise RefusedError(code, f"only the sender of a private message may {operation.value} it")
-        _allow(code, peer)
+        _allow(code, _meant(code, peer, message))
         return pair
 
     @staticmethod
@@ -175,12 +175,24 @@ class Access:
         contacts = await self._directory.contacts_between(permissions.both_ways(caller.user, users))
         return {user for user in users if permissions.lets(profile, user, operation, contacts)}
 
-    def _facts(self, caller: Caller, message: Body | None) -> Facts:
+    async def is_from(self, caller: Caller, message: Body) -> bool:
+        """Whether the caller sent a message. What an earlier account with the same id sent is not theirs."""
+        if message.from_user_id != caller.user or caller.is_system:
+            return message.from_user_id == caller.user
+        return message.seq > await self.own_floor(caller, message.conversation_id)
+
+    async def own_floor(self, caller: Caller, conversation_id: str) -> int:
+        """The seq up to which messages with the caller's id are those of an earlier account."""
+        (state,) = await self._conversations.states(caller.user, [conversation_id])
+        return state.floor_seq
+
+    async def _facts(self, caller: Caller, message: Body | None) -> Facts:
         """What does not depend on where somebody stands."""
         facts = Facts(self.now_ms(), recall_ms=self._limits.recall_ms, edit_ms=self._limits.edit_ms)
         if message is None:
             return facts
-        return replace(facts, is_sender=message.from_user_id == caller.user, sent_at=message.created_at)
+        is_sender = await self.is_from(caller, message)
+        return replace(facts, is_sender=is_sender, sent_at=message.created_at)
 
     # --- groups ----------------------------------------------------------------------
 
@@ -194,13 +206,13 @@ class Access:
         if group is None:
             raise _no_group(group_id)
         seat = await self._seat(caller, group)
-        facts = replace(self._facts(caller, message), group=group, membership=seat.membership)
+        facts = replace(await self._facts(caller, message), group=group, membership=seat.membership)
         code = permissions.in_group(operation, seat.rank, facts)
         if code == "not_found":
             raise _no_group(group_id)
         if code == "not_authorized" and operation is GroupOperation.EDIT:
             raise RefusedError(code, "only the sender of a message may edit it")
-        _allow(code, f"group {group_id}")
+        _allow(code, _meant(code, f"group {group_id}", message))
         return seat
 
     async def knows(self, caller: Caller, group_id: str) -> bool:
@@ -311,6 +323,11 @@ def no_message(message_id: str) -> RefusedError:
 
 def _no_group(group_id: str) -> RefusedError:
     return RefusedError("not_found", f"no group {group_id}")
+
+
+def _meant(code: str | None, where: str, message: Body | None) -> str:
+    """What a refusal is about: too late is a message, everything else where it is."""
+    return f"message {message.id}" if code == "too_late" and message is not None else where
 
 
 def _allow(code: str | None, what: str) -> None:

@@ -55,5 +55,5 @@ class Ends:
         if is_other:
             detail = f"{where}: the store was restored: {place} may be another entry now, the last is {head}"
         else:
-            detail = f"{where} has no {place}: the last is {head}"
+            detail = f"{where} has no entry {place}: the last is {head}"
         return RefusedError("out_of_range", detail, {**facts, "head": head, "generation": self.generation})

@@ -20,18 +20,18 @@ class GroupChanges:
         self._directory = directory
         self._broker = broker
         self._notices = notices
-        self._most_members = most_members
+        self.most_members = most_members
         self.turns: Turns[str] = Turns()
         """Locks by group id: changes of one group are made one at a time."""
 
     def reload(self, most_members: int) -> None:
-        """Change the largest size."""
-        self._most_members = most_members
+        """Change the limit."""
+        self.most_members = most_members
 
     def need_space(self, members: int) -> None:
         """Refuse (`quota`) a group of so many members if that is too many."""
-        if members > self._most_members:
-            raise RefusedError("quota", f"a group has at most {self._most_members} members")
+        if members > self.most_members:
+            raise RefusedError("quota", f"a group has at most {self.most_members} members")
 
     async def write(self, write: GroupWrite, notices: Sequence[Notice]) -> None:
         """Write one change of a group. On return it is in effect, and its notices are in the group's log

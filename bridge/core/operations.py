@@ -13,7 +13,7 @@ import msgspec
 
 from broker.domain.directory import SYSTEM
 from broker.domain.errors import RefusedError
-from broker.domain.message import MAX_DEPTH, is_too_deep
+from broker.domain.json_limits import MAX_DEPTH, MAX_DIGITS, is_too_deep, is_too_long
 
 P = TypeVar("P", bound=msgspec.Struct)
 
@@ -88,13 +88,15 @@ class Operation(msgspec.Struct, frozen=True):
 
 
 def content_json(content: Any, name: str = "content") -> bytes:
-    """The parameter `content` or `data` as it is stored: JSON. Refused (`invalid_params`) if it is nested
-    too deeply."""
+    """The parameter `content` or `data` as it is stored: JSON. Refused (`invalid_params`) if readers could
+    not decode it: it is nested too deeply, or has too long a number."""
     try:
         encoded = msgspec.json.encode(content)
     except RecursionError:
         pass
     else:
+        if is_too_long(encoded):
+            raise RefusedError("invalid_params", f"{name}: a number of more than {MAX_DIGITS} digits")
         if not is_too_deep(encoded):
             return encoded
     raise RefusedError("invalid_params", f"{name}: nested deeper than {MAX_DEPTH} levels")

@@ -38,6 +38,11 @@ class Quota:
                 self._buckets.give_back(user)
             raise
 
+    def allow(self, most: int) -> None:
+        """Change how often. What was done before counts."""
+        self._most = most
+        self._buckets.resize(most, self._now())
+
     def need(self, user: str) -> None:
         """Refuse (`quota`) if the user has done it too often."""
         if wait := self._buckets.wait(user, self._now()):
@@ -66,6 +71,13 @@ class Quotas:
         self.joins = Quota("joins_per_hour", joins, now, limited)
         self.repeats = Quota("repeats_per_hour", repeats, now, limited)
         """Of requests and joins, by the user and whom they reach; and of removals from a group."""
+
+    def allow(self, groups: int, contact_requests: int, joins: int, repeats: int) -> None:
+        """Change all of them."""
+        self.groups.allow(groups)
+        self.contact_requests.allow(contact_requests)
+        self.joins.allow(joins)
+        self.repeats.allow(repeats)
 
 
 def reaching(user: str, reached: str) -> str:

@@ -32,6 +32,10 @@ class Admission:
         self._slots = _Slots(slots)
         self._lines: dict[str, _Slots] = {}
 
+    def allow(self, of_user: int) -> None:
+        """Change how many slots a user may have."""
+        self._of_user = of_user
+
     @property
     def waiting(self) -> int:
         """How many slots the waiting calls need in total."""
@@ -95,6 +99,10 @@ class Streams:
         self._of_user = of_user
         self._limited = limited
         self._open: Counter[str] = Counter()
+
+    def allow(self, of_user: int) -> None:
+        """Change how many a user may have. Those that are open stay."""
+        self._of_user = of_user
 
     @contextmanager
     def one(self, caller: Caller) -> Iterator[None]:

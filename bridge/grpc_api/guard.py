@@ -77,6 +77,11 @@ class Guard(grpc.aio.ServerInterceptor):
         self._streams = Streams(calls_per_user, counter)
         self._running: set[asyncio.Future[Any]] = set()
 
+    def allow_calls(self, of_user: int) -> None:
+        """Change `calls_per_user`."""
+        self._admission.allow(of_user)
+        self._streams.allow(of_user)
+
     async def close(self) -> None:
         """Wait up to `_CLOSE_SECONDS` for the calls that are running, then cancel them."""
         if self._running:
@@ -210,8 +215,9 @@ class Guard(grpc.aio.ServerInterceptor):
 
 
 def host_of(peer: str) -> str:
-    """The IP address in gRPC's name of a client, such as `ipv4:192.0.2.1:5000` or `ipv6:%5B::1%5D:5000`."""
-    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
+    """The IP address in gRPC's name of a client, such as `ipv4:192.0.2.1:5000` or `ipv6:%5B::1%5D:5000`, or
+    what ends so: the name that the relay gives it (`listening.PrivateSocket.connect`)."""
+    return unquote(peer).rpartition("/")[2].partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 def _parse(handler: Any, data: bytes) -> Any:

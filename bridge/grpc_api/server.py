@@ -1,5 +1,6 @@
 """The node's gRPC server."""
 
+import contextlib
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from bridge.core.operations import Operations
 from bridge.grpc_api.authentication import CallAuthenticator
 from bridge.grpc_api.changes import Changes
 from bridge.grpc_api.guard import CALLS_PER_USER, CONCURRENCY, IDLE_SECONDS, Guard
+from bridge.grpc_api.listening import PrivateSocket, listen
+from bridge.grpc_api.relay import Relay, Slots
 from bridge.grpc_api.services import ADMINISTRATION, SERVICES, OperationService
 from bridge.grpc_api.syncing import Syncing
 from bridge.grpc_api.tls import Tls
@@ -35,7 +38,6 @@ class Patience(msgspec.Struct, frozen=True):
 def _options(patience: Patience) -> list[tuple[str, int]]:
     half = int(patience.unreachable * 500)
     return [
-        ("grpc.so_reuseport", 0),  # else a second node could open the port, too, and take half of the calls
         ("grpc.max_concurrent_streams", 100),  # per connection
         ("grpc.server_handshake_timeout_ms", int(patience.handshake * 1000)),
         ("grpc.max_connection_idle_ms", int(patience.idle * 1000)),
@@ -80,20 +82,25 @@ class Server:
         health: health.aio.HealthServicer,
         names: Sequence[str],
         guard: Guard,
+        relay: Relay,
         host: str,
-        port: int,
     ) -> None:
         self._names = names
         self._server = server
         self._health = health
         self._guard = guard
+        self._relay = relay
         self.host = host
-        self.port = port
+        self.port = relay.port
 
     @property
     def address(self) -> str:
         """The address for clients: `host:port`."""
         return f"{self.host}:{self.port}"
+
+    def reload(self, calls_per_user: int) -> None:
+        """Change the limit. Calls and streams that there are go on."""
+        self._guard.allow_calls(calls_per_user)
 
     async def set_ready(self, ready: bool) -> None:
         """Say by the standard health service whether the node is ready."""
@@ -103,9 +110,11 @@ class Server:
 
     async def stop(self, grace: float = 1.0) -> None:
         """Accept no more calls, wait up to `grace` seconds for those that are running, then cancel them."""
+        self._relay.stop_accepting()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
         await self._guard.close()
+        await self._relay.close()
 
 
 _PATIENCE = Patience()
@@ -115,12 +124,14 @@ async def start(
     administration: Operations,
     bind: str,
     token: str,
+    slots: Slots,
     offer: Offer | None = None,
     tls: Tls | None = None,
     patience: Patience = _PATIENCE,
 ) -> Server:
     """Serve the API on `bind` ("host:port"; port 0 takes a free one). `administration` is offered to
-    administrators, `offer` to all who authenticate. `token` is the admin token.
+    administrators, `offer` to all who authenticate. `token` is the admin token. A
+    connection without one of the `slots` is closed.
 
     Raises:
         OSError: the address cannot be listened on; the text says why.
@@ -131,7 +142,7 @@ async def start(
     services: list[Service] = [OperationService(ADMINISTRATION, administration)]
     if offer is None:
         guard = Guard(CallAuthenticator(token), idle_seconds=patience.idle)
-        return await serve(services, bind, guard, tls, patience)
+        return await serve(services, bind, guard, slots, tls, patience)
     changes = Changes()
     offer.directory.on_change(changes.tell)
     streams = {"SyncMessages": Syncing(offer.operations, offer.broker, changes)}
@@ -146,13 +157,14 @@ async def start(
         patience.idle,
         offer.broker,
     )
-    return await serve(services, bind, guard, tls, patience)
+    return await serve(services, bind, guard, slots, tls, patience)
 
 
 async def serve(
     services: Sequence[Service],
     bind: str,
     guard: Guard,
+    slots: Slots,
     tls: Tls | None = None,
     patience: Patience = _PATIENCE,
 ) -> Server:
@@ -166,30 +178,29 @@ async def serve(
         await healthy.set(name, HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    # Checked first: gRPC does not give the reason, and writes lines of its own to standard error.
-    if reason := _why_not(bind):
-        raise OSError(f"grpc.bind: cannot listen on {bind}: {reason}")
-    try:
-        port = server.add_secure_port(bind, tls.credentials()) if tls else server.add_insecure_port(bind)
-    except RuntimeError as error:
-        raise OSError(f"grpc.bind: cannot listen on {bind}: {error}") from error
-    await server.start()
-    return Server(server, healthy, ("", *names), guard, bind.rpartition(":")[0], port)
+    relay = await _open(server, listen(bind), slots, tls)
+    return Server(server, healthy, ("", *names), guard, relay, bind.rpartition(":")[0])
 
 
-def _why_not(bind: str) -> str | None:
-    """Why an address cannot be listened on, or None if it can."""
-    host, _, port = bind.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:  # gRPC would listen on another port
-        return "not of the form host:port"
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen()
-    except OSError as error:
-        return error.strerror or str(error)
-    return None
+async def _open(
+    server: grpc.aio.Server, sockets: list[socket.socket], slots: Slots, tls: Tls | None
+) -> Relay:
+    """Start the server, and relay to it what comes to `sockets`, which are closed if that fails."""
+    with contextlib.ExitStack() as stack:
+        for sock in sockets:
+            stack.callback(sock.close)
+        inside = PrivateSocket()
+        stack.callback(inside.close)
+        try:
+            if tls:
+                server.add_secure_port(inside.address, tls.credentials())
+            else:
+                server.add_insecure_port(inside.address)
+        except RuntimeError as error:
+            raise OSError(f"grpc: cannot listen on a Unix socket: {error}") from error
+        inside.hide()
+        await server.start()
+        relay = Relay(sockets, inside, slots)
+        await relay.start()
+        stack.pop_all()
+        return relay

@@ -71,10 +71,11 @@ class ReadCounts:
             if (located := found.get(int(each))) is not None
             and located.conversation_id == room.conversation_id
         }
+        floor = 0 if caller.is_system else await self._access.own_floor(caller, room.conversation_id)
         own = {
             each: body
             for each, body in bodies.items()
-            if (caller.is_system or body.from_user_id == caller.user)
+            if (caller.is_system or (body.from_user_id == caller.user and body.seq > floor))
             and not room.hides(body.seq, body.created_at)
         }
         return dict(sorted(own.items(), key=lambda item: item[1].seq))

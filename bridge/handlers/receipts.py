@@ -175,7 +175,7 @@ class Receipts:
         body = read_body(located.body)
         if room.hides(located.seq, body.created_at):
             raise no_message(parameters.id)
-        if body.from_user_id != caller.user and not caller.is_system:
+        if not caller.is_system and not await self._access.is_from(caller, body):
             raise RefusedError("not_authorized", "only the sender of a message may ask who has read it")
         marks = await self._store.watermarks(
             located.conversation_id, located.seq, parameters.after, parameters.limit + 1

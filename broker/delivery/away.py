@@ -48,6 +48,10 @@ class AwaySessions:
         self._stand_ins: dict[SessionKey, Away] = {}
         # Sessions that are being loaded for a connection -> whether the state read may be out of date.
         self._loading: dict[SessionKey, bool] = {}
+        self._renewing = 0
+        # Sessions, and users all of whose sessions are meant, that have come or gone while the store is asked
+        # for the stand-ins to renew; None if it is not.
+        self._touched: set[SessionKey | str] | None = None
 
     # --- sessions that are being loaded ----------------------------------------------
 
@@ -78,6 +82,7 @@ class AwaySessions:
 
     def stand_in(self, key: SessionKey, filters: Mapping[str, Subscription]) -> None:
         """Create the stand-in of a session, if it is subscribed to open topics with QoS 1 or 2."""
+        self._touch(key)
         held = {
             each.topic_filter: each.qos
             for each in filters.values()
@@ -94,6 +99,7 @@ class AwaySessions:
 
     def wake(self, key: SessionKey) -> Mapping[str, int]:
         """Remove the stand-in of a session that is connected or deleted. Returns its `filters`."""
+        self._touch(key)
         away = self._stand_ins.pop(key, None)
         if away is None:
             return {}
@@ -104,8 +110,13 @@ class AwaySessions:
 
     def wake_all(self, user: str) -> None:
         """Remove the stand-ins of a user whose sessions are deleted."""
+        self._touch(user)
         for key in [key for key in self._stand_ins if key.user == user]:
             self.wake(key)
+
+    def _touch(self, whose: SessionKey | str) -> None:
+        if self._touched is not None:
+            self._touched.add(whose)
 
     @property
     def keys(self) -> list[SessionKey]:
@@ -134,13 +145,20 @@ class AwaySessions:
 
     async def reopen(self, open_filters: Sequence[str], online: Online[Any]) -> None:
         """Change the open topics: renew the stand-ins of all sessions but those that are `online`. Raises
-        `StoreError`."""
+        `StoreError`: those of sessions that are away are as before."""
         self._open_filters = open_filters
         # Sessions may come and go while the store is asked. What they did is newer than its answer.
-        before = dict(self._stand_ins)
-        await self._states.save(())
-        for key, filters in await self._states.store.subscriptions():
-            if key not in online and self._stand_ins.get(key) is before.get(key):
+        touched = self._touched = set() if self._touched is None else self._touched
+        self._renewing += 1
+        try:
+            await self._states.save(())
+            stored = await self._states.store.subscriptions()
+        finally:
+            self._renewing -= 1
+            if not self._renewing:
+                self._touched = None
+        for key, filters in stored:
+            if not (key in online or key in touched or key.user in touched):
                 self.wake(key)
                 self.stand_in(key, filters)
 

@@ -106,8 +106,13 @@ class Subscriptions:
             granted: list[Subscription] = []
             codes = []
             held = set(session.filters)
+            asked: set[str] = set()
             for subscription in wanted:
                 topic_filter = subscription.topic_filter
+                if topic_filter in asked:  # a packet may repeat one filter 60,000 times
+                    codes.append(subscription.qos)
+                    granted.append(subscription)
+                    continue
                 if topic_filter.count("/") >= MAX_LEVELS or (
                     topic_filter not in held and len(held) >= self._max_filters
                 ):
@@ -124,6 +129,7 @@ class Subscriptions:
                 codes.append(subscription.qos)
                 granted.append(subscription)
                 held.add(topic_filter)
+                asked.add(topic_filter)
                 if session.identity.role == "admin" and topic_filter not in grant.topics:
                     logger.warning(
                         "admin %s subscribed to %r",

@@ -17,16 +17,13 @@ import msgspec
 from broker.domain import conversation
 from broker.domain.errors import ReasonCode, Refusal
 from broker.domain.ids import is_id
+from broker.domain.json_limits import MAX_DEPTH, MAX_DIGITS, is_too_deep, is_too_long
 from broker.domain.publication import Properties
 from broker.domain.topics import Kind, Topic, group_topic, inbox_topic, parse_topic
 
 MAX_CLIENT_MSG_ID = 64
 MAX_TYPE = 32
 MAX_MENTIONS = 1000
-MAX_DEPTH = 100
-"""The deepest nesting of arrays and objects in a content. JSON decoders are recursive, also our own: a
-deeper message could be stored, but readers could not decode it."""
-
 MAX_DATA = 4096
 """Bytes of `data`, as JSON."""
 
@@ -190,11 +187,6 @@ _encode = msgspec.json.Encoder().encode
 # Version, trace id, parent id and flags (W3C Trace Context, 3.2). Neither id may be all zeros.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
-# Possessive quantifiers: no backtracking, so the time is linear in whatever a client sends.
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
-_ALL_SQUARE = bytes.maketrans(b"{}", b"[]")
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-
 
 def draft(
     sender: str, topic: Topic, content: Content, qos: int = 1, properties: Properties | None = None
@@ -268,15 +260,6 @@ def client_msg_id_of(payload: bytes) -> str | None:
     return found if 1 <= len(found) <= MAX_CLIENT_MSG_ID else None
 
 
-def is_too_deep(document: bytes) -> bool:
-    """Whether valid JSON is nested deeper than `MAX_DEPTH`. Without recursion, whatever the depth."""
-    # Only the brackets remain, all of one kind. Each pass removes the innermost level.
-    brackets = _STRING.sub(b"", document).translate(_ALL_SQUARE, _NO_BRACKETS)
-    for _ in range(MAX_DEPTH):
-        brackets = brackets.replace(b"[]", b"")
-    return bool(brackets)
-
-
 def _has_content(payload: bytes) -> bool:
     try:
         _decode_has_content(payload)
@@ -301,7 +284,11 @@ def _check(content: Content) -> Content | Refusal:
         return _invalid("reply_to must be a message id")
     if content.traceparent is not None and _TRACEPARENT.fullmatch(content.traceparent) is None:
         return _invalid("traceparent must be a W3C trace context: version-traceid-parentid-flags")
-    return _check_mentions(content.mentions) or _check_data(content)
+    return (
+        _check_mentions(content.mentions)
+        or _check_numbers("content", content.content)
+        or _check_data(content)
+    )
 
 
 def _check_data(content: Content) -> Content | Refusal:
@@ -314,7 +301,13 @@ def _check_data(content: Content) -> Content | Refusal:
         return _invalid("data must be a JSON object")
     if len(data) > MAX_DATA:
         return _invalid(f"data must have at most {MAX_DATA} bytes, not {len(data)}")
-    return content
+    return _check_numbers("data", content.data) or content
+
+
+def _check_numbers(name: str, value: msgspec.Raw) -> Refusal | None:
+    if is_too_long(bytes(value)):
+        return _invalid(f"{name}: a number of more than {MAX_DIGITS} digits")
+    return None
 
 
 def _check_mentions(mentions: list[str] | Literal["all"] | None) -> Refusal | None:

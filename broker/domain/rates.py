@@ -38,6 +38,17 @@ class Buckets:
     def __len__(self) -> int:
         return len(self._full_at)
 
+    def resize(self, burst: int, now: float) -> None:
+        """Change how many tokens a bucket holds. What was taken stays taken."""
+        each = self._seconds / burst
+        scale = each / self._each
+        self._full_at = {
+            key: now + min((full_at - now) * scale, self._seconds)
+            for key, full_at in self._full_at.items()
+            if full_at > now
+        }
+        self._each = each
+
     def wait(self, key: str, now: float) -> float:
         """Seconds until a token can be taken; 0 if there is one now."""
         missing = max(self._full_at.get(key, now) - now, 0.0)

@@ -30,6 +30,11 @@ class Addresses:
         # the connections, so a flood of addresses displaces nothing that matters.
         self._rates = Buckets(per_second * _BURST_SECONDS, seconds=_BURST_SECONDS)
 
+    def allow(self, most: int, per_second: int, now: float) -> None:
+        """Change the limits. Those that are connected stay."""
+        self._most = most
+        self._rates.resize(per_second * _BURST_SECONDS, now)
+
     def enter(self, address: str, now: float) -> float | None:
         """Count a new connection. Returns the seconds after which its CONNECT may be read, mostly 0; or None
         if the connection must be closed, and then it is not counted."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-import sys
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from broker.delivery.fanout import Fanout
@@ -55,17 +55,6 @@ class Connected(Protocol):
         ...
 
 
-_SWITCH_SECONDS = sys.getswitchinterval()
-_SWITCH_SECONDS_WHEN_BUSY = 0.0002
-
-
-def _share_the_lock(is_busy: bool) -> None:
-    """Set how long a thread may have to wait for Python's lock while another one computes. While clients
-    wait for their turn, the event loop computes all the time, and the default of 5 ms is what the store's
-    thread would wait after each of its steps. Otherwise switching more often only costs."""
-    sys.setswitchinterval(_SWITCH_SECONDS_WHEN_BUSY if is_busy else _SWITCH_SECONDS)
-
-
 class Hub:
     """The parts of a node that all its connections share, and the set of these connections."""
 
@@ -81,7 +70,9 @@ class Hub:
         loop: asyncio.AbstractEventLoop,
         events: PluginEvents,
         outage: Outage,
+        busy: Callable[[bool], None],
     ) -> None:
+        """`busy`: see `Turns`."""
         self.gate = gate
         self.registry = registry
         self.subscriptions = subscriptions
@@ -98,7 +89,7 @@ class Hub:
         self.deadlines = Deadlines()
         self.reachability = Reachability(limits.unreachable_after)
         self.publishes = Allowances(limits.publishes_per_second)
-        self.turns = Turns(loop.call_soon, limits.packets_per_turn, metrics.totals, _share_the_lock)
+        self.turns = Turns(loop.call_soon, limits.packets_per_turn, metrics.totals, busy)
         self.connections: set[Connected] = set()
 
     def turn_away(self, no_room: str) -> None:

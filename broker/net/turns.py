@@ -41,9 +41,14 @@ class Turns:
         self._busy = busy
         self._totals = totals
         self._is_called = False
-        self.packets = range(packets)
+        self.packets: range
         """To count the packets of a visit."""
+        self.allow(packets)
         self.lines: Lines[Visited] = Lines()
+
+    def allow(self, packets: int) -> None:
+        """Change the size of a visit."""
+        self.packets = range(packets)
 
     def wait(self, line: Hashable, client: Visited) -> None:
         """Visit a client when its line has its turn."""

@@ -35,6 +35,9 @@ class ConversationState(msgspec.Struct, frozen=True):
     """How many messages there are."""
     seen: int
     """How many of them count as seen: those up to the user's read watermark, own last message, or floor."""
+    floor_seq: int = 0
+    """Messages up to this seq were sent by or to an earlier account with the user's id. 0 also if that is not
+    known, because an earlier version has stored it."""
 
 
 class Watermark(msgspec.Struct, frozen=True):

@@ -177,9 +177,10 @@ class Marked(msgspec.Struct, frozen=True):
 
 
 class Unseen(msgspec.Struct, frozen=True):
-    """Delete the watermarks, marks and mentions of an earlier account with the same id. In its private
-    conversations the head becomes the floor, because their messages are not for the new account, and the
-    watermarks."""
+    """Delete the watermarks, marks, mentions and idempotency keys of an earlier account with the same id.
+    Where it has sent something, and in its private conversations, the head becomes the floor: the messages up
+    to it are not the new account's. In private conversations the watermarks get there, too, because these
+    messages are not for the new account."""
 
     user: str
 

@@ -63,14 +63,11 @@ class Submission(msgspec.Struct, frozen=True, gc=False):
 class _InTurns:
     """Batches are filled in turns over the senders, see `group_commit.Turns`."""
 
+    owner = staticmethod(attrgetter("draft.sender"))
     _bodies = attrgetter("draft.content.content")
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-
-    @staticmethod
-    def owner(item: Submission) -> str:
-        return item.draft.sender
 
     @classmethod
     def size(cls, items: Iterable[Submission]) -> int:
@@ -82,7 +79,8 @@ class MessageCommitter:
 
     Nothing is acknowledged or pushed before it is fsynced. `publish` is called for each stored message, in
     the order of the log, after the `done` of the whole batch. Messages with very many readers are pushed
-    bit by bit, while the next batch is committed: `delivered` counts the readers that were reached so far.
+    bit by bit, while the next batch is committed: `delivered` counts the readers that were reached so far,
+    and `busy` is called with True when it begins, and with False when all are pushed.
 
     While the store cannot commit, submissions are held, at most `most_held` bytes of them, and committed in
     their order as soon as it can. `turns`: those of a cluster's nodes; None if no other node writes.
@@ -100,6 +98,7 @@ class MessageCommitter:
         limited: Counter[str],
         max_batch_bytes: int = 1 << 19,
         delivered: Callable[[], int] = lambda: 0,
+        busy: Callable[[bool], None] = lambda _: None,
         turns: Turns | None = None,
     ) -> None:
         self._log = log
@@ -114,6 +113,7 @@ class MessageCommitter:
         self._held_bytes = 0
         self._closing = asyncio.Event()
         self._delivered = delivered
+        self._busy = busy
         self._unpushed: deque[Stamped] = deque()
         self._all_pushed = asyncio.Event()
         self._all_pushed.set()
@@ -235,19 +235,25 @@ class MessageCommitter:
     def _push(self) -> None:
         """Push what is stored, in its order. After very many deliveries the event loop has its turn."""
         unpushed, most = self._unpushed, self._delivered() + _DELIVERIES_AT_ONCE
+        at_once = 1  # until it is known how many readers they have
         while unpushed:
-            for _ in range(min(_PUSHED_AT_ONCE, len(unpushed))):
+            for _ in range(min(at_once, len(unpushed))):
                 message = unpushed.popleft()
                 try:
                     self._publish(message)
                 except Exception:
                     # The message is stored: readers find it in the log.
                     logger.exception("pushing a message of %s failed", message.draft.conversation_id)
+            at_once = min(2 * at_once, _PUSHED_AT_ONCE)
             if self._delivered() >= most and unpushed:
-                self._all_pushed.clear()
+                if self._all_pushed.is_set():
+                    self._all_pushed.clear()
+                    self._busy(True)
                 asyncio.get_running_loop().call_soon(self._push)
                 return
-        self._all_pushed.set()
+        if not self._all_pushed.is_set():
+            self._all_pushed.set()
+            self._busy(False)
 
     def _fail(self, batch: Sequence[Submission], error: Exception) -> None:
         logger.error("commit of %d messages failed, none acknowledged: %s", len(batch), error)

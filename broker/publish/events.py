@@ -1,5 +1,7 @@
 """Events of users. Events that must not be missed form one bounded log per user; each session reads it by
-its own cursor, as it reads an inbox. All other events go to connected sessions only."""
+its own cursor, as it reads an inbox. All other events go to connected sessions only.
+
+While the store cannot commit, events of the first kind wait, in their order, until it can."""
 
 import asyncio
 import logging
@@ -10,7 +12,7 @@ from typing import Any
 import msgspec
 
 from broker.delivery.fanout import Fanout
-from broker.domain.errors import DuplicateMessageError, StoreError
+from broker.domain.errors import DuplicateMessageError, StoreError, StoreUnavailableError
 from broker.domain.publication import Publication
 from broker.group_commit import GroupCommit
 from broker.metrics import Metrics
@@ -24,6 +26,7 @@ _HEADS = 100_000
 """Logs whose heads are remembered."""
 _ERRORS_A_SECOND = 10
 _ATTEMPTS = 3
+_RETRY_SECONDS = 0.5
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -32,7 +35,7 @@ class Waiting(msgspec.Struct, frozen=True):
     log: str
     body: bytes
     done: asyncio.Future[None]
-    """Resolved when the event is stored, or given up."""
+    """Resolved when the event is stored, held, or given up."""
 
 
 class Events:
@@ -52,8 +55,12 @@ class Events:
         self._kept = kept
         self._later = later
         self._heads: dict[str, int] = {}
-        self._waiting = GroupCommit(self._commit, _BATCH)
-        self.drain = self._waiting.drain
+        # None: only what is held is to be stored.
+        self._waiting: GroupCommit[Waiting | None] = GroupCommit(self._commit, _BATCH)
+        # What the store could not commit. It comes before all that was submitted later.
+        self._held: list[Waiting] = []
+        self._is_out = False
+        self._is_retry_due = False
         # Errors told in this second, by user; those beyond the rate are summed up at its end.
         self._errors: Counter[str] = Counter()
 
@@ -67,12 +74,13 @@ class Events:
 
     async def keep(self, users: Sequence[str], event: Mapping[str, Any]) -> None:
         """Send an event to the sessions of some users. On return it is stored, so that sessions that
-        are away read it later; or it is lost, which is logged and counted."""
+        are away read it later; or it waits until the store can commit; or it is lost, which is logged and
+        counted."""
         body = msgspec.json.encode(event)
         loop = asyncio.get_running_loop()
         waiting = []
         for user in users:
-            if len(self._waiting) < _MOST_WAITING:
+            if len(self._waiting) + len(self._held) < _MOST_WAITING:
                 waiting.append(Waiting(_topic(user), body, loop.create_future()))
                 self._waiting.submit(waiting[-1])
             else:
@@ -82,20 +90,61 @@ class Events:
 
     # --- kept events -----------------------------------------------------------------
 
-    async def _commit(self, batch: Sequence[Waiting]) -> None:
+    async def drain(self) -> None:
+        """Wait until all events are stored. What the store cannot commit now is given up."""
+        if self._held:
+            self._waiting.submit(None)
+        await self._waiting.drain()
+        if given_up := self._release():
+            logger.error("%d events are lost: the node shuts down", len(given_up))
+            self._metrics.dropped["events_not_stored"] += len(given_up)
+
+    async def _commit(self, batch: Sequence[Waiting | None]) -> None:
+        events = [*self._release(), *filter(None, batch)]
         try:
-            await self._store(batch)
+            while events:
+                await self._store(events[:_BATCH])
+                del events[:_BATCH]
+        except StoreUnavailableError as error:
+            self._hold(events, error)
+        else:
+            if self._is_out:
+                self._is_out = False
+                logger.warning("events that waited are stored")
         finally:
             for each in batch:
-                if not each.done.done():
+                if each is not None and not each.done.done():
                     each.done.set_result(None)
 
+    def _release(self) -> list[Waiting]:
+        """What is held. Nothing is held any more."""
+        released, self._held = self._held, []
+        return released
+
+    def _hold(self, events: list[Waiting], error: StoreUnavailableError) -> None:
+        # Whoever has caused the events does not wait with them: what they tell of has happened.
+        self._held = events
+        if not self._is_out:
+            self._is_out = True
+            logger.error("events wait until the store can commit: %s", error)
+        if not self._is_retry_due:
+            self._is_retry_due = True
+            self._later(_RETRY_SECONDS, self._try_again)
+
+    def _try_again(self) -> None:
+        self._is_retry_due = False
+        if self._held:
+            self._waiting.submit(None)
+
     async def _store(self, batch: Sequence[Waiting]) -> None:
+        """Store events, and push them. Raises `StoreUnavailableError`: they may be tried again."""
         for _ in range(_ATTEMPTS):
             try:
                 events = await self._append(batch)
             except DuplicateMessageError:
                 continue  # the heads were not what they are; they are asked for anew
+            except StoreUnavailableError:
+                raise
             except StoreError as error:
                 logger.error("%d events are lost: %s", len(batch), error)
                 break

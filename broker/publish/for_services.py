@@ -63,6 +63,10 @@ class ForServices:
         self._arrivals = GroupCommit(self._bring_arrivals, _BATCH)
         self._presences = GroupCommit(self._bring_presences, _BATCH)
 
+    def allow_calls(self, per_user: int) -> None:
+        """Change how many calls of a user run or wait."""
+        self._calls_per_user = per_user
+
     def arrived(self, arrival: Arrival) -> None:
         """A device acknowledged entries of its user's inbox."""
         self._submit(self._arrivals, arrival, "arrivals_waiting")

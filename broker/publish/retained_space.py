@@ -44,9 +44,9 @@ class Change:
         self.topic = topic
         self.before = before
 
-    def follow(self, before: Held | None) -> None:
-        """The change before it could not be stored: it follows the one before that."""
-        self.before = before
+    def skip(self, failed: "Change") -> None:
+        """The change before this one could not be stored: what was there before it still is."""
+        self.before = failed.before
 
 
 class RetainedSpace:
@@ -68,6 +68,11 @@ class RetainedSpace:
         """Topic -> the changes that are on their way to the disk, the earliest first."""
         self._all = _Kept()
         self._users: dict[str, _Kept] = {}
+
+    def allow(self, of_all: Room, of_user: Room) -> None:
+        """Change the room. What is retained stays."""
+        self._of_all = of_all
+        self._of_user = of_user
 
     def load(self, held: Mapping[str, Held]) -> None:
         """At the start: what is stored, by topic."""
@@ -107,7 +112,7 @@ class RetainedSpace:
         else:
             del changes[place]
             if place < len(changes):
-                changes[place].follow(change.before)
+                changes[place].skip(change)
             else:
                 self._set(change.topic, change.before)
         if not changes:

@@ -42,6 +42,7 @@ from plugins.auth.rules import ContractRules
 from plugins.persistence import sqlite
 from plugins.persistence.sql_directory import SqlDirectory, open_directory
 from tests.ports.directories import hash_password
+from tests.slots import Slots
 
 TOKEN = "an-admin-token"
 NOW = 1_764_000_000_000
@@ -233,7 +234,7 @@ class FakeNode:
         members = [Membership("team", "alice", "owner", 0), Membership("team", "bob", "member", 0)]
         await directory.write_group(GroupWrite(team, put=members), [])  # without a word in its log
         offer = Offer(services.operations, broker, directory, None)
-        server = await start(operations, "127.0.0.1:0", TOKEN, offer)
+        server = await start(operations, "127.0.0.1:0", TOKEN, Slots(), offer)
         stack.push_async_callback(server.stop, 0)
         self.address = server.address
         self.write_files()

@@ -157,7 +157,7 @@ def test_a_password_is_asked_for_twice_on_a_terminal(node: FakeNode) -> None:
         (("recall", "9223372036854775808"), "is not a message id"),
         (("readers", "1"), "no message 1"),
         (("read", "g:team", "--as", "carol"), "not a member of this group"),
-        (("read", "g:team", "900", "--as", "bob"), "g:team has no 900: the last is 250"),
+        (("read", "g:team", "900", "--as", "bob"), "g:team has no entry 900: the last is 250"),
         (("read", "p:carol:alice", "--as", "alice"), "p:alice:carol has no messages"),
         (("read", "p:bob:alice", "--as", "carol"), "you are not part of p:alice:bob"),
         (("read", "alice", "--as", "bob"), "'alice' is not a conversation"),

@@ -180,7 +180,8 @@ def test_edit_and_recall(node: FakeNode) -> None:
         on(node, "edit", first, "mine", "--as", "bob")
     )
     node.clock.now += 3 * MINUTE
-    assert "too much time" in refused(on(node, "recall", first, "--as", "alice"))
+    late = refused(on(node, "recall", first, "--as", "alice"))
+    assert late == f"message {first}: too much time has passed"
     done(on(node, "recall", first))
 
 

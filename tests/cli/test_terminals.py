@@ -1,5 +1,7 @@
 """What people see in terminals of 60 and 80 columns: tables, help, the pager, questions, completion."""
 
+import contextlib
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,6 +218,26 @@ def test_what_cannot_be_undone_is_asked_first(
             assert "Traceback" not in terminal.seen
     gone = "bob" not in done(on(node, "user", "list"))
     assert gone or "dismissed" in done(on(node, "group", "list"))
+
+
+@pytest.mark.parametrize(
+    ("command", "question"),
+    [(("user", "remove", "bob"), "[y/N]: "), (("user", "passwd", "bob"), "Password: ")],
+)
+def test_ctrl_c_ends_a_question_as_it_ends_any_command(
+    node: FakeNode, command: tuple[str, ...], question: str
+) -> None:
+    with Terminal("--data-dir", str(node.data_dir), *command, columns=80) as terminal:
+        terminal.expect(question)
+        for _ in range(20):  # again, because one that comes just before it reads is seen only after the read
+            terminal.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                terminal.process.wait(1)
+                break
+        assert terminal.end() == 130
+        assert terminal.seen.rstrip().endswith(
+            question.rstrip()
+        )  # a hidden answer has ended its line already
 
 
 def test_without_a_terminal_nothing_is_removed_unasked(node: FakeNode) -> None:

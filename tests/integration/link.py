@@ -12,10 +12,11 @@ from tests.integration.node import HOST
 
 class Link:
     """A port that leads to a port of a node, `target`. While it is `down`, it takes no connections; `cut`
-    ends those there are. What was on its way is lost."""
+    ends those there are. What was on its way is lost. The node sees `source` as the clients' address."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, source: str = HOST) -> None:
         self.target = target
+        self._source = source
         self.down = False
         self._lock = threading.Lock()
         self._listening = socket.create_server((HOST, 0))
@@ -53,7 +54,7 @@ class Link:
             server = None
             if not self.down:
                 with contextlib.suppress(OSError):
-                    server = socket.create_connection((HOST, self.target))
+                    server = socket.create_connection((HOST, self.target), source_address=(self._source, 0))
             if server is None:
                 client.close()
                 continue

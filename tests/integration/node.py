@@ -146,19 +146,17 @@ class Node:
     def stats(self) -> dict[str, int]:
         return dict(self.call("Stats", pb.StatsRequest()).values)
 
-    def history(self, conversation: str) -> list[dict[str, Any]]:
-        """All messages of a conversation."""
+    def history(self, conversation: str, after: int = 0) -> list[dict[str, Any]]:
+        """All messages of a conversation with a seq greater than `after`."""
         messages: list[dict[str, Any]] = []
         before = 0
         while True:
             request = pb.HistoryRequest(conversation_id=conversation, before_seq=before, limit=100)
             page = [json.loads(entry) for entry in self.call("History", request).messages]
-            if not page:
+            messages = [entry for entry in page if entry["seq"] > after] + messages
+            if not page or page[0]["seq"] <= after + 1:
                 return messages
-            messages = page + messages
             before = page[0]["seq"]
-            if before == 1:
-                return messages
 
 
 class RemoteNode(Node):

@@ -195,6 +195,10 @@ def test_what_is_refused_changes_nothing(make_node: Callable[..., Node], tmp_pat
     ):
         assert words.lower() in refused(imctl(node, "restore", str(source))).lower()
     assert {file.name: file.read_bytes() for file in node.data_dir.iterdir()} == before
+    nothing, unborn = tmp_path / "nothing", tmp_path / "unborn"
+    said = refused(run("--data-dir", str(unborn), "restore", str(nothing)))
+    assert f"there is no backup {nothing}: no such file or folder" in said
+    assert not unborn.exists()
     node.start()
     assert node.call("GetUser", pb.GetUserRequest(user_id=alice)).user.user_id == alice
 
@@ -248,3 +252,27 @@ def test_a_store_that_cannot_be_copied(make_node: Callable[..., Node], tmp_path:
     node = make_node(config=file).start()
     assert "cannot be copied" in refused(imctl(node, "backup", str(tmp_path / "backup")))
     assert not list(tmp_path.glob("backup*"))
+
+
+def test_a_wrong_configuration_names_its_source(make_node: Callable[..., Node], tmp_path: Path) -> None:
+    """As `imctl serve` does, for whatever finds the fault."""
+    node = make_node().start()
+    backup = back_up(node, tmp_path / "backup")
+    node.stop()
+    good = (ROOT / "config/broker.yaml").read_text()
+    bad = good.replace(f"{SQLITE}: {{}}", f"{SQLITE}: {{fsync: 1}}")
+    config = tmp_path / "broker.yaml"
+    before = {file.name: file.read_bytes() for file in node.data_dir.iterdir()}
+    for command in (["verify"], ["restore", str(backup)]):
+        for text, env, said in (
+            (bad, {}, f"plugins.{SQLITE}.fsync: unknown key"),
+            (good, {"IM_PLUGINS__NONE": "{}"}, "plugins.none: none doesn't look"),
+            (good, {"IM_LIMITS__NO": "1"}, "limits.no: unknown key"),
+        ):
+            config.write_text(text)
+            result = run("--data-dir", str(node.data_dir), *command, "--config", str(config), **env)
+            lines = [number for number, line in enumerate(text.splitlines(), 1) if f"{SQLITE}:" in line]
+            source = next(iter(env), f"{config}:{lines[-1]}")
+            assert result.stderr.startswith(f"imctl: {source}: {said}"), (command, result.stderr)
+            assert result.returncode in (1, 2)
+    assert {file.name: file.read_bytes() for file in node.data_dir.iterdir()} == before

@@ -1,8 +1,8 @@
-"""Acknowledged means stored: processes killed, stores that fail, readers that were away."""
+"""Acknowledged means stored: stores that fail, readers that were away. For nodes killed under load, see
+test_crash_rounds.py."""
 
 import json
 import sqlite3
-import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -14,97 +14,6 @@ from tests.integration.node import Node, password, wait_for
 from tests.integration.raw import RawClient, packet, publish, subscribe
 
 MakeNode = Callable[..., Node]
-
-
-class Flood:
-    """Publishes QoS 1 messages with a window, and notes which were acknowledged."""
-
-    def __init__(self, node: Node, user: str, topic: str, window: int = 100) -> None:
-        self.acknowledged: list[int] = []
-        self._client = RawClient(node.port)
-        self._client.login(f"flood-{user}", user, password(user))
-        self._user = user
-        self._topic = topic
-        self._window = window
-        self._thread = threading.Thread(target=self._run)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def join(self) -> None:
-        self._thread.join(30)
-        assert not self._thread.is_alive()
-        self._client.socket.close()
-
-    def _run(self) -> None:
-        sent = 0
-        try:
-            while sent < 60_000:
-                while sent - len(self.acknowledged) < self._window:
-                    sent += 1
-                    body = json.dumps({"content": f"m{sent}", "client_msg_id": f"{self._user}-{sent}"})
-                    self._client.send(publish(self._topic, body.encode(), 1, sent))
-                answer = self._client.receive()
-                if answer is None:
-                    return
-                assert answer.type == 4
-                self.acknowledged.append(int.from_bytes(answer.body, "big"))
-        except OSError:
-            return
-
-
-def assert_gapless(node: Node, conversation: str, expected: set[str]) -> None:
-    """The conversation holds each expected client_msg_id once, its seqs without a gap."""
-    history = node.history(conversation)
-    assert [entry["seq"] for entry in history] == list(range(1, len(history) + 1))
-    ids = [entry["client_msg_id"] for entry in history]
-    assert len(ids) == len(set(ids))
-    assert expected <= set(ids)
-
-
-def inbox_offsets(data_dir: Path, user: str) -> list[int]:
-    with closing(sqlite3.connect(data_dir / "parley.db")) as database:
-        rows = database.execute(
-            "SELECT key & 0xffffffff FROM entries JOIN names ON names.id = key >> 32 "
-            "WHERE name = ? ORDER BY key",
-            (f"users/{user}/inbox",),
-        )
-        return [offset for (offset,) in rows]
-
-
-def test_kill_in_a_flood_loses_nothing_acknowledged(make_node: MakeNode) -> None:
-    node = make_node().start()
-    alice, bob, carol = (node.user(name) for name in ("alice", "bob", "carol"))
-    group = node.group(alice, bob, carol)
-    floods = [
-        Flood(node, alice, f"users/{bob}/inbox"),
-        Flood(node, bob, f"users/{alice}/inbox"),
-        Flood(node, carol, f"groups/{group}"),
-    ]
-    for flood in floods:
-        flood.start()
-    wait_for(lambda: all(len(flood.acknowledged) > 500 for flood in floods), "some acknowledgements")
-    node.kill()
-    for flood in floods:
-        flood.join()
-    node.start()
-    private = {f"{alice}-{n}" for n in floods[0].acknowledged} | {
-        f"{bob}-{n}" for n in floods[1].acknowledged
-    }
-    assert_gapless(node, ":".join(["p", *sorted((alice, bob))]), private)
-    assert_gapless(node, f"g:{group}", {f"{carol}-{n}" for n in floods[2].acknowledged})
-    for user in (alice, bob):
-        offsets = inbox_offsets(node.data_dir, user)
-        assert offsets == list(range(1, len(offsets) + 1))
-
-    # And the log goes on where it was.
-    with RawClient(node.port) as client:
-        client.login("after", alice, password(alice))
-        client.send(publish(f"groups/{group}", b"after", 1, 1))
-        client.expect(4)
-    history = node.history(f"g:{group}")
-    assert history[-1]["content"] == "after"
-    assert history[-1]["seq"] == len(history)
 
 
 def test_away_while_ten_thousand_messages_came(make_node: MakeNode) -> None:

@@ -15,11 +15,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.integration import raw
+from tests.integration.im import Device
 from tests.integration.node import DEADLINE, ROOT, Node, password, wait_for
 from tests.integration.raw import RawClient
 
 PUBACK, PINGRESP = 4, 13
 MANY = 20
+FEW = 10
+"""Publishes that together have less than the 16 KiB beyond which a client is not read during an outage."""
 PADDING = "x" * 5000
 
 
@@ -185,6 +188,34 @@ def test_a_node_with_a_full_disk_ends_and_starts_again(node: Node, disk: SmallDi
     assert texts(node, ann, ben) == [str(n) for n in range(1, 6)]
 
 
+@pytest.mark.parametrize("kind", DISKS)
+def test_kept_events_wait_for_room(
+    make_node: Callable[..., Node], tmp_path: Path, kind: type[SmallDisk | LimitedFiles]
+) -> None:
+    """The directory is elsewhere: it takes the changes that the events tell of."""
+    node = make_node(f"storage.directory_url=sqlite:///{tmp_path / 'directory.db'}")
+    disk = kind(node)
+    try:
+        node.start()
+        ann, ben = node.user("ann"), node.user("ben")
+        with Device(node, ann) as device:
+            for _ in range(MANY):  # so that no file of the directory is as large as those of the messages
+                device.say(ben, {"content": "x" * 20_000})
+            disk.fill()
+            names = [f"Ann {number}" for number in range(5)]
+            for name in names:
+                device.rpc("users.update", name=name)
+            assert device.told("profile") == []
+            disk.free()
+            device.until(lambda: len(device.told("profile")) == len(names), "the events")
+            assert [event["name"] for event in device.told("profile")] == names
+        assert not any(number for name, number in node.stats().items() if name.startswith("dropped.events"))
+        assert node.log().count("events wait until the store can commit") == 1
+    finally:
+        node.stop()
+        disk.close()
+
+
 def remove(folder: Path) -> None:
     for file in folder.glob("parley.db*"):
         file.unlink()
@@ -207,7 +238,7 @@ def test_a_store_that_goes_is_noticed(node: Node, lose: Callable[[Path], None]) 
         publisher.publish(5)
         publisher.acknowledged(1, 5)
         lose(node.data_dir)
-        publisher.publish(MANY)
+        publisher.publish(FEW)
         assert "was removed or replaced" in wait_for(lambda: ready(node), "the node to be not ready")
         publisher.is_served()
     assert node.log().count("commits fail, publishers wait") == 1

@@ -86,7 +86,7 @@ def test_a_huge_subscribe_delays_nobody(node: Node, topic_filter: str) -> None:
         assert slowest < 2
         answer = client.expect(9).body
         assert answer[:2] == b"\0\7"
-        granted = 0 if topic_filter == "x" else 1000
+        granted = {"#": count, "x": 0}.get(topic_filter, 1000)  # the limit is on different filters
         assert answer[2:] == bytes(granted) + bytes((REFUSED,)) * (count - granted)
 
 

@@ -146,6 +146,44 @@ def test_a_dismissed_group_of_a_removed_owner(open_node: Node) -> None:
     open_node.group(alice, name=group)  # an administrator says so
 
 
+def test_what_an_earlier_account_has_sent_is_not_the_new_ones(open_node: Node) -> None:
+    """Whoever has its id now is a member like the others, and learns nothing by its `client_msg_id`s."""
+    alice, bob, owner = (open_node.user(name) for name in ("alice", "bob", "owner"))
+    group = open_node.group(owner, alice, bob)
+    said = {"content": "hello", "client_msg_id": "c-1"}
+    changes: dict[str, dict[str, str]] = {"messages.edit": {"content": "mine"}, "messages.recall": {}}
+    with Device(open_node, alice) as a, Device(open_node, bob) as b:
+        first = a.rpc("messages.send", group_id=group, **said)
+        a.rpc("messages.send", user_id=bob, **said)
+        b.rpc("messages.read", conversation_id=f"g:{group}", seq=first["seq"])
+        remove(open_node, alice)
+        add(open_node, alice, reuse=True)
+        with Device(open_node, owner) as o:
+            o.rpc("groups.update", group_id=group, history_visible=True)
+            o.rpc("groups.add", group_id=group, user_ids=[alice])
+        with Device(open_node, alice, "new") as new:
+            assert first["id"] in [each["id"] for each in new.sync()[f"groups/{group}"]], "to be read by all"
+            for method, rest in changes.items():
+                assert b.refused(method, id=first["id"], **rest) == "not_authorized"
+                assert new.refused(method, id=first["id"], **rest) == "not_authorized", method
+            assert new.refused("messages.readers", id=first["id"]) == "not_authorized"
+            counts = new.rpc("messages.read_counts", conversation_id=f"g:{group}", ids=[first["id"]])
+            assert counts == {"counts": {}, "missing": [first["id"]]}
+            assert new.conversation(f"g:{group}")["unread"] == 1
+            # The same `client_msg_id`, with the same content and with other content.
+            for topic, where in ((f"users/{bob}/inbox", b.inbox), (f"groups/{group}", b.group(group))):
+                before = len(where)
+                new.publish(topic, said if "inbox" in topic else said | {"content": "other"})
+                assert not new.told("error"), topic
+                b.until(lambda: len(b.log(topic)) == before + 1, topic)  # noqa: B023
+            again = new.rpc("messages.send", user_id=bob, **said)
+            mine = new.rpc("messages.send", group_id=group, content="my own")
+            assert again["id"] == b.inbox[-1]["id"]
+            new.rpc("messages.edit", id=mine["id"], content="my own, edited")
+            assert new.rpc("messages.readers", id=mine["id"])["readers"] == []
+            new.rpc("messages.recall", id=mine["id"])
+
+
 # --- data of the tree before -----------------------------------------------------------------
 
 # A second account and group, copied from those of the dump.

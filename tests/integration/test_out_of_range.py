@@ -94,7 +94,7 @@ def test_beyond_the_end(chat: Chat) -> None:
     assert chat.refusal("Tail", im_admin_pb2.TailRequest(topic=chat.inbox, after=4), _admin) == {"head": "3"}
     result = imctl(node, "tail", chat.inbox, "--after", "4")
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == f"imctl: {chat.inbox} has no 4: the last is 3\n"
+    assert result.stderr == f"imctl: {chat.inbox} has no entry 4: the last is 3\n"
     assert json.loads(imctl(node, "tail", chat.inbox, "--after", "2", "-n", "1").stdout)["offset"] == 3
 
 

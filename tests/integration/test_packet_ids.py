@@ -1,77 +1,22 @@
 """Packet ids of QoS 2 towards a subscriber that keeps those it has received (MQTT 3.1.1, figure 4.3, second
 method), over crashes of the node."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
 
-from broker.wire.encoder import pubcomp, pubrec, pubrel
+from broker.wire.encoder import pubrel
+from tests.integration.keeper import Keeper
 from tests.integration.node import Node, password
-from tests.integration.raw import RawClient, publish, subscribe
+from tests.integration.raw import RawClient, publish
 
 MakeNode = Callable[..., Node]
-Opened = Callable[[Node, str], "Keeper"]
+Opened = Callable[[Node, str], Keeper]
 
 _SAVED_SECONDS = 1.5
 """Cursors are saved twice a second."""
-
-
-class Keeper:
-    """A persistent session. It hands a message on when its PUBLISH comes, and takes one with a packet id that
-    it holds for a repetition. `releases`: whether it reads PUBREL."""
-
-    def __init__(self, node: Node, user: str) -> None:
-        self.had: set[int] = set()
-        self.held: set[int] = set()
-        self.abandoned: set[int] = set()
-        """Those of `held` that the node has died with."""
-        self.used: set[int] = set()
-        self.releases = True
-        self._node = node
-        self._user = user
-        self.connect()
-        self._client.send(subscribe(1, (f"users/{user}/inbox", 2)))
-        self._client.expect(9)
-
-    def close(self) -> None:
-        self._client.socket.close()
-
-    def connect(self) -> None:
-        if hasattr(self, "_client"):
-            self.close()
-        self._client = RawClient(self._node.port)
-        self._client.socket.settimeout(8)
-        self._client.login("keeper", self._user, password(self._user), clean=False)
-
-    def has(self, count: int, *, all_released: bool = False) -> bool:
-        """Whether the first messages have come."""
-        return self.had >= set(range(1, count + 1)) and not (all_released and self.held - self.abandoned)
-
-    def read_until(self, condition: Callable[[], bool], what: str) -> None:
-        while not condition():
-            try:
-                self._read()
-            except TimeoutError:
-                raise AssertionError(f"waited in vain for {what}; {len(self.had)} messages came") from None
-
-    def _read(self) -> None:
-        received = self._client.expect_any()
-        if received.type == 6:
-            if self.releases:
-                self.held.discard(int.from_bytes(received.body[:2], "big"))
-                self._client.send(pubcomp(int.from_bytes(received.body[:2], "big")))
-            return
-        assert received.type == 3
-        size = int.from_bytes(received.body[:2], "big")
-        packet_id = int.from_bytes(received.body[2 + size : 4 + size], "big")
-        self.used.add(packet_id)
-        if packet_id not in self.held:
-            self.held.add(packet_id)
-            self.had.add(json.loads(received.body[4 + size :])["offset"])
-        self._client.send(pubrec(packet_id))
 
 
 @pytest.fixture

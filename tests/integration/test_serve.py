@@ -126,6 +126,7 @@ def test_missing_file_and_bad_settings(tmp_path: Path) -> None:
         (serve(tmp_path / "absent.yaml", *data), f"{tmp_path}/absent.yaml: No such file"),
         (serve(good, *data, "--set", "limits.max_inflight"), "--set limits.max_inflight: expected"),
         (serve(good, *data, "--set", "limits.no=1"), "--set limits.no: limits.no: unknown key"),
+        (serve(good, *data, "--set", "limit.no=1"), "--set limit.no: limit: unknown key"),
         (serve(good, *data, "--set", "limits.max_inflight=[1"), "--set limits.max_inflight: '[1' is not"),
         (serve(good, *data, env={"IM_LIMITS__NO": "1"}), "IM_LIMITS__NO: limits.no: unknown key"),
         (serve(good, *data, env=few), "IM_LIMITS__MAX_INFLIGHT: limits.max_inflight: Input"),
@@ -181,8 +182,12 @@ def test_port_taken_is_one_clear_line(tmp_path: Path) -> None:
         assert "Traceback" not in error
 
 
-def test_second_node_on_the_same_data(make_node: Callable[..., Node]) -> None:
+@pytest.mark.parametrize("lock", ["there", "deleted"])
+def test_second_node_on_the_same_data(make_node: Callable[..., Node], lock: str) -> None:
+    """Whoever takes the file `lock` for a stale one and deletes it must not get two nodes on one store."""
     node = make_node().start()
+    if lock == "deleted":
+        (node.data_dir / "lock").unlink()
     binds = [
         part
         for key in ("listeners.default", "listeners.ws", "grpc", "http")

@@ -12,7 +12,6 @@ import redis
 from broker.ports import Head
 from plugins.backplane.redis import RedisBackplane
 from tests.ports.backplanes import Nodes
-from tests.servers.processes import HOST
 from tests.servers.redis import own, server_url
 
 
@@ -106,16 +105,16 @@ async def test_a_lapsed_turn_writes_no_head_and_a_later_one_no_lower() -> None:
 
 
 async def test_a_turn_and_the_next_cost_one_round_trip(tmp_path: Path) -> None:
-    server, port = own(tmp_path)  # where nobody else runs scripts
+    server, url = own(tmp_path)  # where nobody else runs scripts
     server.start()
     try:
-        async with Nodes(f"redis://{HOST}:{port}") as nodes:
+        async with Nodes(url) as nodes:
             a = await nodes.open("a")
             await a.turns.take([["x"]])
-            calls = count_scripts(port)
+            calls = count_scripts(url)
             a.turns.give_back({"x": Head(1)})
             assert (await a.turns.take([["x"]])).heads == {"x": Head(1)}
-            assert count_scripts(port) - calls == 1
+            assert count_scripts(url) - calls == 1
     finally:
         server.end()
 
@@ -183,7 +182,7 @@ def lapse(nodes: Nodes, *logs: str) -> None:
             client.hset(f"{nodes.options.prefix}{{turn}}:{log}", "until", "0")
 
 
-def count_scripts(port: int) -> int:
+def count_scripts(url: str) -> int:
     """How many have run."""
-    with redis.Redis(HOST, port) as client:
+    with redis.Redis.from_url(url) as client:
         return int(client.info("commandstats")["cmdstat_evalsha"]["calls"])

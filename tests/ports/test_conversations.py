@@ -7,7 +7,7 @@ import pytest
 
 from broker.domain.errors import DuplicateMessageError, StoreError
 from broker.domain.message import Count
-from broker.ports import ConversationState, Forgotten, Marked, Seen, Unseen, Watermark
+from broker.ports import ConversationState, DedupKey, Forgotten, Marked, Seen, Unseen, Watermark
 
 if TYPE_CHECKING:
     from tests.ports.conftest import OpenedStores, Scribe
@@ -468,3 +468,28 @@ async def test_what_another_had_seen_is_dropped(stores: "OpenedStores", scribe: 
     assert await stores.conversations.private_conversations("alice") == ["p:alice:bob", "p:alice:carol"]
     assert await one(stores, "alice", "g:a") == state("g:a")
     assert [mark.user for mark in await stores.conversations.watermarks("g:a", 1, "", 10)] == ["bob"]
+
+
+async def test_what_another_has_sent_is_not_ones_own(stores: "OpenedStores", scribe: "Scribe") -> None:
+    await stores.log.append(
+        [
+            scribe.group("team", client_msg_id="c-1"),
+            bobs := scribe.group("team", client_msg_id="c-1", sender="bob"),
+            scribe.private("alice", "bob", client_msg_id="c-1"),
+        ]
+    )
+    for _ in range(2):  # a second time, because the first attempt to add the account failed
+        await stores.states.apply([Marked("alice", "g:team", 1, pinned=True), Unseen("alice")])
+    keys = [DedupKey(user, where, "c-1") for user, where in (("alice", "g:team"), ("alice", "p:alice:bob"))]
+    key = DedupKey("bob", "g:team", "c-1")
+    assert await stores.log.find([*keys, key]) == {key: bobs.body}
+    found = await one(stores, "alice", "g:team")
+    assert (found.own_seq, found.read_seq, found.floor_seq, found.pinned) == (0, 0, 2, False)
+    assert (await one(stores, "alice", "p:alice:bob")).floor_seq == 1
+    assert (await one(stores, "bob", "g:team")).floor_seq == 0
+    assert await stores.conversations.watermarks("g:team", 0, "", 10) == []
+    await stores.log.append([scribe.group("team", client_msg_id="c-1")])
+    found = await one(stores, "alice", "g:team")
+    assert (found.own_seq, found.floor_seq) == (3, 2)
+    await stores.reopen()
+    assert await one(stores, "alice", "g:team") == found

@@ -225,6 +225,18 @@ async def test_a_private_message_changes_five_rows(database: Database, scribe: "
     assert (await database.write(changes))[0][0] == before + 5
 
 
+async def test_a_batch_is_written_in_few_steps(database: Database, scribe: "Scribe") -> None:
+    """Python's lock is given away in each step, and who commits must wait for it while the node computes."""
+    log = SqliteMessageLog(database)
+    await log.append([scribe.private("mallory", "mallory")])
+    steps: list[str] = []
+    database._writer.set_trace_callback(steps.append)
+    await log.append([scribe.private("mallory", "mallory", f"{number}") for number in range(500)])
+    database._writer.set_trace_callback(None)
+    assert len(steps) < 60  # with a step for each row: more than 1500
+    assert await texts(log, "users/mallory/inbox") == ["hi", *map(str, range(500))]
+
+
 async def test_mentions_cost_a_row_each(database: Database, scribe: "Scribe") -> None:
     log = SqliteMessageLog(database)
     await log.append([scribe.group("team"), scribe.private("alice", "bob"), scribe.private("alice", "carol")])

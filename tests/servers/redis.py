@@ -13,23 +13,23 @@ _PACKAGE = "redis-server"
 
 
 def server_url() -> str:
-    """A server that tests share, each with a prefix of its own: redis://HOST:PORT/0."""
+    """A server that tests share, each with a prefix of its own: redis://HOST:PORT."""
     return os.environ.get("REDIS_URL") or shared("redis", _start_shared)
 
 
 def _start_shared(folder: Path) -> str:
     data, port = folder_of(folder, "redis"), free_port()
     keep("redis", _command(data, port), data, lambda: pings(port))
-    return f"redis://{HOST}:{port}/0"
+    return _url(port)
 
 
-def own(folder: Path, *options: str, port: int = 0, password: str = "") -> tuple[Process, int]:
-    """A server of a test's own, not started yet, and its port. It stores nothing: it restarts empty.
-    `password`: the one that it is asked with whether it is ready."""
+def own(folder: Path, *options: str, port: int = 0, password: str = "") -> tuple[Process, str]:
+    """A server of a test's own, not started yet, and its URL. It keeps nothing over a restart. `password`: the
+    one that it is asked with whether it is ready."""
     port = port or free_port()
     data = folder_of(folder, f"redis-{port}")
     command = [*_command(data, port), *options]
-    return Process(command, folder / f"redis-{port}.log", lambda: pings(port, password)), port
+    return Process(command, folder / f"redis-{port}.log", lambda: pings(port, password)), _url(port)
 
 
 def own_sentinel(folder: Path, master: int, service: str, password: str = "") -> tuple[Process, int]:
@@ -63,6 +63,10 @@ def _command(data: Path, port: int) -> list[str]:
         *(find("redis-server", _PACKAGE), "--port", str(port), "--bind", HOST, "--dir", str(data)),
         *("--save", "", "--appendonly", "no", "--daemonize", "no", "--repl-diskless-sync-delay", "0"),
     ]
+
+
+def _url(port: int) -> str:
+    return f"redis://{HOST}:{port}"
 
 
 def pings(port: int, password: str = "") -> bool:

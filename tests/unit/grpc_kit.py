@@ -20,6 +20,7 @@ from bridge.handlers.sending import BatchParameters, BatchResult, SendParameters
 from bridge.handlers.users import GetParameters, GetResult, ProfileView
 from broker.domain.errors import RefusedError, StoreError
 from broker.ports import Account, AccountChanged, DirectoryChange, MembershipChanged, TokenRevoked
+from tests.slots import Slots
 
 ADMIN = "the-admin-token"
 
@@ -148,6 +149,7 @@ class TinyNode:
         self.begun: list[Any] = []
         self.ended: list[Any] = []
         self.limited: Counter[str] = Counter()
+        self.slots = Slots()
         self.operations = Operations()
         self.operations.add("messages.send", self.send)
         self.operations.add("messages.send_batch", self.send_batch)
@@ -217,7 +219,7 @@ async def tiny_node(concurrency: int = 64, calls_per_user: int = 256) -> AsyncIt
     offer = Offer(node.operations, broker, directory, directory, concurrency, calls_per_user, node.limited)
     administration = Operations()
     administration.add("admin.stats", _stats)
-    node.server = await start(administration, "127.0.0.1:0", ADMIN, offer)
+    node.server = await start(administration, "127.0.0.1:0", ADMIN, node.slots, offer)
     try:
         async with grpc.aio.insecure_channel(node.server.address) as channel:
             node.channel = channel

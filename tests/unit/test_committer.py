@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -107,7 +108,8 @@ async def test_while_one_batch_is_committed_the_next_collects() -> None:
 class ByFirst:
     """Items are strings, whose owner is the first letter."""
 
-    max_bytes = 100
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
 
     def owner(self, item: str) -> str:
         return item[0]
@@ -116,7 +118,7 @@ class ByFirst:
         return sum(map(len, items))
 
 
-async def batches_of(items: Iterable[str], max_batch: int) -> list[list[str]]:
+async def batches_of(items: Iterable[str], max_batch: int, max_bytes: int = 100) -> list[list[str]]:
     """The batches that follow the first item, which is committed while the others come."""
     batches: list[list[str]] = []
 
@@ -124,7 +126,7 @@ async def batches_of(items: Iterable[str], max_batch: int) -> list[list[str]]:
         batches.append(batch)
         await asyncio.sleep(0)
 
-    commits = GroupCommit(commit, max_batch, ByFirst())
+    commits = GroupCommit(commit, max_batch, ByFirst(max_bytes))
     commits.submit("first")
     await until(lambda: len(batches) == 1)
     for item in items:
@@ -141,6 +143,16 @@ async def test_a_flood_leaves_room_for_others_in_the_next_batch() -> None:
     assert {len(batch) for batch in batches[:-1]} == {20}
     # Items of one owner keep their order.
     assert [item for batch in batches for item in batch if item[0] == "a"] == flood
+
+
+async def test_a_flood_makes_no_batch_long_that_others_wait_for() -> None:
+    flood = [f"a{number}" for number in range(360)]
+    batches = await batches_of([*flood, "b0"], 400, 10_000)
+    assert [len(batch) for batch in batches] == [101, 100, 100, 60]
+    assert [item for batch in batches for item in batch if item[0] == "a"] == flood
+    # Of several owners it may be as long as it may.
+    several = [f"{owner}{number}" for number in range(100) for owner in "abcd"]
+    assert await batches_of(several, 400, 10_000) == [several]
 
 
 async def test_a_batch_is_full_with_its_bytes() -> None:
@@ -568,3 +580,35 @@ async def test_while_very_many_are_pushed_the_next_batch_is_committed() -> None:
     assert story.count("push") == 201
     assert story.index("done") < 100
     assert story[-1] == "push"
+
+
+async def test_pushes_of_a_turn_are_bounded() -> None:
+    readers = 190
+    pushed = [0]
+    busy: list[bool] = []
+
+    def push(_: Stamped) -> None:
+        pushed[0] += readers
+
+    committer = MessageCommitter(
+        MemoryLog(),
+        Sequencer(1),
+        FixedClock(),
+        push,
+        1000,
+        Outage(),
+        10_000,
+        Counter(),
+        delivered=lambda: pushed[0],
+        busy=busy.append,
+    )
+    for _ in range(1000):
+        committer.submit(Submission(group(), lambda _: None))
+    counts = [0]
+    while counts[-1] < 1000 * readers:
+        await asyncio.sleep(0)
+        counts.append(pushed[0])
+    await committer.drain()
+    assert max(after - before for before, after in pairwise(counts)) < 2000
+    assert (busy[:2], busy[-1]) == ([True, False], False)
+    assert busy.count(True) == busy.count(False)

@@ -4,10 +4,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
 from broker.delivery.router import Router
-from broker.domain.errors import StoreError
+from broker.domain.errors import StoreError, StoreUnavailableError
 from broker.metrics import Metrics
 from broker.ports import KeptEvent
 from broker.publish.events import Events
@@ -81,6 +83,40 @@ async def test_an_event_that_cannot_be_stored_is_counted() -> None:
     assert parts.metrics.dropped["events_not_stored"] == 1
     await parts.events.keep(["bob"], {"event": "group", "n": 2})
     assert await parts.stored() == [(1, 2)]
+
+
+async def test_events_wait_in_their_order_while_the_store_cannot_commit() -> None:
+    parts = Parts(kept=10)
+    parts.log.failures = [StoreUnavailableError("the disk is full") for _ in range(3)]
+    for n in (1, 2):  # whoever causes them does not wait
+        await parts.events.keep(["bob"], {"event": "group", "n": n})
+    (due,) = parts.timers
+    due()  # the disk is still full
+    await parts.events.keep(["bob"], {"event": "group", "n": 3})
+    assert await parts.stored() == []
+    parts.timers[1]()
+    await parts.events.keep(["bob"], {"event": "group", "n": 4})
+    assert await parts.stored() == [(n, n) for n in (1, 2, 3, 4)]
+    assert [offset for offset, _ in parts.reader.entries] == [1, 2, 3, 4]
+    assert not parts.metrics.dropped
+
+
+async def test_events_that_wait_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.publish.events._MOST_WAITING", 2)
+    parts = Parts()
+    parts.log.failures = [StoreUnavailableError("the disk is full") for _ in range(4)]
+    for n in range(1, 5):
+        await parts.events.keep(["bob"], {"event": "group", "n": n})
+    assert parts.metrics.dropped["events_waiting"] == 2
+    await parts.events.drain()  # a last attempt
+    await parts.events.drain()
+    assert await parts.stored() == []
+    assert parts.metrics.dropped["events_not_stored"] == 2
+    parts.timers[0]()  # there is nothing left to do
+    parts.log.failures.clear()
+    await parts.events.keep(["bob"], {"event": "group", "n": 5})
+    await parts.events.drain()
+    assert await parts.stored() == [(1, 5)]
 
 
 async def test_errors_beyond_ten_a_second_are_summed_up() -> None:

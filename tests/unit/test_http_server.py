@@ -15,28 +15,9 @@ from bridge.http_api import bodies, server
 from bridge.http_api.errors import answer, describe, guarded
 from bridge.http_api.readiness import Readiness
 from broker.domain.errors import StoreError, StoreUnavailableError
+from tests.slots import Slots
 
 Start = Callable[[Callable[[Request], Awaitable[Response]]], Awaitable[server.Server]]
-
-
-class Slots:
-    """Each connection waits for the next of `waits`; None: it is closed. No limits when they are used up."""
-
-    def __init__(self) -> None:
-        self.waits: list[float | None] = []
-        self.used = 0
-        self.empty = asyncio.Event()
-
-    def take(self, _address: str, _stream: asyncio.BaseTransport, _now: float) -> float | None:
-        wait = self.waits.pop(0) if self.waits else 0.0
-        self.used += wait is not None
-        return wait
-
-    def give_back(self, address: str) -> None:
-        assert address == "127.0.0.1"
-        self.used -= 1
-        if not self.used:
-            self.empty.set()
 
 
 @pytest.fixture

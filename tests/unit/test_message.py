@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.domain.errors import ReasonCode, Refusal
+from broker.domain.json_limits import MAX_DEPTH, MAX_DIGITS
 from broker.domain.message import (
     MAX_DATA,
-    MAX_DEPTH,
     Content,
     Count,
     Entry,
@@ -252,6 +252,28 @@ def test_how_deep_a_content_may_be(opening: bytes, closing: bytes, levels: int) 
 
 def test_brackets_that_do_not_nest() -> None:
     for content in (b"[" + b"[]," * 500 + b"{}]", json.dumps(["[{" * 500, '\\"[[' * 200, "\\"]).encode()):
+        assert raw(b'{"content": %b}' % content) == content
+
+
+@pytest.mark.parametrize("number", [b"1" * 5000, b"-" + b"1" * (MAX_DIGITS + 1), b"1." + b"1" * 5000])
+def test_no_number_that_readers_cannot_decode(number: bytes) -> None:
+    for value in (number, b'{"a": ["1\\"", %b]}' % number):
+        refusal = parse_payload(b'{"content": %b}' % value)
+        assert isinstance(refusal, Refusal)
+        assert refusal.code == "invalid_payload"
+        assert refusal.detail == f"content: a number of more than {MAX_DIGITS} digits"
+    refusal = parse_payload(b'{"content": "x", "data": {"a": %b}}' % number[:4000])
+    assert isinstance(refusal, Refusal)
+    assert refusal.detail.startswith("data: a number of more than")
+
+
+def test_other_digits_are_kept_as_they_are() -> None:
+    long = "1" * 5000
+    for content in (
+        b"1" * MAX_DIGITS,
+        json.dumps(long).encode(),
+        json.dumps({long: [f'"{long}', 1]}).encode(),
+    ):
         assert raw(b'{"content": %b}' % content) == content
 
 

@@ -126,3 +126,17 @@ def test_another_rate_holds_for_those_who_are_there() -> None:
     assert not allowance.take(10)
     assert 1 <= allowance.wait(0.0) <= 1.1
     assert allowances.hold("bob", 0.0).left == 20
+
+
+def test_buckets_of_another_size_keep_what_was_taken() -> None:
+    buckets = Buckets(10, seconds=100.0)
+    for _ in range(4):
+        buckets.take("a", 0.0)
+    buckets.resize(5, 0.0)
+    assert buckets.wait("a", 0.0) == 0.0
+    buckets.take("a", 0.0)
+    assert buckets.wait("a", 0.0) == pytest.approx(20.0)
+    buckets.resize(2, 0.0)  # more was taken than there are: it is empty, not in debt
+    assert buckets.wait("a", 0.0) == pytest.approx(50.0)
+    buckets.resize(10, 0.0)
+    assert buckets.wait("b", 0.0) == 0.0

@@ -1,20 +1,24 @@
 """Sessions that are away: their stand-ins, and what is queued while one is loaded."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
+from broker.delivery.online import Online
+from broker.delivery.reopening import reopen
 from broker.delivery.router import Router
 from broker.delivery.subscriber import Subscriber
+from broker.domain.errors import StoreError
 from broker.domain.publication import Properties, Publication
 from broker.domain.subscription import Subscription
 from broker.metrics import Metrics
-from broker.ports import Saved, SessionKey, SessionState
+from broker.ports import Forgotten, Saved, SessionKey, SessionState
 from broker.states import States
 from plugins.persistence.sqlite import SqliteStateStore, open_database
+from plugins.persistence.sqlite.database import Database
 
 KEY = SessionKey("bob", "phone")
 
@@ -51,6 +55,72 @@ async def test_stand_ins_go_with_their_sessions(parts: Parts) -> None:
     assert await parts.states.store.expire(2000, [], 3000) == 1
     await parts.away.drop_expired()
     assert not parts.away.queue(said)
+
+
+class Slow(SqliteStateStore):
+    """Its next listings of sessions fail as said; `meanwhile` happens while the answer is on its way."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.failures: list[StoreError] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    async def subscriptions(
+        self, user: str | None = None
+    ) -> list[tuple[SessionKey, dict[str, Subscription]]]:
+        if self.failures:
+            raise self.failures.pop()
+        found = await super().subscriptions(user)
+        self.meanwhile()
+        return found
+
+
+@pytest.fixture
+async def slow(tmp_path: Path) -> AsyncIterator[Slow]:
+    database = open_database(tmp_path / "slow.db")
+    yield Slow(database)
+    await database.close()
+
+
+async def test_opened_topics_are_followed_though_the_store_failed(
+    slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.delivery.reopening._RETRY_SECONDS", 0)
+    parts, said = Parts(slow), Publication("new/a", b"x", 1)
+    await parts.keep("new/a")
+    await parts.away.load()
+    slow.failures = [StoreError("busy"), StoreError("busy")]
+    await reopen(parts.away, lambda: ["new/#"], Online())
+    assert parts.away.queue(said)
+
+
+def gone(parts: Parts) -> None:
+    """A clean session has replaced it, and has ended."""
+    parts.away.wake(KEY)
+    parts.states.forget(Forgotten(KEY.user, KEY.client_id))
+
+
+def removed(parts: Parts) -> None:
+    parts.away.wake_all(KEY.user)
+
+
+def unsubscribed(parts: Parts) -> None:
+    """It was connected, has unsubscribed, and is away again."""
+    parts.away.wake(KEY)
+    parts.away.stand_in(KEY, {})
+
+
+@pytest.mark.parametrize("happens", [gone, removed, unsubscribed])
+async def test_a_session_that_came_and_went_while_topics_are_opened(
+    slow: Slow, happens: Callable[[Parts], None]
+) -> None:
+    parts = Parts(slow)
+    await parts.keep("new/a")
+    await parts.away.load()
+    slow.meanwhile = lambda: happens(parts)
+    await parts.away.reopen(["new/#"], Online())
+    assert not parts.away.queue(Publication("new/a", b"x", 1))
+    assert parts.away.is_empty
 
 
 async def test_what_a_publication_carries_waits_with_it(parts: Parts) -> None:

@@ -107,7 +107,7 @@ class MessageAdministration:
         after = last if parameters.after is None else parameters.after
         if after > last:
             raise RefusedError(
-                "out_of_range", f"{topic.name} has no {after}: the last is {last}", {"head": last}
+                "out_of_range", f"{topic.name} has no entry {after}: the last is {last}", {"head": last}
             )
         entries = tail(self._log, self._broker, topic.name, after)
         return (TailEntry(msgspec.Raw(entry)) async for entry in entries)

@@ -32,7 +32,8 @@ SELECT
     (SELECT n FROM messages WHERE key > (names.id << 32) AND key <= (names.id << 32) + min((1 << 32) - 1,
         max(asked.value, ifnull(sent.message % (1 << 32), 0), ifnull(read_seq, 0)))
      ORDER BY key DESC LIMIT 1),
-    sent.message % (1 << 32), read_seq, delivered_seq, pinned, muted, unread, hidden_seq, changed_at
+    sent.message % (1 << 32), read_seq, delivered_seq, pinned, muted, unread, hidden_seq, changed_at,
+    floor_seq
 FROM json_each(?2) AS asked CROSS JOIN names ON name = asked.key
 LEFT JOIN messages AS head
     ON head.key = (SELECT max(key) FROM messages WHERE key > (names.id << 32) AND key < (names.id + 1 << 32))
@@ -217,6 +218,7 @@ def _state(
     unread: int | None = None,
     hidden: int | None = None,
     changed_at: int | None = None,
+    floor: int | None = None,
 ) -> ConversationState:
     """The state of one row of `_STATES`. The outer joins give None where there is no row."""
     return ConversationState(
@@ -235,4 +237,5 @@ def _state(
         last_id,
         messages or 0,
         seen or 0,
+        floor or 0,
     )

@@ -11,6 +11,7 @@ from broker.ports import DedupKey, KeptEvent, Located
 from plugins.persistence.sqlite.database import Database, first_row
 from plugins.persistence.sqlite.names import Names
 from plugins.persistence.sqlite.properties import to_column
+from plugins.persistence.sqlite.rows import insert
 from plugins.persistence.sqlite.scanning import ENTRIES, EVENTS, last_key, scan, table_of
 from plugins.persistence.sqlite.schema import OFFSET_BITS, OFFSETS
 from plugins.persistence.sqlite.stored import Row, StoredBodies, checksum
@@ -213,14 +214,14 @@ def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stampe
         if draft.content.mentions is not None:
             mentioned += [(user, key) for user in _mentioned(names, draft.content.mentions)]
         amended += [(key, amendment, draft.content.type == "recall") for amendment in draft.amends]
-    connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", messages)
-    connection.executemany("INSERT INTO sent VALUES (?, ?, ?, ?)", keyed)
-    connection.executemany(_LAST, [(*place, key) for place, key in last.items()])
-    connection.executemany("INSERT INTO ids VALUES (?, ?)", ids)
-    connection.executemany("INSERT INTO entries VALUES (?, ?)", entries)
+    insert(connection, "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", messages)
+    insert(connection, "INSERT INTO sent VALUES (?, ?, ?, ?)", keyed)
+    insert(connection, _LAST, [(*place, key) for place, key in last.items()])
+    insert(connection, "INSERT INTO ids VALUES (?, ?)", ids)
+    insert(connection, "INSERT INTO entries VALUES (?, ?)", entries)
     # OR IGNORE: the row exists already if the user marked the conversation before its first message.
-    connection.executemany("INSERT OR IGNORE INTO conversations (user, conversation) VALUES (?, ?)", listed)
-    connection.executemany(_MENTION, mentioned)
+    insert(connection, "INSERT OR IGNORE INTO conversations (user, conversation) VALUES (?, ?)", listed)
+    insert(connection, _MENTION, mentioned)
     for key, amendment, recalls in amended:
         if recalls:
             connection.execute(_UNMENTION, (key - key % OFFSETS + amendment.seq,))
@@ -237,7 +238,7 @@ def _append_events(
 ) -> None:
     keyed = [(names.intern(event.log) << OFFSET_BITS | event.offset, event.body) for event in batch]
     rows = [(key, body, checksum(key, body)) for key, body in keyed]
-    connection.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
+    insert(connection, "INSERT INTO events VALUES (?, ?, ?)", rows)
     last = {key >> OFFSET_BITS: key for key, *_ in rows}
     bounds = [(number << OFFSET_BITS, key - kept) for number, key in last.items()]
     connection.executemany("DELETE FROM events WHERE key > ? AND key <= ?", bounds)

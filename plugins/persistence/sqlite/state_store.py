@@ -79,22 +79,34 @@ ON CONFLICT DO UPDATE SET
     hidden_seq = ifnull(?6, hidden_seq),
     changed_at = ?7
 """
-# An id passes to a new account. Group rows go. Private rows stay, so that the conversations stay listed,
-# with everything read up to the head and hidden: it was said to the earlier account.
-_UNSEE_GROUPS = """
-DELETE FROM conversations WHERE user = ?
+# An id passes to a new account: these statements, in this order, each with the user. Group rows stay where
+# the earlier account has sent something, with a floor that tells its messages from those of the new one.
+# Private rows stay, so that the conversations stay listed, with everything read up to the head and hidden:
+# it was said to the earlier account. Its idempotency keys and its last messages go.
+_UNSEE = (
+    """
+DELETE FROM conversations WHERE user = ? AND ifnull(floor_seq, 0) = 0
     AND EXISTS (SELECT 1 FROM names WHERE id = conversation AND name >= 'g:' AND name < 'g;')
-"""
-_UNSEE_MENTIONS = "DELETE FROM mentions WHERE user = ?"
-_UNSEE_PRIVATE = """
+""",
+    """
+INSERT OR IGNORE INTO conversations (user, conversation)
+SELECT DISTINCT sender, conversation FROM sent CROSS JOIN names ON id = conversation
+WHERE sender = ? AND name >= 'g:' AND name < 'g;'
+""",
+    """
 UPDATE conversations SET
     (floor_seq, read_seq, delivered_seq, pinned, muted, unread, hidden_seq, changed_at) =
-    (SELECT head, head, head, 0, 0, 0, 0, 0 FROM (
-        SELECT ifnull(max(key) % (1 << 32), 0) AS head FROM messages
-        WHERE key > (conversation << 32) AND key < (conversation + 1 << 32)
+    (SELECT head, head * is_private, head * is_private, 0, 0, 0, 0, 0 FROM (
+        SELECT
+            ifnull(max(key) % (1 << 32), 0) AS head,
+            (SELECT name >= 'p:' AND name < 'p;' FROM names WHERE id = conversation) AS is_private
+        FROM messages WHERE key > (conversation << 32) AND key < (conversation + 1 << 32)
     ))
 WHERE user = ?
-"""
+""",
+    "DELETE FROM sent WHERE sender = ?",
+    "DELETE FROM mentions WHERE user = ?",
+)
 
 
 class SqliteStateStore:
@@ -265,7 +277,7 @@ def _observe(connection: sqlite3.Connection, names: Names, change: Seen | Marked
             connection.execute(_MARK, (*place, pinned, muted, unread, hidden, at))
         case Unseen(user):
             if (number := names.find(inbox_topic(user))) is not None:
-                for statement in (_UNSEE_GROUPS, _UNSEE_PRIVATE, _UNSEE_MENTIONS):
+                for statement in _UNSEE:
                     connection.execute(statement, (number,))
 
 

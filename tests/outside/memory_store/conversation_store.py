@@ -27,7 +27,7 @@ class MemoryConversationStore:
 
     async def floors(self, user: str) -> dict[str, int | None]:
         views = self._opened.contents.views.get(user, {})
-        return {name: view.floor for name, view in views.items() if view.floor}
+        return {name: view.floor for name, view in views.items() if view.floor and name.startswith("p:")}
 
     async def last_change(self) -> int:
         views = self._opened.contents.views.values()
@@ -77,7 +77,9 @@ def _state(contents: Contents, user: str, conversation_id: str, floor: int) -> C
     messages = contents.conversations.get(conversation_id, [])
     view = contents.views.get(user, {}).get(conversation_id, View())
     own = [
-        message.seq for message in messages if message.sender == user and message.count.last == message.seq
+        message.seq
+        for message in messages[view.floor :]
+        if message.sender == user and message.count.last == message.seq
     ]
     own_seq = own[-1] if own else 0
     count = messages[-1].count if messages else Count()
@@ -98,4 +100,5 @@ def _state(contents: Contents, user: str, conversation_id: str, floor: int) -> C
         last_id=messages[count.last - 1].id if count.last else 0,
         messages=count.n,
         seen=seen[-1].count.n if seen else 0,
+        floor_seq=view.floor,
     )

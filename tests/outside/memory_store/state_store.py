@@ -156,9 +156,15 @@ def _observe(contents: Contents, change: Seen | Marked | Unseen) -> None:
             view.changed_at = at
         case Unseen(user):
             # Private conversations stay listed and count as read up to the head.
-            private = [name for name in contents.views.pop(user, {}) if name.startswith("p:")]
-            heads = {name: len(contents.log(name)) for name in private}
-            contents.views[user] = {name: View(head, head, floor=head) for name, head in heads.items()}
+            before = contents.views.pop(user, {}).items()
+            kept = {name for name, view in before if view.floor or name.startswith("p:")}
+            kept |= {each.conversation_id for each in contents.by_id.values() if each.sender == user}
+            for name in kept:
+                head = len(contents.log(name))
+                seen = head if name.startswith("p:") else 0
+                contents.views.setdefault(user, {})[name] = View(seen, seen, floor=head)
+            for key in [key for key in contents.by_key if key.sender == user]:
+                del contents.by_key[key]
             for message in contents.by_id.values():
                 message.mentions.discard(user)
 
