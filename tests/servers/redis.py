@@ -24,7 +24,7 @@ def _start_shared(folder: Path) -> str:
 
 
 def own(folder: Path, *options: str, port: int = 0, password: str = "") -> tuple[Process, str]:
-    """A server of a test's own, not started yet, and its URL. It keeps nothing over a restart. `password`: the
+    """A server of a test's own, not started yet, and its URL. It keeps nothing. `password`: the
     one that it is asked with whether it is ready."""
     port = port or free_port()
     data = folder_of(folder, f"redis-{port}")
