@@ -1,6 +1,7 @@
 """The node as a member of a cluster."""
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ async def open_cluster(config: Config, metrics: Metrics, stack: AsyncExitStack) 
     )
     backplane = await open_backplane(options, node_name(config), metrics.dropped)
     stack.push_async_callback(backplane.close)
+    # It shuts down, because what it says of itself would be taken for what the other process says.
+    backplane.members.on_replaced(lambda: signal.raise_signal(signal.SIGTERM))
     return backplane
 
 

@@ -108,7 +108,9 @@ class Others:
     async def _clean_up(self, node: str) -> None:
         """A node is gone: its devices are not connected any more."""
         remaining = await self._backplane.devices.forget(node)
-        for user, devices in (remaining or {}).items():
+        if remaining is None:
+            raise StoreUnavailableError(f"the devices of {node} cannot be removed now")
+        for user, devices in remaining.items():
             self._count(user, devices)
 
     # --- Elsewhere, for the registry --------------------------------------------------

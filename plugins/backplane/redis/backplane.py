@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from broker.domain.errors import StoreError
 from broker.ports import Hint
@@ -34,24 +35,30 @@ class RedisBackplane:
         self._broken: list[Callable[[], None]] = []
         self._returned: list[Callable[[], None]] = []
         self.turns = RedisTurns(options, name)
-        self.members = RedisMembers(client, options.prefix, name)
-        self.devices = RedisDevices(client, options.prefix)
+        self.devices = RedisDevices(options, name)
         finder, prefix = Finder(options), options.prefix
         self._publisher = Publisher(finder, options.timeout, prefix, name, dropped)
-        self.mail = RedisMail(name, self._publisher, self.turns.tell_freed, dropped)
+        self.mail = RedisMail(self._publisher, self.turns.tell_freed, dropped)
+        self.members = RedisMembers(client, prefix, name, self.mail, self._tell_returned)
         own = [f"{prefix}message:{each}".encode() for each in (name, ALL)]
         self._listener = Listener(
             finder, options.timeout, own, self._take, self._tell_broken, self._tell_returned
         )
         self.hints = RedisHints(prefix, self._listener, self._publisher, dropped)
         self._mailboxes = frozenset(own)
-        self._wires = (self._listener.wire, self._publisher.wire, self.turns.calls.wire)
+        self._wires = (
+            self._listener.wire,
+            self._publisher.wire,
+            self.devices.calls.wire,
+            self.turns.calls.wire,
+        )
         self._telling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Connect to the other nodes. Raises `StoreError`."""
         self._listener.wire.start()
         self._publisher.wire.start()
+        self.devices.calls.wire.start()
         self.turns.start()
         for wire in self._wires:
             try:
@@ -60,6 +67,12 @@ class RedisBackplane:
             except TimeoutError:
                 raise StoreError(f"cluster.url: {place(self._options.url)}: {wire.error}") from None
         await self.hints.followed()
+        try:
+            await self.members.claim()
+            if self.members.has_earlier:
+                await self.devices.begin()
+        except (RedisError, OSError) as error:
+            raise StoreError(f"cluster.url: {place(self._options.url)}: {error}") from None
         self.members.start()
 
     def _take(self, channel: bytes, value: bytes, pattern: bytes | None) -> None:
@@ -85,6 +98,8 @@ class RedisBackplane:
             broken()
 
     def _tell_returned(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
         self._telling = asyncio.get_running_loop().create_task(self._tell_again())
 
     async def _tell_again(self) -> None:
@@ -99,6 +114,7 @@ class RedisBackplane:
         self.mail.close()
         self._publisher.flush()
         await self.turns.close()
+        await self.devices.close()
         await self.members.close()
         await self._listener.wire.close()
         await self._publisher.wire.close()

@@ -36,6 +36,8 @@ class Letters(msgspec.Struct, frozen=True):
     node: str
     """Who sends it."""
     batch: list[Letter]
+    sender: str = ""
+    """The process, if it is not Redis itself."""
 
 
 _encode = msgspec.msgpack.Encoder().encode

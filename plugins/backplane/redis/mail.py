@@ -22,11 +22,9 @@ class RedisMail:
     """See `broker.ports.Mail`. `freed` is called when a log is kept for this node; `dropped` counts what is
     lost."""
 
-    def __init__(
-        self, name: str, publisher: Publisher, freed: Callable[[], None], dropped: Counter[str]
-    ) -> None:
-        self._name = name
+    def __init__(self, publisher: Publisher, freed: Callable[[], None], dropped: Counter[str]) -> None:
         self._post: Callable[[str, Letter], None] = publisher.post
+        self._sender = publisher.sender
         publisher.on_unheard(self._unheard)
         self._freed = freed
         self._dropped = dropped
@@ -76,7 +74,7 @@ class RedisMail:
         letters = decode_letters(value)
         if letters is None:
             self._dropped["mail_unreadable"] += 1
-        elif letters.node != self._name:
+        elif letters.sender != self._sender:
             for letter in letters.batch:
                 try:
                     self._take(letters.node, letter)

@@ -93,7 +93,7 @@ class Publisher:
             sent.append(_Sent(self._topics + topic.encode(), value))
         commands: list[Command] = [(b"PUBLISH", each.channel, each.value) for each in sent]
         for node, batch in letters.items():
-            value = encode_frame(Letters(self._name, batch))
+            value = encode_frame(Letters(self._name, batch, self.sender))
             commands.append((b"PUBLISH", self._nodes + node.encode(), value))
             sent.append(_Sent(questions=[each.question for each in batch if each.question]))
         if not commands:
