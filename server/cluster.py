@@ -25,7 +25,12 @@ async def open_cluster(config: Config, metrics: Metrics, stack: AsyncExitStack) 
     if cluster.url is None:
         return None
     options = RedisOptions(
-        cluster.url, cluster.prefix, most_connections=cluster.most_connections, timeout=cluster.timeout
+        cluster.url,
+        cluster.prefix,
+        cluster.most_connections,
+        cluster.timeout,
+        cluster.tls_ca,
+        cluster.sentinel_password,
     )
     backplane = await open_backplane(options, node_name(config), metrics.dropped)
     stack.push_async_callback(backplane.close)

@@ -43,16 +43,16 @@ class Nodes:
     """Opens backplanes with one prefix, and closes them at the end."""
 
     def __init__(self, url: str = "", **options: object) -> None:
-        base = RedisOptions(url or server_url(), prefix=f"test-{uuid4().hex}:")
+        base = RedisOptions(url or server_url(), prefix=f"test-{uuid4().hex}:", timeout=5.0)
         self.options: RedisOptions = msgspec.structs.replace(base, **options)
         self.dropped: dict[str, Counter[str]] = {}
         self.ends: dict[str, Ends] = {}
-        self._opened: list[RedisBackplane] = []
+        self.opened: list[RedisBackplane] = []
 
     async def open(self, name: str) -> RedisBackplane:
         dropped = self.dropped[name] = Counter()
         backplane = await open_backplane(self.options, name, dropped)
-        self._opened.append(backplane)
+        self.opened.append(backplane)
         self.ends[name] = Ends(backplane)
         return backplane
 
@@ -62,5 +62,5 @@ class Nodes:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for backplane in self._opened:
+        for backplane in self.opened:
             await backplane.close()

@@ -3,11 +3,12 @@
 import os
 import subprocess
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import redis
 
-from tests.servers.processes import HOST, Process, find, folder_of, free_port, keep, shared
+from tests.servers.processes import HOST, Process, find, folder_of, free_port, keep, shared, wait_until
 
 _PACKAGE = "redis-server"
 
@@ -50,12 +51,19 @@ def own_sentinel(folder: Path, master: int, service: str, password: str = "") ->
     return Process(command, folder / f"sentinel-{port}.log", lambda: pings(port)), port
 
 
-def make_cluster(ports: Sequence[int]) -> None:
+def make_cluster(folder: Path, ports: Sequence[int]) -> None:
     """Make servers a cluster, each with a third of the slots."""
     places = [f"{HOST}:{port}" for port in ports]
     make = [find("redis-cli", "redis-tools"), "--cluster", "create", *places, "--cluster-yes"]
     done = subprocess.run(make, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    for port in ports:
+        wait_until(partial(_is_whole, port), "the cluster", folder / f"redis-{port}.log")
+
+
+def _is_whole(port: int) -> bool:
+    with redis.Redis(HOST, port) as client:
+        return client.cluster("info")["cluster_state"] == "ok"
 
 
 def _command(data: Path, port: int) -> list[str]:

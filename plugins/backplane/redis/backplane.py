@@ -5,13 +5,12 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from broker.domain.errors import StoreError
 from broker.ports import Hint
 
-from .client import open_client
+from .client import Client, open_client
 from .devices import RedisDevices
 from .finder import Finder
 from .hints import RedisHints
@@ -28,7 +27,7 @@ logger = logging.getLogger(__name__)
 class RedisBackplane:
     """See `broker.ports.Backplane`."""
 
-    def __init__(self, client: Redis, options: RedisOptions, name: str, dropped: Counter[str]) -> None:
+    def __init__(self, client: Client, options: RedisOptions, name: str, dropped: Counter[str]) -> None:
         self.name = name
         self._client = client
         self._options = options
@@ -65,7 +64,9 @@ class RedisBackplane:
                 async with asyncio.timeout(self._options.timeout):
                     await wire.opened()
             except TimeoutError:
-                raise StoreError(f"cluster.url: {place(self._options.url)}: {wire.error}") from None
+                pass
+            if not wire.is_open:
+                raise StoreError(f"cluster.url: {place(self._options.url)}: {wire.error}")
         await self.hints.followed()
         try:
             await self.members.claim()
@@ -74,6 +75,11 @@ class RedisBackplane:
         except (RedisError, OSError) as error:
             raise StoreError(f"cluster.url: {place(self._options.url)}: {error}") from None
         self.members.start()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether Redis can be reached now, as far as is known."""
+        return all(wire.is_open for wire in self._wires)
 
     def _take(self, channel: bytes, value: bytes, pattern: bytes | None) -> None:
         if pattern is None and channel in self._mailboxes:
@@ -112,12 +118,11 @@ class RedisBackplane:
         if self._telling is not None:
             self._telling.cancel()
         self.mail.close()
-        self._publisher.flush()
         await self.turns.close()
         await self.devices.close()
         await self.members.close()
         await self._listener.wire.close()
-        await self._publisher.wire.close()
+        await self._publisher.close()
         await self._client.aclose()
 
 

@@ -9,15 +9,15 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast
+from typing import cast
 
 import msgspec
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from broker.domain.errors import StoreError
 from broker.ports import Member
 
+from .client import Client
 from .mail import RedisMail
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ _encode = msgspec.json.encode
 _decode_any = msgspec.json.Decoder(_Heartbeat).decode
 
 
-def _decode(value: bytes | None) -> _Heartbeat | None:
+def _decode(value: bytes | str | None) -> _Heartbeat | None:
     """None: there is none, or another release has written it."""
     try:
         return None if value is None else _decode_any(value)
@@ -60,7 +60,7 @@ class RedisMembers:
     emptied, or this process stood still for so long that it counts as gone."""
 
     def __init__(
-        self, client: Redis, prefix: str, name: str, mail: RedisMail, lost: Callable[[], None]
+        self, client: Client, prefix: str, name: str, mail: RedisMail, lost: Callable[[], None]
     ) -> None:
         self._client = client
         self._prefix = prefix
@@ -88,7 +88,7 @@ class RedisMembers:
             if not await self._client.exists(self._lock(self._name)):
                 break
             await asyncio.sleep(_POLL_SECONDS)  # another node still cleans up after the earlier process
-        self.has_earlier = await self._client.sadd(self._names, self._name) == 0  # type: ignore[misc]
+        self.has_earlier = await self._client.sadd(self._names, self._name) == 0
         self._is_mine = True
         self._mail.on(_BEAT, lambda _node, _body: self._beat_soon())
 
@@ -118,7 +118,7 @@ class RedisMembers:
         if self._is_replaced or not self._is_mine:
             return
         try:
-            await self._client.srem(self._names, self._name)  # type: ignore[misc]
+            await self._client.srem(self._names, self._name)
             await self._client.delete(self._key)
         except (RedisError, OSError) as error:
             logger.debug("leaving: %s", error)
@@ -146,7 +146,7 @@ class RedisMembers:
         if self._is_replaced:
             return
         await self._client.set(self._key, self._value(), ex=_LIFE_SECONDS)
-        await self._client.sadd(self._names, self._name)  # type: ignore[misc]
+        await self._client.sadd(self._names, self._name)
         if before is None:
             logger.warning("Redis did not know this node any more: it is told everything again")
             self._lost()
@@ -181,7 +181,7 @@ class RedisMembers:
         pipeline = self._client.pipeline(transaction=False)
         for name in names:
             pipeline.get(self._heartbeat(name))
-        values = cast(list[Any], await pipeline.execute()) if names else []
+        values = await pipeline.execute() if names else []
         return list(zip(names, values, strict=True))
 
     def on_gone(self, gone: Callable[[str], Awaitable[None]]) -> None:
@@ -209,7 +209,7 @@ class RedisMembers:
                 await self._client.expire(lock, _SWEEP_SECONDS)
                 await asyncio.wait({cleaning}, timeout=_SWEEP_SECONDS / 3)
             cleaning.result()  # if it has failed, another node tries when the lock lapses
-            await self._client.srem(self._names, name)  # type: ignore[misc]
+            await self._client.srem(self._names, name)
         await self._client.delete(lock)
 
     @property

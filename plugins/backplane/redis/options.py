@@ -24,7 +24,6 @@ class RedisOptions(msgspec.Struct, frozen=True):
     url: str
     prefix: str = "im:"
     """Of all keys and channels, so that several deployments may share one Redis."""
-    least_connections: int = 5
     most_connections: int = 50
     timeout: float = 2.0
     """Seconds within which Redis must answer."""

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,11 +12,13 @@ from broker.ports import Hint
 
 from .finder import Command, Finder
 from .frames import Bodies, Letter, Letters, encode_frame
-from .wire import Wire
+from .wire import LONGEST_DELAY, Wire
 
 _MOST_KEPT = 16 * 1024 * 1024
 """Bytes of hints that are kept for a Redis that is away."""
 _OVERHEAD = 200
+_AGAIN_SECONDS = LONGEST_DELAY + 0.2
+"""When Redis is back, so long until hints are published: by then all nodes listen again."""
 
 
 class _Sent(msgspec.Struct, gc=False):
@@ -60,6 +62,15 @@ class Publisher:
         self._sent: deque[_Sent] = deque()
         self._kept: deque[tuple[bytes, bytes]] = deque()
         self._kept_bytes = 0
+        self._is_away = False
+        self._announcing: asyncio.TimerHandle | None = None
+
+    async def close(self) -> None:
+        """Send what is not sent yet, and disconnect."""
+        self.flush()
+        if self._announcing is not None:
+            self._announcing.cancel()
+        await self.wire.close()
 
     def on_unheard(self, unheard: Callable[[str], None]) -> None:
         """Call `unheard(question)` for questions that nobody has got."""
@@ -86,18 +97,30 @@ class Publisher:
         self._is_scheduled = False
         hints, self._hints = self._hints, {}
         letters, self._letters = self._letters, {}
+        if hints:
+            self._send_hints(hints)
+        if letters:
+            self._send_letters(letters)
+
+    def _send_hints(self, hints: Mapping[str, list[bytes]]) -> None:
         sent: list[_Sent] = []
         for topic, bodies in hints.items():
             self._number += 1
             value = encode_frame(Bodies(self.sender, self._number, bodies))
             sent.append(_Sent(self._topics + topic.encode(), value))
         commands: list[Command] = [(b"PUBLISH", each.channel, each.value) for each in sent]
+        if not self._is_away and self.wire.send(*commands):
+            self._sent.extend(sent)
+        else:
+            self._missed(sent)
+
+    def _send_letters(self, letters: Mapping[str, list[Letter]]) -> None:
+        sent: list[_Sent] = []
+        commands: list[Command] = []
         for node, batch in letters.items():
             value = encode_frame(Letters(self._name, batch, self.sender))
             commands.append((b"PUBLISH", self._nodes + node.encode(), value))
             sent.append(_Sent(questions=[each.question for each in batch if each.question]))
-        if not commands:
-            return
         if self.wire.send(*commands):
             self._sent.extend(sent)
         else:
@@ -143,11 +166,22 @@ class Publisher:
         self._kept, self._kept_bytes = kept, size
 
     def _broken(self) -> None:
+        self._is_away = True
         unanswered, self._sent = self._sent, deque()
         later, self._kept, self._kept_bytes = self._kept, deque(), 0
         self._missed([*unanswered, *(_Sent(*each) for each in later)])
 
     def _opened(self) -> None:
+        if self._is_away or self._kept:
+            self._is_away = True
+            if self._announcing is not None:
+                self._announcing.cancel()
+            self._announcing = asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._announce)
+
+    def _announce(self) -> None:
+        if not self.wire.is_open:
+            return  # `_opened` follows
+        self._is_away = False
         kept, self._kept, self._kept_bytes = self._kept, deque(), 0
         for channel, value in kept:
             self._sent.append(_Sent(channel, value))

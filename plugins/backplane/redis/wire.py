@@ -18,7 +18,8 @@ from .finder import Command, Finder, Place, pack
 logger = logging.getLogger(__name__)
 
 _FIRST_DELAY = 0.05
-_LONGEST_DELAY = 2.0
+LONGEST_DELAY = 1.0
+"""Seconds between two attempts to connect."""
 _STEADY_SECONDS = 5.0
 """A connection that lasted for so long was a good one: the next attempt follows soon."""
 _MOST_UNSENT = 64 * 1024 * 1024
@@ -76,7 +77,7 @@ class Wire:
         self._ping = ping or (lambda: self.send(["PING"]))
         self._greeting = greeting
         self._transport: asyncio.Transport | None = None
-        self._is_open = asyncio.Event()
+        self._settled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.error = "no answer in time"
         """Why there was no connection last."""
@@ -91,8 +92,8 @@ class Wire:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def opened(self) -> None:
-        """Wait until there is a connection."""
-        await self._is_open.wait()
+        """Wait until there is a connection, or a server has refused it, see `error`."""
+        await self._settled.wait()
 
     async def close(self) -> None:
         """Disconnect, when all is sent."""
@@ -129,10 +130,12 @@ class Wire:
             except (OSError, TimeoutError, ValueError, hiredis.HiredisError) as error:
                 self.error = str(error) or "no answer in time"
                 logger.debug("connecting to Redis: %s", self.error)
+                if isinstance(error, hiredis.HiredisError):
+                    self._settled.set()
             else:
                 await self._stay(place, transport, connection)
             steady = loop.time() - started > _STEADY_SECONDS
-            delay = _FIRST_DELAY if steady else min(2 * delay, _LONGEST_DELAY)
+            delay = _FIRST_DELAY if steady else min(2 * delay, LONGEST_DELAY)
             # Not all nodes at the same moment.
             await asyncio.sleep(delay * (1 + secrets.randbelow(1000) / 1000) / 2)
 
@@ -171,7 +174,7 @@ class Wire:
         loop = asyncio.get_running_loop()
         connection.hand_to(self._on_reply)
         self._transport = transport
-        self._is_open.set()
+        self._settled.set()
         try:
             self._opened()
             looked, silent = loop.time(), 0
@@ -190,7 +193,7 @@ class Wire:
                         break
         finally:
             connection.hand_to(_ignore)
-            self._is_open.clear()
+            self._settled.clear()
             if self._transport is not None:
                 self._transport = None
                 transport.abort()
