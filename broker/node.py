@@ -112,7 +112,8 @@ class Node:
         self._away = AwaySessions(states, config.topics.open, limits.max_queued, limits.max_queued_bytes)
         self.fanout = Fanout(self._router, self._away, states, metrics, hints, interest)
         self._sys = SysTopics(states.retained, partial(self.fanout.broadcast, qos=0))
-        self.events = Events(log, self.fanout, metrics, limits.events_kept, loop.call_later)
+        turns = None if backplane is None else backplane.turns
+        self.events = Events(log, self.fanout, metrics, limits.events_kept, loop.call_later, turns)
         # Who may do what.
         view = BrokerView(self.fanout, self._sys, self.online)
         self.host = AmqttHost(config, view, _PluginServices(config, directory, passwords, attempts))
@@ -146,7 +147,7 @@ class Node:
             config.storage.max_batch_bytes,
             lambda: metrics.totals["delivered"],
             switching.busy,
-            None if backplane is None else backplane.turns,
+            turns,
         )
         self._presence = Presence(
             self._publish_presence,

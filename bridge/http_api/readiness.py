@@ -57,4 +57,6 @@ class Readiness:
         under_way = self._under_way.get(name)
         if under_way is None or under_way.done():
             under_way = self._under_way[name] = asyncio.ensure_future(self._reads[name]())
+            # It may fail when nobody waits for it any more.
+            under_way.add_done_callback(lambda done: done.cancelled() or done.exception())
         return under_way

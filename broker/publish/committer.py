@@ -21,7 +21,7 @@ from broker.domain.errors import (
 from broker.domain.message import Draft, Stamped, read_body, says_the_same
 from broker.group_commit import GroupCommit
 from broker.outage import Outage
-from broker.ports import Clock, DedupKey, MessageLog, Turns
+from broker.ports import Clock, DedupKey, Head, MessageLog, Turns
 from broker.publish.sequencer import Sequencer
 from broker.publish.taking_turns import TakingTurns
 
@@ -74,6 +74,21 @@ class _InTurns:
         return sum(map(len, map(cls._bodies, items)))
 
 
+class _Ledger:
+    """See `taking_turns.Ledger`."""
+
+    def __init__(self, sequencer: Sequencer) -> None:
+        self._sequencer = sequencer
+        self.learn_heads = sequencer.learn_heads
+
+    @staticmethod
+    def logs(item: Submission) -> Sequence[str]:
+        return (item.draft.conversation_id, *item.draft.logs)
+
+    def take_heads(self, items: Iterable[Submission]) -> dict[str, Head | None]:
+        return self._sequencer.take_heads(item.draft for item in items)
+
+
 class MessageCommitter:
     """Stamps and commits drafts, acknowledges them, then pushes them to readers.
 
@@ -121,7 +136,8 @@ class MessageCommitter:
         self.submit: Callable[[Submission], None] = self._group.submit
         self._store: Callable[[list[Submission]], Awaitable[None]] = self._store_all
         if turns is not None:
-            self._store = TakingTurns(turns, sequencer, self._store_all, self._group.next_batch).store
+            ledger = _Ledger(sequencer)
+            self._store = TakingTurns(turns, ledger, self._store_all, self._group.next_batch).store
 
     def __len__(self) -> int:
         return len(self._group) + len(self._held)

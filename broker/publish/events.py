@@ -6,7 +6,7 @@ While the store cannot commit, events of the first kind wait, in their order, un
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,8 @@ from broker.domain.errors import DuplicateMessageError, StoreError, StoreUnavail
 from broker.domain.publication import Publication
 from broker.group_commit import GroupCommit
 from broker.metrics import Metrics
-from broker.ports import KeptEvent, MessageLog
+from broker.ports import Head, KeptEvent, MessageLog, Turns
+from broker.publish.taking_turns import TakingTurns
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +39,31 @@ class Waiting(msgspec.Struct, frozen=True):
     """Resolved when the event is stored, held, or given up."""
 
 
+class _Ledger:
+    """See `taking_turns.Ledger`. `heads`: log -> head, shared with `Events`."""
+
+    def __init__(self, heads: dict[str, int]) -> None:
+        self._heads = heads
+
+    @staticmethod
+    def logs(item: Waiting) -> Sequence[str]:
+        return (item.log,)
+
+    def learn_heads(self, heads: Mapping[str, Head]) -> None:
+        for log, head in heads.items():
+            self._heads[log] = head.offset
+
+    def take_heads(self, items: Iterable[Waiting]) -> dict[str, Head | None]:
+        taken: dict[str, Head | None] = {}
+        for log in {item.log: None for item in items}:
+            offset = self._heads.pop(log, None)
+            taken[log] = None if offset is None else Head(offset)
+        return taken
+
+
 class Events:
-    """`kept`: how many events of a user remain; `later(seconds, callback)` is the event loop's."""
+    """`kept`: how many events of a user remain; `later(seconds, callback)` is the event loop's. `turns`:
+    those of a cluster's nodes; None if no other node writes."""
 
     def __init__(
         self,
@@ -48,6 +72,7 @@ class Events:
         metrics: Metrics,
         kept: int,
         later: Callable[[float, Callable[[], None]], object],
+        turns: Turns | None = None,
     ) -> None:
         self._log = log
         self._fanout = fanout
@@ -61,6 +86,9 @@ class Events:
         self._held: list[Waiting] = []
         self._is_out = False
         self._is_retry_due = False
+        self._store: Callable[[list[Waiting]], Awaitable[None]] = self._store_all
+        if turns is not None:
+            self._store = TakingTurns(turns, _Ledger(self._heads), self._store_all, list).store
         # Errors told in this second, by user; those beyond the rate are summed up at its end.
         self._errors: Counter[str] = Counter()
 
@@ -103,8 +131,7 @@ class Events:
         events = [*self._release(), *filter(None, batch)]
         try:
             while events:
-                await self._store(events[:_BATCH])
-                del events[:_BATCH]
+                await self._store_some(events)
         except StoreUnavailableError as error:
             self._hold(events, error)
         else:
@@ -136,7 +163,19 @@ class Events:
         if self._held:
             self._waiting.submit(None)
 
-    async def _store(self, batch: Sequence[Waiting]) -> None:
+    async def _store_some(self, events: list[Waiting]) -> None:
+        """Store the first events and remove them. Raises `StoreUnavailableError`: those that remain may be
+        tried again."""
+        chunk = events[:_BATCH]
+        tried = len(chunk)
+        try:
+            await self._store(chunk)
+        except StoreUnavailableError:
+            events[:tried] = chunk  # without those that are stored
+            raise
+        del events[:tried]
+
+    async def _store_all(self, batch: Sequence[Waiting]) -> None:
         """Store events, and push them. Raises `StoreUnavailableError`: they may be tried again."""
         for _ in range(_ATTEMPTS):
             try:

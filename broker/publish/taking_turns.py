@@ -5,13 +5,11 @@ order, and no others.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
-from broker.domain.message import Draft
-from broker.ports import Turns
-from broker.publish.sequencer import Sequencer
+from broker.ports import Head, Turns
 
 _PATIENCE = 0.02
 """Seconds until turns are asked for again, if nobody says that they are free."""
@@ -19,14 +17,25 @@ _LOOK = 0.004
 """Seconds until what has come meanwhile is noticed: it may need other turns."""
 
 
-class HasDraft(Protocol):
-    """A submission to the committer."""
-
-    @property
-    def draft(self) -> Draft: ...
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 
 
-T = TypeVar("T", bound=HasDraft)
+class Ledger(Protocol[T_contra]):
+    """What is known of the ends of the logs that items are written to."""
+
+    def logs(self, item: T_contra) -> Sequence[str]:
+        """The logs that an item is written to."""
+        ...
+
+    def learn_heads(self, heads: Mapping[str, Head]) -> None:
+        """The heads of logs, as the node that wrote them last has told."""
+        ...
+
+    def take_heads(self, items: Iterable[T_contra]) -> dict[str, Head | None]:
+        """Forget the heads of these items' logs, because other nodes may write them from now on. Returns what
+        they were; None for those that are unknown."""
+        ...
 
 
 class TakingTurns(Generic[T]):
@@ -36,12 +45,12 @@ class TakingTurns(Generic[T]):
     def __init__(
         self,
         turns: Turns,
-        sequencer: Sequencer,
+        ledger: Ledger[T],
         commit: Callable[[list[T]], Awaitable[None]],
         more: Callable[[], list[T]],
     ) -> None:
         self._turns = turns
-        self._sequencer = sequencer
+        self._ledger = ledger
         self._commit = commit
         self._more = more
 
@@ -49,8 +58,8 @@ class TakingTurns(Generic[T]):
         """Commit a batch, and what is submitted while it waits for other nodes. If `commit` raises, the batch
         holds what is not answered yet."""
         while batch:
-            taken = await self._turns.take([_logs(item.draft) for item in batch])
-            self._sequencer.learn_heads(taken.heads)
+            taken = await self._turns.take([self._ledger.logs(item) for item in batch])
+            self._ledger.learn_heads(taken.heads)
             granted = [item for item, mine in zip(batch, taken.granted, strict=True) if mine]
             if granted:
                 await self._write(granted)
@@ -74,12 +83,7 @@ class TakingTurns(Generic[T]):
                 return
 
     async def _write(self, granted: list[T]) -> None:
-        drafts = [item.draft for item in granted]
         try:
             await self._commit(granted)
         finally:
-            self._turns.give_back(self._sequencer.take_heads(drafts))
-
-
-def _logs(draft: Draft) -> Sequence[str]:
-    return (draft.conversation_id, *draft.logs)
+            self._turns.give_back(self._ledger.take_heads(granted))

@@ -6,6 +6,7 @@ this tree, `--persistence-options` its options in YAML, in which `{unique}` beco
 
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -17,11 +18,14 @@ from broker.amqtt_edge.loading import Persistence, find_persistence
 from broker.domain.message import Amendment, Content, Count, Stamped, draft, stamp
 from broker.domain.topics import Topic, parse_topic
 from broker.ports import ConversationStore, Identified, MessageLog, StateStore, StoreContext, Stores
+from tests.servers import mongodb
 
 Mentions = list[str] | Literal["all"] | None
 
+MONGODB = "plugins.persistence.mongodb.MongoPersistencePlugin"
 PLUGINS = [
     "plugins.persistence.sqlite.SqlitePersistencePlugin",
+    MONGODB,
     "tests.outside.memory_store.MemoryPersistencePlugin",
 ]
 
@@ -150,10 +154,13 @@ async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     """Empty stores of one implementation."""
     name, options = request.param
     options = yaml.safe_load(options.replace("{unique}", uuid.uuid4().hex))
-    stores = OpenedStores(find_persistence({name: options}), tmp_path)
-    await stores.open()
-    yield stores
-    await stores.close()
+    async with AsyncExitStack() as used:
+        if name == MONGODB and not options:
+            options = await used.enter_async_context(mongodb.emptied_database())
+        stores = OpenedStores(find_persistence({name: options}), tmp_path)
+        await stores.open()
+        yield stores
+        await stores.close()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Events of users: one log, whatever reads it; errors are summed up."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,8 @@ from broker.metrics import Metrics
 from broker.ports import KeptEvent
 from broker.publish.events import Events
 from broker.wire.encoder import Outgoing
+from tests.outside.memory_store import Contents, MemoryMessageLog, Opened
+from tests.unit.backplane_kit import Bus, BusTurns
 from tests.unit.memory_log import MemoryLog
 
 NOTHING: Any = None
@@ -138,3 +141,23 @@ async def test_errors_beyond_ten_a_second_are_summed_up() -> None:
     assert len(parts.timers) == 2
     parts.timers[1]()
     assert parts.reader.live[-1]["n"] == 25
+
+
+async def test_events_of_several_nodes_are_one_log() -> None:
+    bus, contents, metrics = Bus(), Contents(), Metrics()
+    fanout = Fanout(Router(), AwaySessions(NOTHING, [], 1, 1 << 20), NOTHING, metrics)
+    nodes = [
+        Events(MemoryMessageLog(Opened(contents)), fanout, metrics, 1000, NOTHING, BusTurns(bus, name))
+        for name in ("one", "two", "three")
+    ]
+    keeping = [
+        node.keep(["bob", f"u-{number % 7}"], {"event": "group", "n": number})
+        for number in range(50)
+        for node in nodes
+    ]
+    async with asyncio.timeout(10):
+        await asyncio.gather(*keeping)
+    entries = await MemoryMessageLog(Opened(contents)).read(TOPIC, 0, 1000, 1 << 20)
+    assert [entry.offset for entry in entries] == list(range(1, 151))
+    assert metrics.dropped["events_not_stored"] == 0
+    assert bus.holders == {}

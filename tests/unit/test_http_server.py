@@ -1,6 +1,7 @@
 """The HTTP server's limits and error bodies."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -156,6 +157,23 @@ async def test_readiness_asks_each_store_once_at_a_time(monkeypatch: pytest.Monk
     assert len(await readiness.failures()) == 3, "what was found is valid for a moment"
     monkeypatch.setattr("bridge.http_api.readiness.FRESH_SECONDS", 0.0)
     assert await readiness.failures() == ["two: failed", "four: the disk is full"]
+
+
+async def test_what_fails_after_the_answer_is_no_bug(caplog: pytest.LogCaptureFixture) -> None:
+    release = asyncio.Event()
+
+    async def fail_late() -> None:
+        await release.wait()
+        raise StoreUnavailableError("the server is away")
+
+    readiness = Readiness({"one": fail_late})
+    assert await readiness.failures() == ["one: no answer within 1 s"]
+    release.set()
+    await asyncio.sleep(0)
+    del readiness
+    await asyncio.sleep(0)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 async def test_connections_beyond_a_limit(

@@ -16,6 +16,7 @@ import msgspec
 
 from broker.domain.errors import StoreError, StoreUnavailableError
 from plugins.persistence.open_files import OpenFiles, may_pass
+from plugins.persistence.sqlite.bodies import add_function
 from plugins.persistence.sqlite.names import Names
 from plugins.persistence.sqlite.schema import migrate
 from plugins.persistence.sqlite_files import make_private
@@ -42,6 +43,8 @@ class Database:
         self._files = files
         self._writer = writer
         self._reader = reader
+        for connection in (writer, reader):
+            add_function(connection)
         self.written_names = Names(writer)
         self.read_names = Names(reader)
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")

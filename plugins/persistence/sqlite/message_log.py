@@ -8,25 +8,28 @@ from broker.domain.errors import DuplicateMessageError, StoreError
 from broker.domain.message import Amendment, Count, Entry, Stamped
 from broker.domain.topics import inbox_topic, parse_topic
 from broker.ports import DedupKey, KeptEvent, Located
+from plugins.persistence.compression import Compression
+from plugins.persistence.properties import to_column
+from plugins.persistence.sqlite.bodies import BODY, packed, to_columns
 from plugins.persistence.sqlite.database import Database, first_row
 from plugins.persistence.sqlite.names import Names
-from plugins.persistence.sqlite.properties import to_column
 from plugins.persistence.sqlite.rows import insert
 from plugins.persistence.sqlite.scanning import ENTRIES, EVENTS, last_key, scan, table_of
 from plugins.persistence.sqlite.schema import OFFSET_BITS, OFFSETS
 from plugins.persistence.sqlite.stored import Row, StoredBodies, checksum
 
 _AMENDMENTS = (
-    "SELECT message, message, body, qos, properties, checksum FROM amendments JOIN messages ON key = message "
+    f"SELECT message, message, {BODY}, qos, properties, checksum FROM amendments "
+    "JOIN messages ON key = message "
     "WHERE target = ? AND message > ? ORDER BY message LIMIT ?"
 )
 _LOCATE = (
-    "SELECT name, message, body, checksum FROM ids LEFT JOIN messages ON key = message "
+    f"SELECT name, message, {BODY}, checksum FROM ids LEFT JOIN messages ON key = message "
     "JOIN names ON names.id = message >> 32 WHERE ids.id = ?"
 )
 _PLACE = "SELECT name, message FROM ids JOIN names ON names.id = message >> 32 WHERE ids.id = ?"
 _SENT = (
-    "SELECT message, body, checksum FROM sent LEFT JOIN messages ON key = message "
+    f"SELECT message, {BODY}, checksum FROM sent LEFT JOIN messages ON key = message "
     "WHERE sent.sender = ? AND conversation = ? AND client_msg_id = ?"
 )
 _SENT_PLACE = "SELECT message FROM sent WHERE sender = ? AND conversation = ? AND client_msg_id = ?"
@@ -37,13 +40,22 @@ _LAST = (
     "INSERT INTO sent VALUES (?, ?, '', ?) ON CONFLICT DO UPDATE SET message = max(message, excluded.message)"
 )
 
+_MESSAGE = (
+    "INSERT INTO messages (key, sender, qos, body, properties, n, last, checksum) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_PACKED = (
+    "INSERT INTO messages (key, sender, qos, body, properties, n, last, checksum, codec) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
 _MENTION = "INSERT OR IGNORE INTO mentions VALUES (?, ?)"
 # The users are those in the body that the recalled message had. The number 0 is that of everybody.
-_UNMENTION = """
+_UNMENTION = f"""
 DELETE FROM mentions WHERE message = ?1 AND user IN (
     SELECT 0 UNION ALL SELECT names.id
-    FROM (SELECT CAST(body AS TEXT) AS text FROM messages WHERE key = ?1)
-    CROSS JOIN json_each(iif(json_valid(text), text, '{}'), '$.mentions') AS each
+    FROM (SELECT CAST({BODY} AS TEXT) AS text FROM messages WHERE key = ?1)
+    CROSS JOIN json_each(iif(json_valid(text), text, '{{}}'), '$.mentions') AS each
     CROSS JOIN names ON name = 'users/' || each.value || '/inbox'
 )
 """
@@ -53,13 +65,14 @@ _EVERYBODY = 0
 class SqliteMessageLog:
     """See `broker.ports.MessageLog`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, compression: Compression | None = None) -> None:
         self._database = database
+        self._compression = compression
         self._bodies = StoredBodies(database.read_names)
 
     async def append(self, batch: Sequence[Stamped]) -> None:
         names = self._database.written_names
-        await self._append(lambda connection: _append(connection, names, batch))
+        await self._append(lambda connection: _append(connection, names, batch, self._compression))
 
     async def append_events(self, batch: Sequence[KeptEvent], kept: int) -> None:
         names = self._database.written_names
@@ -178,7 +191,9 @@ class SqliteMessageLog:
         return await self._database.read(job)
 
 
-def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stamped]) -> None:
+def _append(
+    connection: sqlite3.Connection, names: Names, batch: Sequence[Stamped], compression: Compression | None
+) -> None:
     intern = names.intern
     messages, ids, entries, keyed, listed, mentioned, amended = [], [], [], [], [], [], []
     last: dict[tuple[int, int], int] = {}
@@ -214,7 +229,10 @@ def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stampe
         if draft.content.mentions is not None:
             mentioned += [(user, key) for user in _mentioned(names, draft.content.mentions)]
         amended += [(key, amendment, draft.content.type == "recall") for amendment in draft.amends]
-    insert(connection, "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", messages)
+    if compression is None:
+        insert(connection, _MESSAGE, messages)
+    else:
+        insert(connection, _PACKED, [packed(row, compression) for row in messages])
     insert(connection, "INSERT INTO sent VALUES (?, ?, ?, ?)", keyed)
     insert(connection, _LAST, [(*place, key) for place, key in last.items()])
     insert(connection, "INSERT INTO ids VALUES (?, ?)", ids)
@@ -225,7 +243,7 @@ def _append(connection: sqlite3.Connection, names: Names, batch: Sequence[Stampe
     for key, amendment, recalls in amended:
         if recalls:
             connection.execute(_UNMENTION, (key - key % OFFSETS + amendment.seq,))
-        _amend(connection, key, amendment)
+        _amend(connection, key, amendment, compression)
 
 
 def _mentioned(names: Names, mentions: Sequence[str]) -> list[int]:
@@ -244,16 +262,19 @@ def _append_events(
     connection.executemany("DELETE FROM events WHERE key > ? AND key <= ?", bounds)
 
 
-def _amend(connection: sqlite3.Connection, key: int, amendment: Amendment) -> None:
+def _amend(
+    connection: sqlite3.Connection, key: int, amendment: Amendment, compression: Compression | None
+) -> None:
     """Replace the body of the message at `amendment.seq` in the conversation of the message `key`.
 
     The amended message must be the older one."""
     base, seq = key - key % OFFSETS, amendment.seq
     found = 0
     if base < base + seq < key:
+        body, codec = to_columns(amendment.body, compression)
         cursor = connection.execute(
-            "UPDATE messages SET body = ?, checksum = ? WHERE key = ?",
-            (amendment.body, checksum(base + seq, amendment.body), base + seq),
+            "UPDATE messages SET body = ?, checksum = ?, codec = ? WHERE key = ?",
+            (body, checksum(base + seq, amendment.body), codec, base + seq),
         )
         found = cursor.rowcount
     if not found:

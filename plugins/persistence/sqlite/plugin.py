@@ -6,6 +6,7 @@ from amqtt.contexts import BaseContext
 from amqtt.plugins.base import BasePlugin
 
 from broker.ports import StoreContext, Stores
+from plugins.persistence.compression import Compression
 from plugins.persistence.sqlite.conversation_store import SqliteConversationStore
 from plugins.persistence.sqlite.database import open_database
 from plugins.persistence.sqlite.identity import SqliteIdentity
@@ -23,9 +24,11 @@ class SqlitePersistencePlugin(BasePlugin[BaseContext]):
     @classmethod
     async def open_stores(cls, options: "SqlitePersistencePlugin.Config", context: StoreContext) -> Stores:
         """Open or create `parley.db` in the data directory. Raises `StoreError`."""
+        packing = Compression(options.compress_from, options.compression, options.compression_level)
+        compression = packing if options.compress_from > 0 else None
         database = open_database(context.data_dir / FILE)
         return Stores(
-            SqliteMessageLog(database),
+            SqliteMessageLog(database, compression),
             SqliteStateStore(database),
             SqliteConversationStore(database),
             SqliteIdentity(database),
@@ -35,4 +38,8 @@ class SqlitePersistencePlugin(BasePlugin[BaseContext]):
 
     @dataclass
     class Config:
-        """No options."""
+        """The options; docs/plugins.md describes them."""
+
+        compress_from: int = 0
+        compression: str = "zstd"
+        compression_level: int = 3

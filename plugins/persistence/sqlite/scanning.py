@@ -9,10 +9,11 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from plugins.persistence.sqlite.bodies import BODY
 from plugins.persistence.sqlite.database import first_row, is_corrupt
 from plugins.persistence.sqlite.stored import Row
 
-_COLUMNS = "body, qos, properties, checksum"
+_COLUMNS = f"{BODY} AS body, qos, properties, checksum"
 _ONE_MESSAGE = f"SELECT key, key, {_COLUMNS} FROM messages WHERE key = ?"
 _ONE_ENTRY = "SELECT message FROM entries WHERE key = ?"
 _OFFSET = (1 << 32) - 1

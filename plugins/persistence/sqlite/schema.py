@@ -218,6 +218,11 @@ _STEP_13 = """
 ALTER TABLE sessions ADD COLUMN lost BLOB;
 """
 
+# How the body is compressed; 0 for a body as it is, which costs no byte (`bodies.py`).
+_STEP_14 = """
+ALTER TABLE messages ADD COLUMN codec INTEGER NOT NULL DEFAULT 0;
+"""
+
 STEPS: tuple[Step, ...] = (
     _STEP_1,
     _STEP_2,
@@ -232,6 +237,7 @@ STEPS: tuple[Step, ...] = (
     MENTIONS,
     _STEP_12,
     _STEP_13,
+    _STEP_14,
 )
 
 

@@ -27,9 +27,9 @@ from broker.ports import (
     StoredSession,
     Unseen,
 )
+from plugins.persistence.properties import from_column, to_column
 from plugins.persistence.sqlite.database import Database, json_list
 from plugins.persistence.sqlite.names import Names
-from plugins.persistence.sqlite.properties import from_column, to_column
 
 _encode = msgspec.msgpack.encode
 _decode_filters = msgspec.msgpack.Decoder(list[Subscription] | dict[str, int]).decode

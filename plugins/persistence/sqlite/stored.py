@@ -10,9 +10,9 @@ import msgspec
 from broker.domain.conversation import is_conversation, participants
 from broker.domain.damage import is_sound, replacement
 from broker.domain.message import Entry
+from plugins.persistence.properties import from_column
 from plugins.persistence.sqlite.database import first_row
 from plugins.persistence.sqlite.names import Names
-from plugins.persistence.sqlite.properties import from_column
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from broker.domain.errors import StoreError
 from broker.ports import Verified
+from plugins.persistence.sqlite.bodies import add_function
 from plugins.persistence.sqlite.verify import verification
 from plugins.persistence.sqlite_files import connect, copy_database
 
@@ -26,6 +27,7 @@ class SqliteUpkeep:
             connection = connect(self._path)
         except sqlite3.Error as error:
             raise StoreError(f"{self._path}: {error}") from error
+        add_function(connection)
         thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-verify")
         reports = verification(connection)
         try:

@@ -8,12 +8,15 @@ from broker.domain.conversation import participants
 from broker.domain.message import Body, Count, read_body
 from broker.domain.topics import inbox_topic
 from broker.ports import Verified
+from plugins.persistence.sqlite.bodies import BODY
 from plugins.persistence.sqlite.schema import OFFSET_BITS, OFFSETS
 from plugins.persistence.sqlite.stored import checksum
 from plugins.persistence.sqlite.verify.walk import Walk, table_of
 
 _LOGS = "SELECT id, name FROM names WHERE id > ? ORDER BY id LIMIT 200"
-_MESSAGES = "SELECT key, sender, body, n, last, checksum FROM messages WHERE key > ? AND key < ? ORDER BY key"
+_MESSAGES = (
+    f"SELECT key, sender, {BODY}, n, last, checksum FROM messages WHERE key > ? AND key < ? ORDER BY key"
+)
 _ENTRIES = (
     "SELECT entries.key, message, messages.key IS NULL FROM entries LEFT JOIN messages "
     "ON messages.key = message WHERE entries.key > ? AND entries.key < ? ORDER BY entries.key"
@@ -90,8 +93,8 @@ class _Conversation:
     def _found_damage(self, detail: str) -> None:
         self._walk.found("damaged", f"{self._name} {self._seq}", detail)
 
-    def _read(self, key: int, body: bytes, stored: int | None) -> Body | None:
-        if stored is not None and checksum(key, body) != stored:
+    def _read(self, key: int, body: bytes | None, stored: int | None) -> Body | None:
+        if body is None or (stored is not None and checksum(key, body) != stored):
             self._walk.found("checksum", f"{self._name} {self._seq}", _OTHER_BODY)
             return None
         try:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import msgspec
 
 from broker.ports import Verified
+from plugins.persistence.properties import from_column
 from plugins.persistence.sqlite import state_store
-from plugins.persistence.sqlite.properties import from_column
 from plugins.persistence.sqlite.verify.walk import Walk, table_of
 
 _COLUMNS = "filters, inflight, received, packet_ids"

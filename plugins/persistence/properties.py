@@ -1,4 +1,4 @@
-"""The column `properties` of messages and retained messages: msgpack, NULL for none."""
+"""The properties of messages and retained messages as they are stored: msgpack, None for none."""
 
 import msgspec
 
