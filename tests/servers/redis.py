@@ -63,7 +63,7 @@ def make_cluster(folder: Path, ports: Sequence[int]) -> None:
 
 def _is_whole(port: int) -> bool:
     with redis.Redis(HOST, port) as client:
-        return client.cluster("info")["cluster_state"] == "ok"
+        return bool(client.cluster("info")["cluster_state"] == "ok")
 
 
 def _command(data: Path, port: int) -> list[str]:
