@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 from redis.exceptions import RedisError
 
@@ -109,6 +110,9 @@ class RedisBackplane:
         self._telling = asyncio.get_running_loop().create_task(self._tell_again())
 
     async def _tell_again(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._options.timeout):
+                await self.devices.calls.wire.opened()
         await self.devices.tell_again()
         for returned in self._returned:
             returned()

@@ -4,6 +4,7 @@ The hash `<prefix>online:users` has, for each user who is connected, a JSON obje
 `connection_id` and `connected_at` of the device. Whatever goes through all users does so in small steps.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Sequence
@@ -42,14 +43,18 @@ class RedisDevices:
         self._name = name
         self._key = f"{options.prefix}online:users"
         scripts = ("connected", "disconnected", "devices")
-        self.calls = Calls(Finder(options, self._key), options.timeout, scripts)
+        self.calls = Calls(Finder(options, self._key), options.timeout, scripts, self._opened)
         self._here: dict[tuple[str, str], Whereabouts] = {}
         """The devices of this node, for a Redis that has lost them."""
         self._left_over: set[str] = set()
         """Users who were connected to this node's earlier process."""
+        self._was_open = False
+        self._telling: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
         """This node has no devices any more."""
+        if self._telling is not None:
+            self._telling.cancel()
         try:
             await self._remove([(*key, device.connection_id) for key, device in self._here.items()])
         except OSError as error:
@@ -125,8 +130,23 @@ class RedisDevices:
         self._left_over.clear()
         return remaining
 
+    def _opened(self) -> None:
+        if self._was_open:
+            self._tell_soon()
+        self._was_open = True
+
+    def _tell_soon(self) -> asyncio.Task[None]:
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.get_running_loop().create_task(self._tell_all())
+        return self._telling
+
     async def tell_again(self) -> None:
-        """Redis may have lost devices of this node, or not know that they have gone."""
+        """Redis may have lost devices of this node, or not know that they have gone. Without a connection,
+        they are told when there is one."""
+        if self.calls.wire.is_open:
+            await asyncio.wait({self._tell_soon()})
+
+    async def _tell_all(self) -> None:
         try:
             keys = list(self._here)
             for first in range(0, len(keys), _AT_ONCE):

@@ -197,6 +197,7 @@ class Wire:
             if self._transport is not None:
                 self._transport = None
                 transport.abort()
+        self.error = "the connection is lost"
         self._broken()
 
     async def _has_moved(self, place: Place) -> bool:
