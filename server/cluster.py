@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from broker import VERSION
 from broker.config import Config
 from broker.metrics import Metrics
-from broker.ports import Backplane, Member
+from broker.ports import Backplane, Member, StoreIdentity
 from plugins.backplane.redis import RedisOptions, open_backplane
 
 
@@ -19,7 +19,9 @@ def node_name(config: Config) -> str:
     return config.cluster.name or socket.gethostname()
 
 
-async def open_cluster(config: Config, metrics: Metrics, stack: AsyncExitStack) -> Backplane | None:
+async def open_cluster(
+    config: Config, store: StoreIdentity, metrics: Metrics, stack: AsyncExitStack
+) -> Backplane | None:
     """Connect to the other nodes; None for a node that has none. Raises `StoreError`."""
     cluster = config.cluster
     if cluster.url is None:
@@ -31,6 +33,8 @@ async def open_cluster(config: Config, metrics: Metrics, stack: AsyncExitStack) 
         cluster.timeout,
         cluster.tls_ca,
         cluster.sentinel_password,
+        # What is known of logs is that of this store: one that was restored has lower heads.
+        f"{store.id[:8]}.{store.generation}",
     )
     backplane = await open_backplane(options, node_name(config), metrics.dropped)
     stack.push_async_callback(backplane.close)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 import redis
 
@@ -104,6 +105,34 @@ async def test_a_lapsed_turn_writes_no_head_and_a_later_one_no_lower() -> None:
         assert (await a.turns.take([["x", "y"]])).heads == {"x": Head(5)}
 
 
+async def test_a_process_that_stood_still_past_its_lease_asks_again() -> None:
+    """Others may have written meanwhile: what it was told before is out of date."""
+    async with Nodes() as nodes:
+        a = await nodes.open("a")
+        await a.turns.take([["x"]])
+        a.turns.give_back({"x": Head(1)})
+        await a.turns.take([])
+        taking = asyncio.create_task(a.turns.take([["x"]]))
+        await asyncio.sleep(0)
+        with redis.Redis.from_url(server_url()) as client:
+            key = f"{nodes.options.prefix}{{turn}}::x"
+            time.sleep(1.1)  # noqa: ASYNC251  # the whole process stands still
+            client.hset(key, mapping={"owner": "b#1", "head": msgspec.msgpack.encode(Head(2)), "until": "0"})
+        taken = await taking
+        assert (taken.granted, taken.heads) == ([True], {"x": Head(2)})
+
+
+async def test_what_is_known_of_another_store_does_not_count() -> None:
+    """A store that was restored has lower heads."""
+    async with Nodes(store="one.1") as nodes:
+        a = await nodes.open("a")
+        await a.turns.take([["x"]])
+        a.turns.give_back({"x": Head(9)})
+        assert (await a.turns.take([["x"]])).heads == {"x": Head(9)}
+        nodes.options = msgspec.structs.replace(nodes.options, store="one.2")
+        assert (await (await nodes.open("b")).turns.take([["x"]])).heads == {}
+
+
 async def test_a_turn_and_the_next_cost_one_round_trip(tmp_path: Path) -> None:
     server, url = own(tmp_path)  # where nobody else runs scripts
     server.start()
@@ -179,7 +208,7 @@ def lapse(nodes: Nodes, *logs: str) -> None:
     """As if the holder had not renewed its turns."""
     with redis.Redis.from_url(server_url()) as client:
         for log in logs:
-            client.hset(f"{nodes.options.prefix}{{turn}}:{log}", "until", "0")
+            client.hset(f"{nodes.options.prefix}{{turn}}::{log}", "until", "0")
 
 
 def count_scripts(url: str) -> int:

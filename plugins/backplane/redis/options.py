@@ -30,6 +30,8 @@ class RedisOptions(msgspec.Struct, frozen=True):
     tls_ca: str | None = None
     """A file with the certificates that the server's must be signed by; None: those of the system."""
     sentinel_password: str = ""
+    store: str = ""
+    """Which store the nodes write. The heads of its logs say nothing of another's."""
 
 
 class Address(msgspec.Struct, frozen=True):

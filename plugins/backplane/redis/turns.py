@@ -38,7 +38,7 @@ _decode = msgspec.msgpack.Decoder(Head).decode
 
 def turns_key(options: RedisOptions) -> str:
     """What the keys of all logs begin with."""
-    return options.prefix + "{turn}:"
+    return f"{options.prefix}{{turn}}:{options.store}:"
 
 
 class RedisTurns:
