@@ -5,7 +5,7 @@
 -- the channels of nodes without the node; logs to give back; logs to take; groups of indices of the latter. Then the
 -- letter for a node that may take a log now. Then the heads of the logs that are given back, '' if unknown.
 --
--- The hash of a log has: `owner` and `until` (ms), whose turn it is; `head`, what was committed last; `waiting`,
+-- The hash of a log has: `owner` and `until` (ms), whose turn it is; `head`, what was committed last, or ''; `waiting`,
 -- 'node#process ms' in lines, who comes next. A log that is given back belongs to the first that waits for some ms.
 --
 -- Returns a string with 1 or 0 for each group, then the head of each log that was granted, nil for others.
@@ -17,18 +17,19 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local told = {}
 
 local function offset(head)
-  return head and cmsgpack.unpack(head)[1] or -1
+  return cmsgpack.unpack(head)[1]
 end
 
 -- The log belongs to the first that waits, or to nobody.
-local function pass_on(key, waiting)
+local function pass_on(key, head, waiting)
   local line = waiting and string.match(waiting, '^[^\n]+')
   if not line then
-    redis.call('HDEL', key, 'owner', 'until', 'waiting')
+    redis.call('HSET', key, 'head', head, 'owner', '', 'until', 0)
     return
   end
   local process, ms = string.match(line, '^(%S+) (%d+)$')
-  redis.call('HSET', key, 'owner', process, 'until', now + ms, 'waiting', string.sub(waiting, #line + 2))
+  waiting = string.sub(waiting, #line + 2)
+  redis.call('HSET', key, 'head', head, 'owner', process, 'until', now + ms, 'waiting', waiting)
   told[string.match(process, '^(.*)#')] = true
 end
 
@@ -36,15 +37,10 @@ for number, log in ipairs(given) do
   local key, head = KEYS[1] .. log, ARGV[2 + number]
   local owner, known, waiting = unpack(redis.call('HMGET', key, 'owner', 'head', 'waiting'))
   if owner == me then
-    if head == '' then
-      redis.call('HDEL', key, 'head')
-    else
-      redis.call('HSET', key, 'head', head)
-    end
-    pass_on(key, waiting)
-  elseif known and (head == '' or offset(known) < offset(head)) then
+    pass_on(key, head, waiting)
+  elseif known and known ~= '' and (head == '' or offset(known) < offset(head)) then
     -- The turn had lapsed. Whoever has it now must read the head from the store.
-    redis.call('HDEL', key, 'head')
+    redis.call('HSET', key, 'head', '')
   end
 end
 
@@ -62,7 +58,7 @@ local function is_free(index)
     refused[index] = waiting or ''
     return false
   end
-  heads[index] = head
+  heads[index] = head ~= '' and head
   return true, waiting
 end
 
