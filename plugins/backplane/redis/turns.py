@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -26,9 +27,8 @@ _LEASE_SECONDS = 1.0
 _RENEW_SECONDS = 0.35
 _LIFE_SECONDS = 3600
 _ATTEMPTS = 3
-_PATIENCE_MS = 20
+_PATIENCE_MS = 50
 _LONGEST_PATIENCE_MS = 250
-_DENIALS = 8
 _FREED_SECONDS = 0.05
 """A log may be free without a word: it was kept for a node that did not come."""
 
@@ -57,8 +57,8 @@ class RedisTurns:
         self._is_scheduled = False
         self._renewing: asyncio.Task[None] | None = None
         self._freed = asyncio.Event()
-        self._denials: dict[str, int] = {}
-        """The first log of each group that waits -> how often it was denied."""
+        self._waiting: dict[str, float] = {}
+        """The first log of each group that waits -> since when."""
         self._taken_at = 0.0
         self._kept_for = 0.0
         """Seconds from the last turn to its end."""
@@ -91,7 +91,7 @@ class RedisTurns:
                 break
             self._taken_at = loop.time()
             if self._taken_at - started < _LEASE_SECONDS:
-                return self._taken(groups, [flag == 49 for flag in flags], index, heads)
+                return self._taken(groups, [flag == 49 for flag in flags], index, heads, started)
             # This process stood still for so long that its turns have lapsed already.
         self._held |= dict.fromkeys(index)
         return Taken([True] * len(groups), {})
@@ -102,28 +102,34 @@ class RedisTurns:
 
     def _request(self, given: Mapping[str, bytes], logs: list[str], numbers: list[list[int]]) -> list[bytes]:
         lease, patience = int(_LEASE_SECONDS * 1000), self._patience_ms()
-        about = (self._process, lease, patience, _LIFE_SECONDS, self._channels, list(given), logs, numbers)
-        return [_encode(about), FREED, *given.values()]
+        about = (self._process, lease, patience, self._waited_ms(), _LIFE_SECONDS, self._channels)
+        return [_encode((*about, list(given), logs, numbers)), FREED, *given.values()]
 
     def _taken(
-        self, groups: Sequence[Sequence[str]], granted: list[bool], index: dict[str, int], heads: list[Any]
+        self,
+        groups: Sequence[Sequence[str]],
+        granted: list[bool],
+        index: dict[str, int],
+        heads: list[Any],
+        asked_at: float,
     ) -> Taken:
-        denials: dict[str, int] = {}
+        waiting: dict[str, float] = {}
         for logs, is_mine in zip(groups, granted, strict=True):
             if is_mine:
                 self._held |= dict.fromkeys(logs)
             else:
-                denials[logs[0]] = self._denials.get(logs[0], 0) + 1
-        self._denials = denials
+                waiting[logs[0]] = self._waiting.get(logs[0], asked_at)
+        self._waiting = waiting
         known = zip(index, heads, strict=True)
         return Taken(granted, {log: _decode(head) for log, head in known if head is not None})
 
     def _patience_ms(self) -> int:
-        """For how long a log is kept for this node, which may be busy with a commit when it is told. The
-        longer it has waited already, the longer, so that it gets all logs of a group at last."""
-        busy_ms = min(2000 * self._kept_for, _LONGEST_PATIENCE_MS)
-        times = 1 << min(max(self._denials.values(), default=0) // _DENIALS, 6)
-        return min(int(max(_PATIENCE_MS, busy_ms)) * times, int(_LEASE_SECONDS * 1000))
+        """For how long a log is kept for this node, which may be busy with a commit when it is told."""
+        return int(min(max(_PATIENCE_MS, 2000 * self._kept_for), _LONGEST_PATIENCE_MS))
+
+    def _waited_ms(self) -> int:
+        now = asyncio.get_running_loop().time()
+        return ceil(1000 * (now - min(self._waiting.values(), default=now)))
 
     async def freed(self) -> None:
         """See `Turns`."""
