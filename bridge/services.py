@@ -16,6 +16,7 @@ from bridge.handlers.groups import Groups
 from bridge.handlers.members import Members
 from bridge.handlers.messages import Messages
 from bridge.handlers.presence import Presences
+from bridge.handlers.pushes import Pushes
 from bridge.handlers.read_counts import ReadCounts
 from bridge.handlers.receipts import Receipts
 from bridge.handlers.sending import Sending
@@ -47,6 +48,7 @@ HANDLERS: Sequence[type[Handlers]] = (
     Presences,
     Users,
     Sessions,
+    Pushes,
 )
 
 
@@ -94,6 +96,7 @@ class Services:
             self._presences,
             Users(directory, access, broker),
             Sessions(tokens, broker),
+            Pushes(broker),
         ):
             handlers.register(self.operations)
         self._quotas = quotas

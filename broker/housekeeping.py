@@ -12,7 +12,7 @@ from broker.domain.errors import StoreError
 from broker.domain.presence import offline_document
 from broker.domain.topics import parse_topic
 from broker.metrics import Metrics
-from broker.ports import Retained
+from broker.ports import Retained, SessionKey
 from broker.registry import Client, Registry
 from broker.states import States
 from broker.status.sys import SysTopics
@@ -26,6 +26,11 @@ _EXPIRY_SECONDS = 3600.0
 
 Connected = Callable[[Sequence[str]], Awaitable[Collection[str]]]
 """Which of some users are connected to other nodes."""
+
+ConnectedSessions = Callable[[Sequence[SessionKey]], Awaitable[Collection[SessionKey] | None]]
+"""Which of some sessions are connected, to whatever node. None: unknown."""
+
+_MOST_EXPIRING = 1_000_000
 
 
 class SessionLimits(Protocol):
@@ -57,7 +62,9 @@ class Housekeeping:
         each_second: Callable[[], None],
         limits: SessionLimits,
         sys_interval: float,
+        connected: ConnectedSessions | None = None,
     ) -> None:
+        """`connected`: None if there are no other nodes."""
         self._registry = registry
         self._online = online
         self._away = away
@@ -71,6 +78,7 @@ class Housekeeping:
         self._each_second = each_second
         self._limits = limits
         self._sys_interval = sys_interval
+        self._connected = connected
 
     async def mark_offline(self, connected: Connected) -> None:
         """At the start: set users offline who were online when the node died, but for those who are
@@ -97,19 +105,27 @@ class Housekeeping:
 
     async def _expire_sessions(self) -> None:
         while True:
-            now = self._steady_ms()
-            # A connected session may have been saved long ago: it must not expire.
-            keep = [
-                key for key, client in self._online.items() if client.session and client.session.persistent
-            ]
             try:
-                before = now - int(self._limits.session_expiry * 1000)
-                if expired := await self._states.store.expire(before, keep, now):
-                    self._metrics.dropped["session_expired"] += expired
-                    await self._away.drop_expired()
+                await self.expire_sessions()
             except StoreError as error:
                 logger.error("expiring sessions failed: %s", error)
             await asyncio.sleep(_EXPIRY_SECONDS)
+
+    async def expire_sessions(self) -> None:
+        """Delete the sessions that have been away for too long. Raises `StoreError`."""
+        now = self._steady_ms()
+        before = now - int(self._limits.session_expiry * 1000)
+        # A connected session may have been saved long ago: it must not expire.
+        keep = [key for key, client in self._online.items() if client.session and client.session.persistent]
+        if self._connected is not None:
+            elsewhere = await self._connected(await self._states.store.expiring(before, _MOST_EXPIRING))
+            if elsewhere is None:
+                return  # the next time, or another node
+            # One that connects from here on counts as saved when it is claimed.
+            keep += elsewhere
+        if expired := await self._states.store.expire(before, keep, now):
+            self._metrics.dropped["session_expired"] += expired
+            await self._away.drop_expired()
 
     def _update_sys(self) -> None:
         stats = self._stats()

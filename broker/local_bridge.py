@@ -5,6 +5,8 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from broker.domain import message
 from broker.domain.errors import ReasonCode, Refusal, RefusedError, StoreError
 from broker.domain.message import Draft, Stamped
@@ -94,6 +96,11 @@ class LocalBridge:
         else:
             for user in users:
                 events.tell(user, event)
+
+    async def push(self, users: Sequence[str], event: Mapping[str, Any]) -> list[str]:
+        """See `BrokerPort`."""
+        body = msgspec.json.encode(event)
+        return [user for user in users if self._node.online.of(user) and self._node.events.push(user, body)]
 
     async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:
         """See `BrokerPort`."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -13,6 +14,7 @@ import picows
 from broker.amqtt_edge.context import BrokerView
 from broker.amqtt_edge.host import AmqttHost
 from broker.clock import SystemClock
+from broker.cluster.meeting import meet
 from broker.cluster.others import Others
 from broker.cluster.sweep import Sweep
 from broker.config import Config, Limits
@@ -20,6 +22,7 @@ from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
 from broker.delivery.feeder import Feeder
 from broker.delivery.interest import Interest
+from broker.delivery.moves import Moves
 from broker.delivery.online import Online
 from broker.delivery.readers import Readers
 from broker.delivery.reopening import reopen
@@ -107,10 +110,17 @@ class Node:
         # Delivery: from a publication to its readers.
         hints = None if backplane is None else backplane.hints
         interest = None if hints is None else Interest(hints)
+        moves = None if hints is None else Moves(clock.steady_ms, secrets.randbits(30) << 32)
         self._router: Router[Subscriber] = Router(interest)
         self.online: Online[Client] = Online()
-        self._away = AwaySessions(states, config.topics.open, limits.max_queued, limits.max_queued_bytes)
-        self.fanout = Fanout(self._router, self._away, states, metrics, hints, interest)
+        self._away = AwaySessions(
+            states,
+            config.topics.open,
+            limits.max_queued,
+            limits.max_queued_bytes,
+            has_epochs=backplane is not None,
+        )
+        self.fanout = Fanout(self._router, self._away, states, metrics, hints, interest, moves)
         self._sys = SysTopics(states.retained, partial(self.fanout.broadcast, qos=0))
         turns = None if backplane is None else backplane.turns
         self.events = Events(log, self.fanout, metrics, limits.events_kept, loop.call_later, turns)
@@ -153,8 +163,9 @@ class Node:
             self._publish_presence,
             self._leave_later,
             clock.now_ms,
+            self._tell_claim,
         )
-        self._others = None if backplane is None else self._meet(backplane)
+        self._others = self._meet(backplane, interest, moves)
         self._retained = RetainedSpace(*_rooms(limits), metrics.limited)
         self.pipeline = Pipeline(
             gate,
@@ -222,10 +233,11 @@ class Node:
             self._tick,
             limits,
             config.sys.interval,
+            None if self._others is None else self._others.connected_sessions,
         )
         self._sweep: Sweep | None = None
         if backplane is not None and self._others is not None:
-            self._others.serve(self.registry.let_go)
+            self._others.serve(self.registry)
             self._sweep = Sweep(log, self._sessions)
             backplane.on_break(self._sweep.hints_are_lost)
             backplane.on_return(self._sweep.hints_are_back)
@@ -238,11 +250,27 @@ class Node:
         self.fanout.on_retained(self._retained.retained)
         directory.on_change(self._rights.changed)
 
-    def _meet(self, backplane: Backplane) -> Others:
+    def _meet(
+        self, backplane: Backplane | None, interest: Interest | None, moves: Moves | None
+    ) -> Others | None:
         """The other nodes of the cluster. What they tell is delivered here from now on."""
-        here = self.online.of
+        if backplane is None or interest is None or moves is None:
+            return None
         backplane.on_hint(self.fanout.receive)
-        return Others(backplane, self._away, self._presence, lambda user: len(here(user)), self._tasks)
+        return meet(
+            backplane,
+            self._states,
+            self._away,
+            self.online,
+            self._presence,
+            moves,
+            interest,
+            self._tasks,
+        )
+
+    def _tell_claim(self, user: str, status: str) -> None:
+        if self._others is not None:
+            self._others.tell_claim(user, status)
 
     def _leave_later(self, user: str, left: Callable[[], None]) -> asyncio.TimerHandle:
         def leave() -> None:
@@ -277,7 +305,8 @@ class Node:
         await self.registry.load()
         if self._others is not None:
             await self._others.start()
-        self._retained.load(await self._states.store.held())
+        held = await self._states.store.held()
+        self._retained.load({topic: each for topic, each in held.items() if not topic.startswith("$")})
         opened = [(listener, bound[0].getsockname()[1]) for listener, bound in sockets]
         for listener, bound in sockets:
             slots = self._slots(self._addresses, listener.max_connections, self._config.limits.reserved_files)

@@ -10,7 +10,18 @@ from broker.domain.errors import StoreError, StoreUnavailableError
 from broker.group_commit import GroupCommit
 from broker.metrics import Metrics
 from broker.outage import Outage
-from broker.ports import Forgotten, Retained, SessionKey, SessionState, StateChange, StateStore
+from broker.ports import (
+    Claimed,
+    Enqueued,
+    Forgotten,
+    Moved,
+    Retained,
+    Saved,
+    SessionKey,
+    SessionState,
+    StateChange,
+    StateStore,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +31,8 @@ _MOST_HELD = 100_000
 """Submissions that wait while the store cannot commit."""
 
 _STATES = "state changes"
+
+Stale = Saved | Moved | Enqueued
 
 
 def _ignore(_error: StoreError | None) -> None:
@@ -46,6 +59,12 @@ class States:
         self._metrics = metrics
         self._group = GroupCommit(self._commit, _MAX_BATCH)
         self._forgotten: list[StateChange] = []
+        self._stale: Callable[[Stale], None] = lambda _change: None
+
+    def on_stale(self, stale: Callable[[Stale], None]) -> None:
+        """Call `stale` for each change that wrote nothing because another node has claimed the session,
+        before the `done` of its submission."""
+        self._stale = stale
 
     def submit(
         self,
@@ -102,6 +121,11 @@ class States:
         await self.save(())
         return await self.store.load(key)
 
+    async def claim(self, key: SessionKey, at: int) -> Claimed:
+        """See `StateStore.claim`: after all changes submitted before. Raises `StoreError`."""
+        await self.save(())
+        return await self.store.claim(key, at)
+
     async def retained(self, topic_filter: str, after: str, limit: int) -> list[Retained]:
         """As `StateStore.retained`, after all changes submitted before: a client that subscribes just
         after a message was retained must get it."""
@@ -116,7 +140,10 @@ class States:
         error = None
         if changes:
             try:
-                self._metrics.dropped["queue_full"] += await self.store.apply(changes)
+                applied = await self.store.apply(changes)
+                self._metrics.dropped["queue_full"] += applied.dropped
+                for stale in applied.stale:
+                    self._stale(stale)
             except StoreUnavailableError as failure:
                 self._hold(batch, failure)
                 return

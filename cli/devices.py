@@ -67,7 +67,7 @@ def sessions(
         show(_SESSIONS, each(pages, "sessions"), _session_row, Selection(limit, only, as_json))
 
 
-_SESSIONS = columns("USER,CLIENT,STATE,SINCE,QOS,BACKLOG,ADDRESS")
+_SESSIONS = columns("USER,CLIENT,STATE,SINCE,QOS,BACKLOG,ADDRESS,NODE")
 
 
 def _session_row(session: "admin_pb.Session") -> tuple[object, ...]:
@@ -79,6 +79,7 @@ def _session_row(session: "admin_pb.Session") -> tuple[object, ...]:
         session.qos if session.HasField("qos") else "-",
         session.backlog,
         session.address or "-",
+        session.node or "-",
     )
 
 

@@ -18,7 +18,7 @@ _AT_ONCE = 100
 async def mark_sessions(stores: Stores, former: Stores | None, now_ms: int) -> int:
     """Mark all stored sessions. `former`: the store that is replaced, if the backup is an earlier state of
     it: it knows how far the clients had got. Returns the number of sessions. Raises `StoreError`."""
-    keys = [key for key, _ in await stores.states.subscriptions()]
+    keys = [each.key for each in await stores.states.subscriptions()]
     for start in range(0, len(keys), _AT_ONCE):
         changes = []
         for key in keys[start : start + _AT_ONCE]:

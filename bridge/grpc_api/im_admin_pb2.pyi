@@ -151,7 +151,7 @@ class RevokeTokensResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("user_id", "client_id", "address", "state", "since", "persistent", "subscriptions", "qos", "backlog")
+    __slots__ = ("user_id", "client_id", "address", "state", "since", "persistent", "subscriptions", "qos", "backlog", "node")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -161,6 +161,7 @@ class Session(_message.Message):
     SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
     QOS_FIELD_NUMBER: _ClassVar[int]
     BACKLOG_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     client_id: str
     address: str
@@ -170,7 +171,8 @@ class Session(_message.Message):
     subscriptions: int
     qos: int
     backlog: int
-    def __init__(self, user_id: _Optional[str] = ..., client_id: _Optional[str] = ..., address: _Optional[str] = ..., state: _Optional[str] = ..., since: _Optional[int] = ..., persistent: _Optional[bool] = ..., subscriptions: _Optional[int] = ..., qos: _Optional[int] = ..., backlog: _Optional[int] = ...) -> None: ...
+    node: str
+    def __init__(self, user_id: _Optional[str] = ..., client_id: _Optional[str] = ..., address: _Optional[str] = ..., state: _Optional[str] = ..., since: _Optional[int] = ..., persistent: _Optional[bool] = ..., subscriptions: _Optional[int] = ..., qos: _Optional[int] = ..., backlog: _Optional[int] = ..., node: _Optional[str] = ...) -> None: ...
 
 class ListSessionsRequest(_message.Message):
     __slots__ = ("user_id", "after", "limit", "state")

@@ -471,6 +471,22 @@ class GetPresenceResponse(_message.Message):
     presences: _containers.RepeatedCompositeFieldContainer[Presence]
     def __init__(self, presences: _Optional[_Iterable[_Union[Presence, _Mapping]]] = ...) -> None: ...
 
+class PushRequest(_message.Message):
+    __slots__ = ("user_ids", "payload")
+    USER_IDS_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    user_ids: _containers.RepeatedScalarFieldContainer[str]
+    payload: bytes
+    def __init__(self, user_ids: _Optional[_Iterable[str]] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class PushResponse(_message.Message):
+    __slots__ = ("reached", "missed")
+    REACHED_FIELD_NUMBER: _ClassVar[int]
+    MISSED_FIELD_NUMBER: _ClassVar[int]
+    reached: _containers.RepeatedScalarFieldContainer[str]
+    missed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, reached: _Optional[_Iterable[str]] = ..., missed: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class NewGroupRequest(_message.Message):
     __slots__ = ("group_id", "name", "members", "avatar", "announcement", "who_may_invite", "who_may_post", "join", "history_visible")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]

@@ -1062,6 +1062,11 @@ class UserServiceStub:
                 request_serializer=bridge_dot_grpc__api_dot_im__pb2.GetPresenceRequest.SerializeToString,
                 response_deserializer=bridge_dot_grpc__api_dot_im__pb2.GetPresenceResponse.FromString,
                 _registered_method=True)
+        self.PushToUsers = channel.unary_unary(
+                '/im.UserService/PushToUsers',
+                request_serializer=bridge_dot_grpc__api_dot_im__pb2.PushRequest.SerializeToString,
+                response_deserializer=bridge_dot_grpc__api_dot_im__pb2.PushResponse.FromString,
+                _registered_method=True)
 
 
 class UserServiceServicer:
@@ -1088,6 +1093,14 @@ class UserServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PushToUsers(self, request, context):
+        """push.users
+        For services that call for no user.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UserServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -1105,6 +1118,11 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.GetPresence,
                     request_deserializer=bridge_dot_grpc__api_dot_im__pb2.GetPresenceRequest.FromString,
                     response_serializer=bridge_dot_grpc__api_dot_im__pb2.GetPresenceResponse.SerializeToString,
+            ),
+            'PushToUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.PushToUsers,
+                    request_deserializer=bridge_dot_grpc__api_dot_im__pb2.PushRequest.FromString,
+                    response_serializer=bridge_dot_grpc__api_dot_im__pb2.PushResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1188,6 +1206,33 @@ class UserService:
             '/im.UserService/GetPresence',
             bridge_dot_grpc__api_dot_im__pb2.GetPresenceRequest.SerializeToString,
             bridge_dot_grpc__api_dot_im__pb2.GetPresenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PushToUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/im.UserService/PushToUsers',
+            bridge_dot_grpc__api_dot_im__pb2.PushRequest.SerializeToString,
+            bridge_dot_grpc__api_dot_im__pb2.PushResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,7 @@ SERVICES: Mapping[str, Mapping[str, str]] = {
         "GetUsers": "users.get",
         "UpdateUser": "users.update",
         "GetPresence": "presence.get",
+        "PushToUsers": "push.users",
     },
     "GroupService": {
         "CreateGroup": "groups.create",

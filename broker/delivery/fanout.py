@@ -2,13 +2,14 @@
 
 In a cluster, what has happened on one node is told to the others as a hint, and delivered there as here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
 from broker.delivery.away import AwaySessions
 from broker.delivery.frames import EntryFrame, PublicationFrame, decode_frame, encode_frame
 from broker.delivery.interest import Interest
+from broker.delivery.moves import Moves
 from broker.delivery.router import Router
 from broker.delivery.subscriber import Subscriber
 from broker.domain import message
@@ -49,7 +50,7 @@ class Told(Protocol):
 class Fanout:
     """Delivers publications to their subscribers. It checks no rights to publish: its callers do.
 
-    `hints` tell other nodes; None if there are none."""
+    `hints` tell other nodes; None if there are none. `moves` are those of sessions between the nodes."""
 
     def __init__(
         self,
@@ -59,10 +60,14 @@ class Fanout:
         metrics: Metrics,
         hints: Hints | None = None,
         interest: Interest | None = None,
+        moves: Moves | None = None,
     ) -> None:
+        self._moves = moves
         self._hints = hints
         self._interest = interest
-        self.deliver: Deliver = self._deliver if hints is None else partial(self._deliver_everywhere, hints)
+        self.deliver: Deliver = self._deliver
+        if hints is not None and moves is not None:
+            self.deliver = partial(self._deliver_everywhere, hints, moves)
         """Hands a message to the connected subscribers. Returns the changes that queue it for sessions that
         are away; the caller must commit them."""
         self._router = router
@@ -100,7 +105,7 @@ class Fanout:
                 told = frame if frame.conversation_id else None
                 self._push(hint.topic, frame.offset, frame.body, told)
             case PublicationFrame() as frame:
-                self._offer(frame.publication(hint.topic))
+                self._receive(frame.publication(hint.topic), frame.id)
             case None:
                 self._drop("hint_unknown")
 
@@ -165,19 +170,48 @@ class Fanout:
         self._totals["delivered"] += len(queued)
         return queued
 
-    def _deliver_everywhere(self, hints: Hints, publication: Publication) -> Sequence[StateChange]:
-        if not publication.topic.startswith("$"):  # $SYS is each node's own
-            frame = PublicationFrame(publication.payload, publication.qos, publication.properties)
-            hints.publish([Hint(publication.topic, encode_frame(frame))])
-        return self._deliver(publication)
+    def _deliver_everywhere(
+        self, hints: Hints, moves: Moves, publication: Publication
+    ) -> Sequence[StateChange]:
+        if publication.topic.startswith("$"):  # $SYS is each node's own
+            return self._deliver(publication)
+        message_id = moves.next_id() if publication.qos else 0
+        frame = PublicationFrame(publication.payload, publication.qos, publication.properties, message_id)
+        hints.publish([Hint(publication.topic, encode_frame(frame))])
+        self._offer(publication, message_id)
+        if not message_id or self._away.is_empty:
+            return ()
+        queued = self._away.queue(publication, message_id)
+        self._totals["delivered"] += len(queued)
+        return queued
 
-    def _offer(self, publication: Publication) -> None:
+    def _receive(self, publication: Publication, message_id: int) -> None:
         """Hand a message from another node to the connected subscribers. That node queues it for those that
-        are away."""
-        plan, outgoing = self._router.plan(publication.topic), Outgoing(publication)
+        it knows to be away."""
+        self._offer(publication, message_id)
+        moves = self._moves
+        if message_id and moves is not None and moves.lingering:
+            self.keep(self._away.queue(publication, message_id, moves.lingering))
+
+    def _offer(self, publication: Publication, message_id: int) -> None:
+        plan: Mapping[Subscriber, int] = self._router.plan(publication.topic)
+        if message_id and self._moves is not None and not self._moves.is_empty:
+            is_new = self._moves.is_new
+            plan = {each: granted for each, granted in plan.items() if is_new(each.key, message_id)}
+        outgoing = Outgoing(publication)
         for session, granted in plan.items():
             session.offer(outgoing, min(granted, publication.qos))
         self._totals["delivered"] += len(plan)
+
+    def offer(self, publication: Publication, user: str) -> bool:
+        """Hand a message to the subscribed sessions of one user that are connected to this node. Returns
+        whether there are any."""
+        plan, outgoing = self._router.plan(publication.topic), Outgoing(publication)
+        reached = [subscriber for subscriber in plan if subscriber.key.user == user]
+        for subscriber in reached:
+            subscriber.offer(outgoing, min(plan[subscriber], publication.qos))
+        self._totals["delivered"] += len(reached)
+        return bool(reached)
 
     def forward(self, publication: Publication, kept: Kept | None = None, owner: str = "") -> None:
         """Deliver a message, and retain it for `owner` if its flag says so. `kept` is called when all is on

@@ -31,6 +31,8 @@ class PublicationFrame(msgspec.Struct, frozen=True, gc=False, array_like=True, t
     payload: bytes
     qos: int
     properties: Properties | None = None
+    id: int = 0
+    """See `delivery.moves`; 0 with QoS 0."""
 
     def publication(self, topic: str) -> Publication:
         """The message. It is not retained here: the node that it came from does so."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from broker.ports import SessionKey
 from broker.session.session import Session
 from broker.session.tail import Tail
 from broker.tasks import Tasks
@@ -21,6 +22,11 @@ class Screened:
         self._known: dict[str, bool] = {}
         self._tasks = Tasks()
         self._asking: dict[str, list[tuple[Outgoing, int]]] = {}
+
+    @property
+    def key(self) -> SessionKey:
+        """The session's."""
+        return self.session.key
 
     @property
     def tails(self) -> Mapping[str, Tail]:

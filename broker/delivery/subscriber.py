@@ -4,4 +4,4 @@ from broker.delivery.screened import Screened
 from broker.session.session import Session
 
 Subscriber = Session | Screened
-"""Both have `offer(outgoing, qos)`, `offer_entry(topic, offset, outgoing)`, and `tails` by topic."""
+"""Both have `offer(outgoing, qos)`, `offer_entry(topic, offset, outgoing)`, `key`, and `tails` by topic."""

@@ -240,7 +240,7 @@ class Subscriptions:
     async def _save(self, session: Session) -> None:
         if session.persistent and session.connected:
             session.logs.saved()  # the snapshot has newer cursors
-            saved = Saved(session.key, session.snapshot(), self._steady_ms())
+            saved = Saved(session.key, session.snapshot(), self._steady_ms(), session.epoch)
             await self._states.save([saved], patient=True)
 
     async def _apply(self, session: Session, known: Collection[str]) -> list[str]:

@@ -56,6 +56,8 @@ from broker.ports.plugins import (
     TopicRules,
 )
 from broker.ports.states import (
+    Applied,
+    Claimed,
     Enqueued,
     Forgotten,
     Held,
@@ -74,6 +76,7 @@ from broker.ports.states import (
     StateChange,
     StateStore,
     StoredSession,
+    Subscribed,
     Unseen,
 )
 from broker.ports.upkeep import DirectoryUpkeep, Finding, FindingKind, Upkeep, Verified
@@ -84,10 +87,12 @@ __all__ = [
     "Account",
     "AccountChanged",
     "AccountDirectory",
+    "Applied",
     "Arrival",
     "Backplane",
     "Ban",
     "BrokerPort",
+    "Claimed",
     "Clock",
     "Contact",
     "ContactChanged",
@@ -160,6 +165,7 @@ __all__ = [
     "StoreIdentity",
     "StoredSession",
     "Stores",
+    "Subscribed",
     "Taken",
     "TokenRevoked",
     "TopicRules",

@@ -41,6 +41,8 @@ class Device(msgspec.Struct, frozen=True):
     """The highest QoS of its subscriptions; None without any."""
     backlog: int = 0
     """How many messages wait for it, see `Session.backlog`."""
+    node: str = ""
+    """The name of its node; "" if there is only one."""
 
     @property
     def sort_key(self) -> str:
@@ -88,6 +90,11 @@ class BrokerPort(Protocol):
         the event is lost. A client can query what it reports."""
         ...
 
+    async def push(self, users: Sequence[str], event: Mapping[str, Any]) -> list[str]:
+        """Send an event to the sessions of some users that are connected and subscribed to their events. It
+        is not kept. Returns the users who have such a session, as far as their nodes can be reached."""
+        ...
+
     async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:
         """User -> the client ids of their connections. Users without a connection are left out. The user ""
         stands for all anonymous clients."""
@@ -114,7 +121,7 @@ class BrokerPort(Protocol):
         ...
 
     async def stats(self) -> dict[str, int]:
-        """Flat names -> counters and gauges of the node."""
+        """Flat names -> counters and gauges, of all nodes together."""
         ...
 
 

@@ -36,11 +36,13 @@ class QueuedMessage(Publication, frozen=True, omit_defaults=True):
     """A message of a topic that is not a log, queued in a persistent session.
 
     `retain` is the flag to send. `packet_id` is not 0 if the message was sent before and not
-    acknowledged. `released` is as in `Redelivery`.
+    acknowledged. `released` is as in `Redelivery`. `id`: in a cluster nodes may queue a message twice, with
+    the same id; 0 for none.
     """
 
     packet_id: int = 0
     released: bool = False
+    id: int = 0
 
 
 class PacketIds(msgspec.Struct, frozen=True, array_like=True):
@@ -96,20 +98,43 @@ class StoredSession(msgspec.Struct, frozen=True):
     """How many messages are queued, or were sent and not acknowledged."""
 
 
+class Subscribed(msgspec.Struct, frozen=True):
+    """A stored session and what it is subscribed to."""
+
+    key: SessionKey
+    filters: dict[str, Subscription]
+    epoch: int
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """A session that a node has taken over."""
+
+    epoch: int
+    """Larger than that of every earlier claim."""
+    state: SessionState | None
+    """None if there was no such session. Now there is one, without subscriptions."""
+
+
 class Saved(msgspec.Struct, frozen=True):
-    """Replace the whole stored state of a session, cursors included. `at` is Unix ms."""
+    """Replace the whole stored state of a session, cursors included. `at` is Unix ms.
+
+    In a cluster each change of a session names its `epoch`, see `StateStore.claim`. It is stale, and writes
+    nothing, if the session has been claimed since, or deleted. None: whatever the epoch is."""
 
     key: SessionKey
     state: SessionState
     at: int
+    epoch: int | None = None
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """Set some cursors of a stored session, and its packet ids if they are given."""
+    """Set some cursors of a stored session, and its packet ids if they are given. `epoch` is as in
+    `Saved`."""
 
     key: SessionKey
     cursors: Mapping[str, int]
     packet_ids: PacketIds | None = None
+    epoch: int | None = None
 
 
 class Enqueued(msgspec.Struct, frozen=True):
@@ -117,12 +142,13 @@ class Enqueued(msgspec.Struct, frozen=True):
 
     If the queue then holds more than `limit` messages, the oldest are dropped. So they are if this message is
     larger than `max_bytes / limit` and the queue holds more than about `max_bytes` bytes, but never this one:
-    a queue holds at most twice that."""
+    a queue holds at most twice that. `epoch` is as in `Saved`."""
 
     key: SessionKey
     message: QueuedMessage
     limit: int
     max_bytes: int = sys.maxsize
+    epoch: int | None = None
 
 
 class Forgotten(msgspec.Struct, frozen=True):
@@ -188,6 +214,15 @@ class Unseen(msgspec.Struct, frozen=True):
 StateChange = Saved | Moved | Enqueued | Forgotten | Retained | Seen | Marked | Unseen
 
 
+class Applied(msgspec.Struct, frozen=True):
+    """The result of `StateStore.apply`."""
+
+    dropped: int = 0
+    """How many queued messages were dropped because a queue was full."""
+    stale: Sequence[Saved | Moved | Enqueued] = ()
+    """The changes that wrote nothing because the session has been claimed since, or deleted."""
+
+
 SaveChanges = Callable[[Sequence[StateChange]], Awaitable[None]]
 """Commits changes, together with those of other callers. On return they are on disk. Raises `StoreError`."""
 
@@ -195,9 +230,8 @@ SaveChanges = Callable[[Sequence[StateChange]], Awaitable[None]]
 class StateStore(Protocol):
     """Persistent sessions, retained messages, watermarks and marks. Methods raise `StoreError`."""
 
-    async def apply(self, changes: Sequence[StateChange]) -> int:
-        """Commit changes in their order, all or nothing. Returns how many queued messages were dropped
-        because a queue was full.
+    async def apply(self, changes: Sequence[StateChange]) -> Applied:
+        """Commit changes in their order, all or nothing, but for stale ones.
 
         Raises:
             StoreError: a number exceeds 64 bits, or the store fails. Nothing was written.
@@ -208,10 +242,13 @@ class StateStore(Protocol):
         """The stored state of a session, after all earlier `apply` calls; None if there is none."""
         ...
 
-    async def subscriptions(
-        self, user: str | None = None
-    ) -> list[tuple[SessionKey, dict[str, Subscription]]]:
-        """Key and subscriptions by filter of all stored sessions, or of one user's."""
+    async def claim(self, key: SessionKey, at: int) -> Claimed:
+        """Take a session over: raise its epoch, so that changes of whoever had it before are stale. It counts
+        as saved at `at` (Unix ms). Creates the session if there is none."""
+        ...
+
+    async def subscriptions(self, user: str | None = None) -> list[Subscribed]:
+        """What all stored sessions, or those of one user, are subscribed to."""
         ...
 
     async def sessions(self, user: str | None, after: SessionKey, limit: int) -> list[StoredSession]:
@@ -221,6 +258,10 @@ class StateStore(Protocol):
 
     async def client_ids(self, user: str, limit: int) -> list[str]:
         """The client ids of a user's stored sessions, `limit` of them if there are more."""
+        ...
+
+    async def expiring(self, before: int, limit: int) -> list[SessionKey]:
+        """`limit` sessions last saved before `before` (Unix ms)."""
         ...
 
     async def expire(self, before: int, keep: Sequence[SessionKey], now: int) -> int:

@@ -100,6 +100,11 @@ class Events:
         """Send an event to the sessions of a user that are connected."""
         self._fanout.forward(Publication(_topic(user), msgspec.json.encode(event), 1))
 
+    def push(self, user: str, body: bytes) -> bool:
+        """Send an event to the sessions of a user that are connected to this node. Returns whether there are
+        any."""
+        return self._fanout.offer(Publication(_topic(user), body, 1), user)
+
     async def keep(self, users: Sequence[str], event: Mapping[str, Any]) -> None:
         """Send an event to the sessions of some users. On return it is stored, so that sessions that
         are away read it later; or it waits until the store can commit; or it is lost, which is logged and

@@ -47,6 +47,7 @@ class Session:
         "_watcher",
         "behind",
         "connected",
+        "epoch",
         "filters",
         "grants",
         "identity",
@@ -72,11 +73,14 @@ class Session:
         limits: Limits,
         watcher: "Watcher[Session]",
         since: int = 0,
+        epoch: int | None = None,
     ) -> None:
-        """`since`: when it was connected, Unix ms."""
+        """`since`: when it was connected, Unix ms. `epoch`: see `StateStore.claim`; None without other
+        nodes."""
         self.key = key
         self.connected = True
         self.since = since
+        self.epoch = epoch
         self.identity = identity
         self.persistent = persistent
         self.outbox = outbox
@@ -107,6 +111,10 @@ class Session:
         """Set `grants` and `open_wildcards`, after filters or rights changed."""
         self.grants = grants
         self.open_wildcards = open_wildcards
+
+    def taken(self) -> None:
+        """Another node has claimed the session: nothing of it is stored here any more."""
+        self.persistent = False
 
     def disconnected(self) -> None:
         """The connection has ended: send nothing any more."""

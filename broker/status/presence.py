@@ -14,6 +14,8 @@ import msgspec
 from broker.domain.errors import ReasonCode, Refusal
 from broker.domain.presence import STATUSES, PresenceDocument
 
+_CLAIMS = ("away", "busy")
+
 
 class _Claim(msgspec.Struct):
     status: str
@@ -34,14 +36,17 @@ class Presence:
     """The presence of all users of a node.
 
     `publish(user, document, live)` publishes and retains a document. `later(user, callback)` schedules a
-    callback after the grace period, at whose end a user is offline."""
+    callback after the grace period, at whose end a user is offline. `claimed(user, status)` is called when a
+    client has published a presence."""
 
     def __init__(
         self,
         publish: Callable[[str, bytes, bool], None],
         later: Callable[[str, Callable[[], None]], Timer],
         now_ms: Callable[[], int],
+        claimed: Callable[[str, str], None] = lambda _user, _status: None,
     ) -> None:
+        self._tell_claim = claimed
         self._publish = publish
         self._later = later
         self._now_ms = now_ms
@@ -51,9 +56,14 @@ class Presence:
         self._claimed: dict[str, str] = {}
         self._leaving: dict[str, Timer] = {}
 
-    def devices_changed(self, user: str, devices: int, here: int | None = None) -> None:
+    def devices_changed(
+        self, user: str, devices: int, here: int | None = None, claimed: str | None = None
+    ) -> None:
         """A device of the user connected or disconnected. `devices`: how many are connected now. `here`: how
-        many of them to this node, if there are others, which publish a number of their own."""
+        many of them to this node, if there are others, which publish a number of their own. `claimed`: what a
+        client has published on another node."""
+        if claimed in _CLAIMS and user not in self._devices:
+            self._claimed[user] = claimed
         if not devices:
             if user not in self._leaving:
                 self._leaving[user] = self._later(user, lambda: self._left(user))
@@ -65,6 +75,28 @@ class Presence:
             self._publish(user, self._document(user), True)
         if here == 0:
             self._forget(user)
+
+    def knows(self, user: str) -> bool:
+        """Whether this node knows what the user claims to be."""
+        return user in self._devices
+
+    def claimed_elsewhere(self, user: str, status: str) -> None:
+        """A client has published a presence on another node, which publishes the document."""
+        if user not in self._devices:
+            return
+        if status in _CLAIMS:
+            self._claimed[user] = status
+        else:
+            self._claimed.pop(user, None)
+
+    def gone(self, user: str) -> None:
+        """The user has left this node for another one, which publishes the document."""
+        if self._leaving.pop(user, None) is not None:
+            self._forget(user)
+
+    def set_offline(self, user: str) -> None:
+        """The node that the user was connected to is gone."""
+        self._publish(user, self._document(user), False)
 
     def _forget(self, user: str) -> None:
         self._devices.pop(user, None)
@@ -98,6 +130,7 @@ class Presence:
             self._claimed.pop(user, None)
         elif user in self._devices:
             self._claimed[user] = status
+        self._tell_claim(user, status)
         return self._document(user)
 
     def _document(self, user: str) -> bytes:

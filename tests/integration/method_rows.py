@@ -278,5 +278,6 @@ TABLE: dict[str, list[Row]] = {
         ("me", {"who_may_message": "nobody"}, "invalid_params"),
         ("me", {"who_may_add_me": "members"}, "invalid_params"),
     ],
+    "push.users": [("me", {"user_ids": ["{peer}"], "payload": {"a": 1}}, "not_authorized")],
     "session.renew": [("me", {"token": token}, "unauthenticated") for token in ("", "x", "eyJ.eyJ.x")],
 }

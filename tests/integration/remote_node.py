@@ -153,6 +153,9 @@ class RemoteBroker:
     async def pace(self, user: str, publishes: int, *, wait: bool) -> None:
         await self._end.ask("pace", user=user, publishes=publishes, wait=wait)
 
+    async def push(self, users: Sequence[str], event: Mapping[str, Any]) -> list[str]:
+        return msgspec.json.decode(await self._end.ask("push", users=users, event=event), type=list[str])
+
     async def devices(self, users: Sequence[str]) -> dict[str, list[str]]:
         return msgspec.json.decode(await self._end.ask("devices", users=users), type=dict[str, list[str]])
 

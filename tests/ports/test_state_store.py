@@ -1,5 +1,6 @@
 """What every `StateStore` does (broker.ports)."""
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +21,7 @@ from broker.ports import (
     Saved,
     SessionKey,
     SessionState,
+    StateChange,
 )
 from tests.subscribed import subscribed
 
@@ -63,6 +65,16 @@ async def texts(stores: "OpenedStores", key: SessionKey = PHONE) -> list[str]:
     return [message.payload.decode() for message in loaded.queue]
 
 
+async def dropped(stores: "OpenedStores", changes: list[StateChange]) -> int:
+    return (await stores.states.apply(changes)).dropped
+
+
+async def filters(
+    stores: "OpenedStores", user: str | None = None
+) -> dict[SessionKey, dict[str, Subscription]]:
+    return {each.key: each.filters for each in await stores.states.subscriptions(user)}
+
+
 # --- sessions -------------------------------------------------------------------------------
 
 
@@ -73,12 +85,12 @@ async def test_an_empty_store(stores: "OpenedStores") -> None:
     assert await stores.states.retained("#", "", 10) == []
     assert await stores.states.live_retained() == []
     assert await stores.states.expire(1 << 60, [], 0) == 0
-    assert await stores.states.apply([]) == 0
+    assert await dropped(stores, []) == 0
 
 
 @pytest.mark.parametrize("saved", [FULL, state()], ids=["full", "empty"])
 async def test_what_is_saved_is_loaded(stores: "OpenedStores", saved: SessionState) -> None:
-    assert await stores.states.apply([Saved(PHONE, saved, 1)]) == 0
+    assert await dropped(stores, [Saved(PHONE, saved, 1)]) == 0
     assert await stores.states.load(PHONE) == saved
     await stores.reopen()
     assert await stores.states.load(PHONE) == saved
@@ -147,7 +159,7 @@ async def test_packet_ids_are_saved_with_cursors_or_alone(stores: "OpenedStores"
 async def test_a_session_that_is_not_kept_stays_unknown(
     stores: "OpenedStores", change: Moved | Enqueued
 ) -> None:
-    assert await stores.states.apply([change]) == 0
+    assert await dropped(stores, [change]) == 0
     assert await stores.states.load(PHONE) is None
     assert await stores.states.subscriptions() == []
     await stores.states.apply([Saved(PHONE, state(), 1)])
@@ -173,18 +185,18 @@ async def test_subscriptions(stores: "OpenedStores") -> None:
         [Saved(key, state(filters=subscribed({f"{i}/#": i})), 1) for i, key in enumerate(KEYS[1:])]
     )
     await stores.states.apply([Saved(PHONE, FULL, 1)])
-    found = dict(await stores.states.subscriptions())
+    found = await filters(stores)
     assert found == {
         PHONE: FULL.filters,
         TABLET: subscribed({"0/#": 0}),
         BOB: subscribed({"1/#": 1}),
         NOBODY: subscribed({"2/#": 2}),
     }
-    assert dict(await stores.states.subscriptions("alice")) == {
+    assert await filters(stores, "alice") == {
         PHONE: FULL.filters,
         TABLET: subscribed({"0/#": 0}),
     }
-    assert dict(await stores.states.subscriptions("")) == {NOBODY: subscribed({"2/#": 2})}
+    assert await filters(stores, "") == {NOBODY: subscribed({"2/#": 2})}
     assert await stores.states.subscriptions("carol") == []
 
 
@@ -245,9 +257,8 @@ async def test_a_session_saved_again_lives_on(stores: "OpenedStores") -> None:
 
 async def test_a_queue_is_appended_to(stores: "OpenedStores") -> None:
     await stores.states.apply([Saved(PHONE, state(queue=[queued("a"), queued("b")]), 1), Saved(BOB, FULL, 1)])
-    assert (
-        await stores.states.apply([Enqueued(PHONE, queued("c"), 10), Enqueued(PHONE, queued("d"), 10)]) == 0
-    )
+    changes = [Enqueued(PHONE, queued("c"), 10), Enqueued(PHONE, queued("d"), 10)]
+    assert await dropped(stores, [*changes]) == 0
     await stores.reopen()
     assert await texts(stores) == ["a", "b", "c", "d"]
     assert await stores.states.load(BOB) == FULL
@@ -256,12 +267,12 @@ async def test_a_queue_is_appended_to(stores: "OpenedStores") -> None:
 async def test_a_full_queue_drops_the_oldest_and_says_how_many(stores: "OpenedStores") -> None:
     await stores.states.apply([Saved(PHONE, state(), 1), Saved(BOB, state(), 1)])
     changes = [Enqueued(PHONE, queued(f"{i}"), 3) for i in range(5)]
-    assert await stores.states.apply(changes) == 2
+    assert await dropped(stores, changes) == 2
     assert await texts(stores) == ["2", "3", "4"]
-    assert await stores.states.apply([Enqueued(PHONE, queued("x"), 3), Enqueued(BOB, queued("y"), 3)]) == 1
+    assert await dropped(stores, [Enqueued(PHONE, queued("x"), 3), Enqueued(BOB, queued("y"), 3)]) == 1
     assert await texts(stores) == ["3", "4", "x"]
     assert await texts(stores, BOB) == ["y"]
-    assert await stores.states.apply([Enqueued(PHONE, queued("z"), 1)]) == 3  # the limit was lowered
+    assert await dropped(stores, [Enqueued(PHONE, queued("z"), 1)]) == 3  # the limit was lowered
     assert await texts(stores) == ["z"]
 
 
@@ -269,9 +280,9 @@ async def test_a_queue_of_many_bytes_drops_the_oldest(stores: "OpenedStores") ->
     await stores.states.apply([Saved(PHONE, state(), 1)])
     large = [letter * 400 for letter in "abcd"]
     changes = [Enqueued(PHONE, queued(text), 10, 1000) for text in ["small", *large]]
-    assert await stores.states.apply(changes) == 3
+    assert await dropped(stores, changes) == 3
     assert await texts(stores) == large[2:]
-    assert await stores.states.apply([Enqueued(PHONE, queued("e" * 5000), 10, 1000)]) == 2
+    assert await dropped(stores, [Enqueued(PHONE, queued("e" * 5000), 10, 1000)]) == 2
     assert await texts(stores) == ["e" * 5000], "there is always room for one"
 
 
@@ -444,3 +455,79 @@ async def test_live_ones(stores: "OpenedStores") -> None:
     )
     await stores.reopen()
     assert await stores.states.live_retained() == ["b"]
+
+
+# --- epochs ---------------------------------------------------------------------------------
+
+
+async def test_a_claim_returns_the_state_and_raises_the_epoch(stores: "OpenedStores") -> None:
+    await stores.states.apply([Saved(PHONE, FULL, 1), Enqueued(PHONE, queued("x"), 10)])
+    first = await stores.states.claim(PHONE, 5)
+    second = await stores.states.claim(PHONE, 6)
+    assert first.state == second.state == await stores.states.load(PHONE)
+    assert second.state is not None
+    assert [each.payload for each in second.state.queue][-1] == b"x"
+    assert second.epoch > first.epoch
+    (stored,) = await stores.states.sessions("alice", SessionKey("", ""), 10)
+    assert stored.saved_at == 6
+    assert [each.epoch for each in await stores.states.subscriptions()] == [second.epoch]
+
+
+async def test_a_claim_makes_a_session_that_is_not_there(stores: "OpenedStores") -> None:
+    claimed = await stores.states.claim(PHONE, 1000)
+    assert claimed.state is None
+    assert await stores.states.load(PHONE) == state()
+    again = await stores.states.claim(PHONE, 1001)
+    assert again.state == state()
+    assert again.epoch > claimed.epoch
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+async def test_a_stale_epoch_writes_nothing(stores: "OpenedStores", is_saved: bool) -> None:
+    if is_saved:
+        await stores.states.apply([Saved(PHONE, state(cursors={"g:team": 1}), 1)])
+    old = (await stores.states.claim(PHONE, 1000)).epoch
+    new = (await stores.states.claim(PHONE, 1001)).epoch
+    before = await stores.states.load(PHONE)
+    stale = [
+        Saved(PHONE, FULL, 7, old),
+        Moved(PHONE, {"g:team": 9}, PacketIds(5, 517), old),
+        Enqueued(PHONE, queued("x"), 10, epoch=old),
+    ]
+    applied = await stores.states.apply([*stale, Saved(TABLET, FULL, 7)])
+    assert list(applied.stale) == stale
+    assert await stores.states.load(PHONE) == before
+    assert await stores.states.load(TABLET) == FULL, "other changes are made"
+    fresh = [Moved(PHONE, {"g:team": 9}, None, new), Enqueued(PHONE, queued("y"), 10, epoch=new)]
+    assert not (await stores.states.apply(fresh)).stale
+    assert await texts(stores) == ["y"]
+    assert not (await stores.states.apply([Saved(PHONE, FULL, 7, new)])).stale
+    assert await stores.states.load(PHONE) == FULL
+    assert not (await stores.states.apply([Moved(PHONE, {"g:team": 3})])).stale, "without an epoch"
+
+
+async def test_no_epoch_of_a_session_that_was_deleted_comes_back(stores: "OpenedStores") -> None:
+    old = (await stores.states.claim(PHONE, 1000)).epoch
+    await stores.states.apply([Forgotten("alice", "phone")])
+    assert (await stores.states.apply([Saved(PHONE, FULL, 1, old)])).stale
+    assert await stores.states.load(PHONE) is None
+    assert (await stores.states.claim(PHONE, 2000)).epoch > old
+    assert (await stores.states.apply([Saved(PHONE, FULL, 1, old)])).stale
+
+
+async def test_of_many_claims_at_once_one_is_the_last(stores: "OpenedStores") -> None:
+    claims = await asyncio.gather(*(stores.states.claim(PHONE, 1000 + i) for i in range(20)))
+    epochs = {each.epoch for each in claims}
+    assert len(epochs) == 20
+    assert sum(each.state is None for each in claims) == 1
+    saves = [Saved(PHONE, state(cursors={"g:team": n}), n, n) for n in sorted(epochs)]
+    applied = await stores.states.apply(saves)
+    assert list(applied.stale) == saves[:-1]
+
+
+async def test_which_sessions_may_expire(stores: "OpenedStores") -> None:
+    await stores.states.apply([Saved(PHONE, FULL, 10), Saved(TABLET, FULL, 20), Saved(BOB, FULL, 30)])
+    assert set(await stores.states.expiring(30, 10)) == {PHONE, TABLET}
+    assert len(await stores.states.expiring(30, 1)) == 1
+    await stores.states.claim(PHONE, 40)
+    assert await stores.states.expiring(30, 10) == [TABLET]

@@ -5,14 +5,20 @@ with sessions, over a store that survives its `crash`; a `Link` is one connectio
 """
 
 import asyncio
+import itertools
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 import msgspec
 
+from broker.cluster.counting import Counting
+from broker.cluster.others import Others
+from broker.cluster.wills import Wills
 from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
 from broker.delivery.feeder import Feeder
+from broker.delivery.interest import Interest
+from broker.delivery.moves import Moves
 from broker.delivery.online import Online
 from broker.delivery.router import Router
 from broker.delivery.subscriber import Subscriber
@@ -24,6 +30,9 @@ from broker.domain.subscription import Subscription
 from broker.domain.topics import Kind, matches, parse_topic
 from broker.metrics import Metrics
 from broker.ports import (
+    Applied,
+    Backplane,
+    Claimed,
     Enqueued,
     Forgotten,
     Grant,
@@ -35,6 +44,7 @@ from broker.ports import (
     SessionKey,
     SessionState,
     StateChange,
+    Subscribed,
 )
 from broker.publish.publisher import Publisher
 from broker.registry import Client, Registry
@@ -46,6 +56,8 @@ from broker.tasks import Tasks
 from broker.wire.decoder import Decoder
 from broker.wire.encoder import Outgoing
 from broker.wire.packets import Ack, Packet, Publish
+
+_first_ids = itertools.count(1 << 32, 1 << 32)
 
 KEY = SessionKey("alice", "phone")
 INBOX = "users/alice/inbox"
@@ -216,19 +228,40 @@ class Store:
 
     def __init__(self) -> None:
         self.sessions: dict[SessionKey, SessionState] = {}
+        self.epochs: dict[SessionKey, int] = {}
         self.logs: dict[str, list[int]] = {}
         """Log -> the QoS of its entries."""
         self.fails = False
         self.answers = asyncio.Event()
         self.answers.set()
 
-    async def apply(self, changes: Sequence[StateChange]) -> int:
+    async def apply(self, changes: Sequence[StateChange]) -> Applied:
         await asyncio.sleep(0)
-        return sum(self._apply(change) for change in changes)
+        dropped, stale = 0, []
+        for change in changes:
+            if isinstance(change, Saved | Moved | Enqueued) and self._is_stale(change):
+                stale.append(change)
+            else:
+                dropped += self._apply(change)
+        return Applied(dropped, stale)
+
+    def _is_stale(self, change: Saved | Moved | Enqueued) -> bool:
+        is_current = change.key in self.sessions and change.epoch == self.epochs.get(change.key)
+        return change.epoch is not None and not is_current
+
+    async def claim(self, key: SessionKey, at: int) -> Claimed:
+        await asyncio.sleep(0)
+        state = self.sessions.get(key)
+        epoch = self.epochs[key] = self.epochs.get(key, 0) + 1
+        if state is None:
+            self.sessions[key] = SessionState({}, {}, [], [], [])
+        claimed = Claimed(epoch, None if state is None else through_store(state))
+        await asyncio.sleep(0)
+        return claimed
 
     def _apply(self, change: StateChange) -> int:
         match change:
-            case Saved(key, state, _):
+            case Saved(key, state):
                 self.sessions[key] = through_store(state)
             case Moved(key, cursors, packet_ids) if key in self.sessions:
                 self.sessions[key].cursors.update(cursors)
@@ -250,10 +283,8 @@ class Store:
         await asyncio.sleep(0)
         return through_store(self.sessions[key]) if key in self.sessions else None
 
-    async def subscriptions(
-        self, _user: str | None = None
-    ) -> list[tuple[SessionKey, dict[str, Subscription]]]:
-        return [(key, dict(state.filters)) for key, state in self.sessions.items()]
+    async def subscriptions(self, _user: str | None = None) -> list[Subscribed]:
+        return [Subscribed(key, dict(state.filters), 0) for key, state in self.sessions.items()]
 
     async def client_ids(self, user: str, limit: int) -> list[str]:
         await asyncio.sleep(0)
@@ -297,7 +328,13 @@ class Bench:
     """All of a node that has to do with sessions. `rights`: log topic -> the offset at which the
     right begins; while `directory` is not set, it does not answer, and it may fail."""
 
-    def __init__(self, limits: Limits | None = None, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        store: Store | None = None,
+        backplane: Backplane | None = None,
+    ) -> None:
+        """`backplane`: of a node that has others."""
         self.limits = limits or Limits()
         self.store = store or Store()
         self.rights = {INBOX: 0}
@@ -309,16 +346,48 @@ class Bench:
         self.tasks: set[asyncio.Task[None]] = set()
         self.plugins_say: Callable[[], Awaitable[bool]] = yes
         """Whether plugins let a client receive the queued messages."""
-        router: Router[Subscriber] = Router()
+        hints = None if backplane is None else backplane.hints
+        interest = None if hints is None else Interest(hints)
+        self.moves = Moves(lambda: 0, next(_first_ids))
+        router: Router[Subscriber] = Router(interest)
         self.router = router
         self.states = States(self.store, self.metrics)
         self.feeder = Feeder(self.store, self._retained, self.metrics)
         self.subscriptions = Subscriptions(
-            router, self.store, self.states, self.feeder, self._grant, none_earlier, lambda: 0, None
+            router,
+            self.store,
+            self.states,
+            self.feeder,
+            self._grant,
+            none_earlier,
+            lambda: 0,
+            None,
+            interest=interest,
         )
         self.online: Online[Client] = Online()
-        self.away = AwaySessions(self.states, [NOTES], self.limits.max_queued, self.limits.max_queued_bytes)
-        self.fanout = Fanout(router, self.away, self.states, self.metrics)
+        queues = self.limits.max_queued, self.limits.max_queued_bytes
+        self.away = AwaySessions(self.states, [NOTES], *queues, has_epochs=backplane is not None)
+        moves = None if hints is None else self.moves
+        self.fanout = Fanout(router, self.away, self.states, self.metrics, hints, interest, moves)
+        self.offline: list[str] = []
+        self.live: list[str] = []
+        """The users whose retained presence is not `offline`."""
+        self.counted: list[tuple[str, int, int | None]] = []
+        self.others: Others | None = None
+        if backplane is not None and interest is not None:
+            backplane.on_hint(self.fanout.receive)
+            here = self.online.of
+            self.others = Others(
+                backplane,
+                self.away,
+                Counting(backplane, self, lambda user: len(here(user)), self._status_of, Tasks()),
+                Wills(self.states, backplane.name),
+                self._live_users,
+                self.offline.append,
+                Tasks(),
+                self.moves,
+                interest,
+            )
         self.registry = Registry(
             self.online,
             self.away,
@@ -332,7 +401,10 @@ class Bench:
             lambda _user, _devices: None,
             lambda _arrival: None,
             self._may_receive,
+            self.others,
         )
+        if self.others is not None:
+            self.others.serve(self.registry)
         self.rights_of = Rights(
             self.registry,
             self.online,
@@ -343,6 +415,28 @@ class Bench:
             None,  # nothing changes in it
             Tasks(),
         )
+
+    async def _status_of(self, _user: str) -> str | None:
+        return None
+
+    async def _live_users(self) -> list[str]:
+        return self.live
+
+    def knows(self, _user: str) -> bool:
+        """See `broker.status.presence.Presence`."""
+        return True
+
+    def claimed_elsewhere(self, user: str, status: str) -> None:
+        """See `broker.status.presence.Presence`."""
+
+    def gone(self, user: str) -> None:
+        """See `broker.status.presence.Presence`."""
+
+    def devices_changed(
+        self, user: str, devices: int, here: int | None = None, _claimed: str | None = None
+    ) -> None:
+        """See `broker.status.presence.Presence`."""
+        self.counted.append((user, devices, here))
 
     async def _may_receive(self, _principal: Principal, _topic: str) -> bool:
         return await self.plugins_say()

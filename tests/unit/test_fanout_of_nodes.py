@@ -10,6 +10,7 @@ from broker.delivery.away import AwaySessions
 from broker.delivery.fanout import Fanout
 from broker.delivery.frames import PublicationFrame, decode_frame, encode_frame
 from broker.delivery.interest import Interest
+from broker.delivery.moves import Moves
 from broker.delivery.router import Router
 from broker.delivery.subscriber import Subscriber
 from broker.domain.message import Amendment, Content, Draft, amending, draft, read_body, stamp
@@ -36,7 +37,9 @@ class Place:
         self.router: Router[Subscriber] = Router(self.interest)
         states = States(Store(), self.metrics)
         away = AwaySessions(states, [], 1, 1 << 20)
-        self.fanout = Fanout(self.router, away, states, self.metrics, self.hints, self.interest)
+        self.fanout = Fanout(
+            self.router, away, states, self.metrics, self.hints, self.interest, Moves(lambda: 0, 1)
+        )
         self.hints.received = self.fanout.receive
         self.wire = Wire()
         self.session = connect(self.wire)

@@ -41,6 +41,7 @@ PUBLIC = "everybody may know it"
 OWN = "only the caller's own record changes, and nobody else is told"
 MODERATION = "the rank in the group decides, also over users who have blocked the caller"
 ASKED_FOR = "the user has asked for it"
+SERVICES = "services only may ask, and they may name everybody"
 HERE_ONLY = "refused unless it is in the same conversation"
 NEW = "there is no such group yet"
 MISSING = "what the caller may not ask about is missing, as what does not exist"
@@ -102,6 +103,7 @@ ANSWERS: dict[str, dict[str, Enum | str]] = {
     "users.get": {"user_ids[]": PUBLIC},
     "users.update": {},
     "session.renew": {},
+    "push.users": {"user_ids[]": SERVICES},
 }
 
 NAMES_NOBODY = {
@@ -113,6 +115,7 @@ NAMES_NOBODY = {
         "limit",
         "name",
         "note",
+        "payload",
         "read_receipts",
         "remark",
         "role",

@@ -15,7 +15,7 @@ from broker.domain.errors import StoreError
 from broker.domain.publication import Properties, Publication
 from broker.domain.subscription import Subscription
 from broker.metrics import Metrics
-from broker.ports import Forgotten, Saved, SessionKey, SessionState
+from broker.ports import Forgotten, Saved, SessionKey, SessionState, Subscribed
 from broker.states import States
 from plugins.persistence.sqlite import SqliteStateStore, open_database
 from plugins.persistence.sqlite.database import Database
@@ -65,9 +65,7 @@ class Slow(SqliteStateStore):
         self.failures: list[StoreError] = []
         self.meanwhile: Callable[[], None] = lambda: None
 
-    async def subscriptions(
-        self, user: str | None = None
-    ) -> list[tuple[SessionKey, dict[str, Subscription]]]:
+    async def subscriptions(self, user: str | None = None) -> list[Subscribed]:
         if self.failures:
             raise self.failures.pop()
         found = await super().subscriptions(user)

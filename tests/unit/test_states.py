@@ -7,7 +7,7 @@ import pytest
 
 from broker.domain.errors import StoreError, StoreUnavailableError
 from broker.metrics import Metrics
-from broker.ports import Retained, StateChange
+from broker.ports import Applied, Retained, StateChange
 from broker.states import States
 from tests.outside.memory_store import Contents, MemoryStateStore, Opened
 
@@ -21,7 +21,7 @@ class FullStore(MemoryStateStore):
         super().__init__(Opened(Contents()))
         self.failures = failures
 
-    async def apply(self, changes: Sequence[StateChange]) -> int:
+    async def apply(self, changes: Sequence[StateChange]) -> Applied:
         if self.failures:
             self.failures -= 1
             raise FULL

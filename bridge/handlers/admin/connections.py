@@ -46,6 +46,8 @@ class SessionView(msgspec.Struct):
     backlog: int
     """How many messages wait for it: entries of its logs that it has not got, messages of other topics that
     are queued, and those that were sent and are not acknowledged."""
+    node: str = ""
+    """The name of the node that it is connected to; empty if it is away, or if there is one node only."""
 
 
 class ListResult(msgspec.Struct):
@@ -124,6 +126,7 @@ def _online(device: Device) -> SessionView:
         device.subscriptions,
         device.qos,
         device.backlog,
+        device.node,
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
-from pymongo import DeleteMany, IndexModel, InsertOne, ReplaceOne, UpdateMany, UpdateOne
+from pymongo import DeleteMany, IndexModel, InsertOne, ReplaceOne, ReturnDocument, UpdateMany, UpdateOne
 from pymongo.errors import CollectionInvalid, PyMongoError
 from pymongo.read_concern import ReadConcern
 
@@ -250,6 +250,14 @@ class Database(Reader):
         """One write of one document. Returns how many were inserted or found."""
         async with self._call():
             return _written(await self._database[collection].bulk_write([_in_driver(operation)]))
+
+    async def change(self, collection: str, which: Any, change: Mapping[str, Any]) -> Document | None:
+        """Change the document with an id (findAndModify). Returns it as it is then; None if there is none."""
+        async with self._call():
+            changed: Document | None = await self._database[collection].find_one_and_update(
+                {"_id": which}, change, return_document=ReturnDocument.AFTER
+            )
+            return changed
 
     async def transaction(self, work: Work[T], settled: Settled | None = None) -> T:
         """Do some work in a transaction, again if it meets others. `work` may be called several times.

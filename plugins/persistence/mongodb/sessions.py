@@ -37,8 +37,8 @@ _read_queued = msgspec.msgpack.Decoder(QueuedMessage).decode
 _read_packet_ids = msgspec.msgpack.Decoder(PacketIds).decode
 _read_lost = msgspec.msgpack.Decoder(dict[str, Lost]).decode
 
-BOUNDS = ("user", "client_id", "first", "next")
-"""The fields of a session that say where its queue is."""
+BOUNDS = ("user", "client_id", "first", "next", "epoch")
+"""The fields of a session that say where its queue is, and who has it."""
 LISTED = ("user", "client_id", "saved_at", "filters", "cursors", "inflight", "first", "next")
 """The fields that listings show."""
 
@@ -90,12 +90,21 @@ def _cursors_of(document: Document) -> dict[str, int]:
     return {log_of(field): offset for field, offset in document["cursors"].items()}
 
 
+def new_session(session: SessionKey, at: int) -> Document:
+    """The document of a session without subscriptions. Its epoch begins with the time, so that none of one
+    that was deleted comes back."""
+    edit = _Edit(session_id(session), None)
+    edit.save(Saved(session, SessionState({}, {}, [], [], []), at))
+    return {"_id": edit.which, **edit.fields, "first": 1, "next": 1, "epoch": at}
+
+
 class _Edit:
     """A session as a batch of changes leaves it."""
 
     def __init__(self, which: str, stored: Document | None) -> None:
         self.which = which
         self.was_stored = self.exists = stored is not None
+        self.epoch = None if stored is None else stored["epoch"]
         self.stored = self.queue = (1, 1) if stored is None else (stored["first"], stored["next"])
         """The first number of the queue, and the next."""
         self.fields: Document = {}
@@ -103,6 +112,10 @@ class _Edit:
         self.unset: set[str] = set()
         self.pending: dict[int, Document] = {}
         """Messages of the queue that are not stored yet."""
+
+    def is_stale(self, change: Saved | Moved | Enqueued) -> bool:
+        """Whether the session has been claimed since, or deleted."""
+        return change.epoch is not None and not (self.exists and self.epoch == change.epoch)
 
     def save(self, change: Saved) -> None:
         state = change.state
@@ -163,7 +176,7 @@ class _Edit:
             self.fields["first"], self.fields["next"] = self.queue
         if not self.fields:
             return []
-        # `epoch`: which node has the session; a node that takes it over raises it.
+        # `epoch`: raised by each node that claims the session.
         change: Document = {"$set": self.fields, "$setOnInsert": {"epoch": 0}}
         if self.unset:
             change["$unset"] = dict.fromkeys(self.unset, 1)
@@ -183,6 +196,8 @@ class SessionChanges:
         self._mark = mark
         self._edits: dict[str, _Edit] = {}
         self._of_users: dict[str, list[_Edit]] = {}
+        self.stale: list[Saved | Moved | Enqueued] = []
+        """The changes that were not made, see `Applied`."""
 
     async def begin(self, changes: Sequence[SessionChange]) -> None:
         """Read where the queues are that are going to change."""
@@ -202,6 +217,9 @@ class SessionChanges:
                 each.forget()
             return 0
         edit = self._edits[session_id(_key(change))]
+        if not isinstance(change, Forgotten) and edit.is_stale(change):
+            self.stale.append(change)
+            return 0
         match change:
             case Saved():
                 edit.save(change)

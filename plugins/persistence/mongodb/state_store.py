@@ -6,9 +6,10 @@ from contextlib import aclosing
 from secrets import randbits
 
 from broker.domain.errors import StoreError
-from broker.domain.subscription import Subscription
 from broker.domain.topics import is_wild, matches
 from broker.ports import (
+    Applied,
+    Claimed,
     Held,
     Marked,
     Retained,
@@ -17,11 +18,12 @@ from broker.ports import (
     SessionState,
     StateChange,
     StoredSession,
+    Subscribed,
     Unseen,
 )
 from plugins.persistence.mongodb.client import Database, Transaction
 from plugins.persistence.mongodb.failures import is_duplicate
-from plugins.persistence.mongodb.operations import Delete, Document, Operation, Update
+from plugins.persistence.mongodb.operations import Delete, Document, Insert, Operation, Update
 from plugins.persistence.mongodb.places import CHUNK, chunks
 from plugins.persistence.mongodb.retained import held_of, operation_of, ranges_of, retained_of
 from plugins.persistence.mongodb.sessions import (
@@ -32,6 +34,7 @@ from plugins.persistence.mongodb.sessions import (
     filters_of,
     key_of,
     listed,
+    new_session,
     queue_place,
     session_id,
     state_of,
@@ -50,9 +53,9 @@ class MongoStateStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def apply(self, changes: Sequence[StateChange]) -> int:
+    async def apply(self, changes: Sequence[StateChange]) -> Applied:
         if not changes:
-            return 0
+            return Applied()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return await self._apply(changes)
@@ -62,14 +65,14 @@ class MongoStateStore:
                     raise
         raise AssertionError("unreachable")
 
-    async def _apply(self, changes: Sequence[StateChange]) -> int:
+    async def _apply(self, changes: Sequence[StateChange]) -> Applied:
         mark = randbits(63)
         queued: str | None = None
 
-        async def work(transaction: Transaction) -> int:
+        async def work(transaction: Transaction) -> Applied:
             nonlocal queued
-            dropped, queued = await _make(transaction, changes, mark)
-            return dropped
+            applied, queued = await _make(transaction, changes, mark)
+            return applied
 
         async def is_in() -> bool:
             if queued is None:
@@ -96,14 +99,33 @@ class MongoStateStore:
         logger.error("%d messages of the queue of %r are lost", len(places) - len(queue), which)
         return None if document is None else state_of(document, [queue[w] for w in places if w in queue])
 
-    async def subscriptions(
-        self, user: str | None = None
-    ) -> list[tuple[SessionKey, dict[str, Subscription]]]:
+    async def claim(self, key: SessionKey, at: int) -> Claimed:
+        which = session_id(key)
+        for attempt in range(1, _ATTEMPTS + 1):
+            change = {"$inc": {"epoch": 1}, "$set": {"saved_at": at}}
+            document = await self._database.change("sessions", which, change)
+            if document is not None:
+                # Nobody changes the queue now: what others have begun to queue is stale.
+                places = [queue_place(which, number) for number in range(document["first"], document["next"])]
+                queue = await self._database.by_ids("queued", places)
+                kept = [queue[where] for where in places if where in queue]
+                return Claimed(document["epoch"], state_of(document, kept))
+            try:
+                await self._database.write("sessions", Insert(new_session(key, at)))
+            except StoreError as error:
+                # Another node has made it at the same moment: now it is found.
+                if not is_duplicate(error.__cause__) or attempt == _ATTEMPTS:
+                    raise
+            else:
+                return Claimed(at, None)
+        raise AssertionError("unreachable")
+
+    async def subscriptions(self, user: str | None = None) -> list[Subscribed]:
         where = {} if user is None else {"user": user}
         async with aclosing(
-            self._database.each("sessions", where, ("user", "client_id", "filters"))
+            self._database.each("sessions", where, ("user", "client_id", "filters", "epoch"))
         ) as found:
-            return [(key_of(document), filters_of(document)) async for document in found]
+            return [Subscribed(key_of(each), filters_of(each), each["epoch"]) async for each in found]
 
     async def sessions(self, user: str | None, after: SessionKey, limit: int) -> list[StoredSession]:
         of_whom = after.user if user is None else user
@@ -119,6 +141,11 @@ class MongoStateStore:
     async def client_ids(self, user: str, limit: int) -> list[str]:
         found = await self._database.many("sessions", {"user": user}, ["client_id"], limit=limit)
         return [document["client_id"] for document in found]
+
+    async def expiring(self, before: int, limit: int) -> list[SessionKey]:
+        where = {"saved_at": {"$lt": before}}
+        found = await self._database.many("sessions", where, ("user", "client_id"), limit=limit)
+        return [key_of(document) for document in found]
 
     async def expire(self, before: int, keep: Sequence[SessionKey], now: int) -> int:
         kept = [session_id(key) for key in keep]
@@ -182,8 +209,8 @@ class MongoStateStore:
 
 async def _make(
     transaction: Transaction, changes: Sequence[StateChange], mark: int
-) -> tuple[int, str | None]:
-    """Make changes. Returns how many queued messages they dropped, and the key of one that they queued."""
+) -> tuple[Applied, str | None]:
+    """Make changes. Returns also the key of one of the messages that they queued."""
     of_sessions = SessionChanges(transaction, mark)
     of_views = ViewChanges(transaction)
     retained: dict[str, Operation] = {}
@@ -200,4 +227,4 @@ async def _make(
         else:
             dropped += await of_sessions.make(change)
     await transaction.write(*of_sessions.writes(), *of_views.writes(), ("retained", list(retained.values())))
-    return dropped, of_sessions.first_queued()
+    return Applied(dropped, of_sessions.stale), of_sessions.first_queued()

@@ -223,6 +223,11 @@ _STEP_14 = """
 ALTER TABLE messages ADD COLUMN codec INTEGER NOT NULL DEFAULT 0;
 """
 
+# How often a session was claimed by a node.
+_STEP_15 = """
+ALTER TABLE sessions ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+"""
+
 STEPS: tuple[Step, ...] = (
     _STEP_1,
     _STEP_2,
@@ -238,6 +243,7 @@ STEPS: tuple[Step, ...] = (
     _STEP_12,
     _STEP_13,
     _STEP_14,
+    _STEP_15,
 )
 
 

@@ -9,6 +9,8 @@ import msgspec
 from broker.domain.subscription import Subscription, by_filter
 from broker.domain.topics import inbox_topic, is_wild, matches
 from broker.ports import (
+    Applied,
+    Claimed,
     Enqueued,
     Forgotten,
     Held,
@@ -25,6 +27,7 @@ from broker.ports import (
     SessionState,
     StateChange,
     StoredSession,
+    Subscribed,
     Unseen,
 )
 from plugins.persistence.properties import from_column, to_column
@@ -115,11 +118,17 @@ class SqliteStateStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def apply(self, changes: Sequence[StateChange]) -> int:
+    async def apply(self, changes: Sequence[StateChange]) -> Applied:
         names = self._database.written_names
 
-        def job(connection: sqlite3.Connection) -> int:
-            return sum(_apply(connection, names, change) for change in changes)
+        def job(connection: sqlite3.Connection) -> Applied:
+            dropped, stale = 0, []
+            for change in changes:
+                if isinstance(change, Saved | Moved | Enqueued) and _is_stale(connection, change):
+                    stale.append(change)
+                else:
+                    dropped += _apply(connection, names, change)
+            return Applied(dropped, stale)
 
         return await self._database.write(job)
 
@@ -127,14 +136,30 @@ class SqliteStateStore:
         # On the writer thread, so it runs after the saves submitted before it.
         return await self._database.write(lambda connection: _load(connection, key))
 
-    async def subscriptions(
-        self, user: str | None = None
-    ) -> list[tuple[SessionKey, dict[str, Subscription]]]:
-        def job(connection: sqlite3.Connection) -> list[tuple[SessionKey, dict[str, Subscription]]]:
+    async def claim(self, key: SessionKey, at: int) -> Claimed:
+        def job(connection: sqlite3.Connection) -> Claimed:
+            state = _load(connection, key)
+            if state is None:
+                _save(connection, Saved(key, SessionState({}, {}, [], [], []), at))
+            # A new session begins with the time, so that no epoch of one that was deleted comes back.
+            (epoch,) = connection.execute(
+                "UPDATE sessions SET epoch = max(epoch + 1, iif(?, ?, 0)), saved_at = ? "
+                "WHERE user = ? AND client_id = ? RETURNING epoch",
+                (state is None, at, at, key.user, key.client_id),
+            ).fetchone()
+            return Claimed(epoch, state)
+
+        return await self._database.write(job)
+
+    async def subscriptions(self, user: str | None = None) -> list[Subscribed]:
+        def job(connection: sqlite3.Connection) -> list[Subscribed]:
             rows = connection.execute(
-                "SELECT user, client_id, filters FROM sessions WHERE ?1 IS NULL OR user = ?1", (user,)
+                "SELECT user, client_id, filters, epoch FROM sessions WHERE ?1 IS NULL OR user = ?1", (user,)
             )
-            return [(SessionKey(name, client_id), read_filters(filters)) for name, client_id, filters in rows]
+            return [
+                Subscribed(SessionKey(name, client_id), read_filters(filters), epoch)
+                for name, client_id, filters, epoch in rows
+            ]
 
         return await self._database.read(job)
 
@@ -153,6 +178,15 @@ class SqliteStateStore:
         def job(connection: sqlite3.Connection) -> list[str]:
             rows = connection.execute("SELECT client_id FROM sessions WHERE user = ? LIMIT ?", (user, limit))
             return [client_id for (client_id,) in rows]
+
+        return await self._database.read(job)
+
+    async def expiring(self, before: int, limit: int) -> list[SessionKey]:
+        def job(connection: sqlite3.Connection) -> list[SessionKey]:
+            rows = connection.execute(
+                "SELECT user, client_id FROM sessions WHERE saved_at < ? LIMIT ?", (before, limit)
+            )
+            return [SessionKey(*row) for row in rows]
 
         return await self._database.read(job)
 
@@ -230,6 +264,16 @@ def _literal_levels(topic_filter: str) -> str | None:
             break
         levels.append(level)
     return "/".join(levels) if levels else None
+
+
+def _is_stale(connection: sqlite3.Connection, change: Saved | Moved | Enqueued) -> bool:
+    """Whether the session has been claimed since, or deleted."""
+    if change.epoch is None:
+        return False
+    row = connection.execute(
+        "SELECT epoch FROM sessions WHERE user = ? AND client_id = ?", (change.key.user, change.key.client_id)
+    ).fetchone()
+    return row is None or row[0] != change.epoch
 
 
 def _apply(connection: sqlite3.Connection, names: Names, change: StateChange) -> int:

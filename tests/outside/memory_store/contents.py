@@ -27,10 +27,11 @@ class Message(msgspec.Struct):
 
 
 class KeptSession(msgspec.Struct):
-    """A persistent session, and when it was saved (Unix ms)."""
+    """A persistent session, when it was saved (Unix ms), and its epoch."""
 
     state: SessionState
     saved_at: int
+    epoch: int = 0
 
 
 class View(msgspec.Struct):

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from broker.domain.errors import StoreError
-from broker.domain.subscription import Subscription
 from broker.domain.topics import matches
 from broker.ports import (
+    Applied,
+    Claimed,
     Enqueued,
     Forgotten,
     Held,
@@ -18,6 +19,7 @@ from broker.ports import (
     SessionState,
     StateChange,
     StoredSession,
+    Subscribed,
     Unseen,
 )
 
@@ -30,24 +32,38 @@ class MemoryStateStore:
     def __init__(self, opened: Opened) -> None:
         self._opened = opened
 
-    async def apply(self, changes: Sequence[StateChange]) -> int:
+    async def apply(self, changes: Sequence[StateChange]) -> Applied:
         contents = self._opened.contents
         for number in (number for change in changes for number in _numbers(change)):
             if not -(1 << 63) <= number < 1 << 63:
                 raise StoreError(f"{number} is beyond 64 bits")
         # Nothing can fail after this, so the changes are atomic.
-        return sum(_apply(contents, change) for change in changes)
+        dropped, stale = 0, []
+        for change in changes:
+            if isinstance(change, Saved | Moved | Enqueued) and _is_stale(contents, change):
+                stale.append(change)
+            else:
+                dropped += _apply(contents, change)
+        return Applied(dropped, stale)
 
     async def load(self, key: SessionKey) -> SessionState | None:
         kept = self._opened.contents.sessions.get(key)
         return None if kept is None else _copy(kept.state)
 
-    async def subscriptions(
-        self, user: str | None = None
-    ) -> list[tuple[SessionKey, dict[str, Subscription]]]:
+    async def claim(self, key: SessionKey, at: int) -> Claimed:
+        sessions = self._opened.contents.sessions
+        kept = sessions.get(key)
+        if kept is None:
+            sessions[key] = KeptSession(SessionState({}, {}, [], [], []), at, at)
+            return Claimed(at, None)
+        kept.epoch += 1
+        kept.saved_at = at
+        return Claimed(kept.epoch, _copy(kept.state))
+
+    async def subscriptions(self, user: str | None = None) -> list[Subscribed]:
         sessions = self._opened.contents.sessions
         return [
-            (key, dict(kept.state.filters))
+            Subscribed(key, dict(kept.state.filters), kept.epoch)
             for key, kept in sessions.items()
             if user is None or key.user == user
         ]
@@ -62,6 +78,10 @@ class MemoryStateStore:
     async def client_ids(self, user: str, limit: int) -> list[str]:
         sessions = self._opened.contents.sessions
         return [key.client_id for key in sessions if key.user == user][:limit]
+
+    async def expiring(self, before: int, limit: int) -> list[SessionKey]:
+        sessions = self._opened.contents.sessions
+        return [key for key, kept in sessions.items() if kept.saved_at < before][:limit]
 
     async def expire(self, before: int, keep: Sequence[SessionKey], now: int) -> int:
         sessions = self._opened.contents.sessions
@@ -96,9 +116,9 @@ class MemoryStateStore:
 def _numbers(change: StateChange) -> Iterable[int]:
     """The seqs and offsets in a change."""
     match change:
-        case Saved(_, state, _):
+        case Saved(_, state):
             return state.cursors.values()
-        case Moved(_, cursors, _):
+        case Moved(_, cursors):
             return cursors.values()
         case Seen(_, _, _, read, delivered):
             return (read, delivered)
@@ -107,12 +127,20 @@ def _numbers(change: StateChange) -> Iterable[int]:
     return ()
 
 
+def _is_stale(contents: Contents, change: Saved | Moved | Enqueued) -> bool:
+    if change.epoch is None:
+        return False
+    kept = contents.sessions.get(change.key)
+    return kept is None or kept.epoch != change.epoch
+
+
 def _apply(contents: Contents, change: StateChange) -> int:
     """Make one change; returns how many queued messages it dropped."""
     sessions = contents.sessions
     match change:
         case Saved(key, state, at):
-            sessions[key] = KeptSession(_copy(state), at)
+            epoch = sessions[key].epoch if key in sessions else 0
+            sessions[key] = KeptSession(_copy(state), at, epoch)
         case Moved(key, cursors, packet_ids) if key in sessions:
             sessions[key].state.cursors.update(cursors)
             if packet_ids is not None:

@@ -1,114 +1,39 @@
-"""The connected sessions of a node: attach, take-over, detach, and saving their cursors."""
+"""Gives connections their sessions, and takes them back."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import Protocol
-
-from msgspec.structs import replace
 
 from broker.delivery.away import AwaySessions
 from broker.delivery.feeder import Feeder
 from broker.delivery.online import Online
 from broker.delivery.subscriptions import Subscriptions
-from broker.domain.errors import RefusedError, StoreError
+from broker.domain.errors import StoreError
 from broker.domain.publication import Publication
 from broker.domain.topics import inbox_topic
 from broker.metrics import Metrics
 from broker.ports import (
     Arrival,
+    Enqueued,
     Forgotten,
     Identity,
     Moved,
     PacketIds,
     Principal,
+    QueuedMessage,
     Saved,
     SessionKey,
     SessionState,
 )
 from broker.publish.pipeline import Pipeline
 from broker.publish.publisher import Publisher
-from broker.session.roles import Limits, Outbox
+from broker.registry.loading import Loaded, Loader, is_superseded
+from broker.registry.roles import Arriving, Client, Elsewhere, RegistryClock, RegistryLimits
 from broker.session.session import Session
-from broker.states import States
+from broker.states import Stale, States
 from broker.tasks import Tasks
+from broker.wire.encoder import Outgoing
 
 _TAKEN_OVER = "taken over by a new connection"
-
-
-class Client(Protocol):
-    """A connection as the registry sees it."""
-
-    @property
-    def session(self) -> Session | None: ...
-
-    @property
-    def publisher(self) -> Publisher: ...
-
-    @property
-    def will(self) -> Publication | None: ...
-
-    @property
-    def outbox(self) -> Outbox: ...
-
-    @property
-    def peer(self) -> tuple[str, int]:
-        """The address and port of the other end."""
-        ...
-
-    @property
-    def closed(self) -> bool: ...
-
-    def adopt(self, session: Session) -> None:
-        """Serve this session from now on."""
-        ...
-
-    def release_session(self) -> None:
-        """Serve no session from now on."""
-        ...
-
-    def drop_will(self) -> None:
-        """Publish no will when the connection ends."""
-        ...
-
-    def renew(self, identity: Identity) -> bool:
-        """Go on with a fresh token, see `Principal.renew`. Returns whether it did."""
-        ...
-
-    def close(self, reason: str) -> None:
-        """End the connection. It is detached from the registry before this returns."""
-        ...
-
-
-class RegistryLimits(Limits, Protocol):
-    """What a user may hold."""
-
-    connections_per_user: int
-    sessions_per_user: int
-
-
-class Elsewhere(Protocol):
-    """The other nodes of a cluster, where a session may be connected, too."""
-
-    async def release(self, key: SessionKey) -> None:
-        """If the session is connected elsewhere, end that connection. On return its state is stored. Raises
-        `StoreError`: perhaps it is not."""
-        ...
-
-    def attached(self, session: Session) -> None:
-        """The session is connected here."""
-        ...
-
-    def detached(self, session: Session) -> None:
-        """It is not any more. Its state is on its way to the store."""
-        ...
-
-
-class RegistryClock(Protocol):
-    """See `broker.clock.SystemClock`."""
-
-    def now_ms(self) -> int: ...
-
-    def steady_ms(self) -> int: ...
 
 
 class Registry:
@@ -147,7 +72,8 @@ class Registry:
         self._clock = clock
         self._devices_changed = devices_changed
         self._arrived = arrived
-        self._may_receive = may_receive
+        self._loader = Loader(online, away, states, metrics, limits, clock, may_receive)
+        states.on_stale(self._stale)
         self._attaching: dict[SessionKey, Client] = {}
         # The session whose client is being accepted, if its stored state has not been restored yet.
         self._unrestored: Session | None = None
@@ -156,6 +82,8 @@ class Registry:
         self.epoch = 0
         """The number of changes of accounts and tokens."""
         self._to_save: set[Session] = set()
+        # Of sessions that are being claimed: messages that other nodes could not queue any more.
+        self._missed: dict[SessionKey, list[tuple[int, QueuedMessage]]] = {}
         self._wills = Tasks()
 
     async def load(self) -> None:
@@ -180,7 +108,7 @@ class Registry:
     def ids_wanted(self, session: Session) -> None:
         """Messages of a session wait for packet ids to be reserved."""
         if session.persistent and session.connected and (ids := session.window.reserve_ids()) is not None:
-            self._save_moved([Moved(session.key, {}, ids)], [(session, ids)])
+            self._save_moved([Moved(session.key, {}, ids, session.epoch)], [(session, ids)])
 
     def dropped(self, reason: str) -> None:
         """A session dropped a message."""
@@ -192,7 +120,7 @@ class Registry:
         self, client: Client, key: SessionKey, clean: bool, accept: Callable[[bool], None]
     ) -> bool:
         """Give a connection its session; an older connection of the session is closed (take-over)
-        [MQTT-3.1.4-2]. `accept(session_present)` is called before anything is sent.
+        [MQTT-3.1.4-2], on whatever node. `accept(session_present)` is called before anything is sent.
 
         Returns False, and attaches nothing, if an account or token changed since the client was
         authenticated: it must be authenticated again.
@@ -204,102 +132,112 @@ class Registry:
         # Several connections of one session may be here at a time. Only the newest gets it.
         self._attaching[key] = client
         self._away.begin_load(key)
+        arriving = None
+        missed: Sequence[tuple[int, QueuedMessage]] = ()
         try:
-            state = await self._load(client, key, clean)
+            try:
+                if self._elsewhere is not None:
+                    arriving = await self._elsewhere.arrive(key, self._clock.steady_ms())
+                loaded = await self._load(client, key, clean, arriving)
+            finally:
+                is_newest = self._attaching.get(key) is client
+                if is_newest:
+                    del self._attaching[key]
+                    self._away.end_load(key)
+                missed = self._missed.pop(key, ()) if is_newest else ()
+            if not is_newest or is_superseded(arriving):
+                client.close(_TAKEN_OVER)
+            if client.closed:
+                self._abandon(key, loaded)
+                return True
+            if client.publisher.epoch != self.epoch:
+                self._abandon(key, loaded)
+                return False
+            self._loader.check_connections(key.user, None if arriving is None else arriving.devices)
+            session = self._open(client, key, clean, loaded.epoch)
+            await self._begin(client, session, loaded.state, accept, arriving)
         finally:
-            is_newest = self._attaching.get(key) is client
-            if is_newest:
-                del self._attaching[key]
-                self._away.end_load(key)
-        if not is_newest:
-            client.close(_TAKEN_OVER)
-        if client.closed:
-            return True
-        if client.publisher.epoch != self.epoch:
-            return False
-        if key.user and len(self._online.of(key.user)) >= self._limits.connections_per_user:
-            raise self._too_many("connections_per_user")
-        session = self._open(client, key, clean)
+            if self._elsewhere is not None and arriving is not None:
+                self._elsewhere.withdrawn(arriving)  # unless it is attached by now
+                for epoch, message in missed:
+                    self._elsewhere.take_missed(key, epoch, message)
+        return True
+
+    def _abandon(self, key: SessionKey, loaded: Loaded) -> None:
+        """A session was claimed, and its client has gone meanwhile: it is away, with its new epoch."""
+        if self._elsewhere is not None and loaded.state is not None and key not in self._online:
+            self._away.stand_in(key, loaded.state.filters, loaded.epoch)
+            self._elsewhere.stored(key, loaded.epoch, loaded.state.filters)
+
+    async def _begin(
+        self,
+        client: Client,
+        session: Session,
+        state: SessionState | None,
+        accept: Callable[[bool], None],
+        arriving: Arriving | None,
+    ) -> None:
+        key = session.key
         self._unrestored = None if state is None else session
         # After a restore both sides begin anew, as neither knows which packet ids the other one holds
         # [MQTT-3.2.2-3]. Subscriptions and cursors stay.
         accept(state is not None and state.lost is None)
         self._unrestored = None
         if client.closed:  # `accept` closes a client whose credential has expired by now
-            return True
+            return
         if key.user:
             self._devices_changed(key.user, self._online.add_device(key, client))
-        if self._elsewhere is not None:
-            self._elsewhere.attached(session)
-        if clean:
+        if self._elsewhere is not None and arriving is not None:
+            self._elsewhere.attached(session, arriving, client)
+        if not session.persistent:
             self._away.wake(key)
-            if key.user or self._anonymous_kept:
+            if (key.user or self._anonymous_kept) and arriving is None:
                 self._states.forget(Forgotten(key.user, key.client_id))
         elif state is not None:
             session.restore(state)
-            self._subscriptions.adopt(session, self._away.wake(key))
+            held = self._away.wake(key)
+            # Perhaps this node has not been told yet that the session was away.
+            self._subscriptions.adopt(session, held or self._away.held(session.filters))
             await self._subscriptions.resume(session)
-        return True
+        if self._elsewhere is not None and session.connected:
+            self._elsewhere.resumed(session)
 
-    async def _load(self, client: Client, key: SessionKey, clean: bool) -> SessionState | None:
-        while not client.closed:
+    async def _load(self, client: Client, key: SessionKey, clean: bool, arriving: Arriving | None) -> Loaded:
+        while not client.closed and self._attaching.get(key) is client and not is_superseded(arriving):
             if (old := self._online.get(key)) is not None:
                 old.close(_TAKEN_OVER)
-            if self._elsewhere is not None:
-                await self._elsewhere.release(key)
             self._away.begin_load(key)
-            state = None if clean else await self._states.load(key)
-            if state is None and not clean and key.user:
-                await self._check_sessions(key)
-            if state is not None and self._may_receive is not None:
-                state = await self._screened(state, client.publisher.principal, self._may_receive)
-            if self._attaching.get(key) is not client:
-                return None  # a newer connection of this session is attaching
+            if self._elsewhere is None:
+                loaded = await self._loader.load(key, client, clean)
+            else:
+                loaded = await self._loader.claim(key, client, clean, self._elsewhere)
             # While the state was loaded, a message may have been queued for the session, or another
-            # connection may have attached and gone. Then the state is out of date: load it again.
-            if key not in self._online and not self._away.is_out_of_date(key):
-                return state
-        return None
+            # connection may have attached and gone. Then the state is out of date: load it again. What was
+            # queued for a session that is claimed is in its state, or was missed.
+            if key not in self._online and (arriving is not None or not self._away.is_out_of_date(key)):
+                return loaded
+        return Loaded()
 
-    async def _check_sessions(self, key: SessionKey) -> None:
-        """A new persistent session is about to begin: check that its user may have one more."""
-        most = self._limits.sessions_per_user
-        client_ids = set(await self._states.store.client_ids(key.user, most + 1))
-        # Those that are connected are perhaps not stored yet.
-        client_ids |= {
-            other.client_id
-            for other, client in self._online.of(key.user).items()
-            if client.session is not None and client.session.persistent
-        }
-        if len(client_ids - {key.client_id}) >= most:
-            raise self._too_many("sessions_per_user")
-
-    def _too_many(self, limit: str) -> RefusedError:
-        self._metrics.limited[limit] += 1
-        return RefusedError("quota", f"too many for one user (limits.{limit})")
-
-    def _open(self, client: Client, key: SessionKey, clean: bool) -> Session:
+    def _open(self, client: Client, key: SessionKey, clean: bool, epoch: int | None) -> Session:
         self._anonymous_kept = self._anonymous_kept or not (clean or key.user)
         identity = client.publisher.principal.identity
         outbox, now = client.outbox, self._clock.steady_ms()
-        session = Session(key, identity, not clean, outbox, self._limits, self, now)
+        session = Session(key, identity, not clean, outbox, self._limits, self, now, epoch)
         client.adopt(session)
         self._online.add(key, client)
         self._metrics.totals["connections"] += 1
         return session
 
-    @staticmethod
-    async def _screened(
-        state: SessionState, principal: Principal, may_receive: Callable[[Principal, str], Awaitable[bool]]
-    ) -> SessionState:
-        """The state without the queued messages that plugins do not let the client receive."""
-        # A released message was delivered already: only its PUBREL handshake is left.
-        queue = [
-            message
-            for message in state.queue
-            if message.released or await may_receive(principal, message.topic)
-        ]
-        return replace(state, queue=queue)
+    def _stale(self, change: Stale) -> None:
+        """A change has written nothing, because another node has claimed the session."""
+        if isinstance(change, Enqueued):
+            if self._elsewhere is not None:
+                self._elsewhere.missed(change)
+            return
+        client = self._online.get(change.key)
+        if client is not None and client.session is not None and client.session.epoch == change.epoch:
+            client.session.taken()
+            client.close(_TAKEN_OVER)
 
     # --- detaching -------------------------------------------------------------------
 
@@ -311,40 +249,70 @@ class Registry:
             return
         client.release_session()
         key = session.key
+        if self._elsewhere is not None:
+            self._elsewhere.detaching(session)
         devices = self._online.remove(key)
         self._report(session)
         self._subscriptions.release(session)
         self._to_save.discard(session)
         self._metrics.disconnects[reason] += 1
         if session.persistent and session is not self._unrestored:
-            saved = Saved(key, session.snapshot(), self._clock.steady_ms())
-            self._states.submit([saved], patient=True)
-            self._away.stand_in(key, session.filters)
+            saved = Saved(key, session.snapshot(), self._clock.steady_ms(), session.epoch)
+            self._away.stand_in(key, session.filters, session.epoch)
+            if self._elsewhere is None:
+                self._states.submit([saved], patient=True)
+            else:
+                self._states.submit([saved], partial(self._stored, session), patient=True)
         if client.will is not None:
-            self._publish_will(client.publisher, client.will)
+            if (asked := self.publish_will(client.publisher, client.will)) is not None:
+                self._wills.spawn(asked)
             client.drop_will()
         if devices is not None:
             self._devices_changed(key.user, devices)
         if self._elsewhere is not None:
             self._elsewhere.detached(session)
 
-    def _publish_will(self, publisher: Publisher, will: Publication) -> None:
+    def _stored(self, session: Session, _error: StoreError | None) -> None:
+        if self._elsewhere is not None:
+            self._elsewhere.stored(session.key, session.epoch, session.filters)
+
+    def publish_will(self, publisher: Publisher, will: Publication) -> Coroutine[None, None, None] | None:
+        """Publish a will. Returns what must be awaited for that, if anything."""
         # The right was checked at CONNECT and may have been lost since.
         publisher.forget_permits()
-        asked = self._pipeline.publish(publisher, will, None)
-        if asked is not None:
-            self._wills.spawn(asked)
+        return self._pipeline.publish(publisher, will, None)
 
     async def publish_wills(self) -> None:
         """Wait until the pipeline has taken all wills."""
         await self._wills.finish()
 
-    async def let_go(self, key: SessionKey) -> None:
-        """Another node takes the session over: end its connection here. On return its state is stored. Raises
-        `StoreError`."""
+    # --- for other nodes ---------------------------------------------------------------
+
+    def let_go(self, key: SessionKey) -> None:
+        """Another node takes the session over: end its connection here."""
         if (client := self._online.get(key)) is not None:
             client.close(_TAKEN_OVER)
+
+    async def all_stored(self) -> None:
+        """Wait until the sessions that have been detached are stored. Raises `StoreError`."""
         await self._states.save(())
+
+    def is_attaching(self, key: SessionKey, epoch: int, message: QueuedMessage) -> bool:
+        """Whether a session is being claimed here. Then a message that was missed under an epoch waits until
+        that is done."""
+        if key not in self._attaching:
+            return False
+        self._missed.setdefault(key, []).append((epoch, message))
+        return True
+
+    def deliver_missed(self, key: SessionKey, epoch: int, message: QueuedMessage) -> None:
+        """This node holds an epoch of a session, for which a message comes late. It is sent if the session is
+        connected under this epoch, and else queued."""
+        client = self._online.get(key)
+        if client is not None and client.session is not None and client.session.epoch == epoch:
+            client.session.offer(Outgoing(message), message.qos)
+        else:
+            self._states.submit([self._away.queue_missed(key, message, epoch)], patient=True)
 
     # --- while connected -------------------------------------------------------------
 
@@ -364,7 +332,7 @@ class Registry:
                 if ids is not None:
                     reserved.append((session, ids))
                 if cursors or ids is not None:
-                    moved.append(Moved(session.key, cursors, ids))
+                    moved.append(Moved(session.key, cursors, ids, session.epoch))
             session.logs.saved()
             self._report(session)
         self._to_save.clear()
