@@ -244,7 +244,7 @@ class Others:
         await self._wills.publish_of(node, self._publish_will)
         remaining = await self._backplane.devices.forget(node)
         if remaining is None:
-            raise StoreUnavailableError(f"the devices of {node} cannot be removed now")
+            raise StoreError(f"the devices of {node} cannot be removed now")
         for user, devices in remaining.items():
             if devices:
                 self._counting.count(user, devices)
