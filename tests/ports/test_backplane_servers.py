@@ -253,7 +253,8 @@ async def test_a_cluster_of_three(tmp_path: Path, servers: ExitStack) -> None:
     """The second node is told of one server only, and finds the others."""
     urls = []
     for _ in range(3):
-        server, url = own(tmp_path, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+        bus = ("--cluster-port", str(free_port()))  # else port + 10000, where the system may have something
+        server, url = own(tmp_path, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000", *bus)
         started(servers, server)
         urls.append(url)
     ports = [port_of(url) for url in urls]
