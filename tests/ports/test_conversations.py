@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from broker.domain.errors import DuplicateMessageError, StoreError
 from broker.domain.message import Count
-from broker.ports import DedupKey, Marked, Seen, Unseen
+from broker.ports import ConversationState, DedupKey, Marked, Seen, Unseen
 
 if TYPE_CHECKING:
     from tests.ports.conftest import OpenedStores, Scribe
