@@ -219,8 +219,10 @@ class MessageCommitter:
         sequencer = self._sequencer
         try:
             if unknown := sequencer.unknown(drafts):
-                counts = await self._log.counts(list(filter(is_conversation, unknown)))
-                sequencer.learn(await self._log.heads(unknown), counts)
+                # In this order: if another node writes in between, the offsets are taken. Counts older
+                # than the heads would be stored.
+                heads = await self._log.heads(unknown)
+                sequencer.learn(heads, await self._log.counts(list(filter(is_conversation, unknown))))
             stamped = sequencer.stamp(drafts, self._clock.now_ms(), self._clock.growing_ms())
             await self._log.append(stamped)
         except BaseException:

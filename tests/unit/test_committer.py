@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from broker.domain.errors import DuplicateMessageError, Refusal, StoreError, StoreUnavailableError
-from broker.domain.message import Content, Draft, Stamped, draft, read_body
+from broker.domain.message import Content, Count, Draft, Stamped, draft, read_body
 from broker.domain.topics import parse_topic
 from broker.outage import Outage
 from broker.publish.committer import Duplicate, GroupCommit, MessageCommitter, Outcome, Submission
@@ -612,3 +612,39 @@ async def test_pushes_of_a_turn_are_bounded() -> None:
     assert max(after - before for before, after in pairwise(counts)) < 2000
     assert (busy[:2], busy[-1]) == ([True, False], False)
     assert busy.count(True) == busy.count(False)
+
+
+# --- other writers of the same logs ---------------------------------------------------------
+
+
+class SharedLog(MemoryLog):
+    """A log that another node writes, too: just when this one has asked its first question about it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._other = Sequencer(2)
+        self._is_asked = False
+
+    async def _write(self) -> None:
+        if not self._is_asked:
+            self._is_asked = True
+            self._other.learn({"g:team": 0}, {"g:team": Count()})
+            await self.append(self._other.stamp([group("of another node")], NOW, NOW))
+
+    async def heads(self, logs: Sequence[str]) -> dict[str, int]:
+        found = await super().heads(logs)
+        await self._write()
+        return found
+
+    async def counts(self, conversations: Sequence[str]) -> dict[str, Count]:
+        found = await super().counts(conversations)
+        await self._write()
+        return found
+
+
+async def test_a_message_has_the_count_of_its_seq() -> None:
+    """Although another node writes between the questions where the conversation ends and what it counts."""
+    bench = Bench(log=SharedLog())
+    bench.submit("own", group())
+    await bench.committer.drain()
+    assert [(message.seq, message.count) for message in bench.published] == [(2, Count(2, 2))]
