@@ -11,7 +11,7 @@ run: $(VENV)/.run ## Start a node
 test: $(VENV)/.dev system-packages tests/js/node_modules/.done ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup -q $(ARGS)
 
-test-long: $(VENV)/.dev ## Run the tests that take too long for every change: a hundred crashes under load
+test-long: $(VENV)/.dev ## Run the tests that take too long for every change: crashes and other faults under load
 	$(BIN)/python -m pytest -m long -rP -q $(ARGS)
 
 check: $(VENV)/.dev ## Lint, formatting, types, import directions, assignments, generated code and pages
@@ -42,7 +42,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m bridge.api_docs
 
 system-packages:
-	@./scripts/system-packages mosquitto mosquitto-clients nodejs npm faketime mariadb-server postgresql
+	@./scripts/system-packages mosquitto mosquitto-clients nodejs npm faketime mariadb-server postgresql redis-server
 
 # The virtual environment, with the locked versions: what a node needs, then what tests need too.
 $(VENV)/.run: requirements.lock pyproject.toml
