@@ -17,6 +17,14 @@ from tests.ports.conversation_kit import (
     state,
 )
 
+
+async def test_a_state_can_be_written_as_json(stores: "OpenedStores") -> None:
+    """Services answer with what it holds. A driver may have a type of its own for what needs 64 bits."""
+    await stores.states.apply([Marked("alice", "g:a", 1_795_641_808_000, pinned=True)])
+    (found,) = await stores.conversations.states("alice", ["g:a"])
+    assert msgspec.json.decode(msgspec.json.encode(found), type=ConversationState) == found
+
+
 # --- lists ----------------------------------------------------------------------------------
 
 
