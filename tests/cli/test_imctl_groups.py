@@ -1,5 +1,6 @@
 """`imctl group …`."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_new_members_begin_at_the_head_of_the_group(node: FakeNode) -> None:
 
 def test_a_large_group_is_shown_whole(node: FakeNode) -> None:
     users = [f"user-{number:05}" for number in range(2500)]
-    add_many(node.directory_file, users)
+    asyncio.run(add_many(node.directory_file, users))
     done(on(node, "group", "add", "team", *users))
     assert [each["user_id"] for each in shown(node)["members"]] == ["alice", "bob", *users]
     assert len(done(on(node, "group", "show", "team")).splitlines()) == 15 + 2502

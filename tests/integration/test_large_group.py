@@ -1,5 +1,6 @@
 """A group of 10,000 members, 100 of them online: what its operations cost the node."""
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -65,7 +66,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowd]:
     owner = node.user("owner")
     node.stop()
     users = [f"m{number:05}" for number in range(MEMBERS)]
-    add_many(node.data_dir / "directory.db", users)
+    asyncio.run(add_many(node.data_dir / "directory.db", users))
     node.start()
     with ExitStack() as stack:
         stack.callback(node.stop)
