@@ -1,4 +1,4 @@
-"""What a node of a cluster leaves when it dies or freezes, and what all nodes know of each other's devices."""
+"""What a node of a cluster leaves when it dies or freezes, and what the nodes know of their devices."""
 
 import json
 import signal
