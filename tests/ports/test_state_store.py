@@ -474,12 +474,15 @@ async def test_a_claim_returns_the_state_and_raises_the_epoch(stores: "OpenedSto
 
 
 async def test_a_claim_makes_a_session_that_is_not_there(stores: "OpenedStores") -> None:
-    claimed = await stores.states.claim(PHONE, 1000)
+    now = 1_795_643_652_948
+    claimed = await stores.states.claim(PHONE, now)
     assert claimed.state is None
     assert await stores.states.load(PHONE) == state()
-    again = await stores.states.claim(PHONE, 1001)
+    again = await stores.states.claim(PHONE, now + 1)
     assert again.state == state()
     assert again.epoch > claimed.epoch
+    known = await stores.states.subscriptions()
+    assert {type(each.epoch) for each in (claimed, again, *known)} == {int}, "it can be told to other nodes"
 
 
 @pytest.mark.parametrize("is_saved", [True, False])
