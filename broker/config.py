@@ -102,6 +102,16 @@ class Node(_Section):
         return _checked_networks(proxies)
 
 
+class DirectoryPool(_Section):
+    """`storage.directory_pool`."""
+
+    kept: Annotated[int, Field(ge=0, le=10_000)] = 10
+    most: Annotated[int, Field(ge=4, le=10_000)] = 100
+    idle_seconds: Seconds = 60.0
+    connect_timeout: Seconds = 5.0
+    timeout: Annotated[float, Field(ge=1.0, le=3600.0)] = 10.0
+
+
 class Cluster(_Section):
     """`cluster`."""
 
@@ -117,6 +127,7 @@ class Storage(_Section):
 
     data_dir: str = "data"
     directory_url: str | None = None
+    directory_pool: DirectoryPool = Field(default_factory=DirectoryPool)
     max_batch: Annotated[int, Field(ge=1, le=10_000)] = 1000
     max_batch_bytes: Annotated[int, Field(ge=1024)] = 512 * 1024
 

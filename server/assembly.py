@@ -52,7 +52,7 @@ from broker.states import States
 from plugins.auth import UserAuthPlugin
 from plugins.auth.authenticator import Authenticator
 from plugins.auth.passwords import Passwords
-from plugins.persistence.sql_directory import SqlDirectory, open_directory
+from plugins.persistence.sql_directory import Pool, SqlDirectory, open_directory
 from server.backups import ADMIN, KEYS, NODE, Source
 from server.floors import lower_floors
 from server.id_twins import report_id_twins
@@ -134,7 +134,8 @@ async def open_stores(
     last_ms = Snowflakes.created_ms(await stores.messages.last_id())
     clock = SystemClock(max(last_ms, await stores.conversations.last_change()))
     url = config.storage.directory_url or f"sqlite:///{(config.data_dir / 'directory.db').absolute()}"
-    directory = open_directory(url, passwords.hash, clock.now_ms)
+    pool = Pool(**config.storage.directory_pool.model_dump())
+    directory = await open_directory(url, passwords.hash, clock.now_ms, pool)
     stack.push_async_callback(directory.close)
     identity = await identify(config.data_dir, stores.identified, directory, accept_new=accept_new_store)
     if accept_new_store:

@@ -142,7 +142,7 @@ async def _former(
 async def _identify_directory(url: str, store: StoreIdentity) -> None:
     passwords = Passwords()
     try:
-        directory = open_directory(url, passwords.hash, SystemClock().now_ms)
+        directory = await open_directory(url, passwords.hash, SystemClock().now_ms)
         try:
             await directory.set_store_identity(store)
         finally:

@@ -280,7 +280,8 @@ class Directory(
 
     def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:
         """Call `callback` with every committed change: on the event loop's thread, and before the method
-        that made the change returns."""
+        that made the change returns. If other nodes share the directory, with their changes, too, as soon as
+        they are known; several changes of the same thing may come as one."""
         ...
 
 

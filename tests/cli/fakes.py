@@ -198,7 +198,7 @@ class FakeNode:
         database = sqlite.open_database(self.data_dir / "parley.db")
         stack.push_async_callback(database.close)
         url = f"sqlite:///{self.directory_file}"
-        self.directory = directory = open_directory(url, hash_password, self.clock.now_ms)
+        self.directory = directory = await open_directory(url, hash_password, self.clock.now_ms)
         stack.push_async_callback(directory.close)
         directory.account = _breaking(directory.account)  # type: ignore[method-assign]
         self.log = log = Log(database)

@@ -4,8 +4,9 @@ They are persistence plugins, named and opened as a node does it. `--persistence
 this tree, `--persistence-options` its options in YAML, in which `{unique}` becomes a word of each test's own.
 """
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,8 @@ from broker.amqtt_edge.loading import Persistence, find_persistence
 from broker.domain.message import Amendment, Content, Count, Stamped, draft, stamp
 from broker.domain.topics import Topic, parse_topic
 from broker.ports import ConversationStore, Identified, MessageLog, StateStore, StoreContext, Stores
-from tests.servers import mongodb
+from tests.ports.directories import Place, empty
+from tests.servers import mariadb, mongodb, postgres
 
 Mentions = list[str] | Literal["all"] | None
 
@@ -28,6 +30,8 @@ PLUGINS = [
     MONGODB,
     "tests.outside.memory_store.MemoryPersistencePlugin",
 ]
+
+SERVERS = {"mariadb": mariadb, "postgres": postgres}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -161,6 +165,34 @@ async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         await stores.open()
         yield stores
         await stores.close()
+
+
+# --- the directory ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[dict[str, str]]:
+    """The database of this worker on each server that a test has needed. A test finds it empty: to make the
+    tables takes 0.1 s, to empty them 0.01 s."""
+    made: dict[str, str] = {}
+    yield made
+    for kind, database in made.items():
+        asyncio.run(SERVERS[kind].drop(database))
+
+
+@pytest.fixture(params=["sqlite", *SERVERS])
+async def place(
+    request: pytest.FixtureRequest, tmp_path: Path, databases: dict[str, str]
+) -> AsyncIterator[Place]:
+    """Where an empty directory is, in each database."""
+    kind = request.param
+    if kind == "sqlite":
+        yield tmp_path / "directory.db"
+        return
+    if kind not in databases:
+        databases[kind] = await SERVERS[kind].create()
+    yield databases[kind]
+    await empty(databases[kind])
 
 
 @pytest.fixture

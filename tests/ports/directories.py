@@ -2,15 +2,17 @@
 
 import sqlite3
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlmodel import SQLModel
 
 from broker.ports import Contact, DirectoryError, Group, GroupWrite, Membership, Notice
 from plugins.persistence.sql_directory import SqlDirectory, open_directory
 from plugins.persistence.sql_directory.models import USERS
+from tests.servers import mariadb, postgres
 
 NOW = 1_764_000_000_999
 """Unix ms. The last of its second."""
@@ -30,14 +32,36 @@ async def hash_password(password: str) -> str:
     return f"hash of {password}"
 
 
-def url(path: Path) -> str:
-    return f"sqlite:///{path}"
+Place = Path | str
+"""Where a directory is: a SQLite file, or the URL of a database on a server."""
+
+
+def url(place: Place) -> str:
+    return f"sqlite:///{place}" if isinstance(place, Path) else place
+
+
+def is_mariadb(place: Place) -> bool:
+    return str(place).startswith("mysql:")
+
+
+async def run_sql(place: Place, *statements: str) -> list[tuple[Any, ...]]:
+    """Run statements beside the directory; the rows of the last one."""
+    if isinstance(place, Path):
+        with closing(sqlite3.connect(place)) as connection, connection:
+            return [connection.execute(statement).fetchall() for statement in statements][-1]
+    server = mariadb if is_mariadb(place) else postgres
+    return await server.run(place, *statements)
+
+
+async def empty(place: str) -> None:
+    """Empty the tables of a directory."""
+    quote = "`" if is_mariadb(place) else '"'
+    await run_sql(place, *(f"DELETE FROM {quote}{table}{quote}" for table in SQLModel.metadata.tables))
 
 
 @asynccontextmanager
-async def opened(path: Path, clock: Clock | None = None) -> AsyncIterator[SqlDirectory]:
-    """The directory of a SQLite file."""
-    directory = open_directory(url(path), hash_password, (clock or Clock()).now_ms)
+async def opened(place: Place, clock: Clock | None = None) -> AsyncIterator[SqlDirectory]:
+    directory = await open_directory(url(place), hash_password, (clock or Clock()).now_ms)
     try:
         yield directory
     finally:
@@ -49,26 +73,21 @@ async def add(directory: SqlDirectory, *users: str) -> None:
         await directory.add_account(user, None, "user")
 
 
-def add_many(path: Path, users: Sequence[str]) -> None:
-    """Accounts in the file of an open directory; one by one, each of them costs a sync."""
-    connection = sqlite3.connect(path)
+async def add_many(place: Place, users: Sequence[str]) -> None:
+    """Accounts in the database of an open directory; one by one, each of them costs a sync."""
     values = dict.fromkeys(USERS.c.keys(), "0") | {
-        "user_id": "?",
         "password_hash": "NULL",
         "role": "'user'",
+        "disabled": "FALSE",
         "name": "''",
         "avatar": "''",
         "who_may_message": "'everyone'",
         "who_may_add_me": "'everyone'",
         "who_sees_presence": "'contacts'",
-        "read_receipts": "1",
+        "read_receipts": "TRUE",
     }
-    with connection:
-        connection.executemany(
-            f"INSERT INTO users ({', '.join(values)}) VALUES ({', '.join(values.values())})",
-            [(user,) for user in users],
-        )
-    connection.close()
+    rows = (", ".join((values | {"user_id": f"'{user}'"}).values()) for user in users)
+    await run_sql(place, f"INSERT INTO users ({', '.join(values)}) VALUES ({'), ('.join(rows)})")
 
 
 def member(user: str, role: str = "member", group: str = "team", joined_seq: int = 0) -> Membership:

@@ -20,7 +20,18 @@ from broker.ports import (
     TokenRevoked,
 )
 from plugins.persistence.sql_directory import SqlDirectory
-from tests.ports.directories import NOW, Clock, add, add_many, contact, new_group, notice, opened, refused
+from tests.ports.directories import (
+    NOW,
+    Clock,
+    Place,
+    add,
+    add_many,
+    contact,
+    new_group,
+    notice,
+    opened,
+    refused,
+)
 
 
 @pytest.fixture
@@ -29,8 +40,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def directory(tmp_path: Path, clock: Clock) -> AsyncIterator[SqlDirectory]:
-    async with opened(tmp_path / "directory.db", clock) as directory:
+async def directory(place: Place, clock: Clock) -> AsyncIterator[SqlDirectory]:
+    async with opened(place, clock) as directory:
         yield directory
 
 
@@ -147,11 +158,14 @@ async def test_who_is_cancelled_while_writing_is_told_of_all_the_same(
 ) -> None:
     await add(directory, "alice")
     del changes[:]
+    told = asyncio.Event()
+    directory.on_change(lambda _: told.set())
     writing = asyncio.create_task(directory.set_disabled("alice", True))
     await asyncio.sleep(0)  # it has begun
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
+    await asyncio.wait_for(told.wait(), 10)
     assert (await account_of(directory, "alice")).disabled
     assert [change.account and change.account.disabled for change in changes] == [True]  # type: ignore[union-attr]
 
@@ -228,9 +242,9 @@ async def test_profiles(directory: SqlDirectory, changes: list[DirectoryChange])
     assert await directory.profiles([]) == {}
 
 
-async def test_profiles_of_many(directory: SqlDirectory, tmp_path: Path) -> None:
+async def test_profiles_of_many(directory: SqlDirectory, place: Place) -> None:
     names = [f"user-{number:04}" for number in range(1100)]
-    add_many(tmp_path / "directory.db", names)
+    await add_many(place, names)
     assert set(await directory.profiles(["nobody", *names, "user-0000"])) == set(names)
 
 
@@ -286,12 +300,12 @@ async def test_of_two_changes_of_one_contact_one_is_refused(directory: SqlDirect
             *(directory.write_contacts([contact("alice", "bob", version)], []) for _ in range(2)),
             return_exceptions=True,
         )
-        assert [getattr(outcome, "code", None) for outcome in outcomes] == [None, "conflict"]
+        assert {getattr(outcome, "code", None) for outcome in outcomes} == {None, "conflict"}
 
 
-async def test_many_contacts(directory: SqlDirectory, tmp_path: Path) -> None:
+async def test_many_contacts(directory: SqlDirectory, place: Place) -> None:
     names = [f"user-{number:04}" for number in range(1200)]
-    add_many(tmp_path / "directory.db", ["alice", *names])
+    await add_many(place, ["alice", *names])
     await directory.write_contacts([contact("alice", name) for name in names], [])
     await directory.write_contacts([contact(name, "alice") for name in names[:800]], [])
     pairs = [pair for name in names[:1000] for pair in (("alice", name), (name, "alice"))]
@@ -329,7 +343,7 @@ async def test_a_notice_that_is_there_already_undoes_the_write(
     await add(directory, "alice", "bob")
     await directory.write_contacts([contact("alice", "bob")], [notice("n-1")])
     del changes[:]
-    with pytest.raises(StoreError, match=r"notices\.id"):
+    with pytest.raises(StoreError, match=r"(?i)unique|duplicate"):
         await directory.write_contacts([contact("alice", "bob", 2)], [notice("n-2"), notice("n-1")])
     assert [found.version for found in await directory.contacts("alice", "", 10)] == [1]
     assert len(await directory.notices(10)) == 1
@@ -340,28 +354,29 @@ async def test_a_notice_that_is_there_already_undoes_the_write(
 
 
 async def test_what_cannot_be_stored_is_an_error_of_the_store(directory: SqlDirectory) -> None:
-    with pytest.raises(StoreError, match="too large"):
+    with pytest.raises(StoreError, match=r"too large|[Oo]ut of range|does not fit"):
         await directory.add_account("alice", None, "user", 2**64)
-    with pytest.raises(StoreError, match="surrogates"):
+    with pytest.raises(StoreError, match=r"surrogates|does not fit"):
         await directory.account("\ud800")
     assert await directory.accounts("", 10) == []
 
 
-async def test_after_the_end_it_says_that_it_is_closed(tmp_path: Path) -> None:
-    async with opened(tmp_path / "directory.db") as directory:
+async def test_after_the_end_it_says_that_it_is_closed(place: Place) -> None:
+    async with opened(place) as directory:
         pass
     with pytest.raises(StoreError, match="closed"):
         await directory.account("alice")
 
 
-async def test_a_file_that_is_put_back_has_nothing_of_what_was_refused(
-    directory: SqlDirectory, tmp_path: Path, changes: list[DirectoryChange]
-) -> None:
+async def test_a_file_that_is_put_back_has_nothing_of_what_was_refused(tmp_path: Path) -> None:
     file = tmp_path / "directory.db"
-    file.rename(tmp_path / "aside")
-    with pytest.raises(StoreUnavailableError, match="removed or replaced"):
+    changes: list[DirectoryChange] = []
+    async with opened(file) as directory:
+        directory.on_change(changes.append)
+        file.rename(tmp_path / "aside")
+        with pytest.raises(StoreUnavailableError, match="removed or replaced"):
+            await add(directory, "alice")
+        (tmp_path / "aside").rename(file)
+        assert (await directory.account("alice"), changes) == (None, [])
         await add(directory, "alice")
-    (tmp_path / "aside").rename(file)
-    assert (await directory.account("alice"), changes) == (None, [])
-    await add(directory, "alice")
-    assert (await account_of(directory, "alice")).user_id == "alice"
+        assert (await account_of(directory, "alice")).user_id == "alice"

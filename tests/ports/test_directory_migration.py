@@ -68,7 +68,7 @@ INSERT INTO memberships VALUES ('team', 'alice', 'owner', 0, 0), ('team', 'bob',
 """
 
 
-def run_sql(path: Path, script: str) -> None:
+def run_script(path: Path, script: str) -> None:
     connection = sqlite3.connect(path)
     connection.executescript(script)
     connection.close()
@@ -114,7 +114,7 @@ async def test_everything_is_there_after_a_restart(path: Path) -> None:
 
 
 async def test_a_database_of_the_version_before_is_migrated(path: Path) -> None:
-    run_sql(path, _OLD)
+    run_script(path, _OLD)
     async with opened(path) as directory:
         assert await directory.accounts("", 10) == [
             Account("alice", "admin", False, "hash", NOW, 7, 0),
@@ -132,8 +132,8 @@ async def test_a_database_of_the_version_before_is_migrated(path: Path) -> None:
 
 
 async def test_a_database_of_0_1_0_is_migrated(path: Path) -> None:
-    run_sql(path, _RELEASED.read_text(encoding="utf-8"))
-    run_sql(
+    run_script(path, _RELEASED.read_text(encoding="utf-8"))
+    run_script(
         path,
         "INSERT INTO contacts VALUES ('alice', 'bob', 'sent', 0, '', 'hi', 1, 1);"
         "INSERT INTO contacts VALUES ('bob', 'alice', 'received', 0, '', 'hi', 1, 1);"
@@ -154,19 +154,19 @@ async def test_a_database_of_0_1_0_is_migrated(path: Path) -> None:
 
 
 async def test_a_first_start_that_was_interrupted_is_finished(path: Path) -> None:
-    run_sql(path, _OLD[: _OLD.index("CREATE TABLE groups")])
+    run_script(path, _OLD[: _OLD.index("CREATE TABLE groups")])
     async with opened(path) as directory:
         await add(directory, "alice")
         await directory.write_group(new_group("alice"), [])
 
 
 async def test_a_step_that_fails_leaves_the_version_before(path: Path) -> None:
-    run_sql(path, _OLD + "CREATE TABLE notices (stray INTEGER);")
+    run_script(path, _OLD + "CREATE TABLE notices (stray INTEGER);")
     before = schema(path)
     with pytest.raises(StoreError, match="notices already exists"):
-        open_directory(url(path), hash_password, Clock().now_ms)
+        await open_directory(url(path), hash_password, Clock().now_ms)
     assert schema(path) == before
-    run_sql(path, "DROP TABLE notices")
+    run_script(path, "DROP TABLE notices")
     async with opened(path) as directory:
         assert len(await directory.members("team", "", 10)) == 2
 
@@ -174,10 +174,10 @@ async def test_a_step_that_fails_leaves_the_version_before(path: Path) -> None:
 async def test_a_database_of_a_newer_version_is_refused(path: Path) -> None:
     async with opened(path):
         pass
-    run_sql(path, "UPDATE alembic_version SET version_num = '9999'")
+    run_script(path, "UPDATE alembic_version SET version_num = '9999'")
     before = schema(path)
     with pytest.raises(StoreError, match=f"has version 9999, this program knows {NEWEST}: use a newer one"):
-        open_directory(url(path), hash_password, Clock().now_ms)
+        await open_directory(url(path), hash_password, Clock().now_ms)
     assert schema(path) == before
 
 
@@ -188,7 +188,7 @@ def _differs(_context: object, _column: object, _made: object, _there: object, w
 
 @pytest.mark.parametrize("script", ["", _OLD], ids=["new", "old"])
 async def test_the_steps_lead_to_the_tables(path: Path, script: str) -> None:
-    run_sql(path, script)
+    run_script(path, script)
     async with opened(path):
         pass
     engine = create_engine(url(path))
@@ -204,23 +204,23 @@ async def test_opening_says_nothing_and_leaves_logging_as_it_is(
 ) -> None:
     handlers = list(logging.getLogger().handlers)
     with caplog.at_level(logging.INFO):
-        directory = open_directory(url(path), hash_password, Clock().now_ms)
+        directory = await open_directory(url(path), hash_password, Clock().now_ms)
     assert caplog.records == []
     assert capfd.readouterr() == ("", "")
     assert logging.getLogger().handlers == handlers
     await directory.close()
 
 
-def test_what_cannot_be_opened_says_so(tmp_path: Path) -> None:
+async def test_what_cannot_be_opened_says_so(tmp_path: Path) -> None:
     (tmp_path / "directory.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(StoreError, match="not a database"):
-        open_directory(url(tmp_path / "directory.db"), hash_password, Clock().now_ms)
+        await open_directory(url(tmp_path / "directory.db"), hash_password, Clock().now_ms)
     with pytest.raises(StoreError, match="unable to open"):
-        open_directory(url(tmp_path / "absent" / "directory.db"), hash_password, Clock().now_ms)
+        await open_directory(url(tmp_path / "absent" / "directory.db"), hash_password, Clock().now_ms)
 
     for wrong in ("directory.db", "parley://host/directory"):
         with pytest.raises(StoreError, match=r"^directory: "):
-            open_directory(wrong, hash_password, Clock().now_ms)
+            await open_directory(wrong, hash_password, Clock().now_ms)
 
 
 async def test_every_commit_is_synced(path: Path) -> None:
@@ -282,7 +282,7 @@ def test_the_tables_can_be_made_in_other_databases() -> None:
         for table in SQLModel.metadata.sorted_tables:
             str(CreateTable(table).compile(dialect=dialect))
     assert "BLOB(16777215)" in str(CreateTable(NOTICES).compile(dialect=mysql.dialect()))
-    assert "utf8mb4_bin" in str(CreateTable(USERS).compile(dialect=mysql.dialect()))
+    assert "utf8mb4_0900_bin" in str(CreateTable(USERS).compile(dialect=mysql.dialect()))
     assert "BIGINT" in str(CreateTable(GROUPS).compile(dialect=postgresql.dialect()))
 
 

@@ -1,10 +1,8 @@
 """The identity of a store, and of the directory."""
 
-from pathlib import Path
-
 from broker.ports import Group, GroupWrite, StoreIdentity
 from tests.ports.conftest import OpenedStores
-from tests.ports.directories import NOW, member, opened
+from tests.ports.directories import NOW, Place, member, opened
 
 FIRST = StoreIdentity("0123456789abcdef0123456789abcdef", 1)
 SECOND = StoreIdentity("fedcba9876543210fedcba9876543210", 2**40)
@@ -19,17 +17,17 @@ async def test_a_new_store_has_none_and_keeps_the_one_it_is_given(stores: Opened
     assert await stores.identified.store_identity() == SECOND
 
 
-async def test_so_does_the_directory(tmp_path: Path) -> None:
-    async with opened(tmp_path / "directory.db") as directory:
+async def test_so_does_the_directory(place: Place) -> None:
+    async with opened(place) as directory:
         assert await directory.store_identity() is None
         await directory.set_store_identity(FIRST)
         await directory.set_store_identity(SECOND)
-    async with opened(tmp_path / "directory.db") as directory:
+    async with opened(place) as directory:
         assert await directory.store_identity() == SECOND
 
 
-async def test_floors_are_lowered_to_the_heads_of_the_logs(tmp_path: Path) -> None:
-    async with opened(tmp_path / "directory.db") as directory:
+async def test_floors_are_lowered_to_the_heads_of_the_logs(place: Place) -> None:
+    async with opened(place) as directory:
         for user, floor in (("alice", 7), ("bob", 2)):
             await directory.add_account(user, None, "user", floor)
         made = GroupWrite(

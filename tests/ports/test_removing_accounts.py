@@ -1,32 +1,24 @@
 """The Directory port: an account goes with its memberships and the notices of that, or not at all."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from broker.domain.directory import Group, Membership
-from broker.ports import DirectoryError, GroupWrite, Notice
-from plugins.persistence.sql_directory import SqlDirectory, open_directory
+from broker.ports import DirectoryError, Notice
+from plugins.persistence.sql_directory import SqlDirectory
+from tests.ports.directories import Place, add, new_group, opened
 
 LEFT = Notice("n1", "bob", "groups/one", b"{}")
 
 
-async def hash_password(password: str) -> str:
-    return f"hash of {password}"
-
-
 @pytest.fixture
-async def directory(tmp_path: Path) -> AsyncIterator[SqlDirectory]:
+async def directory(place: Place) -> AsyncIterator[SqlDirectory]:
     """Alice's groups `one` and `two`, with Bob in them."""
-    opened = open_directory(f"sqlite:///{tmp_path / 'directory.db'}", hash_password, lambda: 1234)
-    for user in ("alice", "bob"):
-        await opened.add_account(user, None, "user")
-    for group in ("one", "two"):
-        put = [Membership(group, "alice", "owner", 0), Membership(group, "bob", "member", 0)]
-        await opened.write_group(GroupWrite(Group(group, group, "alice", 1234, 2), put=put), [])
-    yield opened
-    await opened.close()
+    async with opened(place) as directory:
+        await add(directory, "alice", "bob")
+        for group in ("one", "two"):
+            await directory.write_group(new_group("alice", "bob", group=group), [])
+        yield directory
 
 
 @pytest.mark.parametrize("groups", [["one"], ["one", "two", "three"], []])

@@ -1,25 +1,18 @@
 """The Directory port: ids that differ in case only are one, and a removed account's id stays used."""
 
-import sqlite3
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from broker.ports import GroupWrite, IdTwin
 from plugins.persistence.sql_directory import SqlDirectory
-from tests.ports.directories import add, new_group, opened, refused
+from tests.ports.directories import Place, add, is_mariadb, new_group, opened, refused, run_sql
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "directory.db"
-
-
-@pytest.fixture
-async def directory(path: Path) -> AsyncIterator[SqlDirectory]:
-    async with opened(path) as directory:
+async def directory(place: Place) -> AsyncIterator[SqlDirectory]:
+    async with opened(place) as directory:
         yield directory
 
 
@@ -84,40 +77,40 @@ async def test_the_owner_of_a_dismissed_group_leaves_it_to_nobody(directory: Sql
     assert left.version > 2
 
 
-def run_sql(path: Path, script: str) -> None:
-    connection = sqlite3.connect(path)
-    connection.executescript(script)
-    connection.close()
+_OLD_COLLATION = "CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 
 
-_TWINS = """
-DROP TABLE used_ids;
-DROP TABLE id_twins;
-UPDATE alembic_version SET version_num = '0004';
-"""
-
-
-async def add_twins(path: Path) -> None:
+async def add_twins(place: Place) -> None:
     """A directory of the version before, with ids that differ in case only."""
-    async with opened(path) as directory:
+    async with opened(place) as directory:
         await add(directory, "alice", "bob", "Carol")
         await directory.write_group(new_group("alice"), [])
         await directory.write_group(new_group("alice", group="choir"), [])
     more = ["BOB", "Bob", "cAROL"]
-    copy = """
-        CREATE TEMP TABLE copy AS SELECT * FROM {table} WHERE {key} = '{original}';
-        UPDATE copy SET {key} = '{name}';
-        INSERT INTO {table} SELECT * FROM copy;
-        DROP TABLE copy;
-    """
-    users = [copy.format(table="users", key="user_id", original="alice", name=name) for name in more]
-    group = copy.format(table="groups", key="group_id", original="team", name="Team")
-    run_sql(path, "".join((*users, group, _TWINS)))
+    await run_sql(
+        place,
+        *(line for name in more for line in _copy("users", "user_id", "alice", name)),
+        *_copy("groups", "group_id", "team", "Team"),
+        *(f"ALTER TABLE {table} {_OLD_COLLATION}" for table in ("users", "groups") if is_mariadb(place)),
+        "DROP TABLE changes",
+        "DROP TABLE used_ids",
+        "DROP TABLE id_twins",
+        "UPDATE alembic_version SET version_num = '0004'",
+    )
 
 
-async def test_ids_of_the_version_before_stay_and_are_told(path: Path) -> None:
-    await add_twins(path)
-    async with opened(path) as directory:
+def _copy(table: str, key: str, original: str, name: str) -> list[str]:
+    return [
+        f"CREATE TEMPORARY TABLE copied AS SELECT * FROM {table} WHERE {key} = '{original}'",
+        f"UPDATE copied SET {key} = '{name}'",
+        f"INSERT INTO {table} SELECT * FROM copied",
+        "DROP TABLE copied",
+    ]
+
+
+async def test_ids_of_the_version_before_stay_and_are_told(place: Place) -> None:
+    await add_twins(place)
+    async with opened(place) as directory:
         names = ["BOB", "Bob", "Carol", "alice", "bob", "cAROL"]
         assert [account.user_id for account in await directory.accounts("", 10)] == names
         assert await directory.id_twins(10) == (
@@ -138,9 +131,9 @@ async def test_ids_of_the_version_before_stay_and_are_told(path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", [["BOB", "Bob", "bob"], ["bob", "Bob", "BOB"], ["Bob", "BOB", "bob"]])
-async def test_twins_that_are_removed(path: Path, order: list[str]) -> None:
-    await add_twins(path)
-    async with opened(path) as directory:
+async def test_twins_that_are_removed(place: Place, order: list[str]) -> None:
+    await add_twins(place)
+    async with opened(place) as directory:
         for left, gone in enumerate(order, start=1 - len(order)):
             await directory.remove_account(gone)
             twins, _ = await directory.id_twins(10)

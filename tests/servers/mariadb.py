@@ -30,16 +30,27 @@ def server_url() -> str:
     return os.environ.get("MYSQL_URL") or shared("mariadb", _start_shared)
 
 
-@asynccontextmanager
-async def new_database(server: str | None = None) -> AsyncIterator[str]:
-    """The URL of an empty database, which is dropped at the end."""
+async def create(server: str | None = None) -> str:
+    """The URL of a new, empty database."""
     server = server or server_url()
     name = f"parley_test_{uuid4().hex}"
     await run(server, f"CREATE DATABASE {name}")
+    return urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+
+
+async def drop(database: str, server: str | None = None) -> None:
+    name = urlsplit(database).path.strip("/")
+    await run(server or server_url(), f"DROP DATABASE IF EXISTS {name}")
+
+
+@asynccontextmanager
+async def new_database(server: str | None = None) -> AsyncIterator[str]:
+    """The URL of an empty database, which is dropped at the end."""
+    database = await create(server)
     try:
-        yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+        yield database
     finally:
-        await run(server, f"DROP DATABASE IF EXISTS {name}")
+        await drop(database, server)
 
 
 async def run(url: str, *statements: str) -> list[tuple[object, ...]]:

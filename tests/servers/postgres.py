@@ -13,6 +13,7 @@ import asyncpg
 from tests.servers.processes import HOST, Process, as_user, find, folder_of, free_port, keep, shared
 
 _USER = "postgres"
+_PASSWORD = "of-tests"
 _PACKAGE = "postgresql"
 _FAST = ("-F", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
 """Tests lose nothing when the machine fails. What a product must never do."""
@@ -23,16 +24,27 @@ def server_url() -> str:
     return os.environ.get("POSTGRES_URL") or shared("postgres", _start_shared)
 
 
-@asynccontextmanager
-async def new_database(server: str | None = None) -> AsyncIterator[str]:
-    """The URL of an empty database, which is dropped at the end."""
+async def create(server: str | None = None) -> str:
+    """The URL of a new, empty database."""
     server = server or server_url()
     name = f"parley_test_{uuid4().hex}"
     await run(server, f"CREATE DATABASE {name}")
+    return urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+
+
+async def drop(database: str, server: str | None = None) -> None:
+    name = urlsplit(database).path.strip("/")
+    await run(server or server_url(), f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@asynccontextmanager
+async def new_database(server: str | None = None) -> AsyncIterator[str]:
+    """The URL of an empty database, which is dropped at the end."""
+    database = await create(server)
     try:
-        yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+        yield database
     finally:
-        await run(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        await drop(database, server)
 
 
 async def run(url: str, *statements: str) -> list[tuple[object, ...]]:
@@ -61,9 +73,12 @@ def own(folder: Path) -> tuple[Process, str]:
 
 def _prepared(folder: Path) -> Path:
     data = folder_of(folder, "postgres", _USER)
+    password = data / "password"
+    password.write_text(_PASSWORD)
+    password.chmod(0o644)
     install = (
-        *(_find("initdb"), "--pgdata", str(data / "data"), "--no-sync", "--auth=trust"),
-        *("--no-locale", "--encoding=UTF8", "--username=postgres"),
+        *(_find("initdb"), "--pgdata", str(data / "data"), "--no-sync", "--auth-host=md5"),
+        *("--no-locale", "--encoding=UTF8", "--username=postgres", f"--pwfile={password}"),
     )
     done = subprocess.run(install, capture_output=True, text=True, check=False, **as_user(_USER))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -86,7 +101,7 @@ def _find(program: str) -> str:
 
 
 def _url(port: int) -> str:
-    return f"postgresql://postgres@{HOST}:{port}/postgres"
+    return f"postgresql://postgres:{_PASSWORD}@{HOST}:{port}/postgres"
 
 
 def _is_ready(port: int) -> bool:

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 HOST = "127.0.0.1"
@@ -60,6 +61,15 @@ def folder_of(parent: Path, name: str, user: str | None = None) -> Path:
     if user is not None and os.getuid() == 0:
         shutil.chown(folder, user, user)
     return folder
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder for a server of a test's own, which the server's user can reach. (In `tmp_path` it cannot:
+    pytest closes the folders above at each start of any run.)"""
+    with tempfile.TemporaryDirectory(prefix="parley-server-") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
 
 
 def wait_until(ready: Callable[[], bool], what: str, log: Path) -> None:
@@ -106,7 +116,13 @@ class Process:
 
     def kill(self) -> None:
         """As when the machine loses its power, but for what the system still writes to disk."""
+        # Those of PostgreSQL end by themselves, but later than the next start.
+        children = psutil.Process(self.pid).children() if self._process is not None else []
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         self._end(signal.SIGKILL)
+        psutil.wait_procs(children, _DEADLINE)
 
     def end(self) -> None:
         self._end(signal.SIGTERM)

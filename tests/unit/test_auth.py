@@ -106,7 +106,7 @@ async def test_who_is_not_admitted_costs_no_hash() -> None:
 
 async def test_attempts_are_counted_by_user_and_address(tmp_path: Path) -> None:
     passwords = Passwords()
-    directory = open_directory(f"sqlite:///{tmp_path / 'directory.db'}", passwords.hash, lambda: 0)
+    directory = await open_directory(f"sqlite:///{tmp_path / 'directory.db'}", passwords.hash, lambda: 0)
     await directory.add_account("alice", "wonderland", "user")
     authenticator = Authenticator(
         directory, passwords, Tokens(tmp_path / "keys.json"), Attempts(3, 4), lambda: NOW

@@ -87,7 +87,7 @@ class World:
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     database = open_database(tmp_path / "parley.db")
     async with opened(tmp_path / "directory.db") as directory:
-        add_many(tmp_path / "directory.db", ["alice", *_users(MEMBERS)])
+        await add_many(tmp_path / "directory.db", ["alice", *_users(MEMBERS)])
         yield World(database, directory)
     await database.close()
 

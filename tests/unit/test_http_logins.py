@@ -26,15 +26,21 @@ class Home:
     """A directory with the user alice, and her logins. Its clock is an hour behind, as tokens of the
     future are not accepted; it goes on only when told."""
 
-    def __init__(self, folder: Path) -> None:
+    directory: SqlDirectory
+    authenticator: Authenticator
+    logins: Logins
+
+    def __init__(self) -> None:
         self.now = float(int(time.time()) - 3600)
         self.passwords = Passwords()
+        self.refused: Counter[str] = Counter()
+
+    async def open(self, folder: Path) -> None:
         url = f"sqlite:///{folder / 'directory.db'}"
-        self.directory: SqlDirectory = open_directory(url, self.passwords.hash, lambda: int(self.now * 1000))
+        self.directory = await open_directory(url, self.passwords.hash, lambda: int(self.now * 1000))
         tokens = Tokens(folder / "keys.json")
         attempts = Attempts(3, 100)
         self.authenticator = Authenticator(self.directory, self.passwords, tokens, attempts, lambda: self.now)
-        self.refused: Counter[str] = Counter()
         nothing: Any = None
         self.logins = Logins(
             self.authenticator,
@@ -67,7 +73,8 @@ class Home:
 
 @pytest.fixture
 async def home(tmp_path: Path) -> AsyncIterator[Home]:
-    home = Home(tmp_path)
+    home = Home()
+    await home.open(tmp_path)
     await home.directory.add_account("alice", "wonderland", "user")
     yield home
     await home.close()

@@ -1,5 +1,6 @@
-"""The directory on any SQL database that SQLAlchemy supports. The default is an SQLite file."""
+"""The directory in an SQL database: a SQLite file by default, or MariaDB, MySQL or PostgreSQL."""
 
 from plugins.persistence.sql_directory.directory import SqlDirectory, open_directory
+from plugins.persistence.sql_directory.pool import Pool
 
-__all__ = ["SqlDirectory", "open_directory"]
+__all__ = ["Pool", "SqlDirectory", "open_directory"]

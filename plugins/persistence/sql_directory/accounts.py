@@ -90,7 +90,7 @@ class SqlAccounts(SqlPart):
         await self._database.write(_delete_account, user_id, groups, notices)
 
     async def profiles(self, user_ids: Sequence[str]) -> dict[str, Profile]:
-        return await self._database.read(_select_profiles, user_ids)
+        return await self._database.read(select_profiles, user_ids)
 
     async def write_profile(self, profile: Profile) -> None:
         await self._database.write(_update_profile, profile)
@@ -109,6 +109,15 @@ class SqlAccounts(SqlPart):
 def _select_account(connection: Connection, user_id: str) -> Account | None:
     row = connection.execute(_ACCOUNTS.where(USERS.c.user_id == user_id)).first()
     return None if row is None else Account(*row)
+
+
+def select_accounts_by_id(connection: Connection, user_ids: Sequence[str]) -> dict[str, Account]:
+    found = [
+        Account(*row)
+        for chunk in chunks(user_ids)
+        for row in connection.execute(_ACCOUNTS.where(USERS.c.user_id.in_(chunk)))
+    ]
+    return {account.user_id: account for account in found}
 
 
 def _select_accounts(connection: Connection, after: str, limit: int) -> list[Account]:
@@ -142,11 +151,17 @@ def _set_password(
     connection: Connection, user_id: str, hashed: str, tokens_after: int
 ) -> list[DirectoryChange]:
     """`tokens_after` (Unix s) grows, whatever the wall clock says."""
-    account = _select_account(connection, user_id)
-    if account is None:
-        raise no_user(user_id)
-    later = max(tokens_after, account.tokens_after + 1)
+    _lock_user(connection, user_id)
+    before = connection.scalar(select(USERS.c.tokens_after).where(USERS.c.user_id == user_id)) or 0
+    later = max(tokens_after, before + 1)
     return _update_account(connection, user_id, {"password_hash": hashed}, later)
+
+
+def _lock_user(connection: Connection, user_id: str) -> None:
+    """No other transaction changes or removes the user until this one ends."""
+    query = select(USERS.c.user_id).where(USERS.c.user_id == user_id)
+    if connection.scalar(query.with_for_update()) is None:
+        raise no_user(user_id)
 
 
 def _set_columns(connection: Connection, user_id: str, values: dict[str, Any]) -> None:
@@ -189,7 +204,7 @@ def _delete_account(
     ]
 
 
-def _select_profiles(connection: Connection, user_ids: Sequence[str]) -> dict[str, Profile]:
+def select_profiles(connection: Connection, user_ids: Sequence[str]) -> dict[str, Profile]:
     query = select(*columns(USERS, Profile.__struct_fields__))
     found = [
         Profile(*row)
@@ -209,8 +224,7 @@ def _revoke_token(
 ) -> list[DirectoryChange]:
     """Revoke a token, and forget revoked tokens that expired a day before `now` (Unix s): the wall clock may
     be ahead, and be set back."""
-    if _select_account(connection, user_id) is None:
-        raise no_user(user_id)
+    _lock_user(connection, user_id)
     ended = (REVOKED_TOKENS.c.expires_at < now - _DAY) | (REVOKED_TOKENS.c.token_id == token_id)
     connection.execute(delete(REVOKED_TOKENS).where(ended))
     row = {"token_id": token_id, "user_id": user_id, "expires_at": expires_at}

@@ -25,7 +25,7 @@ class SqlContacts(SqlPart):
     """See `broker.ports.ContactDirectory`."""
 
     async def contacts_between(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Contact]:
-        return await self._database.read(_select_between, pairs)
+        return await self._database.read(select_between, pairs)
 
     async def contacts(self, user_id: str, after: str, limit: int) -> list[Contact]:
         return await self._database.read(_select_page, user_id, after, limit)
@@ -34,7 +34,7 @@ class SqlContacts(SqlPart):
         await self._database.write(_write_contacts, contacts, notices)
 
 
-def _select_between(
+def select_between(
     connection: Connection, pairs: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], Contact]:
     found = [

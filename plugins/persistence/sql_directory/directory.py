@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable
 from broker.ports import DirectoryChange
 from plugins.persistence.sql_directory.accounts import SqlAccounts
 from plugins.persistence.sql_directory.contacts import SqlContacts
-from plugins.persistence.sql_directory.database import open_database
 from plugins.persistence.sql_directory.floors import SqlFloors
 from plugins.persistence.sql_directory.groups import SqlGroups
 from plugins.persistence.sql_directory.identity import SqlIdentity
 from plugins.persistence.sql_directory.notices import SqlNotices
+from plugins.persistence.sql_directory.opening import open_database
+from plugins.persistence.sql_directory.pool import Pool
 from plugins.persistence.sql_directory.upkeep import SqlUpkeep
 from plugins.persistence.sql_directory.used_ids import SqlUsedIds
 
@@ -27,15 +28,25 @@ class SqlDirectory(
         """Finish the calls that have begun, then close the connections. Later calls raise `StoreError`."""
         await self._database.close()
 
+    @property
+    def as_of(self) -> float | None:
+        """The monotonic time in seconds as of which the listeners know what other nodes have changed; None if
+        there are no others."""
+        return self._database.as_of
 
-def open_directory(
-    url: str, hash_password: Callable[[str], Awaitable[str]], now_ms: Callable[[], int]
+
+async def open_directory(
+    url: str,
+    hash_password: Callable[[str], Awaitable[str]],
+    now_ms: Callable[[], int],
+    pool: Pool | None = None,
 ) -> SqlDirectory:
     """Open the directory at an SQLAlchemy URL and bring its tables up to date.
 
     `hash_password` returns the hash that is stored for a password; `now_ms` returns Unix milliseconds.
+    `pool`: of connections to a server.
 
     Raises:
         StoreError: the database cannot be opened, or a newer version of this program wrote it.
     """
-    return SqlDirectory(open_database(url), hash_password, now_ms)
+    return SqlDirectory(await open_database(url, pool or Pool()), hash_password, now_ms)

@@ -55,7 +55,7 @@ class SqlGroups(SqlPart):
         return await self._database.read(_select_groups, after, limit)
 
     async def groups_by_id(self, group_ids: Sequence[str]) -> dict[str, Group]:
-        return await self._database.read(_select_groups_by_id, group_ids)
+        return await self._database.read(select_groups_by_id, group_ids)
 
     async def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
         return await self._database.read(_select_rows, MEMBERSHIPS, Membership, group_id, after, limit)
@@ -103,7 +103,7 @@ def _select_groups(connection: Connection, after: str, limit: int) -> list[Group
     return [_from_row(*row) for row in connection.execute(query)]
 
 
-def _select_groups_by_id(connection: Connection, group_ids: Sequence[str]) -> dict[str, Group]:
+def select_groups_by_id(connection: Connection, group_ids: Sequence[str]) -> dict[str, Group]:
     found = [
         _from_row(*row)
         for chunk in chunks(group_ids)
@@ -140,6 +140,12 @@ def _select_rows_by_id(
         for row in connection.execute(query.where(table.c.user_id.in_(chunk)))
     ]
     return {row.user_id: row for row in found}
+
+
+def select_members_of(
+    connection: Connection, group_id: str, user_ids: Sequence[str]
+) -> dict[str, Membership]:
+    return _select_rows_by_id(connection, MEMBERSHIPS, Membership, group_id, user_ids)
 
 
 def _select_rows(

@@ -4,6 +4,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from broker.ports import DirectoryChange, StoreIdentity
 from plugins.persistence.sql_directory.database import SqlPart
+from plugins.persistence.sql_directory.migrate import VERSION
 from plugins.persistence.sql_directory.models import STORE_IDENTITY, columns
 
 
@@ -25,6 +26,8 @@ def read_identity(connection: Connection) -> StoreIdentity | None:
 
 def write_identity(connection: Connection, identity: StoreIdentity) -> list[DirectoryChange]:
     """Replace the identity, in the transaction of the caller."""
+    # There may be no row of it to lock, and two nodes that are new must not leave two.
+    connection.execute(select(VERSION).with_for_update())
     connection.execute(delete(STORE_IDENTITY))
     connection.execute(insert(STORE_IDENTITY).values(id=identity.id, generation=identity.generation))
     return []

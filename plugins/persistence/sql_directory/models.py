@@ -7,14 +7,50 @@ database. A column has the name of the struct field that it stores: `columns` re
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, ColumnElement, Integer, LargeBinary, Table
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Dialect,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    TypeDecorator,
+)
+from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
+# Not utf8mb4_bin, which takes no notice of spaces at the end.
 _TEXT = {
-    f"{dialect}_{option}": value
-    for dialect in ("mysql", "mariadb")
-    for option, value in (("charset", "utf8mb4"), ("collate", "utf8mb4_bin"))
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_0900_bin",
+    "mariadb_charset": "utf8mb4",
+    "mariadb_collate": "utf8mb4_nopad_bin",
 }
+
+
+class Id(TypeDecorator[str]):
+    """An id of at most 64 characters, compared byte by byte. SQLite does so with every text; in PostgreSQL
+    a column without a collation has that of the database, which orders as a language does."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(64)
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
+        collation = "C" if dialect.name == "postgresql" else None
+        return dialect.type_descriptor(String(64, collation))
+
+
+class _JsonAsText(LargeBinary):
+    """Bytes of JSON, sent as text: aiomysql 0.3 cannot send bytes with PyMySQL 1.2. A binary column stores
+    the bytes of a text as they come, which is UTF-8 (`charset` in `mariadb.py`)."""
+
+    def bind_processor(self, dialect: Dialect) -> Any:
+        return bytes.decode
 
 
 class UserRow(SQLModel, table=True):
@@ -23,7 +59,7 @@ class UserRow(SQLModel, table=True):
     __tablename__ = "users"
     __table_args__ = _TEXT
 
-    user_id: str = Field(primary_key=True, max_length=64)
+    user_id: str = Field(primary_key=True, sa_type=Id)
     password_hash: str | None = Field(default=None, max_length=255)
     role: str = Field(default="user", max_length=16)
     disabled: bool = False
@@ -44,8 +80,8 @@ class RevokedTokenRow(SQLModel, table=True):
     __tablename__ = "revoked_tokens"
     __table_args__ = _TEXT
 
-    token_id: str = Field(primary_key=True, max_length=64)
-    user_id: str = Field(max_length=64, index=True)
+    token_id: str = Field(primary_key=True, sa_type=Id)
+    user_id: str = Field(sa_type=Id, index=True)
     expires_at: int = Field(sa_type=BigInteger, index=True)
 
 
@@ -55,8 +91,8 @@ class ContactRow(SQLModel, table=True):
     __tablename__ = "contacts"
     __table_args__ = _TEXT
 
-    user_id: str = Field(primary_key=True, max_length=64)
-    peer_id: str = Field(primary_key=True, max_length=64, index=True)
+    user_id: str = Field(primary_key=True, sa_type=Id)
+    peer_id: str = Field(primary_key=True, sa_type=Id, index=True)
     state: str = Field(max_length=16)
     blocked: bool
     remark: str = Field(max_length=255)
@@ -72,9 +108,9 @@ class GroupRow(SQLModel, table=True):
     __tablename__ = "groups"
     __table_args__ = _TEXT
 
-    group_id: str = Field(primary_key=True, max_length=64)
+    group_id: str = Field(primary_key=True, sa_type=Id)
     name: str = Field(max_length=255)
-    owner: str = Field(max_length=64, index=True)
+    owner: str = Field(sa_type=Id, index=True)
     created_at: int = Field(sa_type=BigInteger)
     avatar: str = Field(default="", max_length=2048)
     announcement: str = Field(default="", max_length=4096)
@@ -94,8 +130,8 @@ class MembershipRow(SQLModel, table=True):
     __tablename__ = "memberships"
     __table_args__ = _TEXT
 
-    group_id: str = Field(primary_key=True, max_length=64)
-    user_id: str = Field(primary_key=True, max_length=64, index=True)
+    group_id: str = Field(primary_key=True, sa_type=Id)
+    user_id: str = Field(primary_key=True, sa_type=Id, index=True)
     role: str = Field(default="member", max_length=16)
     joined_seq: int = Field(sa_type=BigInteger)
     muted_until: int = Field(default=0, sa_type=BigInteger)
@@ -107,8 +143,8 @@ class BanRow(SQLModel, table=True):
     __tablename__ = "group_bans"
     __table_args__ = _TEXT
 
-    group_id: str = Field(primary_key=True, max_length=64)
-    user_id: str = Field(primary_key=True, max_length=64, index=True)
+    group_id: str = Field(primary_key=True, sa_type=Id)
+    user_id: str = Field(primary_key=True, sa_type=Id, index=True)
     until: int = Field(sa_type=BigInteger)
 
 
@@ -118,8 +154,8 @@ class DepartureRow(SQLModel, table=True):
     __tablename__ = "departures"
     __table_args__ = _TEXT
 
-    group_id: str = Field(primary_key=True, max_length=64)
-    user_id: str = Field(primary_key=True, max_length=64, index=True)
+    group_id: str = Field(primary_key=True, sa_type=Id)
+    user_id: str = Field(primary_key=True, sa_type=Id, index=True)
 
 
 class JoinRequestRow(SQLModel, table=True):
@@ -128,10 +164,13 @@ class JoinRequestRow(SQLModel, table=True):
     __tablename__ = "join_requests"
     __table_args__ = _TEXT
 
-    group_id: str = Field(primary_key=True, max_length=64)
-    user_id: str = Field(primary_key=True, max_length=64, index=True)
+    group_id: str = Field(primary_key=True, sa_type=Id)
+    user_id: str = Field(primary_key=True, sa_type=Id, index=True)
     note: str = Field(max_length=1024)
     created_at: int = Field(sa_type=BigInteger)
+
+
+_JSON = LargeBinary(2**24 - 1).with_variant(_JsonAsText(2**24 - 1), "mysql", "mariadb")
 
 
 class NoticeRow(SQLModel, table=True):
@@ -144,10 +183,10 @@ class NoticeRow(SQLModel, table=True):
     place: int | None = Field(
         default=None, sa_column=Column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     )
-    id: str = Field(max_length=64, unique=True)
-    sender: str = Field(max_length=64)
+    id: str = Field(sa_type=Id, unique=True)
+    sender: str = Field(sa_type=Id)
     topic: str = Field(max_length=255)
-    content: bytes = Field(sa_column=Column(LargeBinary(2**24 - 1), nullable=False))
+    content: bytes = Field(sa_column=Column(_JSON, nullable=False))
 
 
 class StoreIdentityRow(SQLModel, table=True):
@@ -156,7 +195,7 @@ class StoreIdentityRow(SQLModel, table=True):
     __tablename__ = "store_identity"
     __table_args__ = _TEXT
 
-    id: str = Field(primary_key=True, max_length=64)
+    id: str = Field(primary_key=True, sa_type=Id)
     generation: int = Field(sa_type=BigInteger)
 
 
@@ -167,8 +206,8 @@ class UsedIdRow(SQLModel, table=True):
     __table_args__ = _TEXT
 
     kind: str = Field(primary_key=True, max_length=8)
-    folded: str = Field(primary_key=True, max_length=64)
-    id: str = Field(max_length=64)
+    folded: str = Field(primary_key=True, sa_type=Id)
+    id: str = Field(sa_type=Id)
 
 
 class IdTwinRow(SQLModel, table=True):
@@ -178,8 +217,23 @@ class IdTwinRow(SQLModel, table=True):
     __table_args__ = _TEXT
 
     kind: str = Field(primary_key=True, max_length=8)
-    id: str = Field(primary_key=True, max_length=64)
-    folded: str = Field(max_length=64, index=True)
+    id: str = Field(primary_key=True, sa_type=Id)
+    folded: str = Field(sa_type=Id, index=True)
+
+
+class ChangeRow(SQLModel, table=True):
+    """A change that other nodes have not read yet. `writer` is the directory that made it."""
+
+    __tablename__ = "changes"
+    __table_args__ = {"sqlite_autoincrement": True, **_TEXT}
+
+    id: int | None = Field(
+        default=None, sa_column=Column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    )
+    writer: str = Field(max_length=32)
+    kind: str = Field(max_length=16)
+    one: str = Field(sa_type=Id)
+    other: str = Field(sa_type=Id)
 
 
 def _table(row: type[SQLModel]) -> Table:
@@ -198,6 +252,7 @@ NOTICES = _table(NoticeRow)
 STORE_IDENTITY = _table(StoreIdentityRow)
 USED_IDS = _table(UsedIdRow)
 ID_TWINS = _table(IdTwinRow)
+CHANGES = _table(ChangeRow)
 
 
 def columns(table: Table, fields: Iterable[str]) -> list[ColumnElement[Any]]:

@@ -16,10 +16,8 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def upgrade(connection: Connection) -> None:
-    """Run the migrations that a database lacks, all in the transaction of `connection`.
-
-    MySQL and MariaDB commit every statement that changes a table. A migration that is interrupted there
-    has to be repaired by hand.
+    """Run the migrations that a database lacks, all in the transaction of `connection` where the database
+    can do so. If they are interrupted, the next call goes on with them (`migrations/__init__.py`).
 
     Raises:
         StoreError: a newer version of this program wrote the database.

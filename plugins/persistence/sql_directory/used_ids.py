@@ -43,6 +43,8 @@ def use_group_id(connection: Connection, group_id: str) -> None:
 
 def user_is_gone(connection: Connection, user_id: str) -> None:
     """An account was removed. If its id has a twin, the twin is in `used_ids` from now on."""
+    # Twins may be removed at the same time.
+    connection.scalar(select(USED_IDS.c.id).where(_is(USED_IDS, USER, user_id)).with_for_update())
     here = (ID_TWINS.c.kind == USER) & (ID_TWINS.c.id == user_id)
     if connection.execute(delete(ID_TWINS).where(here)).rowcount:
         return

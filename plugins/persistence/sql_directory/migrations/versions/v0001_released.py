@@ -9,6 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
+from plugins.persistence.sql_directory.migrations.reentrant import finish_index
+
 revision = "0001"
 down_revision = None
 
@@ -52,3 +54,5 @@ def upgrade() -> None:
             **_TEXT,
         )
         op.create_index("ix_memberships_user_id", "memberships", ["user_id"])
+    else:
+        finish_index("ix_memberships_user_id", "memberships", ["user_id"])

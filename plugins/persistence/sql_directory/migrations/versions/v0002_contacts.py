@@ -5,6 +5,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
+from plugins.persistence.sql_directory.migrations.reentrant import add_column, create_index, create_table
+
 revision = "0002"
 down_revision = "0001"
 
@@ -55,16 +57,16 @@ def _extend_users() -> None:
         _text("who_sees_presence", 16, "contacts"),
         sa.Column("read_receipts", sa.Boolean, nullable=False, server_default=sa.true()),
     ):
-        op.add_column("users", column)
-    op.create_table(
+        add_column("users", column)
+    create_table(
         "revoked_tokens",
         sa.Column("token_id", sa.String(64), primary_key=True),
         sa.Column("user_id", sa.String(64), nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         **_TEXT,
     )
-    op.create_index("ix_revoked_tokens_user_id", "revoked_tokens", ["user_id"])
-    op.create_index("ix_revoked_tokens_expires_at", "revoked_tokens", ["expires_at"])
+    create_index("ix_revoked_tokens_user_id", "revoked_tokens", ["user_id"])
+    create_index("ix_revoked_tokens_expires_at", "revoked_tokens", ["expires_at"])
 
 
 def _extend_groups() -> None:
@@ -80,8 +82,8 @@ def _extend_groups() -> None:
         _number("floor"),
         _number("version", "1"),
     ):
-        op.add_column("groups", column)
-    op.create_index("ix_groups_owner", "groups", ["owner"])
+        add_column("groups", column)
+    create_index("ix_groups_owner", "groups", ["owner"])
     _find_floors()
 
 
@@ -95,7 +97,7 @@ def _find_floors() -> None:
 
 
 def _create_contacts() -> None:
-    op.create_table(
+    create_table(
         "contacts",
         sa.Column("user_id", sa.String(64), primary_key=True),
         sa.Column("peer_id", sa.String(64), primary_key=True),
@@ -107,19 +109,19 @@ def _create_contacts() -> None:
         sa.Column("version", sa.BigInteger, nullable=False),
         **_TEXT,
     )
-    op.create_index("ix_contacts_peer_id", "contacts", ["peer_id"])
+    create_index("ix_contacts_peer_id", "contacts", ["peer_id"])
 
 
 def _create_group_tables() -> None:
-    op.create_table(
+    create_table(
         "group_bans",
         sa.Column("group_id", sa.String(64), primary_key=True),
         sa.Column("user_id", sa.String(64), primary_key=True),
         sa.Column("until", sa.BigInteger, nullable=False),
         **_TEXT,
     )
-    op.create_index("ix_group_bans_user_id", "group_bans", ["user_id"])
-    op.create_table(
+    create_index("ix_group_bans_user_id", "group_bans", ["user_id"])
+    create_table(
         "join_requests",
         sa.Column("group_id", sa.String(64), primary_key=True),
         sa.Column("user_id", sa.String(64), primary_key=True),
@@ -127,12 +129,12 @@ def _create_group_tables() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         **_TEXT,
     )
-    op.create_index("ix_join_requests_user_id", "join_requests", ["user_id"])
+    create_index("ix_join_requests_user_id", "join_requests", ["user_id"])
 
 
 def _create_notices() -> None:
     place = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-    op.create_table(
+    create_table(
         "notices",
         sa.Column("place", place, primary_key=True),
         sa.Column("id", sa.String(64), nullable=False, unique=True),

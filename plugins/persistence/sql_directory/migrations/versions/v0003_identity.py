@@ -3,7 +3,8 @@
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import op
+
+from plugins.persistence.sql_directory.migrations.reentrant import create_table
 
 revision = "0003"
 down_revision = "0002"
@@ -16,7 +17,7 @@ _TEXT: dict[str, Any] = {
 
 
 def upgrade() -> None:
-    op.create_table(
+    create_table(
         "store_identity",
         sa.Column("id", sa.String(64), primary_key=True),
         sa.Column("generation", sa.BigInteger, nullable=False),

@@ -5,6 +5,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
+from plugins.persistence.sql_directory.migrations.reentrant import add_column, create_index, create_table
+
 revision = "0004"
 down_revision = "0003"
 
@@ -16,16 +18,14 @@ _TEXT: dict[str, Any] = {
 
 
 def upgrade() -> None:
-    op.add_column(
-        "users", sa.Column("who_may_add_me", sa.String(16), nullable=False, server_default="everyone")
-    )
-    op.add_column("contacts", sa.Column("asked", sa.Boolean, nullable=False, server_default=sa.false()))
+    add_column("users", sa.Column("who_may_add_me", sa.String(16), nullable=False, server_default="everyone"))
+    add_column("contacts", sa.Column("asked", sa.Boolean, nullable=False, server_default=sa.false()))
     contacts = sa.table("contacts", sa.column("state"), sa.column("asked", sa.Boolean))
     op.execute(contacts.update().where(contacts.c.state == "sent").values(asked=sa.true()))
-    op.create_table(
+    create_table(
         "departures",
         sa.Column("group_id", sa.String(64), primary_key=True),
         sa.Column("user_id", sa.String(64), primary_key=True),
         **_TEXT,
     )
-    op.create_index("ix_departures_user_id", "departures", ["user_id"])
+    create_index("ix_departures_user_id", "departures", ["user_id"])

@@ -5,6 +5,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
+from plugins.persistence.sql_directory.migrations.reentrant import create_table
+
 revision = "0005"
 down_revision = "0004"
 
@@ -16,14 +18,14 @@ _TEXT: dict[str, Any] = {
 
 
 def upgrade() -> None:
-    used = op.create_table(
+    used = create_table(
         "used_ids",
         sa.Column("kind", sa.String(8), primary_key=True),
         sa.Column("folded", sa.String(64), primary_key=True),
         sa.Column("id", sa.String(64), nullable=False),
         **_TEXT,
     )
-    twins = op.create_table(
+    twins = create_table(
         "id_twins",
         sa.Column("kind", sa.String(8), primary_key=True),
         sa.Column("id", sa.String(64), primary_key=True),
