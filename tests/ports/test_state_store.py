@@ -528,6 +528,32 @@ async def test_of_many_claims_at_once_one_is_the_last(stores: "OpenedStores") ->
     assert list(applied.stale) == saves[:-1]
 
 
+async def test_a_claim_meets_writes_of_the_session(stores: "OpenedStores") -> None:
+    """Whoever has the session writes on, until it learns that it is too late."""
+    epoch = (await stores.states.claim(PHONE, 1000)).epoch
+    is_over, is_writing = asyncio.Event(), asyncio.Event()
+
+    async def write(number: int) -> None:
+        offset = 0
+        while not is_over.is_set():
+            offset += 1
+            change = Moved(PHONE, {f"g:{number}": offset}, None, epoch)
+            if (await stores.states.apply([change])).stale:
+                return
+            if offset == 3:
+                is_writing.set()
+            await asyncio.sleep(0)
+
+    async def claim() -> int:
+        await is_writing.wait()
+        claimed = await stores.states.claim(PHONE, 2000)
+        is_over.set()
+        return claimed.epoch
+
+    results = await asyncio.gather(claim(), write(0), write(1))
+    assert results[0] == epoch + 1
+
+
 async def test_which_sessions_may_expire(stores: "OpenedStores") -> None:
     await stores.states.apply([Saved(PHONE, FULL, 10), Saved(TABLET, FULL, 20), Saved(BOB, FULL, 30)])
     assert set(await stores.states.expiring(30, 10)) == {PHONE, TABLET}
