@@ -31,7 +31,7 @@ def server(tmp_path: Path) -> Iterator[tuple[Process, str]]:
     process, url = mongodb.own(folder)
     process.start()
     yield process, url
-    process.end()
+    process.kill()
 
 
 async def refused(tmp_path: Path, uri: str, **options: Any) -> str:
@@ -90,7 +90,7 @@ async def test_a_wrong_password(tmp_path: Path) -> None:
             roles = [{"role": "root", "db": "admin"}]
             connected.admin.command("createUser", "parley", pwd="right", roles=roles)
     finally:
-        first.end()
+        first.kill()
     server, url = mongodb.own(folder, "--auth")
     server.start()
     try:
@@ -103,7 +103,7 @@ async def test_a_wrong_password(tmp_path: Path) -> None:
         async with opened(tmp_path, right, "parley") as stores:
             assert await stores.messages.last_id() == 0
     finally:
-        server.end()
+        server.kill()
 
 
 # --- running --------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ async def test_a_server_that_goes_and_comes_back(
     async with opened(tmp_path, url, "parley", **QUICK) as stores:
         first, second = scribe.group("team", "a"), scribe.group("team", "b")
         await stores.messages.append([first])
-        process.end()
+        process.kill()
         with pytest.raises(StoreUnavailableError, match=r"^mongodb: cannot be reached$"):
             await stores.messages.append([second])
         with pytest.raises(StoreUnavailableError, match=r"^mongodb: cannot be reached$"):
@@ -180,7 +180,7 @@ async def test_commits_whose_outcome_is_not_known(
                 assert not isinstance(raised.value, StoreUnavailableError), "it must not be tried again"
                 fail_commits(connected, LOST, "off")
     finally:
-        process.end()
+        process.kill()
 
 
 def fail_commits(connected: "MongoClient[dict[str, Any]]", failure: dict[str, Any], mode: object) -> None:

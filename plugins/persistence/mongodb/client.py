@@ -37,6 +37,7 @@ from plugins.persistence.mongodb.places import chunks
 # reads this when it is imported.
 os.environ.setdefault("MOTOR_MAX_WORKERS", "100")
 
+from motor.frameworks.asyncio import run_on_executor
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorClientSession
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ _AT_ONCE = 64
 """Up to so many writes go in one command. It saves a few of them half of the CPU and half of the time; the
 commands of the collections are as good for many, or better."""
 
+_in_thread: Callable[..., Awaitable[int]] = run_on_executor  # which has no annotations
+
 _ATTEMPTS = 20
 """Of a transaction that meets others."""
 _LONGEST_PAUSE = 0.1
@@ -58,7 +61,7 @@ _BETWEEN_QUESTIONS = 0.5
 class Reader:
     """Reads documents, as the majority has them; inside of a transaction, as of its begin."""
 
-    def __init__(self, database: Any, session: AsyncIOMotorClientSession | None) -> None:
+    def __init__(self, database: Any, session: Any) -> None:
         self._database = database
         self._session = session
 
@@ -105,7 +108,7 @@ class Reader:
 class Transaction(Reader):
     """Reads and writes of which all are committed, or none."""
 
-    def __init__(self, database: Any, session: AsyncIOMotorClientSession, *, at_once: bool) -> None:
+    def __init__(self, database: Any, session: Any, *, at_once: bool) -> None:
         super().__init__(database, session)
         self._at_once = at_once
 
@@ -114,14 +117,19 @@ class Transaction(Reader):
         update."""
         if self._at_once and sum(len(operations) for _, operations in parts) <= _AT_ONCE:
             return await self._write_at_once(parts)
-        written = 0
-        for collection, operations in parts:
-            if operations:
-                bulk = self._database[collection].bulk_write
-                written += _written(
-                    await bulk([_in_driver(each) for each in operations], session=self._session)
-                )
-        return written
+        # One change of threads for all collections: each costs as much as a small write.
+        return await _in_thread(asyncio.get_running_loop(), self._write_each, parts)
+
+    def _write_each(self, parts: Sequence[tuple[str, Sequence[Operation]]]) -> int:
+        """In one of the driver's threads, so with the driver itself."""
+        database, session = self._database.delegate, self._session.delegate
+        return sum(
+            _written(
+                database[collection].bulk_write([_in_driver(each) for each in operations], session=session)
+            )
+            for collection, operations in parts
+            if operations
+        )
 
     async def _write_at_once(self, parts: Sequence[tuple[str, Sequence[Operation]]]) -> int:
         operations = [
