@@ -81,6 +81,7 @@ def test_sessions_of_all_nodes_are_listed_kicked_and_counted(pair: Pair) -> None
     assert one.call("KickUser", admin.KickUserRequest(user_id=alice)).connections == 2
     for client in clients:
         assert client.is_closed()
+        client.socket.close()
 
 
 def test_a_push_reaches_users_on_all_nodes(pair: Pair) -> None:
@@ -97,3 +98,4 @@ def test_a_push_reaches_users_on_all_nodes(pair: Pair) -> None:
     assert (list(answer.reached), list(answer.missed)) == (users, ["nobody"])
     for client in clients:
         assert json.loads(client.message()[1]) == {"event": "push", "payload": {"ring": 1}}
+        client.socket.close()

@@ -229,6 +229,9 @@ class Store:
     def __init__(self) -> None:
         self.sessions: dict[SessionKey, SessionState] = {}
         self.epochs: dict[SessionKey, int] = {}
+        self.commits = asyncio.Event()
+        """While it is not set, no commit ends."""
+        self.commits.set()
         self.logs: dict[str, list[int]] = {}
         """Log -> the QoS of its entries."""
         self.fails = False
@@ -237,6 +240,7 @@ class Store:
 
     async def apply(self, changes: Sequence[StateChange]) -> Applied:
         await asyncio.sleep(0)
+        await self.commits.wait()
         dropped, stale = 0, []
         for change in changes:
             if isinstance(change, Saved | Moved | Enqueued) and self._is_stale(change):

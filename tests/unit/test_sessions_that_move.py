@@ -101,6 +101,23 @@ async def test_a_session_is_taken_over_with_all_that_it_has() -> None:
     assert nodes.bus.devices[KEY.user][KEY.client_id].gateway == "node-1"
 
 
+async def test_what_a_connection_leaves_is_stored_before_another_node_claims_it() -> None:
+    nodes = Nodes()
+    first = await subscribed(nodes)
+    nodes.publish(0)
+    nodes.store.commits.clear()
+    first.close("lost")
+    second = await opened(nodes.benches[1])
+    assert second.present is None, "it waits"
+    nodes.store.commits.set()
+    await settle()
+    assert second.present
+    receiver = Receiver()
+    receiver.read(second)
+    assert receiver.came[NOTES] == [1]
+    assert not second.closed
+
+
 async def test_two_nodes_claim_a_session_at_once_and_one_has_it() -> None:
     nodes = Nodes()
     (await subscribed(nodes)).close("lost")
