@@ -3,10 +3,14 @@ VENV   := .venv
 PYTHON ?= python3.11
 BIN    := $(VENV)/bin
 
-.PHONY: run test test-long check bench hostile format clean system-packages proto docs
+.PHONY: run cluster test test-long check bench hostile format clean system-packages proto docs
 
 run: $(VENV)/.run ## Start a node
 	@exec $(BIN)/imctl serve $(ARGS)
+
+cluster: $(VENV)/.dev ## Start a whole cluster on this machine: ARGS='--base-port 21000'
+	@./scripts/system-packages nginx libnginx-mod-stream redis-server mariadb-server
+	@exec $(BIN)/python -m deploy.local $(ARGS)
 
 test: $(VENV)/.dev system-packages tests/js/node_modules/.done ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup -q $(ARGS)
@@ -42,7 +46,8 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m bridge.api_docs
 
 system-packages:
-	@./scripts/system-packages mosquitto mosquitto-clients nodejs npm faketime mariadb-server postgresql
+	@./scripts/system-packages mosquitto mosquitto-clients nodejs npm faketime mariadb-server postgresql redis-server \
+		nginx libnginx-mod-stream
 
 # The virtual environment, with the locked versions: what a node needs, then what tests need too.
 $(VENV)/.run: requirements.lock pyproject.toml

@@ -208,6 +208,7 @@ class Grpc(_Section):
     tls_cert: str | None = None
     tls_key: str | None = None
     idle_seconds: Annotated[float, Field(ge=1)] = 60.0
+    proxy_protocol: bool = False
 
 
 class Http(_Section):
@@ -220,6 +221,7 @@ class Http(_Section):
     failures_per_user: Count = 10
     failures_per_address: Count = 60
     trusted_proxies: list[str] = []
+    proxy_protocol: bool = False
     cors_origins: list[str] = []
 
     @field_validator("trusted_proxies")

@@ -29,6 +29,10 @@ class Metrics:
         """Count a dropped message."""
         self.dropped[reason] += 1
 
+    def refuse(self, reason: str) -> None:
+        """Count a connection that was refused."""
+        self.refused[reason] += 1
+
     def withhold(self, count: int) -> None:
         """Count entries that a reader got without what they are about."""
         self.totals["withheld"] += count

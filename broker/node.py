@@ -38,6 +38,7 @@ from broker.net import tcp, websocket
 from broker.net.addresses import Addresses
 from broker.net.hub import Hub
 from broker.net.listeners import Door, Listener, Slots, bind, highest_file
+from broker.net.proxied import BehindProxy, ProxiedDoor
 from broker.net.reachability import keep_asking
 from broker.ports import Backplane, ConversationStore, Directory, MessageLog, PresenceChange, Retained
 from broker.publish.committer import MessageCommitter
@@ -309,7 +310,12 @@ class Node:
         self._retained.load({topic: each for topic, each in held.items() if not topic.startswith("$")})
         opened = [(listener, bound[0].getsockname()[1]) for listener, bound in sockets]
         for listener, bound in sockets:
-            slots = self._slots(self._addresses, listener.max_connections, self._config.limits.reserved_files)
+            slots = self._slots(
+                self._addresses,
+                listener.max_connections,
+                self._config.limits.reserved_files,
+                proxy_protocol=listener.proxy_protocol,
+            )
             for sock in bound:
                 keep_asking(sock, self._config.limits.unreachable_after)
                 self._servers.append(await self._serve(listener, slots, sock))
@@ -326,13 +332,12 @@ class Node:
         return [client.session for client in self.online if client.session is not None]
 
     async def _serve(self, listener: Listener, slots: Slots, sock: socket.socket) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
         if listener.type == "tcp":
-            loop = asyncio.get_running_loop()
-            return await loop.create_server(
-                lambda: tcp.TcpProtocol(self._hub, slots), sock=sock, backlog=_BACKLOG
-            )
+            make = partial(tcp.TcpProtocol, self._hub, slots)
+            return await loop.create_server(lambda: slots.begin(make), sock=sock, backlog=_BACKLOG)
         limits = self._config.limits
-        door = Door(sock, slots)
+        door = ProxiedDoor(sock, slots, loop) if isinstance(slots, BehindProxy) else Door(sock, slots)
         return await picows.ws_create_server(
             partial(websocket.accept, self._hub, door),
             sock=door,
@@ -342,13 +347,18 @@ class Node:
             websocket_handshake_timeout=limits.connect_timeout,
         )
 
-    def slots(self, reserved_files: int) -> Slots:
+    def slots(self, reserved_files: int, *, proxy_protocol: bool) -> Slots:
         """The slots of a port that somebody else listens on. Its connections are counted by themselves: the
-        clients of an address do not keep out who calls from there. `reserved_files` are left for others."""
-        return self._slots(self._new_addresses(), 0, reserved_files)
+        clients of an address do not keep out who calls from there. `reserved_files` are left for others.
+        `proxy_protocol`: each connection begins with a PROXY header."""
+        return self._slots(self._new_addresses(), 0, reserved_files, proxy_protocol=proxy_protocol)
 
-    def _slots(self, addresses: Addresses, limit: int, reserved_files: int) -> Slots:
-        return Slots(limit, addresses, highest_file(reserved_files), self._hub.turn_away)
+    def _slots(self, addresses: Addresses, limit: int, reserved_files: int, *, proxy_protocol: bool) -> Slots:
+        highest, turn_away = highest_file(reserved_files), self._hub.turn_away
+        if not proxy_protocol:
+            return Slots(limit, addresses, highest, turn_away)
+        seconds = self._config.limits.connect_timeout
+        return BehindProxy(limit, addresses, highest, turn_away, self.metrics.refuse, seconds)
 
     def _new_addresses(self) -> Addresses:
         limits = self._config.limits

@@ -13,6 +13,8 @@ from typing import NamedTuple
 from cli.errors import CommandError
 
 DEFAULT_DATA_DIR = "data"
+CLUSTER_DIR = "cluster-data"
+"""Where `make cluster` says how to reach its nodes, while it runs."""
 _DATA_DIR_VARIABLES = ("IM_DATA_DIR", "IM_STORAGE__DATA_DIR")
 
 
@@ -26,9 +28,17 @@ class Options(NamedTuple):
 
     @property
     def where(self) -> Path:
-        """The data directory: from the option, else from the environment, else the default."""
+        """The data directory: from the option, else from the environment, else the default. If no node runs
+        there, a cluster that does."""
         names = (os.environ.get(name) for name in _DATA_DIR_VARIABLES)
-        return self.data_dir or Path(next(filter(None, names), DEFAULT_DATA_DIR))
+        named = self.data_dir or next(filter(None, names), None)
+        if named is None and not _runs(DEFAULT_DATA_DIR) and _runs(CLUSTER_DIR):
+            return Path(CLUSTER_DIR)
+        return Path(named or DEFAULT_DATA_DIR)
+
+
+def _runs(folder: str) -> bool:
+    return (Path(folder) / "node.json").exists()
 
 
 class Certificate(NamedTuple):

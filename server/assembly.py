@@ -243,7 +243,7 @@ async def open_apis(
         limits.connect_timeout, config.grpc.idle_seconds, limits.unreachable_after
     )
     # A quarter of the reserve is left for the stores. See `_serve_http` for the rest.
-    slots = joined.node.slots(limits.reserved_files // 4)
+    slots = joined.node.slots(limits.reserved_files // 4, proxy_protocol=config.grpc.proxy_protocol)
     grpc = await grpc_server.start(operations, config.grpc.bind, token, slots, offer, tls, patience)
     stack.push_async_callback(grpc.stop)
     readiness = _readiness(opened)
@@ -328,5 +328,5 @@ async def _serve_http(
     app = application(logins, readiness, http.cors_origins)
     # Half of the reserve: health must be reached when clients have used up all else, and administration
     # when HTTP clients have.
-    slots = joined.node.slots(config.limits.reserved_files // 2)
+    slots = joined.node.slots(config.limits.reserved_files // 2, proxy_protocol=http.proxy_protocol)
     return await http_server.start(app, http.bind, config.trusted_proxies, slots)

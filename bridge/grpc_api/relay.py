@@ -13,10 +13,11 @@ import contextlib
 import logging
 import select
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 from bridge.grpc_api.listening import PrivateSocket
+from broker.domain.arrival import Arrival
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,9 @@ _ATTEMPTS = 500
 class Slots(Protocol):
     """Counts the connections of an address, and how fast they come. See `broker.net.listeners.Slots`."""
 
-    def take(self, address: str, stream: asyncio.BaseTransport, now: float) -> float | None: ...
+    def begin(self, make: Callable[[Arrival | None], asyncio.Protocol]) -> asyncio.BaseProtocol: ...
+
+    def welcome(self, transport: asyncio.BaseTransport, now: float) -> Arrival | None: ...
 
     def give_back(self, address: str) -> None: ...
 
@@ -67,7 +70,10 @@ class Relay:
         """Accept connections from now on."""
         loop = asyncio.get_running_loop()
         for sock in self._sockets:
-            self._servers.append(await loop.create_server(lambda: _Front(self), sock=sock))
+            self._servers.append(await loop.create_server(self._begin, sock=sock))
+
+    def _begin(self) -> asyncio.BaseProtocol:
+        return self.slots.begin(lambda arrival: _Front(self, arrival))
 
     def stop_accepting(self) -> None:
         """Close the ports. What is connected stays."""
@@ -165,10 +171,11 @@ class _Back(_End):
 class _Front(_End):
     """The end at the client."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, arrival: Arrival | None) -> None:
         super().__init__()
         self.other = self._back = _Back(self)
         self._relay = relay
+        self._arrival = arrival
         self._early: list[bytes] = []
         self._opening: asyncio.Task[None] | None = None
         self._looking: asyncio.TimerHandle | None = None
@@ -177,16 +184,14 @@ class _Front(_End):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        peer = transport.get_extra_info("peername") or ("", 0)
-        address = str(peer[0])
         loop = asyncio.get_running_loop()
-        wait = self._relay.slots.take(address, transport, loop.time())
-        if wait is None:
+        arrival = self._arrival or self._relay.slots.welcome(transport, loop.time())
+        if arrival is None:
             self.abort()
             return
-        self._address = address
+        self._address = arrival.address
         self._relay.fronts.add(self)
-        self._opening = loop.create_task(self._open(name_of(address, int(peer[1])), wait))
+        self._opening = loop.create_task(self._open(name_of(arrival.address, arrival.port), arrival.wait))
 
     async def _open(self, client: str, wait: float) -> None:
         """Connect to the server, after so many seconds."""

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from broker.domain.arrival import Arrival
 
 MAX_HEAD = 16 * 1024
 """Most bytes of a request's line and headers."""
@@ -23,7 +24,9 @@ STOP_SECONDS = 2
 class Slots(Protocol):
     """Counts the connections of an address, and how fast they come. See `broker.net.listeners.Slots`."""
 
-    def take(self, address: str, stream: asyncio.BaseTransport, now: float) -> float | None: ...
+    def begin(self, make: Callable[[Arrival | None], asyncio.Protocol]) -> asyncio.BaseProtocol: ...
+
+    def welcome(self, transport: asyncio.BaseTransport, now: float) -> Arrival | None: ...
 
     def give_back(self, address: str) -> None: ...
 
@@ -57,9 +60,13 @@ async def start(application: ASGIApp, bind: str, trusted_proxies: Sequence[str],
     """
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     sock = _listen(bind)
+
+    def begin(**options: Any) -> asyncio.BaseProtocol:
+        return slots.begin(lambda arrival: _Protocol(slots, arrival, **options))
+
     config = uvicorn.Config(
         application,
-        http=partial(_Protocol, slots),  # type: ignore[arg-type]  # called like a class
+        http=begin,  # type: ignore[arg-type]  # called like a class
         ws="none",
         lifespan="off",
         log_config=None,
@@ -125,9 +132,10 @@ class _Protocol(H11Protocol):
 
     _impatience: asyncio.TimerHandle | None = None
 
-    def __init__(self, slots: Slots, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, slots: Slots, arrival: Arrival | None, **options: Any) -> None:
+        super().__init__(**options)
         self._slots = slots
+        self._arrival = arrival
         self._address: str | None = None
         """That of a client with a slot."""
         self._early: bytes | None = None
@@ -135,15 +143,15 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        address = str((transport.get_extra_info("peername") or ("",))[0])
-        wait = self._slots.take(address, transport, self.loop.time())
-        if wait is None:
+        arrival = self._arrival or self._slots.welcome(transport, self.loop.time())
+        if arrival is None:
             transport.abort()
             return
-        self._address = address
-        if wait:
+        self._address = arrival.address
+        self.client = (arrival.address, arrival.port)
+        if arrival.wait:
             self._early = b""
-            self._impatience = self.loop.call_later(wait, self._begin)
+            self._impatience = self.loop.call_later(arrival.wait, self._begin)
         else:
             self._regard()
 

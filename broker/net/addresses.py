@@ -38,7 +38,7 @@ class Addresses:
     def enter(self, address: str, now: float) -> float | None:
         """Count a new connection. Returns the seconds after which its CONNECT may be read, mostly 0; or None
         if the connection must be closed, and then it is not counted."""
-        if self._proxies and self._is_proxy(address):
+        if self._proxies and self.is_proxy(address):
             return 0.0
         network = network_of(address)
         connections = self._connections.get(network, 0)
@@ -62,11 +62,12 @@ class Addresses:
         else:
             self._connections.pop(network, None)
 
-    def _is_proxy(self, address: str) -> bool:
+    def is_proxy(self, address: str) -> bool:
+        """Whether an address is one of the `proxies`."""
         try:
             parsed = ipaddress.ip_address(address)
         except ValueError:
             return False
         if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-            return self._is_proxy(str(parsed.ipv4_mapped))
+            return self.is_proxy(str(parsed.ipv4_mapped))
         return any(parsed in proxy for proxy in self._proxies)

@@ -10,17 +10,23 @@ from typing import Any
 
 import msgspec
 
+from broker.domain.arrival import Arrival
 from broker.net.addresses import Addresses
+
+Make = Callable[[Arrival | None], asyncio.Protocol]
+"""Makes the protocol of a connection, given its arrival; None if it has not asked for a slot yet."""
 
 
 class Listener(msgspec.Struct, frozen=True):
-    """One listener. `type` is `tcp` or `ws`. `max_connections` 0 means no limit."""
+    """One listener. `type` is `tcp` or `ws`. `max_connections` 0 means no limit. `proxy_protocol`: each
+    connection begins with a PROXY header (`proxied.py`)."""
 
     name: str
     type: str
     host: str
     port: int
     max_connections: int = 0
+    proxy_protocol: bool = False
 
 
 class ListenError(Exception):
@@ -67,6 +73,22 @@ class Slots:
         self._unasked = 0
         self.used = 0
 
+    def begin(self, make: Make) -> asyncio.BaseProtocol:
+        """The protocol with which a connection of this port begins."""
+        return make(None)
+
+    def welcome(self, transport: asyncio.BaseTransport, now: float) -> Arrival | None:
+        """Count one more connection at `now`. None if it must be closed."""
+        peer = transport.get_extra_info("peername") or ("", 0)
+        return self.arrive(str(peer[0]), int(peer[1]), transport, now)
+
+    def arrive(
+        self, address: str, port: int, stream: asyncio.BaseTransport | socket.socket, now: float
+    ) -> Arrival | None:
+        """See `welcome`."""
+        wait = self.take(address, stream, now)
+        return None if wait is None else Arrival(address, port, wait)
+
     def take(self, address: str, stream: asyncio.BaseTransport | socket.socket, now: float) -> float | None:
         """Count one more connection, `stream` from `address` at `now`. Returns the seconds after which it may
         be read; or None if it must be closed."""
@@ -107,8 +129,8 @@ class Door(socket.socket):
     def __init__(self, sock: socket.socket, slots: Slots) -> None:
         super().__init__(fileno=sock.detach())
         self._slots = slots
-        self._may_begin: dict[int, float] = {}
-        """File descriptors of connections that came too fast -> when they may be read."""
+        self._arrivals: dict[int, tuple[Arrival, float]] = {}
+        """File descriptor of a connection before its handshake -> who it is, and when it came."""
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Raises `ConnectionAbortedError` for a connection that was closed: the next may be accepted."""
@@ -118,22 +140,26 @@ class Door(socket.socket):
             if error.errno in (errno.EMFILE, errno.ENFILE):  # others have used up all: try again
                 raise BlockingIOError from None
             raise
-        host, file, now = str(address[0]), accepted.fileno(), time.monotonic()
-        wait = self._slots.take(host, accepted, now)
-        if wait is None:
+        arrival = self._slots.arrive(str(address[0]), int(address[1]), accepted, time.monotonic())
+        if arrival is None:
             accepted.close()
             raise ConnectionAbortedError
-        if wait:
-            self._may_begin[file] = now + wait
-        return _Guest(accepted, lambda: self._left(host, file)), address
+        return self.guest(accepted, arrival), address
 
-    def wait(self, file: int) -> float:
-        """The seconds after which a connection may be read whose file descriptor this is. To be called
-        once."""
-        return max(self._may_begin.pop(file, 0.0) - time.monotonic(), 0.0)
+    def guest(self, accepted: socket.socket, arrival: Arrival) -> socket.socket:
+        """The socket of a connection that gives back its slot when it is closed."""
+        file = accepted.fileno()
+        self._arrivals[file] = arrival, time.monotonic()
+        return _Guest(accepted, lambda: self._left(arrival.address, file))
+
+    def arrival(self, file: int) -> Arrival:
+        """Whose connection it is whose file descriptor this is, and how long it has to wait from now on. To
+        be called once."""
+        arrival, came = self._arrivals.pop(file)
+        return arrival._replace(wait=max(came + arrival.wait - time.monotonic(), 0.0))
 
     def _left(self, host: str, file: int) -> None:
-        self._may_begin.pop(file, None)
+        self._arrivals.pop(file, None)
         self._slots.give_back(host)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from typing import cast
 
+from broker.domain.arrival import Arrival
 from broker.net.budget import LEAST
 from broker.net.connection import Connection
 from broker.net.hub import Hub
@@ -16,24 +17,25 @@ outbox is never full with less."""
 class TcpProtocol(asyncio.Protocol):
     """Connects an asyncio transport with a `Connection`."""
 
-    __slots__ = ("_connection", "_hub", "_slots")
+    __slots__ = ("_arrival", "_connection", "_hub", "_slots")
 
-    def __init__(self, hub: Hub, slots: Slots) -> None:
+    def __init__(self, hub: Hub, slots: Slots, arrival: Arrival | None = None) -> None:
+        """`arrival`: of a connection that has one of the `slots` already."""
         self._hub = hub
         self._slots = slots
+        self._arrival = arrival
         self._connection: Connection | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast("asyncio.Transport", transport)
-        peer = stream.get_extra_info("peername") or ("", 0)
-        address = str(peer[0])
-        wait = self._slots.take(address, stream, self._hub.loop.time())
-        if wait is None:
+        arrival = self._arrival or self._slots.welcome(stream, self._hub.loop.time())
+        if arrival is None:
             stream.abort()
             return
+        address, port, wait = arrival
         # At most the budget: a full outbox must be told when the transport has drained.
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
-        self._connection = Connection(self._hub, stream, (address, int(peer[1])), stream, wait)
+        self._connection = Connection(self._hub, stream, (address, port), stream, wait)
 
     def data_received(self, data: bytes) -> None:
         if self._connection is not None:

@@ -77,11 +77,10 @@ class WebSocketClient(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
         stream = transport.underlying_transport
-        peer = stream.get_extra_info("peername") or ("", 0)
-        address, wait = str(peer[0]), self._door.wait(file_of(stream))
+        address, port, wait = self._door.arrival(file_of(stream))
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
         self._connection = Connection(
-            self._hub, _WebSocketTransport(transport), (address, int(peer[1])), stream, wait
+            self._hub, _WebSocketTransport(transport), (address, port), stream, wait
         )
         self._hub.deadlines.watch(self, self._hub.loop.time())
 
@@ -146,9 +145,10 @@ class WebSocketClient(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._hand_over()
         if self._connection is not None:
-            sent = transport.close_handshake.sent
-            if sent is not None and sent.code in _OFFENCES:
-                self._connection.close(f"protocol error: WebSocket: {sent.reason}")
+            # None, whatever its type says, if neither side has sent a close frame.
+            closing = transport.close_handshake
+            if closing is not None and closing.sent is not None and closing.sent.code in _OFFENCES:
+                self._connection.close(f"protocol error: WebSocket: {closing.sent.reason}")
             self._connection.lost()
             self._hub.deadlines.forget(self)
             self._connection = None

@@ -1,21 +1,22 @@
-"""Several nodes of a cluster, used as one: each access to a port is to another of them, so that the users
-of a test are spread over all."""
+"""Several nodes of a cluster behind nginx, used as one: the users of a test are spread over all."""
 
 import asyncio
-import itertools
 import signal
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
-from tests.integration.node import ROOT, Node
-from tests.servers import mariadb, mongodb, redis
+from deploy.local.layout import Ports
+from deploy.local.nginx import configuration
+from tests.integration.node import HOST, ROOT, Node
+from tests.servers import mariadb, mongodb, nginx, redis
+from tests.servers.processes import Process, free_port
 
 NODES = 2
 CONFIG = ROOT / "config" / "cluster.yaml"
+_PROXIED = ("listeners.default.proxy_protocol=true", f"node.trusted_proxies=[{HOST}]")
 
 
 class Stores:
@@ -46,10 +47,11 @@ class ClusterNode(Node):
         stores = Stores()
         config = config or CONFIG
         keys = f"plugins.plugins.auth.UserAuthPlugin.token_keys={directory / 'token_keys.json'}"
-        shared = [*stores.settings(), keys, *settings]
-        self._own: dict[str, Any] = {}
-        self._turn = itertools.count()
+        # nginx is where all clients come from, unless a test says that it is not to be believed.
+        shared = [*stores.settings(), keys, *_PROXIED, *settings]
         self._others: list[Node] = []
+        self._front: Process | None = None
+        self._folder = directory
         super().__init__(directory, [*shared, *_named(0)], config)
         for number in range(1, NODES):
             place = directory / f"other-{number}"
@@ -60,9 +62,26 @@ class ClusterNode(Node):
         super().start()
         for other in self._others:
             other.start()
+        self._open_front([self, *self._others])
         return self
 
+    def _open_front(self, nodes: list[Node]) -> None:
+        inside = [
+            Ports(
+                node.port, node.ws_port, *(int(place.rpartition(":")[2]) for place in (node.grpc, node.http))
+            )
+            for node in nodes
+        ]
+        outside = Ports(*(free_port() for _ in range(4)))
+        self._front = nginx.own(self._folder / "nginx", outside.mqtt, configuration(outside, inside, inside))
+        self._front.start()
+        self.port, self.ws_port = outside.mqtt, outside.ws
+        self.grpc, self.http = f"{HOST}:{outside.grpc}", f"http://{HOST}:{outside.http}"
+
     def stop(self, number: int = signal.SIGTERM) -> int:
+        if self._front is not None:
+            self._front.end()
+            self._front = None
         for other in self._others:
             other.stop(number)
         return super().stop(number)
@@ -76,42 +95,6 @@ class ClusterNode(Node):
         for other in self._others:
             total.update(other.stats())
         return dict(total)
-
-    def _place(self, name: str) -> Any:
-        nodes = [self._own, *(vars(other) for other in self._others)]
-        return nodes[next(self._turn) % len(nodes)][name]
-
-    @property
-    def port(self) -> int:
-        return int(self._place("port"))
-
-    @port.setter
-    def port(self, port: int) -> None:
-        self._own["port"] = port
-
-    @property
-    def ws_port(self) -> int:
-        return int(self._place("ws_port"))
-
-    @ws_port.setter
-    def ws_port(self, port: int) -> None:
-        self._own["ws_port"] = port
-
-    @property
-    def http(self) -> str:
-        return str(self._place("http"))
-
-    @http.setter
-    def http(self, url: str) -> None:
-        self._own["http"] = url
-
-    @property
-    def grpc(self) -> str:
-        return str(self._place("grpc"))
-
-    @grpc.setter
-    def grpc(self, address: str) -> None:
-        self._own["grpc"] = address
 
 
 def _named(number: int) -> list[str]:

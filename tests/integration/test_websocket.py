@@ -456,3 +456,14 @@ def test_the_number_of_connections_is_limited(make_node: Callable[..., Node]) ->
         first.ws.close()
     with WebSocketClient(node) as third:
         login(third, user)
+
+
+@pytest.mark.parametrize("how", [socket.SHUT_WR, socket.SHUT_RDWR])
+def test_a_client_that_ends_without_a_close_frame_is_gone(node: Node, user: str, how: int) -> None:
+    """As a browser does that is killed. It is noticed at once, not by the next ping."""
+    before = node.stats()["clients_connected"]
+    with WebSocketClient(node) as client:
+        login(client, user)
+        assert node.stats()["clients_connected"] == before + 1
+        client.ws.socket.shutdown(how)
+        wait_for(lambda: node.stats()["clients_connected"] == before, "the client to be gone", 5)
