@@ -172,7 +172,7 @@ def _claim(
     client: RawClient, user: str, token: str, barrier: threading.Barrier, left: list[RawClient]
 ) -> None:
     """Connect, and note the client if its connection lasts."""
-    client.socket.settimeout(2)
+    client.socket.settimeout(1)
     barrier.wait()
     client.send(connect("phone", user, token, clean=False))
     try:

@@ -288,11 +288,17 @@ class Store:
         return through_store(self.sessions[key]) if key in self.sessions else None
 
     async def subscriptions(self, _user: str | None = None) -> list[Subscribed]:
-        return [Subscribed(key, dict(state.filters), 0) for key, state in self.sessions.items()]
+        return [
+            Subscribed(key, dict(state.filters), self.epochs.get(key, 0))
+            for key, state in self.sessions.items()
+        ]
 
     async def client_ids(self, user: str, limit: int) -> list[str]:
         await asyncio.sleep(0)
         return [key.client_id for key in self.sessions if key.user == user][:limit]
+
+    async def retained(self, _topic_filter: str, _after: str, _limit: int) -> list[Retained]:
+        return []
 
     async def heads(self, logs: Sequence[str]) -> dict[str, int]:
         await self._log_asked()
