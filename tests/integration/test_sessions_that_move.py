@@ -15,6 +15,9 @@ from tests.integration.pair import Pair
 from tests.integration.raw import RawClient, connect, packet, publish, subscribe
 
 
+LONG = [pytest.mark.long, pytest.mark.timeout(1200)]
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     made = Pair(tmp_path_factory.mktemp("pair"), ['topics.open=["open/#"]', "limits.session_expiry=3600"])
@@ -91,7 +94,7 @@ class Traffic:
         self._thread.join()
 
 
-@pytest.mark.parametrize("hops", [40, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("hops", [40, pytest.param(1000, marks=LONG)])
 def test_a_session_hops_under_traffic_and_misses_nothing(pair: Pair, hops: int) -> None:
     one, two = pair.nodes
     hopper = Hopper(pair, one.user("hopper"))
@@ -134,7 +137,7 @@ def test_a_session_hops_under_traffic_and_misses_nothing(pair: Pair, hops: int) 
     assert hopper.had[inbox] == sorted(hopper.had[inbox]), "the entries of a log come in their order"
 
 
-@pytest.mark.parametrize("rounds", [20, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [20, pytest.param(200, marks=LONG)])
 def test_two_nodes_claim_a_session_at_once_and_one_has_it(pair: Pair, rounds: int) -> None:
     user = pair.nodes[0].user("claimed")
     token = pair.nodes[0].token(user)
