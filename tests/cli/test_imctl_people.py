@@ -91,6 +91,7 @@ def test_sessions_and_kick(node: FakeNode) -> None:
             "subscriptions": 2,
             "qos": 1,
             "backlog": 7,
+            "node": "gateway-1",
         }
     ]
     assert done(on(node, "kick", "bob")) == "2 connections of bob ended\n"

@@ -14,7 +14,6 @@ from tests.integration.node import Node, password
 from tests.integration.pair import Pair
 from tests.integration.raw import RawClient, connect, packet, publish, subscribe
 
-
 LONG = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 
