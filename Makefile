@@ -2,6 +2,8 @@
 VENV   := .venv
 PYTHON ?= python3.11
 BIN    := $(VENV)/bin
+# Tests often wait for what a node does, so the cores take some more workers than one each.
+WORKERS ?= $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
 
 .PHONY: run cluster test test-long check bench hostile format clean system-packages proto docs
 
@@ -13,7 +15,7 @@ cluster: $(VENV)/.dev ## Start a whole cluster on this machine: ARGS='--base-por
 	@exec $(BIN)/python -m deploy.local $(ARGS)
 
 test: $(VENV)/.dev system-packages tests/js/node_modules/.done ## Run the tests
-	$(BIN)/python -m pytest -n auto --dist loadgroup -q $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -q $(ARGS)
 
 test-long: $(VENV)/.dev ## Run the tests that take too long for every change: a hundred crashes under load
 	$(BIN)/python -m pytest -m long -rP -q $(ARGS)

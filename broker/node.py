@@ -46,7 +46,7 @@ from broker.publish.events import Events
 from broker.publish.for_services import ForServices
 from broker.publish.pipeline import Pipeline
 from broker.publish.references import References
-from broker.publish.retained_space import RetainedSpace, Room
+from broker.publish.retained_space import RetainedLimits, RetainedSpace
 from broker.publish.sequencer import Sequencer
 from broker.registry import Client, Registry
 from broker.rights import Rights
@@ -167,7 +167,7 @@ class Node:
             self._tell_claim,
         )
         self._others = self._meet(backplane, interest, moves)
-        self._retained = RetainedSpace(*_rooms(limits), metrics.limited)
+        self._retained = RetainedSpace(*_retained_limits(limits), metrics.limited)
         self.pipeline = Pipeline(
             gate,
             References(log, conversations, directory),
@@ -382,7 +382,7 @@ class Node:
         self._hub.turns.allow(limits.packets_per_turn)
         for addresses in self._all_addresses:
             addresses.allow(limits.connections_per_address, limits.connects_per_second, now)
-        self._retained.allow(*_rooms(limits))
+        self._retained.allow(*_retained_limits(limits))
         self.for_services.allow_calls(limits.calls_per_user)
         self.events.keep_last(limits.events_kept)
         self._subscriptions.allow_filters(limits.max_subscriptions)
@@ -446,9 +446,9 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _rooms(limits: Limits) -> tuple[Room, Room]:
+def _retained_limits(limits: Limits) -> tuple[RetainedLimits, RetainedLimits]:
     """For retained messages: of all, and of each user."""
     return (
-        Room(limits.retained_messages, limits.retained_bytes),
-        Room(limits.retained_messages_per_user, limits.retained_bytes_per_user),
+        RetainedLimits(limits.retained_messages, limits.retained_bytes),
+        RetainedLimits(limits.retained_messages_per_user, limits.retained_bytes_per_user),
     )

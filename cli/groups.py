@@ -7,7 +7,7 @@ import typer
 from cli import output
 from cli.context import Behalf, Json, Yes, confirmed, connect, group
 from cli.listing import Filter, Limit, Selection, columns, each, selected, show
-from cli.parsing import duration, until
+from cli.parsing import duration, need_a_setting, until
 
 if TYPE_CHECKING:
     from bridge.grpc_api import im_admin_pb2 as admin_pb
@@ -188,8 +188,7 @@ def update(
         "join": join,
         "history_visible": history_visible,
     }
-    if all(value is None for value in settings.values()):
-        raise typer.BadParameter("give at least one setting to change")
+    need_a_setting(settings)
     with connect(context) as node:
         node.ask("GroupService/UpdateGroup", user, group_id=group, **settings)
     output.line(f"group {group} updated")

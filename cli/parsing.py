@@ -40,6 +40,12 @@ def until(seconds: int | None) -> int:
     return FOR_EVER if seconds is None else min(FOR_EVER, int(time.time() * 1000) + seconds * 1000)
 
 
+def need_a_setting(settings: Mapping[str, Any]) -> None:
+    """Raises `BadParameter` if no setting is given."""
+    if all(value is None for value in settings.values()):
+        raise typer.BadParameter("give at least one setting to change")
+
+
 def need_ids(values: Mapping[str, Any]) -> None:
     """Check the fields of a request that must hold ids, before a node is asked.
 

@@ -9,7 +9,7 @@ from cli import listing, output
 from cli.context import Behalf, Json, Yes, confirmed, connect, group, interruptible
 from cli.errors import CommandError
 from cli.listing import Filter, Limit, Selection, columns, each
-from cli.parsing import duration
+from cli.parsing import duration, need_a_setting
 
 if TYPE_CHECKING:
     from bridge.grpc_api import im_admin_pb2 as pb
@@ -198,8 +198,7 @@ def update(
         "who_sees_presence": who_sees_presence,
         "read_receipts": read_receipts,
     }
-    if all(value is None for value in values.values()):
-        raise typer.BadParameter("give at least one setting to change")
+    need_a_setting(values)
     with connect(context) as node:
         node.ask("UserService/UpdateUser", user, **values)
     output.line(f"profile of {user} updated")

@@ -112,9 +112,17 @@ def start_logging(level: str, most: int, left_out: Callable[[int], object]) -> R
     logging.basicConfig(handlers=[handler])
     logging.captureWarnings(True)
     set_level(level)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_client_that_has_gone)
     # The WebSocket listener logs one line for each offence; picows would log another.
     logging.getLogger("picows").setLevel(logging.CRITICAL)
     return repeats
+
+
+def _is_no_client_that_has_gone(record: logging.LogRecord) -> bool:
+    """False for the traceback that gRPC logs when a client goes while a part of a stream is on its way to
+    it."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != "ExecuteBatchError"
 
 
 def set_level(level: str) -> None:

@@ -304,14 +304,14 @@ class Access:
         floors = await self._conversations.floors(user)
         return account.inbox_floor, inbox_view(floors, account.created_at)
 
-    async def room_of(self, caller: Caller, message_id: str, conversation_id: str) -> Room:
-        """The conversation of a message, if the caller may read it. Message ids can be guessed, so a
-        refusal must not reveal which conversation the message belongs to. If it is a group that the caller
-        may not know of, there is no such message."""
+    async def room_of(self, caller: Caller, message_id: str, message: Body) -> Room:
+        """The conversation of a message, if the caller may read it. Message ids can be guessed, and tell
+        when a message was sent. So only its sender is told why they may not read it any more; for everybody
+        else there is no such message. `message_id`: as the caller gave it."""
         try:
-            return await self.room(caller, conversation_id)
+            return await self.room(caller, message.conversation_id)
         except RefusedError as refusal:
-            if refusal.code == "not_found":
+            if refusal.code == "not_found" or not await self.is_from(caller, message):
                 raise no_message(message_id) from None
             raise RefusedError(refusal.code, f"message {message_id} is not for you to see") from None
 

@@ -54,7 +54,7 @@ class Admission:
         line = self._lines.setdefault(caller.user, _Slots(share))
         slots = min(1 + size // SLOT_BYTES, share)
         try:
-            if limit := self._bites(line, slots, caller, share):
+            if limit := self._limit_reached(line, slots, caller, share):
                 self._limited[limit] += 1
                 raise RefusedError("overloaded", "too many calls at once, try again later")
             await line.take(slots)
@@ -75,7 +75,7 @@ class Admission:
 
         return give_back
 
-    def _bites(self, line: "_Slots", slots: int, caller: Caller, share: int) -> str | None:
+    def _limit_reached(self, line: "_Slots", slots: int, caller: Caller, share: int) -> str | None:
         """The limit that forbids a call, or None. The system is never kept out by users."""
         # A first call may be larger than the whole share.
         if not caller.is_system and line.taken and line.taken + line.waiting + slots > self._of_user:

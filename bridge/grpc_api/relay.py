@@ -105,7 +105,7 @@ class _End(asyncio.Protocol):
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.other: _End
-        self._impatience: asyncio.TimerHandle | None = None
+        self._flush_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -125,9 +125,9 @@ class _End(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
-        if self._impatience is not None:
-            self._impatience.cancel()
-            self._impatience = None
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
         self.other.end()
 
     def end(self) -> None:
@@ -138,8 +138,8 @@ class _End(asyncio.Protocol):
 
     def hurry(self) -> None:
         """What is written to this end may take `_FLUSH_SECONDS` from now on."""
-        if self._impatience is None:
-            self._impatience = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self.abort)
+        if self._flush_timer is None:
+            self._flush_timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self.abort)
 
     def abort(self) -> None:
         """Close this end at once."""

@@ -135,7 +135,7 @@ class Amendments:
         if located is None:
             raise no_message(message_id)
         body = read_body(located.body)
-        room = await self._access.room_of(caller, body.id, body.conversation_id)
+        room = await self._access.room_of(caller, message_id, body)
         if room.hides(body.seq, body.created_at):
             raise no_message(message_id)
         if body.recalled_at is not None:

@@ -292,7 +292,8 @@ class Groups:
     @retrying
     async def mute(self, caller: Caller, parameters: MuteParameters) -> GroupView:
         """Mute a member, or all members except the owner and admins: until a time they may not post. For
-        the owner and admins; only the owner may mute an admin."""
+        the owner and admins; only the owner may mute an admin. Refused with `not_found` if the user is not a
+        member. A member who leaves or is removed and comes back is still muted, and can be unmuted then."""
         if parameters.user_id is None:
             seat = await self._access.seat(caller, parameters.group_id, GroupOperation.MUTE_ALL)
             until = parameters.until

@@ -211,7 +211,8 @@ class Members:
     @retrying
     async def leave(self, caller: Caller, parameters: GroupParameters) -> Done:
         """Leave a group. The owner cannot leave (`is_owner`) without transferring the group first. Nobody
-        can add the caller again; who wants to come back [joins](#groupsjoin)."""
+        can add the caller again; who wants to come back [joins](#groupsjoin). A mute is kept: it holds again
+        once the caller is back, as it does for members who were removed or banned."""
         seat = await self._access.seat(caller, parameters.group_id, GroupOperation.LEAVE)
         await self._drop(seat, caller.user, [caller.user], "member_left", left=[caller.user])
         await self._changes.tell([caller.user], "left", parameters.group_id, caller.user)
@@ -364,7 +365,8 @@ class Members:
         floor = group.floor
         if not group.history_visible:
             floor = await head(self._log, group_topic(group.group_id))
-        put = [Membership(group.group_id, user, "member", floor) for user in users]
+        mutes = await self._directory.kept_mutes(group.group_id, users)
+        put = [Membership(group.group_id, user, "member", floor, mutes.get(user, 0)) for user in users]
         entry = notice(by, group_topic(group.group_id), event, **named(users))
         await self._changes.write(GroupWrite(_next(group), put=put, answered=list(users)), [entry])
 

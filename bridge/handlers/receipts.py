@@ -171,8 +171,8 @@ class Receipts:
         located = (await self._log.locate([message_id])).get(message_id)
         if located is None:
             raise no_message(parameters.id)
-        room = await self._access.room_of(caller, parameters.id, located.conversation_id)
         body = read_body(located.body)
+        room = await self._access.room_of(caller, parameters.id, body)
         if room.hides(located.seq, body.created_at):
             raise no_message(parameters.id)
         if not caller.is_system and not await self._access.is_from(caller, body):

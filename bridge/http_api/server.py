@@ -130,7 +130,7 @@ class _Protocol(H11Protocol):
     """A connection with a time limit for each request's head, which uvicorn does not have. Without it a
     client could hold connections by sending a byte now and then."""
 
-    _impatience: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def __init__(self, slots: Slots, arrival: Arrival | None, **options: Any) -> None:
         super().__init__(**options)
@@ -151,18 +151,18 @@ class _Protocol(H11Protocol):
         self.client = (arrival.address, arrival.port)
         if arrival.wait:
             self._early = b""
-            self._impatience = self.loop.call_later(arrival.wait, self._begin)
+            self._timer = self.loop.call_later(arrival.wait, self._begin)
         else:
-            self._regard()
+            self._time_the_head()
 
     def _begin(self) -> None:
         """The wait is over of a client that came too fast."""
-        early, self._early, self._impatience = self._early, None, None
+        early, self._early, self._timer = self._early, None, None
         self.transport.resume_reading()
         if early:
             self.data_received(early)
         else:
-            self._regard()
+            self._time_the_head()
 
     def data_received(self, data: bytes) -> None:
         if self._early is not None:
@@ -171,24 +171,24 @@ class _Protocol(H11Protocol):
             self._early += data
             return
         super().data_received(data)
-        self._regard()
+        self._time_the_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._relax()
+        self._stop_timer()
         if self._address is not None:
             self._slots.give_back(self._address)
             self._address = None
         super().connection_lost(exc)
 
-    def _regard(self) -> None:
+    def _time_the_head(self) -> None:
         """Bytes have arrived: run the timer until the head of the request is complete. The body has a
         timer of its own (`bodies.BODY_SECONDS`)."""
         if self.cycle is not None and not self.cycle.response_complete:
-            self._relax()
-        elif self._impatience is None:
-            self._impatience = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+            self._stop_timer()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
 
-    def _relax(self) -> None:
-        if self._impatience is not None:
-            self._impatience.cancel()
-            self._impatience = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -130,13 +130,7 @@ class Subscriptions:
                 granted.append(subscription)
                 held.add(topic_filter)
                 asked.add(topic_filter)
-                if session.identity.role == "admin" and topic_filter not in grant.topics:
-                    logger.warning(
-                        "admin %s subscribed to %r",
-                        session.key.user,
-                        topic_filter,
-                        extra={"client": session.key.user, "reason": f"subscribed to {topic_filter}"},
-                    )
+                _warn_of_admin(session, topic_filter, grant)
             if granted:
                 known = frozenset(session.filters)
                 session.filters.update(by_filter(granted))
@@ -245,12 +239,7 @@ class Subscriptions:
 
     async def _apply(self, session: Session, known: Collection[str]) -> list[str]:
         """Bring grants, routes and tails in line with the session's filters. Returns the grants that are
-        new, compared with those at the end of the look-up: one that was revoked during it is new again.
-
-        Where a new tail starts: at the stored cursor, if there is one. Otherwise, if a filter of `known`
-        matched the group before the user joined it, where the right to read it starts: the subscription
-        has waited for these entries. Otherwise at the head of the log.
-        """
+        new, compared with those at the end of the look-up: one that was revoked during it is new again."""
         announced: list[str] = []
         try:
             while True:
@@ -280,7 +269,7 @@ class Subscriptions:
         heads: Mapping[str, int],
     ) -> list[str]:
         """Give a session its grants, routes and tails. Returns the grants that are new."""
-        exact, floors = wanted.exact, wanted.floors
+        exact = wanted.exact
         new = [topic for topic in (*exact, *wanted.wild) if topic not in session.grants]
         self._route(session, exact, wanted.wild)
         for gone in [tail for topic, tail in session.tails.items() if topic not in exact]:
@@ -292,14 +281,8 @@ class Subscriptions:
             if (tail := session.tails.get(topic)) is not None:
                 tail.grant(exact[topic], wanted.horizon(topic))
                 continue
+            position = _start(session, topic, wanted, known, heads)
             log = log_name(parse_topic(topic))
-            if log in session.parked:
-                position = max(session.parked[log], floors.get(topic, 0))
-            elif exact[topic] and parse_topic(topic).kind is Kind.GROUP and any_match(known, topic):
-                position = floors.get(topic, heads[log])
-            else:
-                position = heads[log]
-            position = _within(session, topic, position, heads[log])
             session.add_tail(Tail(topic, log, position, exact[topic], wanted.horizon(topic)))
         if session.behind:
             self._feeder.lagging(session)
@@ -366,6 +349,33 @@ class Subscriptions:
                 router.add_wild(topic_filter, subscriber, qos)
         open_only = {topic_filter for topic_filter, (_, everything) in wild.items() if not everything}
         session.grant(grants, frozenset(open_only))
+
+
+def _warn_of_admin(session: Session, topic_filter: str, grant: Grant) -> None:
+    """Log that an administrator reads what others write: whatever is not granted as a topic of the table."""
+    if session.identity.role == "admin" and topic_filter not in grant.topics:
+        logger.warning(
+            "admin %s subscribed to %r",
+            session.key.user,
+            topic_filter,
+            extra={"client": session.key.user, "reason": f"subscribed to {topic_filter}"},
+        )
+
+
+def _start(
+    session: Session, topic: str, wanted: _Wanted, known: Collection[str], heads: Mapping[str, int]
+) -> int:
+    """Where a new tail starts: at the stored cursor, if there is one. Otherwise, if a filter of `known`
+    matched the group before the user joined it, where the right to read it starts: the subscription has
+    waited for these entries. Otherwise at the head of the log."""
+    parsed = parse_topic(topic)
+    log = log_name(parsed)
+    position = head = heads[log]
+    if log in session.parked:
+        position = max(session.parked[log], wanted.floors.get(topic, 0))
+    elif wanted.exact[topic] and parsed.kind is Kind.GROUP and any_match(known, topic):
+        position = wanted.floors.get(topic, head)
+    return _within(session, topic, position, head)
 
 
 def _within(session: Session, topic: str, position: int, head: int) -> int:

@@ -381,8 +381,9 @@ class Connection:
         else:
             self._hub.metrics.disconnects["before_connect"] += 1
         self.outbox.close()
-        self._transport.close()
-        self._hub.deadlines.watch(self, self._hub.loop.time() + _CLOSE_SECONDS)
+        if not self._intake.is_lost:
+            self._transport.close()
+            self._hub.deadlines.watch(self, self._hub.loop.time() + _CLOSE_SECONDS)
 
     def _summed_up(self, reason: str) -> dict[str, str]:
         """As whose line, and for what reason, a log line is summed up."""

@@ -120,7 +120,10 @@ class Intake:
                 self._take_packets()
                 if len(data) > VISIT_BYTES:
                     self._wait_for_turn()
-        if not self.is_paused and (self._suspended or self._consumer.outbox.is_overfull):
+        # What waits for a commit was looked at when it was published.
+        if not self.is_paused and (
+            (self._suspended and self._decoder.buffered > _READ_AHEAD) or self._consumer.outbox.is_overfull
+        ):
             self.regulate()
 
     def _take_packets(self) -> None:
@@ -177,7 +180,8 @@ class Intake:
         if self._suspended:
             return
         if not self._is_stopped:
-            self._take_packets()
+            if self._decoder.buffered:
+                self._take_packets()
             # Not before: what is buffered may suspend the intake again.
             if self.is_paused and not self._is_stopped:
                 self.regulate()

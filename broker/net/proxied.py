@@ -91,7 +91,7 @@ class _Head(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._proxy: Arrival | None = None
         """The proxy, while the connection has a slot as one of its own."""
-        self._impatience: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -102,7 +102,7 @@ class _Head(asyncio.Protocol):
         if self._proxy is None:
             self._transport.abort()
         else:
-            self._impatience = loop.call_later(self._slots.seconds, self._too_late)
+            self._timer = loop.call_later(self._slots.seconds, self._too_late)
 
     def data_received(self, data: bytes) -> None:
         proxy = self._proxy
@@ -140,9 +140,9 @@ class _Head(asyncio.Protocol):
 
     def _end(self) -> None:
         self._proxy = None
-        if self._impatience is not None:
-            self._impatience.cancel()
-            self._impatience = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         proxy = self._proxy
@@ -239,7 +239,7 @@ class _Entering:
         self._loop = loop
         self._done = done
         self._reader = HeaderReader()
-        self._impatience = loop.call_later(slots.seconds, self._too_late)
+        self._timer = loop.call_later(slots.seconds, self._too_late)
         loop.add_reader(sock.fileno(), self._read)
 
     def _read(self) -> None:
@@ -285,5 +285,5 @@ class _Entering:
         self._done(self, None)
 
     def _stop_reading(self) -> None:
-        self._impatience.cancel()
+        self._timer.cancel()
         self._loop.remove_reader(self.sock.fileno())

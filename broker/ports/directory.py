@@ -87,12 +87,12 @@ class GroupWrite(msgspec.Struct, frozen=True):
 
     group: Group
     fresh: bool = False
-    """Delete all members, bans and join requests first: they belong to a dismissed group with the same id.
-    Who has left that group is still known."""
+    """Delete all members, bans, join requests and kept mutes first: they belong to a dismissed group with the
+    same id. Who has left that group is still known."""
     put: Sequence[Membership] = ()
     """Members to add or to change."""
     drop: Sequence[str] = ()
-    """Users who are no longer members."""
+    """Users who are no longer members. The directory keeps their mutes: see `kept_mutes`."""
     left: Sequence[str] = ()
     """Those of `drop` who left by themselves: `who_left` returns them until they are members again."""
     ban: Sequence[Ban] = ()
@@ -238,6 +238,11 @@ class GroupDirectory(Protocol):
 
     async def who_left(self, group_id: str, user_ids: Sequence[str]) -> set[str]:
         """Those of the given users who left the group by themselves and have not been members since."""
+        ...
+
+    async def kept_mutes(self, group_id: str, user_ids: Sequence[str]) -> dict[str, int]:
+        """The `muted_until` that those of the given users had who were muted when they ceased to be members,
+        and have not been members since."""
         ...
 
     async def bans(self, group_id: str, after: str, limit: int) -> list[Ban]: ...

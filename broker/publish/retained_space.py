@@ -8,7 +8,7 @@ import msgspec
 from broker.ports import Held, Retained
 
 
-class Room(msgspec.Struct, frozen=True):
+class RetainedLimits(msgspec.Struct, frozen=True):
     """So many messages, of so many bytes together, topics included."""
 
     messages: int
@@ -27,12 +27,12 @@ class _Kept:
         self.messages += messages
         self.bytes += size
 
-    def exceeds(self, room: Room, messages: int, more: int) -> str | None:
+    def exceeds(self, limits: RetainedLimits, messages: int, more: int) -> str | None:
         """What there is too little of for so many messages and bytes more: `messages`, `bytes` or None. Less
         than before is always possible."""
-        if messages > 0 and self.messages + messages > room.messages:
+        if messages > 0 and self.messages + messages > limits.messages:
             return "messages"
-        return "bytes" if more > 0 and self.bytes + more > room.bytes else None
+        return "bytes" if more > 0 and self.bytes + more > limits.bytes else None
 
 
 class Change:
@@ -50,7 +50,7 @@ class Change:
 
 
 class RetainedSpace:
-    """The retained messages of the node have the room `of_all`, and those of each user `of_user`. A message
+    """The retained messages of the node have the limits `of_all`, and those of each user `of_user`. A message
     belongs to who published it last.
 
     The platform's own retained messages, one presence for each user, are not counted. Who published those
@@ -59,7 +59,7 @@ class RetainedSpace:
     limit had an effect, by its key.
     """
 
-    def __init__(self, of_all: Room, of_user: Room, limited: Counter[str]) -> None:
+    def __init__(self, of_all: RetainedLimits, of_user: RetainedLimits, limited: Counter[str]) -> None:
         self._of_all = of_all
         self._of_user = of_user
         self._limited = limited
@@ -69,8 +69,8 @@ class RetainedSpace:
         self._all = _Kept()
         self._users: dict[str, _Kept] = {}
 
-    def allow(self, of_all: Room, of_user: Room) -> None:
-        """Change the room. What is retained stays."""
+    def allow(self, of_all: RetainedLimits, of_user: RetainedLimits) -> None:
+        """Change the limits. What is retained stays."""
         self._of_all = of_all
         self._of_user = of_user
 

@@ -81,15 +81,20 @@ class Loader:
     async def _check_sessions(self, key: SessionKey) -> None:
         """A new persistent session is about to begin: check that its user may have one more."""
         most = self._limits.sessions_per_user
-        client_ids = set(await self._states.store.client_ids(key.user, most + 1))
-        # Those that are connected are perhaps not stored yet.
-        client_ids |= {
-            other.client_id
-            for other, client in self._online.of(key.user).items()
-            if client.session is not None and client.session.persistent
-        }
+        # Those that are connected are perhaps not stored yet; some of them may go while the store is asked.
+        client_ids = self._persistent_of(key.user)
+        client_ids |= set(await self._states.store.client_ids(key.user, most + 1))
+        client_ids |= self._persistent_of(key.user)
         if len(client_ids - {key.client_id}) >= most:
             raise self._too_many("sessions_per_user")
+
+    def _persistent_of(self, user: str) -> set[str]:
+        """The client ids of the persistent sessions of a user that are connected."""
+        return {
+            key.client_id
+            for key, client in self._online.of(user).items()
+            if client.session is not None and client.session.persistent
+        }
 
     def _too_many(self, limit: str) -> RefusedError:
         self._metrics.limited[limit] += 1

@@ -129,6 +129,35 @@ class Registry:
             RefusedError: `quota`: the user has as many connections or persistent sessions as allowed.
             StoreError: the session could not be loaded.
         """
+        if not (clean and self._elsewhere is None) or key in self._attaching or key in self._online:
+            return await self._take_over(client, key, clean, accept)
+        # Nothing has to be loaded, and nobody to be ended.
+        return await self._attach(client, key, clean, Loaded(), None, accept)
+
+    async def _attach(
+        self,
+        client: Client,
+        key: SessionKey,
+        clean: bool,
+        loaded: Loaded,
+        arriving: Arriving | None,
+        accept: Callable[[bool], None],
+    ) -> bool:
+        """Open the session, which no other connection has."""
+        if client.closed:
+            self._abandon(key, loaded)
+            return True
+        if client.publisher.epoch != self.epoch:
+            self._abandon(key, loaded)
+            return False
+        self._loader.check_connections(key.user, None if arriving is None else arriving.devices)
+        session = self._open(client, key, clean, loaded.epoch)
+        await self._begin(client, session, loaded.state, accept, arriving)
+        return True
+
+    async def _take_over(
+        self, client: Client, key: SessionKey, clean: bool, accept: Callable[[bool], None]
+    ) -> bool:
         # Several connections of one session may be here at a time. Only the newest gets it.
         self._attaching[key] = client
         self._away.begin_load(key)
@@ -147,21 +176,12 @@ class Registry:
                 missed = self._missed.pop(key, ()) if is_newest else ()
             if not is_newest or is_superseded(arriving):
                 client.close(_TAKEN_OVER)
-            if client.closed:
-                self._abandon(key, loaded)
-                return True
-            if client.publisher.epoch != self.epoch:
-                self._abandon(key, loaded)
-                return False
-            self._loader.check_connections(key.user, None if arriving is None else arriving.devices)
-            session = self._open(client, key, clean, loaded.epoch)
-            await self._begin(client, session, loaded.state, accept, arriving)
+            return await self._attach(client, key, clean, loaded, arriving, accept)
         finally:
             if self._elsewhere is not None and arriving is not None:
                 self._elsewhere.withdrawn(arriving)  # unless it is attached by now
                 for epoch, message in missed:
                     self._elsewhere.take_missed(key, epoch, message)
-        return True
 
     def _abandon(self, key: SessionKey, loaded: Loaded) -> None:
         """A session was claimed, and its client has gone meanwhile: it is away, with its new epoch."""

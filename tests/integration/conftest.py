@@ -16,7 +16,7 @@ SCENARIOS = frozenset(
     for name in (
         *("administration", "contacts", "conversations", "edits", "groups", "groups_presence", "grpc"),
         *("im_machine", "methods", "presence", "receipts", "rpc", "typing", "data", "renewal"),
-        *("consent", "side_doors"),
+        *("consent", "side_doors", "grpc_tls"),
     )
 )
 assert all(Path(__file__).with_name(f"{name}.py").exists() for name in SCENARIOS)

@@ -78,9 +78,9 @@ class Model:
         """The checks that edit and recall share."""
         group = self.group_of(message.conversation)
         if group is None and not is_between(user, message.conversation):
-            return "not_authorized"
+            return "not_found"
         if group is not None and (code := group.entered(user)) is not None:
-            return code
+            return code if message.sender == user else "not_found"
         if message.content is None or (group is not None and message.seq <= group.members[user].floor):
             return "not_found"
         return None if group is None else group.ended(user)

@@ -35,6 +35,8 @@ class Group:
         self.spans: dict[str, list[Span]] = {}
         self.banned: set[str] = set()
         self.left: set[str] = set()
+        self.muted_before: set[str] = set()
+        """Those who were muted when they ceased to be members."""
         self.requests: set[str] = set()
         self.settings: dict[str, object] = {
             "join": "approval",
@@ -59,13 +61,15 @@ class Group:
 
     def _take_in(self, user: str) -> None:
         floor = 0 if self.settings["history_visible"] else self.head
-        self.members[user] = Member("member", floor)
+        self.members[user] = Member("member", floor, muted=user in self.muted_before)
+        self.muted_before.discard(user)
         self.spans.setdefault(user, []).append(Span(floor))
         self.requests.discard(user)
         self.left.discard(user)
 
     def _let_go(self, user: str) -> None:
-        del self.members[user]
+        if self.members.pop(user).muted:
+            self.muted_before.add(user)
         self.spans[user][-1].until = self.head
 
     # --- who may ---------------------------------------------------------------------------

@@ -8,10 +8,10 @@ import pytest
 from bridge.grpc_api import im_admin_pb2 as admin
 from bridge.grpc_api import im_pb2 as pb
 from bridge.grpc_api import im_pb2_grpc as services
+from tests.integration.grpc_kit import address, bearer
 from tests.integration.im import Device, assert_same, devices, private
 from tests.integration.node import Node
 from tests.integration.raw import publish
-from tests.integration.test_grpc import address, bearer
 
 DATA = {"order": 7, "tags": ["a", "b"], "price": 1.50, "note": "für dich"}
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

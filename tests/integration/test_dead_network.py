@@ -16,7 +16,7 @@ from tests.integration.network import Proxy, cut
 from tests.integration.node import HOST, Node, password, wait_for
 from tests.integration.raw import TIMEOUT, RawClient, connect, publish, subscribe
 from tests.integration.test_descriptors import HANDSHAKE
-from tests.integration.test_websocket import WebSocketClient, binary
+from tests.integration.websocket import WebSocketClient, binary
 
 SECONDS = 3.0
 """The shortest `limits.unreachable_after`."""

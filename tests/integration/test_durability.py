@@ -3,8 +3,8 @@ test_crash_rounds.py."""
 
 import json
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -63,15 +63,22 @@ def send_all(client: RawClient, topic: str, numbers: object, window: int = 200) 
         client.expect(4)
 
 
+@contextmanager
+def reader_and_writer(node: Node, alice: str, bob: str) -> Iterator[tuple[RawClient, RawClient]]:
+    """Bob's phone, subscribed to his inbox, and a client of alice."""
+    with RawClient(node.port) as reader, RawClient(node.port) as writer:
+        reader.login("phone", bob, password(bob), clean=False)
+        reader.send(subscribe(1, (f"users/{bob}/inbox", 1)))
+        reader.expect(9)
+        writer.login("writer", alice, password(alice))
+        yield reader, writer
+
+
 def test_cursor_survives_kill_and_unacknowledged_comes_again(make_node: MakeNode) -> None:
     node = make_node().start()
     alice, bob = node.user("alice"), node.user("bob")
     inbox = f"users/{bob}/inbox"
-    with RawClient(node.port) as reader, RawClient(node.port) as writer:
-        reader.login("phone", bob, password(bob), clean=False)
-        reader.send(subscribe(1, (inbox, 1)))
-        reader.expect(9)
-        writer.login("writer", alice, password(alice))
+    with reader_and_writer(node, alice, bob) as (reader, writer):
         send_all(writer, inbox, range(1, 11))
         got = [reader.message(acknowledge=False) for _ in range(10)]
         reader.send(b"".join(puback(packet_id) for *_, packet_id in got[:4]))
@@ -93,11 +100,7 @@ def test_redelivery_keeps_packet_ids_and_sets_dup(make_node: MakeNode) -> None:
     node = make_node().start()
     alice, bob = node.user("alice"), node.user("bob")
     inbox = f"users/{bob}/inbox"
-    with RawClient(node.port) as reader, RawClient(node.port) as writer:
-        reader.login("phone", bob, password(bob), clean=False)
-        reader.send(subscribe(1, (inbox, 1)))
-        reader.expect(9)
-        writer.login("writer", alice, password(alice))
+    with reader_and_writer(node, alice, bob) as (reader, writer):
         send_all(writer, inbox, range(1, 4))
         first = [reader.message(acknowledge=False) for _ in range(3)]
     with RawClient(node.port) as reader:

@@ -1,11 +1,8 @@
 """The services over gRPC, of a real node."""
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,53 +12,14 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from bridge.grpc_api import im_admin_pb2 as admin
 from bridge.grpc_api import im_pb2 as pb
-from bridge.grpc_api import im_pb2_grpc as services
-from tests.integration.im import Device, private
-from tests.integration.node import DEADLINE, HOST, ROOT, Node
-from tests.integration.test_serve import serve
-
-Refused = tuple[grpc.StatusCode, str]
-
-_STUBS = (
-    services.MessageServiceStub,
-    services.ConversationServiceStub,
-    services.ContactServiceStub,
-    services.UserServiceStub,
-    services.GroupServiceStub,
+from tests.integration.grpc_kit import (
+    Client,
+    address,
+    bearer,
+    failure,
 )
-
-
-class Client:
-    """Calls a node's methods by their names."""
-
-    def __init__(self, channel: grpc.Channel, *metadata: tuple[str, str]) -> None:
-        self.metadata = metadata
-        self._methods = {name: call for stub in _STUBS for name, call in vars(stub(channel)).items()}
-
-    def call(self, method: str, request: Any, timeout: float = DEADLINE) -> Any:
-        return self._methods[method](request, metadata=self.metadata, timeout=timeout)
-
-    def refused(self, method: str, request: Any) -> Refused:
-        """Status and code of a call that must fail."""
-        with pytest.raises(grpc.RpcError) as raised:
-            for _ in (
-                (self.call(method, request),) if method != "SyncMessages" else self.call(method, request)
-            ):
-                pass
-        return failure(raised.value)
-
-
-def failure(error: Any) -> Refused:
-    return error.code(), str(dict(error.trailing_metadata()).get("im-error-code", ""))
-
-
-def bearer(token: str) -> tuple[str, str]:
-    return "authorization", f"Bearer {token}"
-
-
-def address(node: Node) -> str:
-    return str(json.loads((node.data_dir / "node.json").read_bytes())["grpc"])
-
+from tests.integration.im import Device, private
+from tests.integration.node import DEADLINE, Node
 
 Connect = Callable[..., Client]
 
@@ -394,44 +352,3 @@ def test_health_and_reflection(channel: grpc.Channel, connect: Connect) -> None:
     listed, file = reflection.ServerReflectionInfo(iter(asked), metadata=metadata, timeout=DEADLINE)
     assert set(names) <= {service.name for service in listed.list_services_response.service}
     assert file.file_descriptor_response.file_descriptor_proto
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for im.example.org, and its key."""
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    options = ("-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-    subject = ("-subj", "/CN=Parley", "-addext", "subjectAltName=DNS:im.example.org")
-    files = ("-keyout", str(key), "-out", str(cert))
-    subprocess.run(("openssl", "req", *options, *subject, *files), check=True, capture_output=True)
-    return cert, key
-
-
-def test_tls(tmp_path: Path, make_node: Callable[..., Node]) -> None:
-    cert, key = certificate(tmp_path)
-    node = make_node(f"grpc.tls_cert={cert}", f"grpc.tls_key={key}").start()
-    imctl = (sys.executable, "-m", "cli", "--data-dir", str(node.data_dir))
-    for command in (("user", "add", "alice", "--password", "secret"), ("token", "alice")):
-        done = subprocess.run((*imctl, *command), capture_output=True, text=True, cwd=ROOT, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
-    token = done.stdout.strip()
-    credentials = grpc.ssl_channel_credentials(root_certificates=cert.read_bytes())
-    options = (("grpc.ssl_target_name_override", "im.example.org"),)
-    with grpc.secure_channel(address(node), credentials, options=options) as channel:
-        (own,) = Client(channel, bearer(token)).call("GetUsers", pb.GetUsersRequest()).users
-    assert own.user_id == "alice"
-    with grpc.insecure_channel(address(node)) as clear, pytest.raises(grpc.RpcError):
-        Client(clear, bearer(token)).call("GetUsers", pb.GetUsersRequest(), timeout=5)
-
-
-def test_tls_files_that_do_not_belong_together(tmp_path: Path) -> None:
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    cert, _ = certificate(tmp_path / "one")
-    _, key = certificate(tmp_path / "two")
-    binds = [f"{name}.bind={HOST}:0" for name in ("listeners.default", "listeners.ws", "grpc", "http")]
-    files = [f"grpc.tls_cert={cert}", f"grpc.tls_key={key}"]
-    settings = [part for setting in (*binds, *files) for part in ("--set", setting)]
-    for given in (settings, settings[:-2]):
-        status, error = serve("config/broker.yaml", "--data-dir", str(tmp_path / "data"), *given)
-        assert (status, error.count("\n")) == (2, 1)
-        assert ": grpc.tls_" in error

@@ -1,56 +1,25 @@
 """The HTTP API of a running node."""
 
-import itertools
 import json
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 
-import grpc
 import httpx
 import pytest
 
 from bridge.grpc_api import im_admin_pb2 as pb
-from tests.integration.node import Node, password, wait_for
-from tests.integration.raw import RawClient, connect, publish, subscribe
-
-ORIGIN = "https://chat.example.org"
-_addresses = itertools.count(1)
-
-
-class Api:
-    """A node with open registration, and a client that seems to come from an address of its own."""
-
-    def __init__(self, node: Node) -> None:
-        self.node = node
-        self.client = httpx.Client(base_url=node.http, headers={"x-forwarded-for": new_address()})
-
-    def post(self, path: str, body: object, **headers: str) -> httpx.Response:
-        return self.client.post(path, json=body, headers=headers)
-
-    def login(self, user: str) -> dict[str, str]:
-        response = self.post("/api/login", {"user_id": user, "password": password(user)})
-        assert response.status_code == 200, response.text
-        return dict(response.json())
-
-    def logout(self, access: str, **body: object) -> int:
-        return self.post("/api/logout", body, authorization=f"Bearer {access}").status_code
-
-
-def new_address() -> str:
-    number = next(_addresses)
-    return f"198.51.{number >> 8}.{number & 255}"
-
-
-def code(response: httpx.Response) -> tuple[int, str]:
-    """The status and the error code. Checks the rest of the error body (docs/http.md, "Errors")."""
-    assert response.headers["content-type"] == "application/json"
-    body = response.json()
-    assert set(body) == {"error"}
-    assert set(body["error"]) == {"code", "detail"}
-    assert body["error"]["detail"]
-    return response.status_code, body["error"]["code"]
+from tests.integration.http_kit import (
+    ORIGIN,
+    Api,
+    _addresses,
+    code,
+    mqtt,
+    mqtt_code,
+    new_address,
+)
+from tests.integration.node import Node, password
+from tests.integration.raw import RawClient, publish, subscribe
 
 
 @pytest.fixture(scope="module")
@@ -71,19 +40,6 @@ def api(shared: Node) -> Iterator[Api]:
     api = Api(shared)
     yield api
     api.client.close()
-
-
-def mqtt(api: Api, user: str, secret: str) -> RawClient:
-    client = RawClient(api.node.port)
-    client.login(f"c{next(_addresses)}", user, secret)
-    return client
-
-
-def mqtt_code(api: Api, user: str, secret: str) -> int:
-    """The code a CONNECT is answered with."""
-    with RawClient(api.node.port) as client:
-        client.send(connect("c", user, secret))
-        return client.expect(2).body[1]
 
 
 # --- logging in --------------------------------------------------------------------------
@@ -344,52 +300,6 @@ def test_failures_are_limited_by_address(make_node: Callable[..., Node]) -> None
     api.client.close()
 
 
-# --- the node ----------------------------------------------------------------------------
-
-
-def test_health_and_readiness(make_node: Callable[..., Node]) -> None:
-    node = make_node().start()
-    with httpx.Client(base_url=node.http) as client:
-        for path, status in (("/healthz", "ok"), ("/readyz", "ready")):
-            answer = client.get(path)
-            assert (answer.status_code, answer.json()) == (200, {"status": status})
-            assert client.head(path).content == b""
-        with closing(sqlite3.connect(node.data_dir / "directory.db")) as database, database:
-            database.execute("ALTER TABLE users RENAME TO elsewhere")
-        wait_for(lambda: client.get("/readyz").status_code == 503, "a look at the directory")
-        answer = client.get("/readyz")
-        assert code(answer) == (503, "unavailable")
-        assert "directory: failed" in answer.json()["error"]["detail"]
-        login = client.post("/api/login", json={"user_id": "alice", "password": "x"})
-        assert code(login) == (503, "unavailable")
-        assert login.headers["retry-after"]
-        assert client.get("/healthz").status_code == 200
-
-
-def test_token_keys_that_cannot_be_read_for_a_while(make_node: Callable[..., Node]) -> None:
-    node = make_node().start()
-    alice = node.user("alice")
-    api = Api(node)
-    pair = api.login(alice)
-    keys = node.data_dir / "token_keys.json"
-    written = keys.read_text()
-    keys.write_text("{")
-    answers = [
-        api.post("/api/login", {"user_id": alice, "password": password(alice)}),
-        api.post("/api/refresh", {"refresh_token": pair["refresh_token"]}),
-    ]
-    assert [code(answer) for answer in answers] == [(503, "unavailable")] * 2
-    assert mqtt_code(api, alice, pair["access_token"]) == 3
-    with pytest.raises(grpc.RpcError) as refusal:
-        node.token(alice)
-    assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
-    keys.write_text(written)
-    mqtt(api, alice, pair["access_token"]).socket.close()
-    assert api.post("/api/refresh", {"refresh_token": pair["refresh_token"]}).status_code == 200
-    api.client.close()
-    assert "Traceback" not in node.log()
-
-
 def test_where_it_is_stands_in_the_node_file(shared: Node) -> None:
     places = json.loads((shared.data_dir / "node.json").read_bytes())
     assert shared.http == f"http://{places['http']}"
@@ -414,16 +324,3 @@ def test_web_pages_of_listed_origins(api: Api, node: Node) -> None:
         answer = httpx.options(f"{base}/api/login", headers=headers)
         assert answer.status_code in (400, 405)
         assert "access-control-allow-origin" not in answer.headers
-
-
-def test_not_ready_while_nothing_can_be_stored(make_node: Callable[..., Node]) -> None:
-    node = make_node().start()
-    with httpx.Client(base_url=node.http) as client:
-        assert client.get("/readyz").status_code == 200
-        with closing(sqlite3.connect(node.data_dir / "parley.db", isolation_level=None)) as blocker:
-            blocker.execute("BEGIN IMMEDIATE")
-            wait_for(lambda: client.get("/readyz").status_code == 503, "a look at the store")
-            answer = client.get("/readyz")
-            assert "message store (writing)" in answer.json()["error"]["detail"]
-            blocker.execute("ROLLBACK")
-        wait_for(lambda: client.get("/readyz").status_code == 200, "the store to be written again")

@@ -61,7 +61,7 @@ class Crowd:
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowd]:
-    node = Node(tmp_path_factory.mktemp("large")).start()
+    node = Node(tmp_path_factory.mktemp("large"), ["limits.repeats_per_hour=1000"]).start()
     owner = node.user("owner")
     node.stop()
     users = [f"m{number:05}" for number in range(MEMBERS)]

@@ -12,20 +12,30 @@ import yaml
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
-from bridge.grpc_api import im_admin_pb2 as pb
 from tests.integration import raw
 from tests.integration.node import Node, password, wait_for
+from tests.integration.plugin_kit import (
+    CONNACK,
+    FAILURE,
+    NOT_AUTHORIZED,
+    OPEN,
+    PINGRESP,
+    PLATFORM,
+    PUBACK,
+    RULES,
+    STORE,
+    SUBACK,
+    UNSUBACK,
+    USERS,
+    Start,
+    add_user,
+    connack,
+    expect_silence,
+    login,
+    publish,
+    subscribe,
+)
 from tests.integration.raw import RawClient
-
-CONNACK, PUBACK, SUBACK, UNSUBACK, PINGRESP = 2, 4, 9, 11, 13
-NOT_AUTHORIZED, FAILURE = 5, 0x80
-
-USERS = {"plugins.auth.UserAuthPlugin": {}}
-RULES = {"plugins.auth.TopicRulesPlugin": {}}
-PLATFORM = USERS | RULES
-STORE = {"plugins.persistence.sqlite.SqlitePersistencePlugin": {}}
-OPEN = {"open": ["open/#"]}
-Start = Callable[..., Node]
 
 THIRD_PARTY = """
 import asyncio, json
@@ -89,39 +99,6 @@ def start(make_node: Callable[..., Node], tmp_path: Path, monkeypatch: pytest.Mo
         return node
 
     return start
-
-
-def add_user(node: Node, name: str, role: str = "user") -> None:
-    node.call("AddUser", pb.AddUserRequest(user_id=name, password=password(name), role=role))
-
-
-def connack(node: Node, user: str | None, secret: str | None) -> int:
-    """The answer to a login."""
-    with RawClient(node.port) as client:
-        client.send(raw.connect("", user, secret))
-        return client.expect(CONNACK).body[1]
-
-
-def login(node: Node, user: str, secret: str | None = None, *, clean: bool = True) -> RawClient:
-    client = RawClient(node.port)
-    client.login(f"device-of-{user}", user, secret or password(user), clean=clean)
-    return client
-
-
-def subscribe(client: RawClient, *filters: str) -> list[int]:
-    client.send(raw.subscribe(1, *((topic_filter, 1) for topic_filter in filters)))
-    return list(client.expect(SUBACK).body[2:])
-
-
-def publish(client: RawClient, topic: str, payload: bytes, *, retain: bool = False) -> None:
-    """Publish with QoS 1; returns when it is acknowledged."""
-    client.send(raw.publish(topic, payload, 1, 1, retain))
-    client.expect(PUBACK)
-
-
-def expect_silence(client: RawClient) -> None:
-    client.send(raw.packet(0xC0))
-    client.expect(PINGRESP)
 
 
 @pytest.fixture

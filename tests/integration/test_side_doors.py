@@ -43,7 +43,8 @@ def test_delivered_receipts_tell_no_more_than_the_presence(
         a.say(carol, "and you?")
         c.settle()
         a.until(lambda: a.told("receipt", status="delivered", user_id=carol), "carol's receipt")
-        assert bool(a.told("receipt", status="delivered", user_id=bob)) == tells
+        # Of this message: that the request to be contacts had arrived was told before the setting changed.
+        assert bool(a.told("receipt", status="delivered", user_id=bob, seq=seq)) == tells
         assert bool(a.rpc("presence.get", user_ids=[bob])["presences"]) == tells
         # What was read is told as its own setting says: reading is what one does, being online is not.
         b.rpc("messages.read", conversation_id=where, seq=seq)

@@ -3,87 +3,29 @@
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import WebSocketException
 from websockets.frames import Frame, Opcode
-from websockets.sync.client import ClientConnection
-from websockets.sync.client import connect as open_websocket
 
 from tests.integration import raw
 from tests.integration.node import HOST, Node, password, wait_for
 from tests.integration.raw import RawClient
-
-CONNACK, PUBLISH, PUBACK, SUBACK, PINGRESP = 2, 3, 4, 9, 13
-PINGREQ = raw.packet(0xC0)
-MASK = b"\x01\x02\x03\x04"
-
-
-def websocket(node: Node, path: str = "/mqtt", *subprotocols: str) -> ClientConnection:
-    return open_websocket(
-        f"ws://{HOST}:{node.ws_port}{path}",
-        subprotocols=subprotocols or ["mqtt"],
-        compression=None,
-        proxy=None,
-        max_size=None,
-        close_timeout=raw.TIMEOUT,
-    )
-
-
-class Frames:
-    """The messages of a WebSocket, with the calls of a socket that `RawClient` makes."""
-
-    def __init__(self, ws: ClientConnection) -> None:
-        self.ws = ws
-
-    def sendall(self, data: bytes) -> None:
-        self.ws.send(data)
-
-    def recv(self, _size: int) -> bytes:
-        try:
-            frame = self.ws.recv(raw.TIMEOUT)
-        except ConnectionClosed:
-            return b""
-        assert isinstance(frame, bytes)  # [MQTT-6.0.0-1]
-        return frame
-
-    def close(self) -> None:
-        self.ws.close()
-
-
-class WebSocketClient(RawClient):
-    """A raw client over WebSocket: `send` makes one binary frame, `send_frames` any."""
-
-    def __init__(self, node: Node) -> None:
-        self.ws = websocket(node)
-        assert self.ws.subprotocol == "mqtt"  # [MQTT-6.0.0-4]
-        self.socket = Frames(self.ws)
-        self._buffer = b""
-
-    def send_frames(self, *frames: Frame | bytes) -> None:
-        """Send frames as they are, in one piece."""
-        self.send_raw(
-            b"".join(f if isinstance(f, bytes) else f.serialize(mask=True, extensions=[]) for f in frames)
-        )
-
-    def send_raw(self, data: bytes) -> None:
-        self.ws.socket.sendall(data)
-
-
-def binary(data: bytes, *, fin: bool = True) -> Frame:
-    return Frame(Opcode.BINARY, data, fin=fin)
-
-
-def continuation(data: bytes, *, fin: bool = True) -> Frame:
-    return Frame(Opcode.CONT, data, fin=fin)
-
-
-def login(client: RawClient, user: str) -> None:
-    """Log in, and subscribe to the user's own inbox."""
-    client.login(f"raw-{user}", user, password(user))
-    client.send(raw.subscribe(1, (f"users/{user}/inbox", 1)))
-    assert client.expect(SUBACK).body[2:] == b"\x01"
+from tests.integration.websocket import (
+    CONNACK,
+    MASK,
+    PINGREQ,
+    PINGRESP,
+    PUBACK,
+    PUBLISH,
+    SUBACK,
+    WebSocketClient,
+    binary,
+    continuation,
+    login,
+    others_undisturbed,
+)
 
 
 @pytest.fixture
@@ -95,172 +37,6 @@ def client(node: Node) -> Iterator[WebSocketClient]:
 @pytest.fixture
 def user(node: Node) -> str:
     return node.user("ws")
-
-
-@contextmanager
-def others_undisturbed(node: Node) -> Iterator[None]:
-    """Two others, one on WebSocket and one on TCP, talk before and after."""
-    one, other = node.user("one"), node.user("other")
-    with WebSocketClient(node) as web, RawClient(node.port) as tcp:
-        login(web, one)
-        login(tcp, other)
-        for number in (1, 2):
-            said = b"hello %d" % number
-            web.send(raw.publish(f"users/{other}/inbox", said, 1, number))
-            answers = {web.receive().type, web.receive().type}
-            assert answers == {PUBACK, PUBLISH}  # its own copy
-            message = json.loads(tcp.message()[1])
-            assert (message["content"], message["seq"]) == (said.decode(), number)
-            if number == 1:
-                yield
-
-
-# --- the handshake -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("offered", [None, "chat", "mqttv3.1, xmqtt", "MQTT"])
-def test_the_subprotocol_is_required(node: Node, offered: str | None) -> None:
-    with others_undisturbed(node), pytest.raises(InvalidStatus) as refused:
-        open_websocket(
-            f"ws://{HOST}:{node.ws_port}/mqtt",
-            additional_headers={"Sec-WebSocket-Protocol": offered} if offered else None,
-            proxy=None,
-        )
-    assert refused.value.response.status_code == 400
-    assert b"mqtt" in refused.value.response.body
-
-
-@pytest.mark.parametrize("path", ["/", "/other", "/mqtt/", "/mqtt/deeper", "/MQTT", "/mqtts"])
-def test_other_paths_are_not_found(node: Node, path: str) -> None:
-    with others_undisturbed(node), pytest.raises(InvalidStatus) as refused:
-        websocket(node, path)
-    assert refused.value.response.status_code == 404
-
-
-def test_the_subprotocol_may_be_one_of_several_and_the_path_may_have_a_query(node: Node) -> None:
-    with websocket(node, "/mqtt?device=phone", "chat", "mqtt") as ws:
-        assert ws.subprotocol == "mqtt"
-        ws.send(raw.connect("any"))
-        assert ws.recv(raw.TIMEOUT) == b"\x20\x02\x00\x00"
-
-
-KEY = "dGhlIHNhbXBsZSBub25jZQ=="
-ACCEPTED = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455, 1.3
-USUAL = {
-    "Host": ["chat.example.org"],
-    "Upgrade": ["websocket"],
-    "Connection": ["Upgrade"],
-    "Sec-WebSocket-Key": [KEY],
-    "Sec-WebSocket-Version": ["13"],
-    "Sec-WebSocket-Protocol": ["mqtt"],
-}
-
-
-def answer_to(node: Node, changed: dict[str, list[str]], target: str = "/mqtt") -> tuple[str, dict[str, str]]:
-    """The status and headers that answer a handshake with these header lines in place of the usual ones.
-    An accepted one goes on with CONNECT and CONNACK."""
-    lines = [f"{name}: {value}" for name, values in (USUAL | changed).items() for value in values]
-    with socket.create_connection((HOST, node.ws_port), raw.TIMEOUT) as sock:
-        sock.sendall("\r\n".join([f"GET {target} HTTP/1.1", *lines, "", ""]).encode())
-        stream = sock.makefile("rb")
-        status = stream.readline().split()[1].decode()
-        headers = {}
-        while line := stream.readline().strip():
-            name, _, value = line.decode().partition(":")
-            headers[name.lower()] = value.strip()
-        if status == "101":
-            sock.sendall(binary(raw.connect("any")).serialize(mask=True, extensions=[]))
-            assert stream.read(6) == b"\x82\x04\x20\x02\x00\x00"
-    return status, headers
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"Connection": ["keep-alive, Upgrade"]},  # Firefox
-        {"Connection": ["Upgrade, keep-alive"]},
-        {"Connection": ["keep-alive ,\tupgrade , ,close"]},
-        {"Connection": ["keep-alive", "UPGRADE"]},
-        {"connection": ["upgrade"], "Connection": ["keep-alive"]},
-        {"Upgrade": ["WebSocket"]},
-        {"Upgrade": ["h2c, websocket"]},
-        {"Upgrade": ["h2c", "websocket"]},
-        {"Sec-WebSocket-Protocol": ["chat", "mqtt"]},
-        {"Sec-WebSocket-Protocol": ["chat ,\tmqtt"]},
-        {"Sec-WebSocket-Protocol": ["mqttv3.1", "chat, mqtt"]},
-        {"Sec-WebSocket-Extensions": ["permessage-deflate; client_max_window_bits"]},
-        {"Sec-WebSocket-Version": ["8"]},
-        {"Origin": ["https://chat.example.org"], "Cookie": ["c=" + "x" * 8000]},
-        {"Content-Length": ["0"]},
-    ],
-    ids=str,
-)
-def test_every_legal_handshake_is_accepted(node: Node, changed: dict[str, list[str]]) -> None:
-    """RFC 6455, 4.2.1: header values are lists of tokens, in any order, in one line or several."""
-    status, headers = answer_to(node, changed)
-    assert status == "101"
-    assert headers["sec-websocket-accept"].encode() == ACCEPTED
-    assert (headers["upgrade"], headers["connection"].lower()) == ("websocket", "upgrade")
-    assert headers["sec-websocket-protocol"] == "mqtt"
-
-
-@pytest.mark.parametrize("target", ["http://chat.example.org/mqtt", "HTTPS://chat:8083/mqtt?device=phone"])
-def test_a_request_may_name_the_whole_uri(node: Node, target: str) -> None:
-    assert answer_to(node, {}, target)[0] == "101"
-
-
-@pytest.mark.parametrize(
-    ("changed", "status"),
-    [
-        ({"Connection": ["keep-alive"]}, "400"),
-        ({"Connection": ["keep-alive, Upgrades"]}, "400"),
-        ({"Connection": []}, "400"),
-        ({"Upgrade": ["h2c"]}, "400"),
-        ({"Upgrade": ["websockets, h2c"]}, "400"),
-        ({"Upgrade": []}, "400"),
-        ({"Sec-WebSocket-Protocol": ["chat", "mqtts"]}, "400"),
-        ({"Sec-WebSocket-Key": ["short"]}, "400"),
-        ({"Sec-WebSocket-Key": []}, "400"),
-        ({"Sec-WebSocket-Version": ["12"]}, "426"),
-        ({"Sec-WebSocket-Version": []}, "426"),
-        ({"Transfer-Encoding": ["chunked"]}, "400"),
-    ],
-    ids=str,
-)
-def test_any_other_handshake_is_refused(node: Node, changed: dict[str, list[str]], status: str) -> None:
-    found, headers = answer_to(node, changed)
-    assert found == status
-    assert headers.get("sec-websocket-version") == ("13" if status == "426" else None)
-
-
-def test_refused_handshakes_are_counted(node: Node) -> None:
-    before = node.stats()
-    answer_to(node, {"Connection": ["close"]})
-    answer_to(node, {}, "/elsewhere")
-    after = node.stats()
-    for reason in ("refused.websocket_400", "refused.websocket_404"):
-        assert after[reason] == before.get(reason, 0) + 1
-
-
-@pytest.mark.parametrize(
-    "request_bytes",
-    [
-        b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00\r\n\r\n",
-        b"GET /mqtt HTTP/1.1\r\n\r\n",
-        b"\xff" * 100_000,
-    ],
-    ids=["mqtt", "no upgrade", "endless"],
-)
-def test_what_is_no_handshake_is_closed(node: Node, request_bytes: bytes) -> None:
-    with others_undisturbed(node), socket.create_connection((HOST, node.ws_port), raw.TIMEOUT) as sock:
-        answer = b""
-        try:
-            sock.sendall(request_bytes)
-            while data := sock.recv(65536):
-                answer += data
-        except ConnectionError:
-            pass
-    assert b"101" not in answer.partition(b"\r\n")[0]
 
 
 # --- frames and packets ------------------------------------------------------------------

@@ -90,8 +90,10 @@ async def add_many(place: Place, users: Sequence[str]) -> None:
     await run_sql(place, f"INSERT INTO users ({', '.join(values)}) VALUES ({'), ('.join(rows)})")
 
 
-def member(user: str, role: str = "member", group: str = "team", joined_seq: int = 0) -> Membership:
-    return Membership(group, user, role, joined_seq)
+def member(
+    user: str, role: str = "member", group: str = "team", joined_seq: int = 0, muted_until: int = 0
+) -> Membership:
+    return Membership(group, user, role, joined_seq, muted_until)
 
 
 def new_group(owner: str, *others: str, group: str = "team", **fields: Any) -> GroupWrite:

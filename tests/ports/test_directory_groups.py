@@ -129,6 +129,42 @@ async def test_a_removed_users_bans_and_requests_go_with_them(directory: SqlDire
     assert await directory.join_requests("team", "", 10) == []
 
 
+async def test_a_mute_is_kept_until_they_are_members_again(directory: SqlDirectory) -> None:
+    muted = [member("bob", muted_until=7), member("carol", muted_until=8)]
+    write = new_group("alice", "dave")
+    await directory.write_group(msgspec.structs.replace(write, put=[*write.put, *muted]), [])
+    gone = ["bob", "carol", "dave"]
+    await directory.write_group(GroupWrite(await then(directory), drop=gone, left=["bob"]), [])
+    assert await directory.kept_mutes("team", [*USERS, "nobody"]) == {"bob": 7, "carol": 8}
+    assert await directory.kept_mutes("choir", USERS) == {}
+    assert await directory.who_left("team", USERS) == {"bob"}
+    await directory.write_group(GroupWrite(await then(directory), put=[member("bob"), member("dave")]), [])
+    assert await directory.kept_mutes("team", USERS) == {"carol": 8}
+    # Who is put in the same write is a member.
+    both = GroupWrite(await then(directory), drop=["bob"], put=[member("bob", muted_until=9)])
+    await directory.write_group(both, [])
+    assert await directory.kept_mutes("team", USERS) == {"carol": 8}
+    await directory.write_group(GroupWrite(await then(directory), drop=["bob"], left=["bob"]), [])
+    assert await directory.kept_mutes("team", USERS) == {"bob": 9, "carol": 8}
+    # Another group with the same id takes over who has left, but no mute.
+    await directory.write_group(GroupWrite(await then(directory, dismissed_at=NOW)), [])
+    fresh = GroupWrite(await then(directory, dismissed_at=0), fresh=True, put=[member("alice", "owner")])
+    await directory.write_group(fresh, [])
+    assert await directory.kept_mutes("team", USERS) == {}
+    assert await directory.who_left("team", USERS) == {"bob"}
+
+
+async def test_the_mute_of_an_account_goes_with_it(directory: SqlDirectory) -> None:
+    write = new_group("alice")
+    put = [*write.put, member("bob", muted_until=7)]
+    await directory.write_group(msgspec.structs.replace(write, put=put), [])
+    await directory.write_group(GroupWrite(await then(directory), drop=["bob"]), [])
+    assert await directory.kept_mutes("team", USERS) == {"bob": 7}
+    await directory.remove_account("bob")
+    await directory.add_account("bob", None, "user", reuse_id=True)
+    assert await directory.kept_mutes("team", USERS) == {}
+
+
 async def test_who_left_is_known_until_they_are_members_again(directory: SqlDirectory) -> None:
     await directory.write_group(new_group("alice", "bob", "carol", "dave"), [])
     await directory.write_group(GroupWrite(await then(directory), drop=["bob", "carol"], left=["bob"]), [])

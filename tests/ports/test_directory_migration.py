@@ -153,6 +153,23 @@ async def test_a_database_of_0_1_0_is_migrated(path: Path) -> None:
         assert await directory.who_left("team", ["alice", "bob"]) == {"bob"}
 
 
+@pytest.mark.parametrize("added", ["", "ALTER TABLE departures ADD by_self BOOLEAN NOT NULL DEFAULT 1;"])
+async def test_who_left_before_mutes_were_kept_has_left_by_themselves(path: Path, added: str) -> None:
+    """MySQL may have added one of the columns when the migration was interrupted."""
+    async with opened(path) as directory:
+        await add(directory, "alice", "bob")
+        await directory.write_group(new_group("alice"), [])
+    run_script(
+        path,
+        "ALTER TABLE departures DROP COLUMN by_self; ALTER TABLE departures DROP COLUMN muted_until;"
+        "INSERT INTO departures VALUES ('team', 'bob'); DROP TABLE changes;"
+        "UPDATE alembic_version SET version_num = '0005';" + added,
+    )
+    async with opened(path) as directory:
+        assert await directory.who_left("team", ["alice", "bob"]) == {"bob"}
+        assert await directory.kept_mutes("team", ["alice", "bob"]) == {}
+
+
 async def test_a_first_start_that_was_interrupted_is_finished(path: Path) -> None:
     run_script(path, _OLD[: _OLD.index("CREATE TABLE groups")])
     async with opened(path) as directory:
@@ -258,6 +275,7 @@ async def test_reads_find_what_they_need_by_an_index(path: Path) -> None:
             await directory.contacts_between([*many, *((peer, user) for user, peer in many)])
             await directory.contacts("alice", "", 10)
             await directory.who_left("team", ["alice", "bob"])
+            await directory.kept_mutes("team", ["alice", "bob"])
             await directory.memberships("alice")
             await directory.group("team")
             await directory.groups("", 10)

@@ -22,6 +22,9 @@ from broker.domain.errors import RefusedError, StoreError
 from broker.ports import Account, AccountChanged, DirectoryChange, MembershipChanged, TokenRevoked
 from tests.slots import Slots
 
+UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
+DENIED = grpc.StatusCode.PERMISSION_DENIED
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
 ADMIN = "the-admin-token"
 
 

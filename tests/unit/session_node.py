@@ -18,7 +18,8 @@ from broker.session.tail import Tail
 from broker.wire.decoder import Decoder
 from broker.wire.packets import Ack, Packet, Publish, Type
 from tests.subscribed import subscribed
-from tests.unit.session_kit import KEY, Limits, Store, Wire, entry, log_of, number, through_store
+from tests.unit.session_bench import Store
+from tests.unit.session_kit import KEY, Limits, Wire, entry, log_of, number, through_store
 from tests.unit.session_model import GROUPS, TOPICS, Client, Ledger, Place
 
 RESERVED = 5

@@ -19,7 +19,7 @@ from broker.tasks import Tasks
 from tests.outside.memory_store.contents import Contents, Opened
 from tests.outside.memory_store.state_store import MemoryStateStore
 from tests.unit.backplane_kit import Bus, BusBackplane
-from tests.unit.session_kit import settle
+from tests.unit.session_bench import settle
 
 
 class Timer:

@@ -22,7 +22,8 @@ from broker.ports import Hint, KeptEvent
 from broker.states import States
 from broker.wire.packets import Publish
 from tests.unit.backplane_kit import Bus, BusHints
-from tests.unit.session_kit import Store, Wire, connect, follow
+from tests.unit.session_bench import Store
+from tests.unit.session_kit import Wire, connect, follow
 
 TEAM = "groups/team"
 

@@ -2,7 +2,9 @@
 
 import logging
 
-from server.logs import Repeats
+from grpc._cython.cygrpc import ExecuteBatchError
+
+from server.logs import Repeats, start_logging
 
 
 class Log:
@@ -83,3 +85,23 @@ def test_a_line_that_cannot_be_put_together_does_not_fail_who_writes_it() -> Non
         log.repeats.filter(logging.LogRecord("tests.log", logging.INFO, "", 0, "%d", ("x",), None))
     log.repeats.sum_up()
     assert log.lines == ["INFO tests.log: 105 more lines in the last minute, the first: %d"]
+
+
+def test_a_client_that_goes_in_the_middle_of_a_stream_leaves_no_traceback() -> None:
+    logger = logging.getLogger("grpc._cython.cygrpc")
+    before = list(logger.filters)
+    start_logging("info", 3, lambda _: None)
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    try:
+        for error in (ExecuteBatchError("Failed"), ValueError("a fault of our own")):
+            try:
+                raise error
+            except (ExecuteBatchError, ValueError):
+                logger.exception("%s raised", type(error).__name__)
+    finally:
+        logger.removeHandler(handler)
+        logger.filters = before
+    assert lines == ["ValueError raised"]

@@ -11,42 +11,22 @@ from hypothesis import strategies as st
 from broker.domain.errors import ReasonCode, Refusal
 from broker.domain.json_limits import MAX_DEPTH, MAX_DIGITS
 from broker.domain.message import (
-    MAX_DATA,
     Content,
-    Count,
     Entry,
-    client_msg_id_of,
     draft,
     parse_payload,
     read_body,
-    says_the_same,
     stamp,
     with_offset,
 )
-from broker.domain.topics import parse_topic
-
-INBOX = parse_topic("users/bob/inbox")
-GROUP = parse_topic("groups/team")
-
-
-def accepted(payload: bytes) -> Content:
-    content = parse_payload(payload)
-    assert isinstance(content, Content), content
-    return content
-
-
-def raw(payload: bytes) -> bytes:
-    return bytes(accepted(payload).content)
-
-
-def delivered(content: Content, topic: str = "users/bob/inbox", offset: int = 34) -> dict[str, object]:
-    stamped = stamp(
-        draft("alice", parse_topic(topic), content), 7251, 12, (offset, 5), 1764000000123, Count(9, 12)
-    )
-    value = json.loads(with_offset(stamped.body, offset))
-    assert isinstance(value, dict)
-    return value
-
+from tests.unit.message_kit import (
+    GROUP,
+    INBOX,
+    accepted,
+    delivered,
+    raw,
+    same,
+)
 
 # --- what is a message, and what is the content itself --------------------------------------
 
@@ -341,14 +321,6 @@ def test_the_offset_is_all_that_differs(offset: int, text: str) -> None:
     assert json.loads(Entry(offset, body).payload) == with_it
 
 
-# --- the same again? ------------------------------------------------------------------------
-
-
-def same(one: bytes, other: bytes) -> bool:
-    body = stamp(draft("alice", INBOX, accepted(one)), 1, 1, (1, 1), 0).body
-    return says_the_same(read_body(body), accepted(other))
-
-
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -388,130 +360,3 @@ def test_what_was_accepted_once_can_be_compared(text: bytes) -> None:
     payload = b'{"content": %b}' % text
     assert same(payload, payload)
     assert not same(payload, b'{"content": 2}')
-
-
-# --- unknown fields, the app's own data, the trace context ----------------------------------
-
-TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-@pytest.mark.parametrize(
-    ("payload", "field"),
-    [
-        (b'{"content": "x", "extra": 1}', "extra"),
-        (b'{"extra": {"content": 2}, "content": "x"}', "extra"),
-        (b'{"content": "x", "client_msg_Id": "c-1"}', "client_msg_Id"),
-        (b'{"content": "x", "mention": "all"}', "mention"),
-        (b'{"content": "x", "id": "5"}', "id"),
-        (b'{"content": "x", "": null}', ""),
-    ],
-)
-def test_an_unknown_field_is_refused_by_its_name(payload: bytes, field: str) -> None:
-    refusal = parse_payload(payload)
-    assert isinstance(refusal, Refusal)
-    assert (refusal.code, refusal.reason_code) == ("invalid_payload", ReasonCode.PAYLOAD_FORMAT_INVALID)
-    assert f"`{field}`" in refusal.detail
-
-
-@pytest.mark.parametrize("data", [b"{}", b'{"a": 1}', b'{ "a":[1e999, 12345678901234567890123] }'])
-def test_data_is_kept_as_it_was_written(data: bytes) -> None:
-    content = accepted(b'{"content": "x", "data": %b}' % data)
-    assert bytes(content.data) == data
-    stamped = stamp(draft("alice", INBOX, content), 1, 1, (1, 1), 1)
-    assert b'"data":' + data in stamped.body
-    assert bytes(read_body(stamped.body).data) == data
-
-
-@pytest.mark.parametrize("payload", [b"x", b'{"content": "x"}', b'{"content": "x", "data": null}'])
-def test_without_data_there_is_no_such_field(payload: bytes) -> None:
-    content = accepted(payload)
-    assert "data" not in delivered(content)
-    assert "traceparent" not in delivered(content)
-    assert read_body(stamp(draft("alice", INBOX, content), 1, 1, (1, 1), 1).body).data == content.data
-
-
-@pytest.mark.parametrize("data", [b"5", b'"text"', b"[]", b"true", b"[{}]"])
-def test_data_must_be_an_object(data: bytes) -> None:
-    refusal = parse_payload(b'{"content": "x", "data": %b}' % data)
-    assert isinstance(refusal, Refusal)
-    assert refusal.detail == "data must be a JSON object"
-
-
-def test_data_is_bounded() -> None:
-    most = b'{"a":"' + b"x" * (MAX_DATA - 8) + b'"}'
-    assert len(most) == MAX_DATA
-    assert bytes(accepted(b'{"content": "x", "data": %b}' % most).data) == most
-    refusal = parse_payload(b'{"content": "x", "data": %b }' % most.replace(b"x", b"xx", 1))
-    assert isinstance(refusal, Refusal)
-    assert "at most 4096 bytes" in refusal.detail
-
-
-@pytest.mark.parametrize("name", ["content", "data"])
-def test_neither_may_be_nested_too_deeply(name: str) -> None:
-    deep = '{"a":' * (MAX_DEPTH + 1) + "1" + "}" * (MAX_DEPTH + 1)
-    fields = {"content": '"x"', "data": "{}"} | {name: deep}
-    refusal = parse_payload(("{" + ",".join(f'"{k}":{v}' for k, v in fields.items()) + "}").encode())
-    assert isinstance(refusal, Refusal)
-    assert refusal.detail.startswith(f"{name}: nested deeper")
-
-
-def test_a_traceparent_is_kept() -> None:
-    content = accepted(json.dumps({"content": "x", "traceparent": TRACE}).encode())
-    assert delivered(content)["traceparent"] == TRACE
-
-
-@pytest.mark.parametrize(
-    "traceparent",
-    [
-        "",
-        TRACE.upper(),
-        TRACE[:-1],
-        f"{TRACE}0",
-        f"{TRACE}\n",
-        f"ff{TRACE[2:]}",
-        f"00-{'0' * 32}-b7ad6b7169203331-01",
-        f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01",
-        TRACE.replace("-", "_"),
-    ],
-)
-def test_other_traceparents_are_refused(traceparent: str) -> None:
-    """W3C Trace Context, 3.2."""
-    refusal = parse_payload(json.dumps({"content": "x", "traceparent": traceparent}).encode())
-    assert isinstance(refusal, Refusal)
-    assert refusal.detail.startswith("traceparent must be")
-
-
-@pytest.mark.parametrize(
-    ("again", "same"),
-    [
-        (b'{"content": "x", "data": {"b": 2,  "a": 1}}', True),
-        (b'{"content": "x", "data": {"a": 1, "b": 3}}', False),
-        (b'{"content": "x"}', False),
-        (b'{"content": "x", "data": {"a": 1, "b": 2}, "traceparent": "%b"}' % TRACE.encode(), True),
-    ],
-)
-def test_a_repeat_has_the_same_data_and_any_traceparent(again: bytes, same: bool) -> None:
-    first = accepted(b'{"content": "x", "data": {"a": 1, "b": 2}}')
-    body = read_body(stamp(draft("alice", INBOX, first), 1, 1, (1, 1), 1).body)
-    assert says_the_same(body, accepted(again)) is same
-
-
-@pytest.mark.parametrize(
-    ("payload", "found"),
-    [
-        (b'{"content":"x","client_msg_id":"c-1"}', "c-1"),
-        (b'{"client_msg_id":"c-1","content":"x","extra":1}', "c-1"),
-        (b'{"content":"x","client_msg_id":"c-1","type":5}', "c-1"),
-        (b'{"content":' + b"[" * 500 + b"]" * 500 + b',"client_msg_id":"c-1"}', "c-1"),
-        (b'{"content":"x","client_msg_id":5}', None),
-        (b'{"content":"x","client_msg_id":""}', None),
-        (b'{"content":"x","client_msg_id":"' + b"c" * 65 + b'"}', None),
-        (b'{"client_msg_id":"c-1"}', None),
-        (b'{"content":"x","client_msg_id":"c-1"', None),
-        (b'{"content":' + b"[" * 100_000 + b"]" * 100_000 + b',"client_msg_id":"c-1"}', None),
-        (b"hello", None),
-        (b"", None),
-    ],
-)
-def test_the_id_of_a_payload_that_is_refused(payload: bytes, found: str | None) -> None:
-    assert client_msg_id_of(payload) == found

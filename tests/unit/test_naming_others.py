@@ -22,18 +22,9 @@ from broker.domain.message import Content
 from broker.domain.permissions import GroupOperation, Rank, Relation, UserOperation
 from broker.domain.topics import Kind, parse_topic
 from broker.publish.references import References
+from tests.unit.permission_world import People, States, World, WritingError
 from tests.unit.test_permissions import GROUPS, PROFILES, TEAM, user_answer
-from tests.unit.test_permissions_asked import (
-    HERE,
-    OF_GROUPS,
-    OF_USERS,
-    OTHERS,
-    People,
-    States,
-    World,
-    WritingError,
-    with_peer,
-)
+from tests.unit.test_permissions_asked import HERE, OF_GROUPS, OF_USERS, OTHERS, with_peer
 
 # --- every parameter -----------------------------------------------------------------
 

@@ -5,23 +5,9 @@ from collections.abc import Callable
 
 from broker.net.budget import LEAST, Budget
 from broker.net.outbox import ByteOutbox, Flusher
+from tests.unit.turning_loop import Loop
 
 BUDGET = 100
-
-
-class Loop:
-    """`call_soon`, and turns."""
-
-    def __init__(self) -> None:
-        self.calls: list[Callable[[], None]] = []
-
-    def call_soon(self, call: Callable[[], None]) -> None:
-        self.calls.append(call)
-
-    def turn(self) -> None:
-        calls, self.calls = self.calls, []
-        for call in calls:
-            call()
 
 
 class Transport:

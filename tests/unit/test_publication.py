@@ -21,7 +21,7 @@ from broker.ports import Identity, Principal, SessionKey
 from broker.publish.committer import MessageCommitter, Outcome
 from broker.publish.pipeline import Pipeline
 from broker.publish.publisher import Publisher
-from broker.publish.retained_space import RetainedSpace, Room
+from broker.publish.retained_space import RetainedLimits, RetainedSpace
 from broker.publish.sequencer import Sequencer
 from broker.session.session import Session
 from broker.session.tail import Tail
@@ -31,7 +31,8 @@ from broker.wire.encoder import Outgoing
 from broker.wire.packets import Publish
 from tests.outside.memory_store import Contents, MemoryStateStore, Opened
 from tests.unit.memory_log import MemoryLog
-from tests.unit.session_kit import Limits, Wire, settle
+from tests.unit.session_bench import settle
+from tests.unit.session_kit import Limits, Wire
 
 NOTHING: Any = None
 CARRIED = Properties(content_type="text/plain", user=(("a", "1"),), trace="00-1-2-01")
@@ -78,7 +79,7 @@ class Parts:
             self.log, Sequencer(0), Clock(), self.fanout.push, 100, Outage(), 10_000, Counter()
         )
         gate: Any = Gate()
-        self.space = RetainedSpace(Room(10, 1000), Room(10, 1000), metrics.limited)
+        self.space = RetainedSpace(RetainedLimits(10, 1000), RetainedLimits(10, 1000), metrics.limited)
         self.fanout.on_retained(self.space.retained)
         rest = (NOTHING, NOTHING, NOTHING, NOTHING, self.space, metrics)
         self.pipeline = Pipeline(gate, NOTHING, committer, self.fanout, *rest)

@@ -19,6 +19,9 @@ from broker.ports import Forgotten, Saved, SessionKey, SessionState, Subscribed
 from broker.states import States
 from plugins.persistence.sqlite import SqliteStateStore, open_database
 from plugins.persistence.sqlite.database import Database
+from tests.unit.session_bench import Bench, Link, Store, settle
+from tests.unit.session_kit import KEY as KIT
+from tests.unit.session_kit import Limits, Wire
 
 KEY = SessionKey("bob", "phone")
 
@@ -142,3 +145,29 @@ async def test_a_session_that_is_loaded_learns_what_was_queued_meanwhile(parts: 
     assert parts.away.is_out_of_date(KEY)
     parts.away.begin_load(KEY)
     assert not parts.away.is_out_of_date(KEY)
+
+
+class Leaving(Store):
+    """While it is asked for a user's sessions, `leave` happens."""
+
+    leave: Callable[[], None] = staticmethod(lambda: None)
+
+    async def client_ids(self, user: str, limit: int) -> list[str]:
+        found = await super().client_ids(user, limit)
+        self.leave()
+        return found
+
+
+async def test_a_session_that_ends_while_a_new_one_is_checked_counts() -> None:
+    """It is neither stored yet nor connected any more."""
+    store = Leaving()
+    bench = Bench(Limits(sessions_per_user=1), store)
+    await bench.registry.load()
+    first = Link(bench, Wire())
+    await settle()
+    store.leave = lambda: first.close("gone")
+    refused = Link(bench, Wire(), key=SessionKey(KIT.user, "tablet"))
+    await settle()
+    assert first.closed
+    assert refused.session is None
+    assert bench.metrics.limited["sessions_per_user"] == 1

@@ -7,13 +7,15 @@ from itertools import permutations, product
 import pytest
 
 from broker.ports import Held, Retained
-from broker.publish.retained_space import RetainedSpace, Room
+from broker.publish.retained_space import RetainedLimits, RetainedSpace
 
-MUCH = Room(1000, 100_000)
+MUCH = RetainedLimits(1000, 100_000)
 
 
-def space_of(messages: int, size: int, limited: Counter[str], of_user: Room = MUCH) -> RetainedSpace:
-    return RetainedSpace(Room(messages, size), of_user, limited)
+def space_of(
+    messages: int, size: int, limited: Counter[str], of_user: RetainedLimits = MUCH
+) -> RetainedSpace:
+    return RetainedSpace(RetainedLimits(messages, size), of_user, limited)
 
 
 def held(**sizes: int) -> dict[str, Held]:
@@ -75,7 +77,7 @@ def test_presence_is_not_counted() -> None:
 
 def test_a_user_has_a_part_of_the_room() -> None:
     limited: Counter[str] = Counter()
-    space = space_of(100, 1000, limited, Room(2, 20))
+    space = space_of(100, 1000, limited, RetainedLimits(2, 20))
     space.load({"old": Held("", 500), "a": Held("alice", 2)})
     assert retain(space, "b", b"1")
     assert not retain(space, "c", b"1")
@@ -95,7 +97,7 @@ def test_a_user_has_a_part_of_the_room() -> None:
 
 
 def test_a_message_that_could_not_be_stored() -> None:
-    space = space_of(100, 1000, Counter(), Room(1, 20))
+    space = space_of(100, 1000, Counter(), RetainedLimits(1, 20))
     assert retain(space, "a", b"1")
     change = space.begin("a")
     assert retain(space, "a", b"2", "bob")

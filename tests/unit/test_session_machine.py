@@ -27,7 +27,8 @@ from broker.domain.subscription import Subscription
 from broker.ports import Moved, SessionState
 from broker.session.laws import ENTRY, PACKET_ID, TAIL, Event, IdState
 from broker.wire.packets import Publish, Type
-from tests.unit.session_kit import KEY, Store, log_of, through_store
+from tests.unit.session_bench import Store
+from tests.unit.session_kit import KEY, log_of, through_store
 from tests.unit.session_model import GROUPS, NAMES, TOPICS, Client, Ledger, Place, Row, row_of, rows_of
 from tests.unit.session_node import Node
 

@@ -7,19 +7,8 @@ import pytest
 
 from broker.ports import QueuedMessage, Retained
 from broker.wire.packets import Ack, Publish
-from tests.unit.session_kit import (
-    INBOX,
-    KEY,
-    NOTES,
-    TEAM,
-    Bench,
-    Limits,
-    Link,
-    Wire,
-    number,
-    settle,
-    yes,
-)
+from tests.unit.session_bench import Bench, Link, settle, yes
+from tests.unit.session_kit import INBOX, KEY, NOTES, TEAM, Limits, Wire, number
 
 
 async def came(link: Link) -> list[int]:

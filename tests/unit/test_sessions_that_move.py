@@ -11,7 +11,8 @@ from broker.domain.publication import Publication
 from broker.ports import Moved, SessionKey
 from broker.wire.packets import Ack, Publish
 from tests.unit.backplane_kit import Bus, BusBackplane
-from tests.unit.session_kit import INBOX, KEY, NOTES, Bench, Limits, Link, Store, Wire, number, settle
+from tests.unit.session_bench import Bench, Link, Store, settle
+from tests.unit.session_kit import INBOX, KEY, NOTES, Limits, Wire, number
 
 PLENTY = Limits(max_inflight=100, max_queued=100_000, max_queued_bytes=1 << 30)
 

@@ -1,23 +1,7 @@
 """Reading in turns: a few visits in each turn of the event loop, over users."""
 
-from collections.abc import Callable
-
 from broker.net.turns import VISITS, Turns
-
-
-class Loop:
-    """`call_soon`, and turns."""
-
-    def __init__(self) -> None:
-        self.calls: list[Callable[[], None]] = []
-
-    def call_soon(self, call: Callable[[], None]) -> None:
-        self.calls.append(call)
-
-    def turn(self) -> None:
-        calls, self.calls = self.calls, []
-        for call in calls:
-            call()
+from tests.unit.turning_loop import Loop
 
 
 class Bench:

@@ -6,9 +6,9 @@ from typing import Literal
 import msgspec
 
 from bridge.core.accounts import NewAccounts, check_password, next_revocation
-from bridge.core.operations import After, Caller, Done, Id, Operations, Parameters
+from bridge.core.operations import Caller, Done, Id, Operations, Parameters
 from bridge.core.paging import page_of
-from bridge.handlers.admin.existing import PAGE, PageLimit, need_account, need_enabled_account
+from bridge.handlers.admin.existing import PAGE, PageParameters, need_account, need_enabled_account
 from bridge.handlers.members import Members
 from broker.domain.errors import RefusedError
 from broker.ports import Account, Directory, Membership
@@ -51,13 +51,6 @@ class PasswordParameters(Parameters):
 
     def __post_init__(self) -> None:
         check_password(self.password)
-
-
-class ListParameters(Parameters):
-    """Which page."""
-
-    after: After = ""
-    limit: PageLimit = 0
 
 
 class DisabledParameters(Parameters):
@@ -154,7 +147,7 @@ class Accounts:
         await self._directory.set_password(parameters.user_id, parameters.password)
         return Done()
 
-    async def list_users(self, caller: Caller, parameters: ListParameters) -> ListResult:
+    async def list_users(self, caller: Caller, parameters: PageParameters) -> ListResult:
         """List all users."""
         limit = parameters.limit or PAGE
         accounts = await self._directory.accounts(parameters.after, limit + 1)

@@ -1,9 +1,10 @@
-"""Checks that accounts and groups exist, and the page size of administration lists."""
+"""Checks that accounts and groups exist, and the pages of administration lists."""
 
 from typing import Annotated
 
 import msgspec
 
+from bridge.core.operations import After, Parameters
 from broker.domain.errors import RefusedError
 from broker.ports import Account, AccountDirectory, Group, GroupDirectory
 
@@ -13,6 +14,13 @@ PAGE = 100
 PageLimit = Annotated[
     int, msgspec.Meta(ge=0, le=1000, description=f"The most items a page may have; 0 means {PAGE}.")
 ]
+
+
+class PageParameters(Parameters):
+    """Which page."""
+
+    after: After = ""
+    limit: PageLimit = 0
 
 
 async def need_account(directory: AccountDirectory, user_id: str) -> Account:

@@ -5,7 +5,7 @@ import msgspec
 from bridge.core.operations import THE_SYSTEM, After, Caller, Done, Id, Name, Operations, Parameters
 from bridge.core.paging import page_of
 from bridge.handlers import groups as handlers
-from bridge.handlers.admin.existing import PAGE, PageLimit, need_group
+from bridge.handlers.admin.existing import PAGE, PageLimit, PageParameters, need_group
 from bridge.handlers.groups import GroupParameters, Groups, Users
 from bridge.handlers.members import Members, UsersParameters
 from broker.ports import Group, GroupDirectory, Membership
@@ -20,13 +20,6 @@ class CreateParameters(Parameters):
     name: Name = ""
     """Empty means the group's id."""
     members: Users = msgspec.field(default_factory=list)
-
-
-class ListParameters(Parameters):
-    """Which page."""
-
-    after: After = ""
-    limit: PageLimit = 0
 
 
 class GetParameters(Parameters):
@@ -104,7 +97,7 @@ class GroupAdministration:
         """Remove members from a group. If the owner is among them, nobody is removed (`is_owner`)."""
         return ChangedResult(len((await self._members.remove(THE_SYSTEM, parameters)).user_ids))
 
-    async def list_groups(self, caller: Caller, parameters: ListParameters) -> ListResult:
+    async def list_groups(self, caller: Caller, parameters: PageParameters) -> ListResult:
         """List all groups, dismissed ones included."""
         limit = parameters.limit or PAGE
         groups = await self._directory.groups(parameters.after, limit + 1)

@@ -1,7 +1,7 @@
 """Groups, their members, bans and join requests: the port's methods, then the statements they run in a
 transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,6 +26,7 @@ from plugins.persistence.sql_directory.models import (
     GROUPS,
     JOIN_REQUESTS,
     MEMBERSHIPS,
+    DepartureRow,
     columns,
 )
 from plugins.persistence.sql_directory.notices import add_notices
@@ -75,6 +76,9 @@ class SqlGroups(SqlPart):
     async def who_left(self, group_id: str, user_ids: Sequence[str]) -> set[str]:
         return await self._database.read(_select_departed, group_id, user_ids)
 
+    async def kept_mutes(self, group_id: str, user_ids: Sequence[str]) -> dict[str, int]:
+        return await self._database.read(_select_mutes, DEPARTURES, group_id, user_ids)
+
     async def bans(self, group_id: str, after: str, limit: int) -> list[Ban]:
         return await self._database.read(_select_rows, BANS, Ban, group_id, after, limit)
 
@@ -119,11 +123,24 @@ def _select_memberships(connection: Connection, user_id: str) -> list[Membership
 
 
 def _select_departed(connection: Connection, group_id: str, user_ids: Sequence[str]) -> set[str]:
-    query = select(DEPARTURES.c.user_id).where(DEPARTURES.c.group_id == group_id)
+    query = select(DEPARTURES.c.user_id).where(DEPARTURES.c.group_id == group_id, DEPARTURES.c.by_self)
     return {
         user
         for chunk in chunks(user_ids)
         for user in connection.scalars(query.where(DEPARTURES.c.user_id.in_(chunk)))
+    }
+
+
+def _select_mutes(
+    connection: Connection, table: Table, group_id: str, user_ids: Sequence[str]
+) -> dict[str, int]:
+    """The mutes of those of some users who are muted, as one of the tables has them."""
+    query = select(table.c.user_id, table.c.muted_until).where(table.c.group_id == group_id)
+    muted = query.where(table.c.muted_until != 0)
+    return {
+        user: until
+        for chunk in chunks(user_ids)
+        for user, until in connection.execute(muted.where(table.c.user_id.in_(chunk)))
     }
 
 
@@ -188,15 +205,12 @@ def _write_group(
     gone = list(write.drop)
     if write.fresh:
         gone = [*_delete_all_rows(connection, group_id), *gone]
+    mutes = _select_mutes(connection, MEMBERSHIPS, group_id, write.drop)
     _delete_rows(connection, MEMBERSHIPS, group_id, write.drop)
     _delete_rows(connection, BANS, group_id, write.unban)
     _delete_rows(connection, JOIN_REQUESTS, group_id, write.answered)
     _put_rows(connection, MEMBERSHIPS, group_id, write.put)
-    _delete_rows(connection, DEPARTURES, group_id, [*(row.user_id for row in write.put), *write.left])
-    if write.left:
-        connection.execute(
-            DEPARTURES.insert(), [{"group_id": group_id, "user_id": user} for user in write.left]
-        )
+    _put_departures(connection, write, mutes)
     _put_rows(connection, BANS, group_id, write.ban)
     _put_rows(connection, JOIN_REQUESTS, group_id, write.ask)
     add_notices(connection, notices)
@@ -208,6 +222,22 @@ def _write_group(
         *(MembershipChanged(group_id, user, True) for user in put),
         *(MembershipChanged(group_id, user, False) for user in dict.fromkeys(gone) if user not in put),
     ]
+
+
+def _put_departures(connection: Connection, write: GroupWrite, mutes: Mapping[str, int]) -> None:
+    """`mutes`: of those who are no longer members."""
+    group_id, came = write.group.group_id, [row.user_id for row in write.put]
+    # Whoever is muted must not get rid of it by leaving, or by being removed, and coming back.
+    gone = dict.fromkeys([*write.left, *(user for user in mutes if user not in set(came))])
+    _delete_rows(connection, DEPARTURES, group_id, [*came, *gone])
+    rows = [
+        DepartureRow(
+            group_id=group_id, user_id=user, by_self=user in set(write.left), muted_until=mutes.get(user, 0)
+        ).model_dump()
+        for user in gone
+    ]
+    if rows:
+        connection.execute(DEPARTURES.insert(), rows)
 
 
 def _write_row(connection: Connection, group: Group) -> None:
@@ -237,4 +267,7 @@ def _delete_all_rows(connection: Connection, group_id: str) -> list[str]:
     members = list(connection.scalars(query.order_by(MEMBERSHIPS.c.user_id)))
     for table in (MEMBERSHIPS, BANS, JOIN_REQUESTS):
         connection.execute(delete(table).where(table.c.group_id == group_id))
+    departed = DEPARTURES.c.group_id == group_id
+    connection.execute(delete(DEPARTURES).where(departed, ~DEPARTURES.c.by_self))
+    connection.execute(update(DEPARTURES).where(departed).values(muted_until=0))
     return members

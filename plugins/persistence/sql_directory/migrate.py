@@ -3,7 +3,7 @@
 from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, select, update
 from sqlmodel import SQLModel
 
-NEWEST = "0007"
+NEWEST = "0008"
 """The last migration in `migrations/versions`."""
 
 _BEGUN = "0000"

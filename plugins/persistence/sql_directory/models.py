@@ -149,13 +149,15 @@ class BanRow(SQLModel, table=True):
 
 
 class DepartureRow(SQLModel, table=True):
-    """A user who has left a group by themselves."""
+    """A user who was a member of a group: one who has left by themselves, or who was muted."""
 
     __tablename__ = "departures"
     __table_args__ = _TEXT
 
     group_id: str = Field(primary_key=True, sa_type=Id)
     user_id: str = Field(primary_key=True, sa_type=Id, index=True)
+    by_self: bool = True
+    muted_until: int = Field(default=0, sa_type=BigInteger)
 
 
 class JoinRequestRow(SQLModel, table=True):

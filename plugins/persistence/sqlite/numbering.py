@@ -24,7 +24,8 @@ _BYTES = 4 * 1024 * 1024
 
 _SELECT = "SELECT key, sender, body FROM messages WHERE key > ? ORDER BY key"
 _UPDATE = "UPDATE messages SET n = ?, last = ?, body = ? WHERE key = ?"
-# The row with client_msg_id '' points to a sender's last message. It used to point to edits as well.
+# The row with client_msg_id '' points to a sender's last message. In a store without `n` it may point to an
+# edit, so these rows are written anew.
 _FORGET_LAST = "DELETE FROM sent WHERE client_msg_id = ''"
 _LAST = "INSERT INTO sent VALUES (?, ?, '', ?) ON CONFLICT DO UPDATE SET message = excluded.message"
 

@@ -4,8 +4,8 @@ MySQL with the spaces at their ends. SQLite does so already."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 _IDS = {
     "users": ["user_id"],

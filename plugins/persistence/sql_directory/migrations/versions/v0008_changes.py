@@ -6,8 +6,8 @@ import sqlalchemy as sa
 
 from plugins.persistence.sql_directory.migrations.reentrant import create_table
 
-revision = "0007"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 
 _TEXT: dict[str, Any] = {
     "mysql_charset": "utf8mb4",
