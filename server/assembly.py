@@ -27,6 +27,7 @@ from bridge.services import Services
 from broker.amqtt_edge.loading import Persistence
 from broker.clock import SystemClock
 from broker.cluster.bridge import ClusterBridge
+from broker.cluster.confirming import Confirming
 from broker.config import Config
 from broker.domain.attempts import Attempts
 from broker.domain.directory import SYSTEM
@@ -176,6 +177,8 @@ async def join(
         opened.clock,
         backplane,
     )
+    if backplane is not None:
+        directory.confirm_by(Confirming(backplane, directory.look).confirm)
     local = LocalBridge(node, log)
     broker = await joint.to_broker(local if backplane is None else ClusterBridge(local, backplane))
     limits = config.limits

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import Engine, event
 
+from broker.cluster.confirming import Confirming
 from broker.domain.errors import StoreUnavailableError
 from broker.ports import (
     Account,
@@ -25,6 +27,7 @@ from broker.ports import (
 from plugins.persistence.sql_directory import SqlDirectory
 from tests.ports.conftest import SERVERS
 from tests.ports.directories import NOW, Place, add, contact, is_mariadb, member, new_group, opened, run_sql
+from tests.unit.backplane_kit import Bus, BusBackplane
 
 pytestmark = pytest.mark.parametrize("place", list(SERVERS), indirect=True)
 
@@ -188,3 +191,22 @@ async def test_a_commit_whose_outcome_is_not_known(nodes: list[SqlDirectory]) ->
     assert told.changes == []
     await polled(nodes[0])
     assert told.accounts("alice") == [await nodes[0].account("alice")], "whatever it is"
+
+
+async def test_a_change_is_confirmed_when_the_other_nodes_have_been_told(nodes: list[SqlDirectory]) -> None:
+    bus = Bus()
+    for name, directory in zip(("one", "two"), nodes, strict=True):
+        directory.confirm_by(Confirming(BusBackplane(bus, name), directory.look).confirm)
+    first, second = nodes
+    await add(first, "alice", "bob")
+    there = Told(second)
+    await first.write_group(new_group("alice", "bob"), [])
+    for number in range(2, 12):
+        there.changes.clear()
+        group = await first.group("team")
+        assert group is not None
+        await first.write_group(
+            GroupWrite(replace(group, name=f"Team {number}", version=group.version + 1)), []
+        )
+        told = [each.group.name for each in there.changes if isinstance(each, GroupChanged)]
+        assert told == [f"Team {number}"], "before the author of the change is answered"

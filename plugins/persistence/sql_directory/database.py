@@ -5,7 +5,7 @@ the event loop. `file_database.py` has the database in a file, `server_database.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
@@ -23,6 +23,7 @@ class Database(ABC):
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[DirectoryChange], None]] = []
+        self._confirm: Callable[[], Awaitable[None]] | None = None
 
     @property
     def file(self) -> Path | None:
@@ -37,6 +38,14 @@ class Database(ABC):
     def on_change(self, callback: Callable[[DirectoryChange], None]) -> None:
         """See `broker.ports.Directory`."""
         self._listeners.append(callback)
+
+    def confirm_by(self, confirm: Callable[[], Awaitable[None]]) -> None:
+        """See `SqlDirectory`."""
+        self._confirm = confirm
+
+    @abstractmethod
+    async def look(self) -> None:
+        """See `SqlDirectory`."""
 
     def _tell(self, changes: Sequence[DirectoryChange]) -> None:
         for change in changes:

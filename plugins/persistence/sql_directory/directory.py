@@ -28,6 +28,16 @@ class SqlDirectory(
         """Finish the calls that have begun, then close the connections. Later calls raise `StoreError`."""
         await self._database.close()
 
+    def confirm_by(self, confirm: Callable[[], Awaitable[None]]) -> None:
+        """Await `confirm()` after each change of this node, when its own listeners have been told, and
+        before the method that made the change returns. Only a directory on a server does, which other nodes
+        may use."""
+        self._database.confirm_by(confirm)
+
+    async def look(self) -> None:
+        """Tell the listeners now what other nodes have changed. Raises `StoreError`."""
+        await self._database.look()
+
     @property
     def as_of(self) -> float | None:
         """The monotonic time in seconds as of which the listeners know what other nodes have changed; None if

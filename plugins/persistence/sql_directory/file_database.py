@@ -36,6 +36,9 @@ class FileDatabase(Database):
         name = self._engine.url.database
         return None if not name or name == ":memory:" else Path(name)
 
+    async def look(self) -> None:
+        """No other node uses the file."""
+
     async def read(self, job: Callable[[Connection, *Args], T], *args: *Args) -> T:
         return await self._run(self._engine, job, *args)
 

@@ -54,6 +54,7 @@ class Following:
         self._ids: deque[tuple[float, int]] = deque()
         """The last id at some times, one in a minute."""
         self._task: asyncio.Task[None] | None = None
+        self._polling = asyncio.Lock()
         self._failing = False
         self.as_of = 0.0
 
@@ -94,6 +95,10 @@ class Following:
         Raises:
             StoreError: the database failed. The next poll tells it.
         """
+        async with self._polling:
+            await self._poll()
+
+    async def _poll(self) -> None:
         began = time.monotonic()
         while await self._read(told=True) == _MOST:
             pass

@@ -68,6 +68,9 @@ class ServerDatabase(Database):
         """From now on, tell the listeners what other nodes change. Raises `StoreError`."""
         await self._following.start()
 
+    async def look(self) -> None:
+        await self._following.poll()
+
     @property
     def as_of(self) -> float:
         return self._following.as_of
@@ -122,19 +125,21 @@ class ServerDatabase(Database):
         deadline = time.monotonic() + self._timeout
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                await self._transaction(job)
+                has_changed = await self._transaction(job)
             except self._failures as error:
                 last = attempt == _ATTEMPTS or time.monotonic() > deadline
                 if last or not self._kind.failed_together(_original(error)):
                     raise self._failure(error) from error
             else:
                 self._worked()
+                if has_changed and self._confirm is not None:
+                    await self._confirm()
                 return
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # not at the same time again
             pause *= 2
 
-    async def _transaction(self, job: Callable[[Connection], Sequence[DirectoryChange]]) -> None:
-        """Run a job, commit, and tell the listeners.
+    async def _transaction(self, job: Callable[[Connection], Sequence[DirectoryChange]]) -> bool:
+        """Run a job, commit, and tell the listeners. Returns whether there was anything to tell.
 
         A job that has changed the same thing before holds its rows locked until it has committed, so its
         place in the order is before."""
@@ -160,6 +165,7 @@ class ServerDatabase(Database):
             if place is not None:
                 await place.come()
             self._tell(changes)
+            return bool(changes)
         except self._failures:
             if place is not None:  # it may be committed: nobody knows
                 self._following.look_again(map(key_of, changes))
