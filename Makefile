@@ -17,7 +17,7 @@ cluster: $(VENV)/.dev ## Start a whole cluster on this machine: ARGS='--base-por
 test: $(VENV)/.dev system-packages tests/js/node_modules/.done ## Run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -q $(ARGS)
 
-test-long: $(VENV)/.dev ## Run the tests that take too long for every change: a hundred crashes under load
+test-long: $(VENV)/.dev ## Run the tests that take too long for every change: crashes and other faults under load
 	$(BIN)/python -m pytest -m long -rP -q $(ARGS)
 
 check: $(VENV)/.dev ## Lint, formatting, types, import directions, assignments, generated code and pages

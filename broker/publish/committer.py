@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -28,6 +29,9 @@ from broker.publish.taking_turns import TakingTurns
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
+_ATTEMPTS_OF_NODES = 20
+"""As long as nobody knows whose turn it is, several nodes write the same logs."""
+_LONGEST_PAUSE = 0.1
 _RETRY_SECONDS = 0.5
 _OVERHEAD = 512
 """The memory of a submission beside its content, in bytes."""
@@ -135,6 +139,7 @@ class MessageCommitter:
         self._group = GroupCommit(self._commit, max_batch, _InTurns(max_batch_bytes))
         self.submit: Callable[[Submission], None] = self._group.submit
         self._store: Callable[[list[Submission]], Awaitable[None]] = self._store_all
+        self._is_shared = turns is not None
         if turns is not None:
             ledger = _Ledger(sequencer)
             self._store = TakingTurns(turns, ledger, self._store_all, self._group.next_batch).store
@@ -219,8 +224,10 @@ class MessageCommitter:
         sequencer = self._sequencer
         try:
             if unknown := sequencer.unknown(drafts):
-                counts = await self._log.counts(list(filter(is_conversation, unknown)))
-                sequencer.learn(await self._log.heads(unknown), counts)
+                # In this order: if another node writes in between, the offsets are taken. Counts older
+                # than the heads would be stored.
+                heads = await self._log.heads(unknown)
+                sequencer.learn(heads, await self._log.counts(list(filter(is_conversation, unknown))))
             stamped = sequencer.stamp(drafts, self._clock.now_ms(), self._clock.growing_ms())
             await self._log.append(stamped)
         except BaseException:
@@ -278,44 +285,53 @@ class MessageCommitter:
             _tell(item, failure)
 
     async def _commit_again(self, batch: list[Submission]) -> None:
-        """Some idempotency keys of the batch are stored: find out which, and commit the rest.
+        """Some idempotency keys or offsets of the batch are stored: find out which keys, and commit the rest.
 
         Looking up every key before each commit would cost all messages a query. A repeated
         `client_msg_id` is rare, so only a batch that holds one pays for it.
         """
-        for _ in range(_ATTEMPTS):
-            first: dict[DedupKey, Submission] = {}
-            repeated = []
-            fresh = []
-            for item in batch:
-                key = _key(item.draft)
-                if key is None:
-                    fresh.append(item)
-                elif key in first:
-                    repeated.append((item, key))
-                else:
-                    first[key] = item
-                    fresh.append(item)
+        for attempt in range(_ATTEMPTS_OF_NODES if self._is_shared else _ATTEMPTS):
+            if attempt and self._is_shared:
+                await asyncio.sleep(random.uniform(0, _LONGEST_PAUSE))  # noqa: S311 - no secret
             try:
-                stored = await self._log.find(list(first))
-                fresh = [item for item in fresh if _key(item.draft) not in stored]
-                stamped = await self._append([item.draft for item in fresh])
+                await self._commit_fresh(batch)
             except DuplicateMessageError:
                 continue
             except StoreUnavailableError:
                 raise
             except Exception as error:
                 self._fail(batch, error)
-                return
-            for key, item in first.items():
-                if key in stored:
-                    _tell(item, _repeat(item.draft, stored[key]))
-            self._succeed(fresh, stamped)
-            bodies = {key: message.body for message in stamped if (key := _key(message.draft))}
-            for item, key in repeated:
-                _tell(item, _repeat(item.draft, stored.get(key) or bodies[key]))
             return
-        self._fail(batch, StoreError("the ids or offsets of a batch were taken again and again"))
+        taken = "the ids or offsets of a batch were taken again and again"
+        if self._is_shared:
+            # Other nodes are faster. To fail would let later messages of the same senders overtake these.
+            raise StoreUnavailableError(taken)
+        self._fail(batch, StoreError(taken))
+
+    async def _commit_fresh(self, batch: list[Submission]) -> None:
+        """Commit what is not stored yet, and answer all of the batch. Raises as `MessageLog.append`."""
+        first: dict[DedupKey, Submission] = {}
+        repeated = []
+        fresh = []
+        for item in batch:
+            key = _key(item.draft)
+            if key is None:
+                fresh.append(item)
+            elif key in first:
+                repeated.append((item, key))
+            else:
+                first[key] = item
+                fresh.append(item)
+        stored = await self._log.find(list(first))
+        fresh = [item for item in fresh if _key(item.draft) not in stored]
+        stamped = await self._append([item.draft for item in fresh])
+        for key, item in first.items():
+            if key in stored:
+                _tell(item, _repeat(item.draft, stored[key]))
+        self._succeed(fresh, stamped)
+        bodies = {key: message.body for message in stamped if (key := _key(message.draft))}
+        for item, key in repeated:
+            _tell(item, _repeat(item.draft, stored.get(key) or bodies[key]))
 
 
 def _tell(item: Submission, outcome: Outcome) -> None:

@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from broker.domain.errors import DuplicateMessageError, StoreError
 from broker.domain.message import Count
-from broker.ports import DedupKey, Marked, Seen, Unseen
+from broker.ports import ConversationState, DedupKey, Marked, Seen, Unseen
 
 if TYPE_CHECKING:
     from tests.ports.conftest import OpenedStores, Scribe
@@ -15,6 +16,14 @@ from tests.ports.conversation_kit import (
     one,
     state,
 )
+
+
+async def test_a_state_can_be_written_as_json(stores: "OpenedStores") -> None:
+    """Services answer with what it holds. A driver may have a type of its own for what needs 64 bits."""
+    await stores.states.apply([Marked("alice", "g:a", 1_795_641_808_000, pinned=True)])
+    (found,) = await stores.conversations.states("alice", ["g:a"])
+    assert msgspec.json.decode(msgspec.json.encode(found), type=ConversationState) == found
+
 
 # --- lists ----------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import pytest
 
-from broker.domain.errors import StoreUnavailableError
+from broker.domain.errors import DuplicateMessageError, StoreUnavailableError
 from broker.domain.message import Content, Draft, Stamped, draft, read_body
 from broker.domain.topics import parse_topic
 from broker.outage import Outage
@@ -177,6 +177,19 @@ async def test_a_store_that_cannot_commit_gets_each_message_once_it_can() -> Non
     await until(lambda: "waits" in writer.outcomes)
     assert texts(contents, "g:team") == ["stored"]
     assert texts(contents, "g:held") == ["others go on", "waits"]
+
+
+@pytest.mark.parametrize("times", [4, 30])
+async def test_messages_keep_their_order_although_other_nodes_are_faster(times: int) -> None:
+    """Without turns, the places of a batch may be taken again and again. What comes meanwhile waits."""
+    bus, contents = Bus(), Contents()
+    writer = Writer(1, bus, contents)
+    writer.log.failures = [DuplicateMessageError("taken") for _ in range(times)]
+    writer.send("1", "groups/team")
+    await until(lambda: len(writer.log.failures) < times)
+    writer.send("2", "groups/team")
+    await until(lambda: len(writer.outcomes) == 2)
+    assert texts(contents, "g:team") == ["1", "2"]
 
 
 async def test_a_head_that_is_too_low_or_unknown_leaves_no_gap() -> None:

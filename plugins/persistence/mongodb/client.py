@@ -14,6 +14,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
+from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
+from bson.int64 import Int64
 from pymongo import DeleteMany, IndexModel, InsertOne, ReplaceOne, ReturnDocument, UpdateMany, UpdateOne
 from pymongo.errors import CollectionInvalid, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
@@ -56,6 +58,18 @@ _ATTEMPTS = 20
 _LONGEST_PAUSE = 0.1
 _BETWEEN_QUESTIONS = 0.5
 """Seconds between two attempts to learn whether a commit was made."""
+
+
+class _Integers(TypeDecoder):
+    """64-bit integers are read as plain ones. The driver's own type is one that msgspec does not encode."""
+
+    bson_type = Int64
+
+    def transform_bson(self, value: Any) -> int:
+        return int(value)
+
+
+_PLAIN: CodecOptions[dict[str, Any]] = CodecOptions(type_registry=TypeRegistry([_Integers()]))
 
 
 class Reader:
@@ -162,7 +176,7 @@ class Database(Reader):
                 self._client: Any = AsyncIOMotorClient(options.uri, **driver_settings(options))
         except (*FAILURES, ValueError, UserWarning) as error:
             raise store_error(error, self.where) from error
-        super().__init__(self._client[options.database], None)
+        super().__init__(self._client.get_database(options.database, _PLAIN), None)
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
