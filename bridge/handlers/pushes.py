@@ -1,6 +1,6 @@
 """What services hand to users who are connected: `push.users`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -15,7 +15,7 @@ class PushParameters(Parameters):
     """The payload, and for whom it is."""
 
     user_ids: Annotated[list[Id], msgspec.Meta(min_length=1, max_length=1000)]
-    payload: msgspec.Raw
+    payload: Any
     """Any JSON, of at most 64 KiB. It arrives as the `payload` of an event `push`."""
 
 
@@ -44,10 +44,9 @@ class Pushes:
         for no user; for users it is `not_authorized`."""
         if not caller.is_system:
             raise RefusedError("not_authorized", "only services may push")
-        if len(parameters.payload) > _MOST_BYTES:
+        if len(msgspec.json.encode(parameters.payload)) > _MOST_BYTES:
             raise RefusedError("invalid_params", f"payload: more than {_MOST_BYTES} bytes")
         users = list(dict.fromkeys(parameters.user_ids))
-        payload = msgspec.json.decode(parameters.payload)
-        reached = await self._broker.push(users, {"event": "push", "payload": payload})
+        reached = await self._broker.push(users, {"event": "push", "payload": parameters.payload})
         known = set(reached)
         return PushResult(reached, [user for user in users if user not in known])

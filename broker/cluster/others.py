@@ -170,6 +170,8 @@ class Others:
         self._tasks = tasks
         self._connections: dict[SessionKey, str] = {}
         """Session -> the id of its connection here."""
+        self._storing: dict[tuple[SessionKey, int], str] = {}
+        """Epoch of a session that has ended here and is not stored yet -> the id of its connection."""
         self._arriving: dict[str, Arriving] = {}
         """By connection id."""
         mail = backplane.mail
@@ -329,15 +331,22 @@ class Others:
             for each in filters:
                 self._interest.add(each)
 
-    def detached(self, session: Session) -> None:
+    def detached(self, session: Session, *, is_stored: bool) -> None:
         """See `Elsewhere`."""
         key = session.key
-        if (connection_id := self._connections.pop(key, None)) is not None:
-            self._wills.drop(connection_id)
+        if (connection_id := self._connections.pop(key, None)) is None:
+            return
+        self._wills.drop(connection_id)
+        if is_stored or session.epoch is None:
             self._tasks.spawn(self._tell_disconnected(key, connection_id))
+        else:
+            # A node that finds the session connected waits for it to be stored.
+            self._storing[key, session.epoch] = connection_id
 
     def stored(self, key: SessionKey, epoch: int | None, filters: Mapping[str, Subscription]) -> None:
         """See `Elsewhere`."""
+        if epoch is not None and (connection_id := self._storing.pop((key, epoch), None)) is not None:
+            self._tasks.spawn(self._tell_disconnected(key, connection_id))
         if epoch is not None and self._away.has(key):
             self._tasks.spawn(self._tell_away(_Away(key, epoch, list(filters.values()))))
         elif epoch is not None:

@@ -62,8 +62,10 @@ class Wills:
     ) -> None:
         """Publish the wills of a node that has died, and forget them. Raises `StoreError`."""
         prefix = self._topic(node, "")
-        while True:
-            page = await self._states.store.retained(f"{prefix}#", "", _PAGE)
+        after = ""
+        while page := await self._states.store.retained(f"{prefix}#", after, _PAGE):
+            after = page[-1].topic
+            # Those of this node's own clients stay, if an earlier process of it has died.
             theirs = [each for each in page if each.topic.removeprefix(prefix) not in self._kept]
             for each in theirs:
                 will = _decode(each.payload)
@@ -74,8 +76,6 @@ class Wills:
                 )
                 if asked is not None:
                     await asked
-            if not theirs:
-                return
             await self._states.save([Retained(each.topic, b"", 0) for each in theirs], patient=True)
 
     @staticmethod

@@ -276,7 +276,8 @@ class Registry:
         self._subscriptions.release(session)
         self._to_save.discard(session)
         self._metrics.disconnects[reason] += 1
-        if session.persistent and session is not self._unrestored:
+        is_kept = session.persistent and session is not self._unrestored
+        if is_kept:
             saved = Saved(key, session.snapshot(), self._clock.steady_ms(), session.epoch)
             self._away.stand_in(key, session.filters, session.epoch)
             if self._elsewhere is None:
@@ -290,7 +291,7 @@ class Registry:
         if devices is not None:
             self._devices_changed(key.user, devices)
         if self._elsewhere is not None:
-            self._elsewhere.detached(session)
+            self._elsewhere.detached(session, is_stored=not is_kept)
 
     def _stored(self, session: Session, _error: StoreError | None) -> None:
         if self._elsewhere is not None:

@@ -120,8 +120,9 @@ class Elsewhere(Protocol):
         """The connection of a session is about to end."""
         ...
 
-    def detached(self, session: Session) -> None:
-        """The session is not connected here any more."""
+    def detached(self, session: Session, *, is_stored: bool) -> None:
+        """The session is not connected here any more. Unless `is_stored`, `stored` follows: until then the
+        other nodes must not claim it."""
         ...
 
     def stored(self, key: SessionKey, epoch: int | None, filters: Mapping[str, Subscription]) -> None:

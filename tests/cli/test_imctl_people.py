@@ -66,7 +66,7 @@ def test_presence(node: FakeNode) -> None:
 
 def test_sessions_and_kick(node: FakeNode) -> None:
     node.broker.online = [
-        Device("bob", "phone 1", "192.0.2.7:5000", NOW, True, 2, 1, 7),
+        Device("bob", "phone 1", "192.0.2.7:5000", NOW, True, 2, 1, 7, "gateway-1"),
         Device("alice", "laptop", "192.0.2.8:5001", NOW),
         Device("", "sensor", "[2001:db8::1]:5002", NOW),
         Device("bob", "browser", "192.0.2.7:5003", NOW),
@@ -76,8 +76,8 @@ def test_sessions_and_kick(node: FakeNode) -> None:
     ]
     date, time = local_time(NOW).split()
     assert words(node, "sessions", "bob") == [
-        ["bob", "browser", "online", date, time, "-", "0", "192.0.2.7:5003"],
-        ["bob", "phone", "1", "online", date, time, "1", "7", "192.0.2.7:5000"],
+        ["bob", "browser", "online", date, time, "-", "0", "192.0.2.7:5003", "-"],
+        ["bob", "phone", "1", "online", date, time, "1", "7", "192.0.2.7:5000", "gateway-1"],
     ]
     assert words(node, "sessions")[0][:3] == ["(anonymous)", "sensor", "online"]
     assert listed(node, "sessions", "bob", "--filter", "client=phone*") == [
@@ -91,6 +91,7 @@ def test_sessions_and_kick(node: FakeNode) -> None:
             "subscriptions": 2,
             "qos": 1,
             "backlog": 7,
+            "node": "gateway-1",
         }
     ]
     assert done(on(node, "kick", "bob")) == "2 connections of bob ended\n"

@@ -201,6 +201,21 @@ def test_a_call_is_the_same_over_mqtt(node: Node, connect: Connect) -> None:
 # --- who calls ---------------------------------------------------------------------------
 
 
+def test_services_push_to_users_who_are_connected(node: Node, connect: Connect) -> None:
+    robot, alice, bob = node.user("robot", role="service"), node.user("alice"), node.user("bob")
+    request = pb.PushRequest(user_ids=[bob, alice, "nobody-here", alice], payload=text("ring"))
+    with Device(node, alice) as device:
+        for caller in (connect(robot), connect()):
+            answer = caller.call("PushToUsers", request)
+            assert (list(answer.reached), list(answer.missed)) == ([alice], [bob, "nobody-here"])
+        device.until(lambda: len(device.events) == 2, "the events")
+        assert device.events == [{"event": "push", "payload": "ring"}] * 2
+    for caller in (connect(alice), connect(robot, behalf=alice)):
+        assert caller.refused("PushToUsers", request)[1] == "not_authorized"
+    long = pb.PushRequest(user_ids=[alice], payload=text("x" * 70_000))
+    assert connect(robot).refused("PushToUsers", long)[1] == "invalid_params"
+
+
 def test_service_accounts_speak_for_the_system_and_for_users(node: Node, connect: Connect) -> None:
     robot, alice, bob = node.user("robot", role="service"), node.user("alice"), node.user("bob")
     group = node.group(alice, bob)

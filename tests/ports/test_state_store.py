@@ -327,12 +327,15 @@ async def test_a_claim_returns_the_state_and_raises_the_epoch(stores: "OpenedSto
 
 
 async def test_a_claim_makes_a_session_that_is_not_there(stores: "OpenedStores") -> None:
-    claimed = await stores.states.claim(PHONE, 1000)
+    now = 1_795_643_652_948
+    claimed = await stores.states.claim(PHONE, now)
     assert claimed.state is None
     assert await stores.states.load(PHONE) == state()
-    again = await stores.states.claim(PHONE, 1001)
+    again = await stores.states.claim(PHONE, now + 1)
     assert again.state == state()
     assert again.epoch > claimed.epoch
+    known = await stores.states.subscriptions()
+    assert {type(each.epoch) for each in (claimed, again, *known)} == {int}, "it can be told to other nodes"
 
 
 @pytest.mark.parametrize("is_saved", [True, False])
@@ -376,6 +379,32 @@ async def test_of_many_claims_at_once_one_is_the_last(stores: "OpenedStores") ->
     saves = [Saved(PHONE, state(cursors={"g:team": n}), n, n) for n in sorted(epochs)]
     applied = await stores.states.apply(saves)
     assert list(applied.stale) == saves[:-1]
+
+
+async def test_a_claim_meets_writes_of_the_session(stores: "OpenedStores") -> None:
+    """Whoever has the session writes on, until it learns that it is too late."""
+    epoch = (await stores.states.claim(PHONE, 1000)).epoch
+    is_over, is_writing = asyncio.Event(), asyncio.Event()
+
+    async def write(number: int) -> None:
+        offset = 0
+        while not is_over.is_set():
+            offset += 1
+            change = Moved(PHONE, {f"g:{number}": offset}, None, epoch)
+            if (await stores.states.apply([change])).stale:
+                return
+            if offset == 3:
+                is_writing.set()
+            await asyncio.sleep(0)
+
+    async def claim() -> int:
+        await is_writing.wait()
+        claimed = await stores.states.claim(PHONE, 2000)
+        is_over.set()
+        return claimed.epoch
+
+    results = await asyncio.gather(claim(), write(0), write(1))
+    assert results[0] == epoch + 1
 
 
 async def test_which_sessions_may_expire(stores: "OpenedStores") -> None:

@@ -71,6 +71,9 @@ class Store:
     def __init__(self) -> None:
         self.sessions: dict[SessionKey, SessionState] = {}
         self.epochs: dict[SessionKey, int] = {}
+        self.commits = asyncio.Event()
+        """While it is not set, no commit ends."""
+        self.commits.set()
         self.logs: dict[str, list[int]] = {}
         """Log -> the QoS of its entries."""
         self.fails = False
@@ -79,6 +82,7 @@ class Store:
 
     async def apply(self, changes: Sequence[StateChange]) -> Applied:
         await asyncio.sleep(0)
+        await self.commits.wait()
         dropped, stale = 0, []
         for change in changes:
             if isinstance(change, Saved | Moved | Enqueued) and self._is_stale(change):
@@ -126,11 +130,17 @@ class Store:
         return through_store(self.sessions[key]) if key in self.sessions else None
 
     async def subscriptions(self, _user: str | None = None) -> list[Subscribed]:
-        return [Subscribed(key, dict(state.filters), 0) for key, state in self.sessions.items()]
+        return [
+            Subscribed(key, dict(state.filters), self.epochs.get(key, 0))
+            for key, state in self.sessions.items()
+        ]
 
     async def client_ids(self, user: str, limit: int) -> list[str]:
         await asyncio.sleep(0)
         return [key.client_id for key in self.sessions if key.user == user][:limit]
+
+    async def retained(self, _topic_filter: str, _after: str, _limit: int) -> list[Retained]:
+        return []
 
     async def heads(self, logs: Sequence[str]) -> dict[str, int]:
         await self._log_asked()

@@ -188,3 +188,20 @@ async def test_the_wills_of_a_node_that_has_died_are_published_once() -> None:
     await dead.publish_of("left", publish)
     assert len(published) == 2
     assert set(await states.store.held()) == {"open/a"}
+
+
+async def test_a_node_that_starts_again_keeps_the_wills_of_its_clients() -> None:
+    states = States(MemoryStateStore(Opened(Contents())), Metrics())
+    before, now = Wills(states, "node"), Wills(states, "node")
+    for number in range(250):
+        before.keep(f"a{number}", ALICE, Publication("open/a", b"%d" % number))
+        now.keep(f"b{number}", ALICE, WILL)
+    published: list[bytes] = []
+
+    def publish(_publisher: Publisher, will: Publication) -> None:
+        published.append(will.payload)
+
+    await states.save(())
+    await now.publish_of("node", publish)
+    assert sorted(map(int, published)) == list(range(250))
+    assert len(await states.store.held()) == 250

@@ -24,7 +24,8 @@ class Nodes:
         self.bus = Bus(is_slow=True)
         self.store = Store()
         names = [f"node-{number}" for number in range(count)]
-        self.benches = [Bench(limits, self.store, BusBackplane(self.bus, name)) for name in names]
+        self.backplanes = [BusBackplane(self.bus, name) for name in names]
+        self.benches = [Bench(limits, self.store, backplane) for backplane in self.backplanes]
         self.published = 0
 
     def publish(self, node: int) -> None:
@@ -100,6 +101,23 @@ async def test_a_session_is_taken_over_with_all_that_it_has() -> None:
     assert receiver.came == {INBOX: [1, 2], NOTES: [1, 2]}
     assert [len(bench.online) for bench in nodes.benches] == [0, 1]
     assert nodes.bus.devices[KEY.user][KEY.client_id].gateway == "node-1"
+
+
+async def test_what_a_connection_leaves_is_stored_before_another_node_claims_it() -> None:
+    nodes = Nodes()
+    first = await subscribed(nodes)
+    nodes.publish(0)
+    nodes.store.commits.clear()
+    first.close("lost")
+    second = await opened(nodes.benches[1])
+    assert second.present is None, "it waits"
+    nodes.store.commits.set()
+    await settle()
+    assert second.present
+    receiver = Receiver()
+    receiver.read(second)
+    assert receiver.came[NOTES] == [1]
+    assert not second.closed
 
 
 async def test_two_nodes_claim_a_session_at_once_and_one_has_it() -> None:
@@ -179,6 +197,30 @@ async def test_a_session_that_hops_under_traffic_gets_all_once(seed: int) -> Non
         times = Counter(receiver.came[topic])
         assert not [each for each, count in times.items() if count > 1], f"{topic}: came twice"
         assert sorted(times) == list(range(1, last + 1)), f"{topic}: missing"
+
+
+async def test_others_stand_in_for_the_sessions_of_a_node_that_has_died() -> None:
+    nodes = Nodes(3)
+    await subscribed(nodes)
+    bob = SessionKey("bob", "phone")
+    Link(nodes.benches[1], Wire(), key=bob)
+    await settle()
+    del nodes.bus.mail["node-0"]
+    nodes.backplanes[0].hints.is_cut = True
+    nodes.benches[1].live = [KEY.user, bob.user]
+    for _ in range(2):  # it is done again if the first one dies in the middle of it
+        await nodes.backplanes[1].members.gone("node-0")
+        await settle()
+    assert nodes.benches[1].offline == [KEY.user] * 2
+    assert list(nodes.bus.devices[bob.user]) == [bob.client_id]
+    for node in (1, 2):
+        nodes.publish(node)
+    await settle()
+    link, receiver = await opened(nodes.benches[2]), Receiver()
+    nodes.publish(1)
+    await settle()
+    receiver.read(link)
+    assert receiver.came[NOTES] == [1, 2, 3]
 
 
 async def test_nothing_is_queued_for_a_session_that_is_connected_elsewhere() -> None:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from bson.int64 import Int64
 from pymongo import DeleteMany, IndexModel, InsertOne, ReplaceOne, ReturnDocument, UpdateMany, UpdateOne
-from pymongo.errors import CollectionInvalid, PyMongoError
+from pymongo.errors import CollectionInvalid, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from broker.domain.errors import StoreError, StoreUnavailableError
@@ -27,6 +27,7 @@ from plugins.persistence.mongodb.failures import (
     is_in_doubt,
     is_transient,
     is_unreachable,
+    is_write_conflict,
     store_error,
     unavailable,
 )
@@ -274,12 +275,20 @@ class Database(Reader):
             return _written(await self._database[collection].bulk_write([_in_driver(operation)]))
 
     async def change(self, collection: str, which: Any, change: Mapping[str, Any]) -> Document | None:
-        """Change the document with an id (findAndModify). Returns it as it is then; None if there is none."""
+        """Change the document with an id (findAndModify), again if that meets a transaction. Returns it
+        as it is then; None if there is none."""
         async with self._call():
-            changed: Document | None = await self._database[collection].find_one_and_update(
-                {"_id": which}, change, return_document=ReturnDocument.AFTER
-            )
-            return changed
+            for attempt in range(_ATTEMPTS):
+                try:
+                    changed: Document | None = await self._database[collection].find_one_and_update(
+                        {"_id": which}, change, return_document=ReturnDocument.AFTER
+                    )
+                    return changed
+                except OperationFailure as error:
+                    if not is_write_conflict(error):
+                        raise
+                await asyncio.sleep(_pause(attempt))
+            raise StoreUnavailableError("mongodb: other transactions were always faster")
 
     async def transaction(self, work: Work[T], settled: Settled | None = None) -> T:
         """Do some work in a transaction, again if it meets others. `work` may be called several times.

@@ -64,6 +64,11 @@ def is_transient(error: BaseException) -> bool:
     return is_labelled or _WRITE_CONFLICT in _codes(error)
 
 
+def is_write_conflict(error: OperationFailure) -> bool:
+    """Whether a write met that of a transaction, and nothing of it is written."""
+    return error.code == _WRITE_CONFLICT or error.has_error_label(_TRANSIENT)
+
+
 def is_unreachable(error: BaseException) -> bool:
     """Whether no primary was found in the time that is given for that."""
     return isinstance(_cause(error), ServerSelectionTimeoutError)

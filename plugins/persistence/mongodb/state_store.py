@@ -109,7 +109,7 @@ class MongoStateStore:
                 places = [queue_place(which, number) for number in range(document["first"], document["next"])]
                 queue = await self._database.by_ids("queued", places)
                 kept = [queue[where] for where in places if where in queue]
-                return Claimed(document["epoch"], state_of(document, kept))
+                return Claimed(int(document["epoch"]), state_of(document, kept))
             try:
                 await self._database.write("sessions", Insert(new_session(key, at)))
             except StoreError as error:
@@ -125,7 +125,7 @@ class MongoStateStore:
         async with aclosing(
             self._database.each("sessions", where, ("user", "client_id", "filters", "epoch"))
         ) as found:
-            return [Subscribed(key_of(each), filters_of(each), each["epoch"]) async for each in found]
+            return [Subscribed(key_of(each), filters_of(each), int(each["epoch"])) async for each in found]
 
     async def sessions(self, user: str | None, after: SessionKey, limit: int) -> list[StoredSession]:
         of_whom = after.user if user is None else user
