@@ -49,7 +49,7 @@ docs: $(VENV)/.dev
 
 system-packages:
 	@./scripts/system-packages mosquitto mosquitto-clients nodejs npm faketime mariadb-server postgresql redis-server \
-		nginx libnginx-mod-stream
+		redis-sentinel nginx libnginx-mod-stream
 
 # The virtual environment, with the locked versions: what a node needs, then what tests need too.
 $(VENV)/.run: requirements.lock pyproject.toml

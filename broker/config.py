@@ -81,6 +81,7 @@ RELOADED = frozenset(
 """The keys that `Config.reload` changes. A key belongs here if every part that uses its value reads it from
 the section each time, or is told by `server.reloading`."""
 
+_NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _ORIGIN = re.compile(r"https?://[^/?#\s]+")
 
 
@@ -118,8 +119,17 @@ class Cluster(_Section):
     url: str | None = None
     name: str | None = None
     prefix: str = "im:"
+    tls_ca: str | None = None
+    sentinel_password: str = ""
     most_connections: Annotated[int, Field(ge=5, le=1000)] = 50
     timeout: Seconds = 2.0
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str | None) -> str | None:
+        if name is not None and not _NODE_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a node: letters, digits and . _ - only, at most 253")
+        return name
 
 
 class Storage(_Section):

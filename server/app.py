@@ -134,7 +134,7 @@ async def running_node(
         remove(data_dir / SPOOL)
         async with contextlib.AsyncExitStack() as stack:
             opened = await open_stores(config, persistence, metrics, stack, accept_new_store=accept_new_store)
-            backplane = await open_cluster(config, metrics, stack)
+            backplane = await open_cluster(config, opened.identity, metrics, stack)
             joined = await join(config, opened, joint, backplane, stack)
             token = admin_token(data_dir)
             # Notices that an earlier run had recorded but not yet written to the logs: before anybody

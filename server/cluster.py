@@ -1,6 +1,7 @@
 """The node as a member of a cluster."""
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from contextlib import AsyncExitStack
 from broker import VERSION
 from broker.config import Config
 from broker.metrics import Metrics
-from broker.ports import Backplane, Member
+from broker.ports import Backplane, Member, StoreIdentity
 from plugins.backplane.redis import RedisOptions, open_backplane
 
 
@@ -18,14 +19,27 @@ def node_name(config: Config) -> str:
     return config.cluster.name or socket.gethostname()
 
 
-async def open_cluster(config: Config, metrics: Metrics, stack: AsyncExitStack) -> Backplane | None:
+async def open_cluster(
+    config: Config, store: StoreIdentity, metrics: Metrics, stack: AsyncExitStack
+) -> Backplane | None:
     """Connect to the other nodes; None for a node that has none. Raises `StoreError`."""
     cluster = config.cluster
     if cluster.url is None:
         return None
-    options = RedisOptions(cluster.url, cluster.prefix, cluster.most_connections, cluster.timeout)
+    options = RedisOptions(
+        cluster.url,
+        cluster.prefix,
+        cluster.most_connections,
+        cluster.timeout,
+        cluster.tls_ca,
+        cluster.sentinel_password,
+        # What is known of logs is that of this store: one that was restored has lower heads.
+        f"{store.id[:8]}.{store.generation}",
+    )
     backplane = await open_backplane(options, node_name(config), metrics.dropped)
     stack.push_async_callback(backplane.close)
+    # It shuts down, because what it says of itself would be taken for what the other process says.
+    backplane.members.on_replaced(lambda: signal.raise_signal(signal.SIGTERM))
     return backplane
 
 

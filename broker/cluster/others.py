@@ -243,7 +243,9 @@ class Others:
         done again, by whoever finds that this node has died meanwhile."""
         await self._wills.publish_of(node, self._publish_will)
         remaining = await self._backplane.devices.forget(node)
-        for user, devices in (remaining or {}).items():
+        if remaining is None:
+            raise StoreError(f"the devices of {node} cannot be removed now")
+        for user, devices in remaining.items():
             if devices:
                 self._counting.count(user, devices)
         # Also those of whom an earlier attempt has only removed the devices.

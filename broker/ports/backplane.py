@@ -47,7 +47,7 @@ class Turns(Protocol):
         ...
 
     async def freed(self) -> None:
-        """Wait until a log that was denied may be free, at most for the time in which a turn lapses."""
+        """Wait until a log that was denied may be free, at most for a short time."""
         ...
 
     def give_back(self, heads: Mapping[str, Head | None]) -> None:
@@ -127,7 +127,8 @@ class Member(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Members(Protocol):
-    """The nodes that live. A node says so every 10 s; without a word for 40 s it is gone."""
+    """The nodes that live. A node says so every 10 s; without a word for 40 s it is gone. Each has a name of
+    its own: a node does not start if another process has its name and gives a sign of life."""
 
     async def announce(self, member: Member) -> None:
         """What the others should know of this node, from now on."""
@@ -140,6 +141,11 @@ class Members(Protocol):
     def on_gone(self, gone: Callable[[str], Awaitable[None]]) -> None:
         """Call `gone(name)` when a node has gone without a word, on one of the nodes that live: whoever
         notices first cleans up after it. Called again if the caller dies in the middle of it."""
+        ...
+
+    def on_replaced(self, replaced: Callable[[], None]) -> None:
+        """Call `replaced` when another process has the name of this node by now, because this one stood still
+        for so long: it must end."""
         ...
 
 
@@ -182,7 +188,8 @@ class Devices(Protocol):
 
     async def forget(self, gateway: str) -> dict[str, int] | None:
         """Remove the devices of a node that is gone. Returns user -> how many devices remain, of the users
-        who had one there."""
+        who had one there. Given the name of this node, those of its earlier process, which had not removed
+        them, are meant; `Members.on_gone` tells of it."""
         ...
 
 

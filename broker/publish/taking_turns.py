@@ -12,7 +12,9 @@ from typing import Generic, Protocol, TypeVar
 from broker.ports import Head, Turns
 
 _PATIENCE = 0.02
-"""Seconds until turns are asked for again, together with what has come meanwhile."""
+"""Seconds until turns are asked for again, if nobody says that they are free."""
+_LOOK = 0.004
+"""Seconds until what has come meanwhile is noticed: it may need other turns."""
 
 
 T = TypeVar("T")
@@ -65,10 +67,20 @@ class TakingTurns(Generic[T]):
                     item for item, is_granted in zip(batch, taken.granted, strict=True) if not is_granted
                 ]
             else:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._turns.freed(), _PATIENCE)
+                await self._wait(batch)
             if batch:
                 batch += self._more()
+
+    async def _wait(self, batch: list[T]) -> None:
+        """Until turns may be free, or more has been submitted, which joins the batch."""
+        for _ in range(int(_PATIENCE / _LOOK)):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK):
+                    await self._turns.freed()
+                    return
+            if more := self._more():
+                batch += more
+                return
 
     async def _write(self, granted: list[T]) -> None:
         try:

@@ -38,6 +38,15 @@ async def test_an_empty_store(stores: "OpenedStores") -> None:
     assert await stores.conversations.arrivals("alice", 0, 10) == {}
 
 
+async def test_large_numbers_can_be_written_into_replies(stores: "OpenedStores", scribe: "Scribe") -> None:
+    """Times and ids have more than 32 bits. What a driver has of its own for them, no reply takes."""
+    await stores.log.append([scribe.group("team")])
+    await stores.states.apply([Marked("alice", "g:team", 2**41, pinned=True)])
+    (found,) = await stores.conversations.states("alice", ["g:team"])
+    assert found.changed_at == 2**41
+    assert msgspec.json.decode(msgspec.json.encode(found), type=ConversationState) == found
+
+
 async def test_private_conversations_are_listed_for_both(stores: "OpenedStores", scribe: "Scribe") -> None:
     await stores.log.append([scribe.private("bob", "alice"), scribe.group("team")])
     await stores.log.append([scribe.private("alice", "bob"), scribe.private("alice", "zoe")])

@@ -1,6 +1,6 @@
 """The backplane on Redis."""
 
 from .backplane import RedisBackplane, open_backplane
-from .client import RedisOptions
+from .options import RedisOptions
 
 __all__ = ["RedisBackplane", "RedisOptions", "open_backplane"]

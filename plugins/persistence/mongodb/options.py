@@ -5,6 +5,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+from bson.codec_options import TypeDecoder, TypeRegistry
+from bson.int64 import Int64
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -40,7 +42,18 @@ def driver_settings(options: Options) -> dict[str, Any]:
         "serverSelectionTimeoutMS": options.select_timeout,
         "socketTimeoutMS": options.socket_timeout,
         "compressors": _available(options.compressors),
+        "type_registry": TypeRegistry([_PlainInt()]),
     }
+
+
+class _PlainInt(TypeDecoder):
+    """What does not fit into 32 bits comes back as a kind of integer of the driver's own, which no encoder of
+    replies takes."""
+
+    bson_type = Int64
+
+    def transform_bson(self, value: int) -> int:
+        return int(value)
 
 
 def _available(compressors: str) -> str:
