@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,6 +70,12 @@ class Stores:
             f"cluster.url=redis://{to_redis}",
             f"cluster.prefix='{self.name}:'",
         ]
+
+
+class ClockedNode(Node):
+    """A node whose wall clock is wrong."""
+
+    program = "tests.history.wrong_clock"
 
 
 class Member:
@@ -177,9 +183,9 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster(
-    folder: Path, *, own_mariadb: bool = False, environments: Sequence[Mapping[str, str]] = ({},) * NODES
+    folder: Path, *, own_mariadb: bool = False, clocks: Sequence[int] = (0,) * NODES
 ) -> AsyncIterator[Cluster]:
-    """A running cluster. `environments`: what the process of each node has in addition."""
+    """A running cluster. `clocks`: by how many seconds those of the nodes are ahead."""
     async with AsyncExitStack() as stack:
         # A server that runs as another user must find its own folder.
         place = Path(
@@ -192,17 +198,16 @@ async def cluster(
         await stores.prepare()
         stack.push_async_callback(stores.forget)
         members = []
-        for number, environment in enumerate(environments):
+        for number, seconds in enumerate(clocks):
             relays = [await stack.enter_async_context(relay.open()) for relay in stores.relays()]
-            members.append(_member(folder, number, stores.settings(relays), relays))
-            members[-1].node.environment |= environment
+            members.append(_member(folder, number, stores.settings(relays), relays, seconds))
             stack.push_async_callback(asyncio.to_thread, members[-1].node.kill)
         await asyncio.to_thread(members[0].node.start)
         await asyncio.gather(*(asyncio.to_thread(member.node.start) for member in members[1:]))
         yield Cluster(stores, members)
 
 
-def _member(folder: Path, number: int, settings: list[str], relays: list[Relay]) -> Member:
+def _member(folder: Path, number: int, settings: list[str], relays: list[Relay], ahead: int) -> Member:
     directory = folder / f"node-{number}"
     directory.mkdir()
     port = free_port()
@@ -212,4 +217,6 @@ def _member(folder: Path, number: int, settings: list[str], relays: list[Relay])
         f"node.id={number}",
         f"cluster.name=node-{number}",
     ]
-    return Member(Node(directory, [*settings, *own], CONFIG), port, relays)
+    node = ClockedNode(directory, [*settings, *own], CONFIG)
+    node.environment["WRONG_CLOCK"] = str(ahead)
+    return Member(node, port, relays)

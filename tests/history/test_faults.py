@@ -12,7 +12,6 @@ from tests.history.checks import violations
 from tests.history.cluster import NODES, Cluster, cluster
 from tests.history.driver import Traffic, drive, save
 from tests.history.plan import Fault, Kind, plan
-from tests.integration.clock import Clock
 
 USERS = 6
 
@@ -83,12 +82,5 @@ async def test_all_faults(tmp_path: Path) -> None:
 @pytest.mark.long
 async def test_clocks_ten_minutes_apart(tmp_path: Path) -> None:
     """Nothing fails, so that readers with QoS 2 get everything once."""
-    environments = []
-    for number, seconds in enumerate((0, 600, -600)):
-        folder = tmp_path / f"clock-{number}"
-        folder.mkdir()
-        clock = Clock(folder)
-        clock.set(seconds)
-        environments.append(clock.environment)
-    async with cluster(tmp_path, environments=environments) as nodes:
+    async with cluster(tmp_path, clocks=(0, 600, -600)) as nodes:
         await check(tmp_path, nodes, seed_of(datetime.date.min), [], Traffic(20.0))
