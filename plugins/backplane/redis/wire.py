@@ -107,7 +107,7 @@ class Wire:
     def send(self, *commands: Command) -> bool:
         """Send commands. Returns False, and sends nothing, without a connection."""
         transport = self._transport
-        if transport is None:
+        if transport is None or transport.is_closing():
             return False
         if transport.get_write_buffer_size() > _MOST_UNSENT:
             self.error = "it does not read what it is sent"
