@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Mapping
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -57,17 +57,19 @@ def place(url: str) -> str:
 
 def parse_url(url: str) -> Address:
     """Read a URL. Raises `ValueError` with what is wrong, without the password."""
-    parts = urlsplit(url)
-    if parts.scheme not in _SCHEMES:
-        raise ValueError(f"the scheme {parts.scheme!r} is none of {', '.join(_SCHEMES)}")
-    kind, tls = _SCHEMES[parts.scheme]
-    login, _, places = parts.netloc.rpartition("@")
+    # Not by `urlsplit`: what it takes for several hosts depends on the version of Python.
+    scheme, _, rest = url.partition("://")
+    if scheme not in _SCHEMES:
+        raise ValueError(f"the scheme {scheme!r} is none of {', '.join(_SCHEMES)}")
+    kind, tls = _SCHEMES[scheme]
+    authority, _, path = rest.partition("/")
+    login, _, places = authority.rpartition("@")
     user, _, password = login.partition(":")
     port = _SENTINEL_PORT if kind == "sentinel" else _PORT
     hosts = [_host(each, port) for each in places.split(",")]
     if kind == "single" and len(hosts) > 1:
         raise ValueError("several servers need redis+sentinel:// or redis+cluster://")
-    service, database = _path(kind, parts)
+    service, database = _path(kind, path)
     return Address(kind, hosts, tls, unquote(user), unquote(password), database, service)
 
 
@@ -79,15 +81,15 @@ def _host(text: str, port: int) -> tuple[str, int]:
         raise ValueError(f"{text!r} is no host:port") from None
 
 
-def _path(kind: str, parts: SplitResult) -> tuple[str, int]:
+def _path(kind: str, text: str) -> tuple[str, int]:
     """The service of sentinels, and the number of the database."""
-    path = [unquote(each) for each in parts.path.split("/") if each]
+    path = [unquote(each) for each in text.split("/") if each]
     service = path.pop(0) if kind == "sentinel" and path else ""
     if kind == "sentinel" and not service:
         raise ValueError("the name of the service is missing: redis+sentinel://HOST:PORT,HOST:PORT/SERVICE")
     database = path.pop(0) if path else "0"
     if path or not database.isdecimal():
-        raise ValueError(f"{parts.path!r} names no database")
+        raise ValueError(f"{text!r} names no database")
     if kind == "cluster" and database != "0":
         raise ValueError("a cluster has the database 0 only")
     return service, int(database)
