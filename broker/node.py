@@ -335,7 +335,8 @@ class Node:
         loop = asyncio.get_running_loop()
         if listener.type == "tcp":
             make = partial(tcp.TcpProtocol, self._hub, slots)
-            return await loop.create_server(lambda: slots.begin(make), sock=sock, backlog=_BACKLOG)
+            begin = partial(slots.begin, make) if isinstance(slots, BehindProxy) else make
+            return await loop.create_server(begin, sock=sock, backlog=_BACKLOG)
         limits = self._config.limits
         door = ProxiedDoor(sock, slots, loop) if isinstance(slots, BehindProxy) else Door(sock, slots)
         return await picows.ws_create_server(

@@ -28,11 +28,16 @@ class TcpProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast("asyncio.Transport", transport)
-        arrival = self._arrival or self._slots.welcome(stream, self._hub.loop.time())
-        if arrival is None:
+        wait: float | None
+        if self._arrival is not None:
+            address, port, wait = self._arrival
+        else:
+            peer = stream.get_extra_info("peername") or ("", 0)
+            address, port = str(peer[0]), int(peer[1])
+            wait = self._slots.take(address, stream, self._hub.loop.time())
+        if wait is None:
             stream.abort()
             return
-        address, port, wait = arrival
         # At most the budget: a full outbox must be told when the transport has drained.
         stream.set_write_buffer_limits(high=min(HIGH_WATER, self._hub.limits.outbox_bytes))
         self._connection = Connection(self._hub, stream, (address, port), stream, wait)

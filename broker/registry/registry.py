@@ -131,8 +131,24 @@ class Registry:
         """
         if not (clean and self._elsewhere is None) or key in self._attaching or key in self._online:
             return await self._take_over(client, key, clean, accept)
-        # Nothing has to be loaded, and nobody to be ended.
-        return await self._attach(client, key, clean, Loaded(), None, accept)
+        return self._begin_clean(client, key, accept)
+
+    def _begin_clean(self, client: Client, key: SessionKey, accept: Callable[[bool], None]) -> bool:
+        """Open a clean session, as most are: nothing has to be loaded, and nobody to be ended."""
+        if client.closed:
+            return True
+        if client.publisher.epoch != self.epoch:
+            return False
+        self._loader.check_connections(key.user, None)
+        self._open(client, key, True, None)
+        accept(False)
+        if not client.closed:
+            if key.user:
+                self._devices_changed(key.user, self._online.add_device(key, client))
+            self._away.wake(key)
+            if key.user or self._anonymous_kept:
+                self._states.forget(Forgotten(key.user, key.client_id))
+        return True
 
     async def _attach(
         self,
