@@ -31,7 +31,7 @@ class TcpProtocol(asyncio.Protocol):
         wait: float | None
         if self._arrival is not None:
             address, port, wait = self._arrival
-        else:
+        else:  # as `Slots.welcome`, without a tuple for each connection
             peer = stream.get_extra_info("peername") or ("", 0)
             address, port = str(peer[0]), int(peer[1])
             wait = self._slots.take(address, stream, self._hub.loop.time())

@@ -145,10 +145,14 @@ class Registry:
         if not client.closed:
             if key.user:
                 self._devices_changed(key.user, self._online.add_device(key, client))
-            self._away.wake(key)
-            if key.user or self._anonymous_kept:
-                self._states.forget(Forgotten(key.user, key.client_id))
+            self._replace(key)
         return True
+
+    def _replace(self, key: SessionKey) -> None:
+        """A clean session replaces a stored one [MQTT-3.1.2-6]."""
+        self._away.wake(key)
+        if key.user or self._anonymous_kept:
+            self._states.forget(Forgotten(key.user, key.client_id))
 
     async def _attach(
         self,
@@ -225,10 +229,10 @@ class Registry:
             self._devices_changed(key.user, self._online.add_device(key, client))
         if self._elsewhere is not None and arriving is not None:
             self._elsewhere.attached(session, arriving, client)
-        if not session.persistent:
-            self._away.wake(key)
-            if (key.user or self._anonymous_kept) and arriving is None:
-                self._states.forget(Forgotten(key.user, key.client_id))
+        if not session.persistent and arriving is None:
+            self._replace(key)
+        elif not session.persistent:
+            self._away.wake(key)  # what was stored has gone with the claim
         elif state is not None:
             session.restore(state)
             held = self._away.wake(key)
