@@ -11,7 +11,6 @@ from broker import VERSION
 from broker.config import Config
 from broker.metrics import Metrics
 from broker.ports import Backplane, Member, StoreIdentity
-from plugins.backplane.redis import RedisOptions, open_backplane
 
 
 def node_name(config: Config) -> str:
@@ -26,6 +25,9 @@ async def open_cluster(
     cluster = config.cluster
     if cluster.url is None:
         return None
+    # The driver takes 7 MiB of memory, which a node alone need not pay.
+    from plugins.backplane.redis import RedisOptions, open_backplane
+
     options = RedisOptions(
         cluster.url,
         cluster.prefix,
